@@ -1,0 +1,26 @@
+"""apd-bench: fair, attackable, resumable comparison of adversarial prompt tuning for CLIP-like models."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from apd_bench.api import evaluate as evaluate
+    from apd_bench.api import load_records as load_records
+    from apd_bench.api import run as run
+
+try:
+    __version__ = version("apd-bench")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0.0.0+source"
+
+__all__ = ["__version__", "evaluate", "load_records", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Resolves the public API on first use, so that importing the package never imports torch."""
+    if name in ("evaluate", "load_records", "run"):
+        return getattr(import_module("apd_bench.api"), name)
+    raise AttributeError(f"module 'apd_bench' has no attribute '{name}'")

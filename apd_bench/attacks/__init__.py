@@ -1,0 +1,1 @@
+"""Attacks: plain functions from (classifier, pixels, labels, threat) to an AttackResult."""

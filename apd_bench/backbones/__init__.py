@@ -1,0 +1,1 @@
+"""open_clip models behind one adapter with prompt slots."""

@@ -1,0 +1,72 @@
+"""Errors that a person can act on: one message, one hint, one exit code, no traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+EXIT_DONE = 0
+EXIT_CELLS_FAILED = 1
+EXIT_USAGE = 2
+EXIT_REGRESSION = 3
+EXIT_INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """A mistake or missing prerequisite on the user's side; the CLI prints it as one line and exits with `exit_code`."""
+
+    exit_code: int = EXIT_USAGE
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The hint is keyword-only, which the default reduction of exceptions cannot carry between processes.
+        return (_rebuild, (type(self), self.message, self.hint))
+
+
+def _rebuild(kind: type[UserError], message: str, hint: str) -> UserError:
+    error = kind.__new__(kind)
+    UserError.__init__(error, message, hint=hint)
+    return error
+
+
+class UsageError(UserError):
+    """An argument, option or file that cannot be understood."""
+
+
+class UnknownName(UsageError):
+    """A name that no registry entry carries."""
+
+
+class MissingPrerequisite(UserError):
+    """Something outside the program is missing: data, weights, an optional package, a permission."""
+
+
+class CorruptFile(UserError):
+    """A file that exists but cannot be trusted: wrong digest, torn, not the format it claims."""
+
+
+class IncompatibleChoice(UserError):
+    """Two valid choices that do not go together, such as a method and a backbone without what it needs."""
+
+
+class RegressionFound(UserError):
+    """Measured values differ from the stored expectations, or a committed board is stale."""
+
+    exit_code = EXIT_REGRESSION
+
+
+def unknown_name(kind: str, asked: str, available: Iterable[str], *, command: str = "") -> UnknownName:
+    """The error for a name that does not exist: what was asked, what exists, the nearest match, the command that lists."""
+    names = sorted(available)
+    near = get_close_matches(asked.lower(), names, n=1, cutoff=0.5)
+    guess = f" Did you mean '{near[0]}'?" if near else ""
+    listing = ", ".join(names) if len(names) <= 24 else ", ".join(names[:24]) + f", ... ({len(names)} in all)"
+    hint = f"See: {command}" if command else ""
+    return UnknownName(f"Unknown {kind} '{asked}'.{guess} Available: {listing or 'none'}.", hint=hint)

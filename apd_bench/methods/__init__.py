@@ -1,0 +1,1 @@
+"""Methods: a learner, an objective and a recipe each."""

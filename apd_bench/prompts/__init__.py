@@ -1,0 +1,1 @@
+"""What can be learned: text context, deep text, visual tokens, pixel frame, couplings."""

@@ -1,0 +1,370 @@
+"""The nouns of a benchmark, validated and frozen: what is attacked, how it was trained, on what, by which attack.
+
+Nothing here imports torch. A spec says everything that can change a number; `identity()` says which of its fields
+count (see `identity.py`).
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+from apd_bench.errors import UsageError
+from apd_bench.identity import digest
+
+Options = Mapping[str, Any]
+NORMS = ("Linf", "L2")
+KNOWLEDGE = ("white_box", "hand_prompt", "transfer")
+SPACES = ("model_input", "native")
+TASKS = ("zero_shot", "few_shot", "base_to_new", "cross_dataset")
+CLASS_SETS = ("all", "base", "new")
+RESIZES = ("crop", "squash")
+PRECISIONS = ("fp32", "tf32", "bf16")
+TRAININGS = ("standard", "robust")
+
+
+def one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
+    """`value` if it is one of `allowed`, else a UsageError that lists them."""
+    if value not in allowed:
+        raise UsageError(f"{what} '{value}' is not one of: {', '.join(allowed)}.")
+    return value
+
+
+def parse_eps(text: str | float, norm: str = "Linf") -> float:
+    """A budget in [0,1] pixel units from "4/255" or "0.0157"; 0 is the no-op budget. Raises UsageError otherwise."""
+    try:
+        value = float(Fraction(str(text).replace(" ", "")))
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(f"eps '{text}' is not a number.", hint="Write it as 4/255 or 0.0157.") from error
+    if not math.isfinite(value) or value < 0 or (norm == "Linf" and value > 1):
+        numerator = f"{value:g}/255"
+        meant = f" Did you mean {numerator}?" if 1 < value <= 255 else ""
+        raise UsageError(
+            f"eps '{text}' lies outside [0, 1]: budgets are in units of pixels between 0 and 1.{meant}",
+            hint=f"Write --eps {numerator}." if meant else "Write it as 4/255 or 0.0157.",
+        )
+    return value
+
+
+def format_eps(eps: float) -> str:
+    """`eps` as the field writes it: "4/255" where it is (nearly) a whole or half number of 255ths, else decimal."""
+    numerator = eps * 255
+    if abs(numerator * 2 - round(numerator * 2)) < 1e-6:
+        return f"{round(numerator * 2) / 2:g}/255"
+    return f"{eps:.6g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreatModel:
+    """What the attacker may do: norm, budget `eps` in [0,1] pixel units, knowledge, and where the change acts."""
+
+    eps: float
+    norm: str = "Linf"
+    knowledge: str = "white_box"
+    space: str = "model_input"
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        one_of("Norm", self.norm, NORMS)
+        one_of("Attacker knowledge", self.knowledge, KNOWLEDGE)
+        one_of("Attack space", self.space, SPACES)
+        parse_eps(self.eps, self.norm)
+        if (self.knowledge == "transfer") != (self.source is not None):
+            raise UsageError(
+                "A transfer threat needs `source`, the fit whose model makes the examples, and no other threat takes one.",
+                hint="Write knowledge = 'transfer' together with source = 'METHOD'.",
+            )
+
+    @property
+    def eps_255(self) -> float:
+        """The budget as a numerator over 255."""
+        return round(self.eps * 255, 6)
+
+    @property
+    def label(self) -> str:
+        """One line for a table's heading."""
+        source = f" from {self.source}" if self.source else ""
+        return f"{self.norm} {format_eps(self.eps)} {self.knowledge}{source}" + (
+            "" if self.space == "model_input" else f" at {self.space} size"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSpec:
+    """An attack by canonical name with the options that differ from its defaults, and the version of its code."""
+
+    name: str
+    options: Options = field(default_factory=dict)
+    version: int = 1
+
+    @property
+    def label(self) -> str:
+        """The attack as it is written on the command line: `pgd` or `pgd(steps=100)`."""
+        inner = ", ".join(f"{key}={value!r}" for key, value in sorted(self.options.items()))
+        return f"{self.name}({inner})" if inner else self.name
+
+
+def parse_call(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of "name" or "name(key=value, ...)"; raises UsageError when it does not read as that."""
+    name, bracket, inside = text.strip().partition("(")
+    if not bracket:
+        return name.strip(), {}
+    try:
+        call = ast.parse(f"f({inside}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError("options need names")
+        return name.strip(), {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise UsageError(f"'{text}' does not read as NAME(option=value, ...): {error}.") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    """An image-text model: architecture, weights, activation, and whether the weights were trained adversarially."""
+
+    name: str
+    architecture: str
+    weights: str
+    activation: str
+    training: str = "standard"
+    digest: str | None = None
+    image_size: int = 224
+    offers: tuple[str, ...] = ("text_tokens", "visual_tokens")
+    loader: str = "apd_bench.backbones.load:load"
+    options: Options = field(default_factory=dict)
+    title: str = ""
+    licence: str = ""
+    source: str = ""
+    aliases: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        one_of("Backbone training", self.training, TRAININGS)
+
+    def identity(self) -> dict[str, object]:
+        """Name, architecture, weights, activation and digest: everything that can change the model's output."""
+        return {
+            "name": self.name,
+            "architecture": self.architecture,
+            "weights": self.weights,
+            "activation": self.activation,
+            "digest": self.digest,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """A labelled image set: names, template, splits and where they come from; `loader` opens it."""
+
+    name: str
+    loader: str
+    template: str
+    title: str = ""
+    group: str = "benchmark"
+    num_classes: int | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    image_size: int | None = None
+    version: int = 1
+    digest: str | None = None
+    options: Options = field(default_factory=dict)
+    licence: str = ""
+    source: str = ""
+    citation: str = ""
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+
+    def identity(self) -> dict[str, object]:
+        """Name, version, content digest, template, and the options that change labels or splits."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "digest": self.digest,
+            "template": self.template,
+            "options": {key: value for key, value in self.options.items() if key not in ("root", "path")},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodRecipe:
+    """A method made concrete: learner, objective and every number; `sources` says where each number comes from."""
+
+    name: str
+    learner: str
+    objective: str | None
+    learner_options: Options = field(default_factory=dict)
+    objective_options: Options = field(default_factory=dict)
+    inner_attack: Options = field(default_factory=dict)
+    training: Options = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
+    paper: str = ""
+    digest: str | None = None
+
+    @property
+    def trains(self) -> bool:
+        """False for methods without anything to learn, such as zero-shot CLIP."""
+        return self.objective is not None
+
+    def identity(self) -> dict[str, object]:
+        """Everything that changes what is learned; titles, papers and sources do not."""
+        return {
+            "name": self.name,
+            "learner": self.learner,
+            "objective": self.objective,
+            "learner_options": self.learner_options,
+            "objective_options": self.objective_options,
+            "inner_attack": self.inner_attack,
+            "training": self.training,
+            "digest": self.digest,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """One trained (or assembled) prompt state: what is learned, on which images, with which seed.
+
+    `train_eps` is the budget of the inner attack in [0,1] pixel units (None where the method never attacks), `shots`
+    the images per class (0 for zero-shot, -1 for all), `classes` the part of the label set it is fitted on.
+    """
+
+    backbone: BackboneSpec
+    method: MethodRecipe
+    dataset: DatasetSpec
+    seed: int
+    shots: int = 16
+    classes: str = "all"
+    train_eps: float | None = None
+    resize: str = "crop"
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        one_of("Class set", self.classes, CLASS_SETS)
+        one_of("Resize", self.resize, RESIZES)
+
+    def identity(self) -> dict[str, object]:
+        """For a method without training, seed, shots and budget cannot matter and are left out."""
+        parts: dict[str, object] = {
+            "backbone": self.backbone,
+            "method": self.method,
+            "dataset": self.dataset,
+            "resize": self.resize,
+        }
+        if self.method.trains:
+            parts |= {
+                "seed": self.seed,
+                "shots": self.shots,
+                "classes": self.classes,
+                "train_eps": self.train_eps,
+                "exclude": sorted(self.exclude),
+            }
+        return parts
+
+    @property
+    def id(self) -> str:
+        """The content address of the prompt state."""
+        return digest(self)
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.backbone.name} {self.method.name} {self.dataset.name} {self.shots}-shot seed {self.seed}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One number to be measured: a fit, the set and classes it is tested on, the threat and the attack.
+
+    `limit` is the number of test samples (None: all), drawn by `limit_seed` with fixed, stratified ids; `attack_seed`
+    keys the attack's noise together with the sample ids.
+    """
+
+    fit: Fit
+    dataset: DatasetSpec
+    threat: ThreatModel
+    attack: AttackSpec
+    task: str = "few_shot"
+    classes: str = "all"
+    split: str = "test"
+    limit: int | None = None
+    precision: str = "fp32"
+    attack_seed: int = 0
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        one_of("Task", self.task, TASKS)
+        one_of("Class set", self.classes, CLASS_SETS)
+        one_of("Precision", self.precision, PRECISIONS)
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(
+                f"A limit of {self.limit} samples leaves nothing to measure.", hint="Use --limit 20."
+            )
+
+    def identity(self) -> dict[str, object]:
+        """Everything that can change the number."""
+        return {
+            "fit": self.fit,
+            "dataset": self.dataset,
+            "threat": self.threat,
+            "attack": self.attack,
+            "task": self.task,
+            "classes": self.classes,
+            "split": self.split,
+            "limit": self.limit,
+            "precision": self.precision,
+            "attack_seed": self.attack_seed,
+            "exclude": sorted(self.exclude),
+        }
+
+    @property
+    def id(self) -> str:
+        """The content address of the record."""
+        return digest(self)
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        return f"{self.fit.label} -> {self.dataset.name}/{self.classes} | {self.threat.label} | {self.attack.label}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A declared grid: what `run` crosses, and the protocol that all of its cells share.
+
+    `recipe` overrides every method's recipe, `recipes[NAME]` one method's; `reference` lists methods that are always
+    run for comparison. `train_eps` None means: train at the tested budget.
+    """
+
+    name: str
+    title: str = ""
+    backbones: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    reference: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
+    eps: tuple[float, ...] = ()
+    norm: str = "Linf"
+    knowledge: str = "white_box"
+    space: str = "model_input"
+    transfer_source: str | None = None
+    seeds: tuple[int, ...] = (1, 2, 3)
+    shots: tuple[int, ...] = (16,)
+    task: str = "few_shot"
+    train_dataset: str | None = None
+    train_eps: float | None = None
+    limit: int | None = None
+    resize: str = "crop"
+    precision: str = "fp32"
+    recipe: Options = field(default_factory=dict)
+    recipes: Mapping[str, Options] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    notes: str = ""
+
+    def with_options(self, **changes: Any) -> Suite:
+        """The suite with some fields replaced."""
+        return replace(self, **changes)
