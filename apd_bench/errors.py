@@ -13,7 +13,7 @@ EXIT_INTERRUPTED = 130
 
 
 class UserError(Exception):
-    """A mistake or missing prerequisite on the user's side; the CLI prints it as one line and exits with `exit_code`."""
+    """A mistake or missing prerequisite on the user's side; printed as one line, and `exit_code` is returned."""
 
     exit_code: int = EXIT_USAGE
 
@@ -63,7 +63,7 @@ class RegressionFound(UserError):
 
 
 def unknown_name(kind: str, asked: str, available: Iterable[str], *, command: str = "") -> UnknownName:
-    """The error for a name that does not exist: what was asked, what exists, the nearest match, the command that lists."""
+    """The error for a name that does not exist: what was asked, what exists, the nearest match, where to look."""
     names = sorted(available)
     near = get_close_matches(asked.lower(), names, n=1, cutoff=0.5)
     guess = f" Did you mean '{near[0]}'?" if near else ""

@@ -43,9 +43,7 @@ def canonical(value: object) -> object:
 
 def digest(value: object, length: int = 16) -> str:
     """The first `length` hexadecimal digits of the SHA-256 of the canonical form."""
-    text = json.dumps(
-        [IDENTITY_VERSION, canonical(value)], sort_keys=True, separators=(",", ":"), ensure_ascii=False
-    )
+    text = json.dumps([IDENTITY_VERSION, canonical(value)], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 

@@ -21,10 +21,14 @@ class Entry(Protocol):
     """What a registry stores: anything frozen with a canonical name and aliases."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The canonical name."""
+        ...
 
     @property
-    def aliases(self) -> tuple[str, ...]: ...
+    def aliases(self) -> tuple[str, ...]:
+        """Other names for the same entry."""
+        ...
 
 
 T = TypeVar("T", bound=Entry)
@@ -161,8 +165,6 @@ class Registry(Generic[T]):
         if self._loaded:
             return
         with self._lock:
-            if self._loaded:
-                return
             self._loaded = True
             for entry in resolve_target(f"{self.catalog}:builtin")():  # type: ignore[operator]
                 self._add(entry, "built-in")

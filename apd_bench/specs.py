@@ -75,7 +75,7 @@ class ThreatModel:
         parse_eps(self.eps, self.norm)
         if (self.knowledge == "transfer") != (self.source is not None):
             raise UsageError(
-                "A transfer threat needs `source`, the fit whose model makes the examples, and no other threat takes one.",
+                "A transfer threat needs `source` (whose model makes the examples); no other threat takes one.",
                 hint="Write knowledge = 'transfer' together with source = 'METHOD'.",
             )
 
@@ -271,9 +271,7 @@ class Fit:
     @property
     def label(self) -> str:
         """One line for people."""
-        return (
-            f"{self.backbone.name} {self.method.name} {self.dataset.name} {self.shots}-shot seed {self.seed}"
-        )
+        return f"{self.backbone.name} {self.method.name} {self.dataset.name} {self.shots}-shot seed {self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,9 +299,7 @@ class Cell:
         one_of("Class set", self.classes, CLASS_SETS)
         one_of("Precision", self.precision, PRECISIONS)
         if self.limit is not None and self.limit < 1:
-            raise UsageError(
-                f"A limit of {self.limit} samples leaves nothing to measure.", hint="Use --limit 20."
-            )
+            raise UsageError(f"A limit of {self.limit} samples leaves nothing to measure.", hint="Use --limit 20.")
 
     def identity(self) -> dict[str, object]:
         """Everything that can change the number."""
