@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 
 EXIT_DONE = 0
 EXIT_CELLS_FAILED = 1
@@ -65,8 +65,21 @@ class RegressionFound(UserError):
 def unknown_name(kind: str, asked: str, available: Iterable[str], *, command: str = "") -> UnknownName:
     """The error for a name that does not exist: what was asked, what exists, the nearest match, where to look."""
     names = sorted(available)
-    near = get_close_matches(asked.lower(), names, n=1, cutoff=0.5)
-    guess = f" Did you mean '{near[0]}'?" if near else ""
+    near = nearest(asked, names)
+    guess = f" Did you mean '{near}'?" if near else ""
     listing = ", ".join(names) if len(names) <= 24 else ", ".join(names[:24]) + f", ... ({len(names)} in all)"
     hint = f"See: {command}" if command else ""
     return UnknownName(f"Unknown {kind} '{asked}'.{guess} Available: {listing or 'none'}.", hint=hint)
+
+
+def nearest(asked: str, names: Iterable[str]) -> str | None:
+    """The name most like `asked`, or None when nothing comes near; swapped letters count as near (adp is apd)."""
+
+    def likeness(name: str) -> float:
+        one, other = asked.lower(), name.lower()
+        in_order = SequenceMatcher(None, one, other).ratio()
+        any_order = SequenceMatcher(None, sorted(one), sorted(other)).ratio()
+        return (in_order + any_order) / 2
+
+    best = max(names, key=likeness, default=None)
+    return best if best is not None and likeness(best) >= 0.6 else None
