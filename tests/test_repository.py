@@ -1,0 +1,37 @@
+"""Facts about the repository as a whole: agreed rooms, no stray files, versions that agree."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from apd_bench import __version__
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = {
+    "pyproject.toml", "apd_bench", "baselines", "leaderboards", "tests", "results",
+    "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tracked():
+    done = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("not a git checkout")
+    return done.stdout.split("\n")[:-1]
+
+
+def test_top_level_holds_the_agreed_rooms(tracked):
+    assert {name.split("/")[0] for name in tracked if not name.startswith(".")} <= ROOMS
+
+
+def test_no_junk_is_tracked(tracked):
+    junk = [name for name in tracked if re.search(r"\.pyc$|\.pkl$|\.idea|__pycache__|\.DS_Store|\.pth(\.tar)?$", name)]
+    assert not junk
+
+
+def test_changelog_names_the_version():
+    version = __version__.split("+")[0]
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
