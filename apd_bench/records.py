@@ -1,0 +1,214 @@
+"""What one measured cell leaves behind: a versioned record (JSON) and its per-sample outcomes (numpy).
+
+The record documents every key it writes; `Record.from_json(record.to_json())` is the same record.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apd_bench.errors import CorruptFile
+from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel, one_of
+
+SCHEMA_VERSION = 1
+STATUSES = ("success", "error", "cancelled")
+Spec = TypeVar("Spec")
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcomes:
+    """What happened to each of N test samples, in the order of the test split.
+
+    `sample_id` [N] text, `label`, `clean_prediction`, `adversarial_prediction` [N] int32, `broken` [N] bool: the
+    sample is misclassified, by itself or under the attack. `extra` holds further columns of length N by name, such as
+    `distance`, `margin`, or `broken_apgd-ce` for the parts of an ensemble.
+    """
+
+    sample_id: Array
+    label: Array
+    clean_prediction: Array
+    adversarial_prediction: Array
+    broken: Array
+    extra: Mapping[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        cast = object.__setattr__
+        cast(self, "sample_id", np.asarray(self.sample_id, dtype=np.str_))
+        for name in ("label", "clean_prediction", "adversarial_prediction"):
+            cast(self, name, np.asarray(getattr(self, name), dtype=np.int32))
+        cast(self, "broken", np.asarray(self.broken, dtype=np.bool_))
+        cast(self, "extra", {name: np.asarray(column) for name, column in self.extra.items()})
+        lengths = {name: len(column) for name, column in self.columns()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns of unequal length: {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    def columns(self) -> Iterator[tuple[str, Array]]:
+        """All columns with their names, the extra ones as `extra.NAME`."""
+        for name in ("sample_id", "label", "clean_prediction", "adversarial_prediction", "broken"):
+            yield name, getattr(self, name)
+        for name, column in sorted(self.extra.items()):
+            yield f"extra.{name}", column
+
+    def to_bytes(self) -> bytes:
+        """The outcomes as a compressed .npz file; the same outcomes give the same bytes."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **dict(self.columns()))  # type: ignore[arg-type]
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes, *, source: str = "outcomes") -> Outcomes:
+        """The outcomes in an .npz file; raises CorruptFile, naming `source`, when they cannot be read."""
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                columns = {name: arrays[name] for name in arrays.files}
+            extra = {name[6:]: columns.pop(name) for name in list(columns) if name.startswith("extra.")}
+            return cls(**columns, extra=extra)
+        except Exception as error:  # zipfile, zlib, struct, OSError, ValueError, KeyError: numpy documents none of them
+            raise CorruptFile(f"{source} cannot be read: {type(error).__name__}: {error}.") from error
+
+    @classmethod
+    def merge(cls, parts: list[Outcomes], order: list[str]) -> Outcomes:
+        """The outcomes of disjoint sample shards as one, in the order of the sample ids `order`."""
+        columns = [dict(part.columns()) for part in parts]
+        joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
+        place = {sample: row for row, sample in enumerate(joined["sample_id"].tolist())}
+        if len(place) != len(joined["sample_id"]) or set(place) != set(order):
+            raise ValueError("sample shards overlap or do not cover the cell")
+        rows = np.asarray([place[sample] for sample in order])
+        joined = {name: column[rows] for name, column in joined.items()}
+        extra = {name[6:]: joined.pop(name) for name in list(joined) if name.startswith("extra.")}
+        return cls(**joined, extra=extra)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One cell's result.
+
+    - `id`: the cell's content address; `cell`: every choice that led to the numbers.
+    - `status`: "success", "error" or "cancelled"; only "success" counts as done.
+    - `metrics` (success only): `n` samples; shares in [0,1] `clean_accuracy`, `robust_accuracy`; for minimal-norm
+      attacks `median_distance`. `diagnostics`: masking checks; `suspect`: reasons not to trust the number.
+    - `effective`: what was really run where it differs from what was asked (target classes, batch size, steps).
+    - `fit`: digest, parameters, seconds and `collapsed` flag of the prompt state.
+    - `timing`: `seconds`, `attack_seconds`, `model_seconds` (inside the model's passes), `forwards`, `backwards`
+      (image passes), `peak_memory` in bytes.
+    - `environment`: versions, git commit and dirty flag, device, plug-ins. `created`: UTC, ISO 8601.
+    - `error` (error only): `type`, `message`, `hint`, `traceback`, `stage`, `prerequisite`.
+    - `outcomes` (success only): `file`, `sha256` and `n` of the per-sample file.
+    """
+
+    id: str
+    cell: Cell
+    status: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    suspect: tuple[str, ...] = ()
+    effective: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    created: str = ""
+    error: Mapping[str, Any] | None = None
+    outcomes: Mapping[str, Any] | None = None
+    schema: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        one_of("Record status", self.status, STATUSES)
+
+    @property
+    def done(self) -> bool:
+        """True when the cell needs no further work."""
+        return self.status == "success"
+
+    def to_json(self) -> str:
+        """The record as JSON text with sorted keys, ending in a newline."""
+        return json.dumps(plain(self), sort_keys=True, indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, source: str = "record") -> Record:
+        """The record behind JSON text; raises CorruptFile, naming `source`, when it is torn or of a newer schema."""
+        try:
+            data = json.loads(text)
+            if not isinstance(data, dict) or "schema" not in data:
+                raise ValueError("it is not a record")
+            if data["schema"] > SCHEMA_VERSION:
+                raise ValueError(f"schema {data['schema']} is newer than {SCHEMA_VERSION}, update apd-bench")
+            cell = cell_from_plain(data.pop("cell"))
+            suspect = tuple(data.pop("suspect", ()))
+            return cls(cell=cell, suspect=suspect, **data)
+        except CorruptFile:
+            raise
+        except Exception as error:
+            raise CorruptFile(
+                f"{source} is damaged: {type(error).__name__}: {error}.",
+                hint="`apd-bench run` moves it aside and measures the cell again.",
+            ) from error
+
+    def with_outcomes(self, file: str, sha256: str, n: int) -> Record:
+        """The record that names its outcomes file."""
+        return replace(self, outcomes={"file": file, "sha256": sha256, "n": n})
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON types: dataclasses by field, numpy scalars as numbers, NaN as null, infinities as text."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, (float, np.floating)):
+        number = float(value)
+        return number if math.isfinite(number) else None if math.isnan(number) else repr(number)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(item) for item in value), key=str)
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no place in a record: {value!r}")
+
+
+def cell_from_plain(data: Mapping[str, Any]) -> Cell:
+    """The cell behind `plain(cell)`; raises TypeError or KeyError for anything else."""
+    inner = data["fit"]
+    fit = _build(
+        Fit,
+        inner,
+        backbone=_build(BackboneSpec, inner["backbone"]),
+        method=_build(MethodRecipe, inner["method"]),
+        dataset=_build(DatasetSpec, inner["dataset"]),
+    )
+    return _build(
+        Cell,
+        data,
+        fit=fit,
+        dataset=_build(DatasetSpec, data["dataset"]),
+        threat=_build(ThreatModel, data["threat"]),
+        attack=_build(AttackSpec, data["attack"]),
+    )
+
+
+_TUPLES = frozenset({"aliases", "offers", "needs", "exclude"})
+
+
+def _build(kind: type[Spec], data: Mapping[str, Any], **nested: Any) -> Spec:
+    values = {key: tuple(value) if key in _TUPLES else value for key, value in data.items()}
+    return kind(**{**values, **nested})

@@ -1,0 +1,133 @@
+"""Records and outcomes survive the way to disk and back, and say so when they do not."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from apd_bench.errors import CorruptFile
+from apd_bench.records import Outcomes, Record, plain
+from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
+
+
+def make_cell(**changes: object) -> Cell:
+    backbone = BackboneSpec(name="tiny", architecture="ViT", weights="random", activation="gelu", aliases=("t",))
+    dataset = DatasetSpec(name="shapes", loader="m:f", template="a {}.", counts={"test": 40})
+    method = MethodRecipe(name="apt", learner="text", objective="ce", needs=("text_tokens",), training={"epochs": 2})
+    fit = Fit(backbone=backbone, method=method, dataset=dataset, seed=1, train_eps=2 / 255)
+    cell = Cell(fit=fit, dataset=dataset, threat=ThreatModel(eps=2 / 255), attack=AttackSpec(name="pgd"), limit=4)
+    return cell if not changes else Cell(**{**vars(cell), **changes})  # type: ignore[arg-type]
+
+
+def make_outcomes(n: int = 4, offset: int = 0, **extra: object) -> Outcomes:
+    ids = [f"s{offset + row:03d}" for row in range(n)]
+    return Outcomes(
+        sample_id=ids,
+        label=np.arange(n),
+        clean_prediction=np.arange(n),
+        adversarial_prediction=np.zeros(n),
+        broken=np.arange(n) > 0,
+        extra=extra or {"distance": np.full(n, 0.5)},
+    )
+
+
+def make_record(**changes: object) -> Record:
+    cell = make_cell()
+    values: dict[str, object] = {
+        "id": cell.id,
+        "cell": cell,
+        "status": "success",
+        "metrics": {"n": 4, "clean_accuracy": 1.0, "robust_accuracy": 0.25},
+        "suspect": ("zero gradients",),
+        "timing": {"seconds": 1.5, "forwards": 80},
+        "created": "2026-01-01T00:00:00+00:00",
+    }
+    return Record(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_a_record_is_the_same_after_a_round_trip_through_json() -> None:
+    record = make_record()
+    again = Record.from_json(record.to_json())
+    assert again == record
+    assert again.cell.id == record.id
+
+
+def test_keys_are_sorted_and_numbers_are_numbers() -> None:
+    data = json.loads(make_record(diagnostics={"b": np.float32(0.5), "a": np.int64(3)}).to_json())
+    assert list(data) == sorted(data)
+    assert data["diagnostics"] == {"a": 3, "b": 0.5}
+    assert data["cell"]["threat"]["eps"] == pytest.approx(2 / 255)
+
+
+def test_values_that_json_lacks_have_one_spelling_each() -> None:
+    assert plain({"nan": float("nan"), "inf": np.float64("inf"), "set": {2, 1}}) == {
+        "nan": None,
+        "inf": "inf",
+        "set": [1, 2],
+    }
+    with pytest.raises(TypeError, match="no place in a record"):
+        plain(object())
+
+
+@pytest.mark.parametrize("cut", [0, 1, 200, -3])
+def test_a_torn_record_is_corrupt_and_named(cut: int) -> None:
+    text = make_record().to_json()
+    torn = text[:cut] if cut >= 0 else text[: len(text) + cut]
+    with pytest.raises(CorruptFile, match=r"abc\.json is damaged"):
+        Record.from_json(torn, source="abc.json")
+
+
+def test_a_record_of_a_newer_schema_is_refused() -> None:
+    text = make_record().to_json().replace('"schema": 1', '"schema": 99')
+    with pytest.raises(CorruptFile, match="newer"):
+        Record.from_json(text)
+
+
+def test_a_record_with_a_spec_field_it_does_not_know_is_refused() -> None:
+    data = json.loads(make_record().to_json())
+    data["cell"]["surprise"] = 1
+    with pytest.raises(CorruptFile, match="surprise"):
+        Record.from_json(json.dumps(data))
+
+
+def test_only_success_is_done() -> None:
+    assert make_record().done
+    assert not make_record(status="cancelled").done
+    with pytest.raises(Exception, match="Record status 'fine'"):
+        make_record(status="fine")
+
+
+def test_outcomes_are_the_same_after_a_round_trip_and_the_bytes_do_not_vary() -> None:
+    outcomes = make_outcomes()
+    content = outcomes.to_bytes()
+    again = Outcomes.from_bytes(content)
+    assert content == again.to_bytes()
+    assert dict(again.columns()).keys() == dict(outcomes.columns()).keys()
+    for (_, left), (_, right) in zip(outcomes.columns(), again.columns(), strict=True):
+        np.testing.assert_array_equal(left, right)
+        assert left.dtype == right.dtype
+
+
+@pytest.mark.parametrize("keep", [0, 10, 100, 500])
+def test_torn_outcomes_are_corrupt_and_named(keep: int) -> None:
+    with pytest.raises(CorruptFile, match=r"x\.npz cannot be read"):
+        Outcomes.from_bytes(make_outcomes().to_bytes()[:keep], source="x.npz")
+
+
+def test_columns_of_unequal_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="unequal length"):
+        make_outcomes(distance=np.zeros(3))
+
+
+def test_shards_merge_into_the_order_of_the_cell_whatever_order_they_finish_in() -> None:
+    first, second = make_outcomes(3), make_outcomes(2, offset=3)
+    order = [f"s{row:03d}" for row in range(5)]
+    merged = Outcomes.merge([second, first], order)
+    assert merged.sample_id.tolist() == order
+    assert merged.broken.tolist() == [False, True, True, False, True]
+    with pytest.raises(ValueError, match="overlap"):
+        Outcomes.merge([first, first], order)
+    with pytest.raises(ValueError, match="cover"):
+        Outcomes.merge([first], order)
