@@ -189,7 +189,11 @@ class DatasetSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodRecipe:
-    """A method made concrete: learner, objective and every number; `sources` says where each number comes from."""
+    """A method made concrete: learner, objective and every number; `sources` says where each number comes from.
+
+    `code` is the file that defines a plug-in's learner or objective, and `digest` that file's digest: the digest is
+    part of the identity, the path is not.
+    """
 
     name: str
     learner: str
@@ -203,6 +207,7 @@ class MethodRecipe:
     title: str = ""
     paper: str = ""
     digest: str | None = None
+    code: str | None = None
 
     @property
     def trains(self) -> bool:
