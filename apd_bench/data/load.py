@@ -1,0 +1,30 @@
+"""Opening a set: from its spec to images, through the loader that the spec names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from apd_bench.data.splits import ImageSplit as ImageSplit
+from apd_bench.data.splits import LoadedDataset as LoadedDataset
+from apd_bench.errors import UsageError
+from apd_bench.registry import resolve_target
+from apd_bench.specs import RESIZES, DatasetSpec, one_of
+
+
+def load_dataset(
+    spec: DatasetSpec, *, image_size: int, resize: str = "crop", root: str | Path | None = None
+) -> LoadedDataset:
+    """The set `spec` with images of `image_size` pixels a side; `resize` is "crop" or "squash".
+
+    `root` is the folder that holds the sets (default: $APD_BENCH_DATA). Raises MissingPrerequisite for absent files,
+    CorruptFile for files that are not what they claim, UsageError for arguments that make no sense.
+    """
+    one_of("Resize", resize, RESIZES)
+    if image_size < 1:
+        raise UsageError(f"An image size of {image_size} makes no image.")
+    loader = resolve_target(spec.loader)
+    if not callable(loader):
+        raise UsageError(f"The loader '{spec.loader}' of {spec.name} is not callable.")
+    found = loader(spec, image_size=image_size, resize=resize, root=None if root is None else Path(root))
+    return cast("LoadedDataset", found)

@@ -1,0 +1,139 @@
+"""Images with labels: one split of a set, and a set of splits. Pixels are uint8 or [0,1] floats, never normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from apd_bench.errors import CorruptFile, UsageError
+from apd_bench.specs import DatasetSpec
+
+Bytes = NDArray[np.uint8]
+Rows = NDArray[np.int64]
+Indexes = Sequence[int] | Tensor | Rows | None
+
+
+class PixelStore(Protocol):
+    """Where a split's pixels come from: decoded in memory, or a cache on disk."""
+
+    image_size: int
+
+    def read(self, rows: Rows) -> Bytes:
+        """The images at `rows` as uint8 [n, 3, S, S], in that order; raises CorruptFile for undecodable ones."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSplit:
+    """N labelled images. `ids` are stable and unique, `rows` place them in `store`.
+
+    `published` holds sample lists that the literature fixed, by their length (ImageNet's 5,000 test ids).
+    Raises CorruptFile when ids are not unique or the lengths differ.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    labels: Tensor
+    store: PixelStore
+    rows: Rows
+    published: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) == len(self.labels) == len(self.rows):
+            raise CorruptFile(
+                f"Split '{self.name}' has {len(self.ids)} ids, {len(self.labels)} labels and {len(self.rows)} images.",
+                hint="These must be equal: mend the loader of this set.",
+            )
+        if len(set(self.ids)) != len(self.ids):
+            seen: set[str] = set()
+            twice = next(name for name in self.ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            raise CorruptFile(
+                f"Split '{self.name}' lists the sample '{twice}' more than once.",
+                hint="Remove the repeated entry from the split file.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def image_size(self) -> int:
+        """The side S of the square images."""
+        return self.store.image_size
+
+    def images(self, indexes: Indexes = None) -> Tensor:
+        """The images at `indexes` (all of them for None) as uint8 [n, 3, S, S]."""
+        return torch.from_numpy(self.store.read(self.rows[_places(indexes, len(self))]))
+
+    def pixels(self, indexes: Indexes = None) -> Tensor:
+        """The images at `indexes` (all of them for None) as float32 [n, 3, S, S] in [0,1]."""
+        return self.images(indexes).to(torch.float32).div_(255.0)
+
+    def subset(self, indexes: Indexes) -> ImageSplit:
+        """The split reduced to `indexes`, in that order, ids kept."""
+        places = _places(indexes, len(self))
+        return replace(
+            self,
+            ids=tuple(self.ids[place] for place in places),
+            labels=self.labels[torch.from_numpy(places)],
+            rows=self.rows[places],
+        )
+
+    def relabelled(self, labels: Tensor) -> ImageSplit:
+        """The same images with other labels [N]."""
+        return replace(self, labels=labels)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedDataset:
+    """A set in use: the class names in label order, the prompt template, and its splits (None where it has none).
+
+    `origin` says, for the record, where it came from: layout, split file, whether the split was derived, what was
+    left out.
+    """
+
+    spec: DatasetSpec
+    classes: tuple[str, ...]
+    template: str
+    train: ImageSplit | None
+    val: ImageSplit | None
+    test: ImageSplit
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for split in self.splits():
+            if len(split) and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(self.classes):
+                label = int(split.labels.max()) if int(split.labels.min()) >= 0 else int(split.labels.min())
+                sample = split.ids[int((split.labels == label).nonzero()[0])]
+                raise CorruptFile(
+                    f"Sample '{sample}' of {self.spec.name} has label {label}, but there are only "
+                    f"{len(self.classes)} class names.",
+                    hint="Class list and split file belong to different versions of the set: "
+                    f"apd-bench datasets check {self.spec.name}",
+                )
+
+    def splits(self) -> tuple[ImageSplit, ...]:
+        """The splits that exist, in the order train, val, test."""
+        return tuple(split for split in (self.train, self.val, self.test) if split is not None)
+
+    def split(self, name: str) -> ImageSplit:
+        """The split called `name` ("train", "val" or "test"); raises UsageError where the set has none."""
+        found = {"train": self.train, "val": self.val, "test": self.test}.get(name)
+        if found is None:
+            names = ", ".join(split.name for split in self.splits())
+            raise UsageError(f"{self.spec.name} has no split '{name}'. It has: {names}.")
+        return found
+
+
+def _places(indexes: Indexes, size: int) -> Rows:
+    if indexes is None:
+        return np.arange(size, dtype=np.int64)
+    places = np.asarray(indexes.cpu() if isinstance(indexes, Tensor) else indexes, dtype=np.int64).reshape(-1)
+    if len(places) and (places.min() < -size or places.max() >= size):
+        raise IndexError(f"sample index out of range for a split of {size}")
+    return np.where(places < 0, places + size, places)

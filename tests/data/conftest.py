@@ -1,0 +1,101 @@
+"""Tiny sets written by the tests: an embedded set, and splits made of arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from apd_bench.data.catalog import embedded
+from apd_bench.data.splits import ImageSplit, LoadedDataset
+from apd_bench.specs import DatasetSpec
+
+CLASSES = ("ant", "bee", "cat")
+
+
+def flat_png(value: int, size: int = 40) -> bytes:
+    """A one-colour image whose red channel is `value`."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size), (value, 255 - value, 7)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_embedded(folder: Path, name: str = "animals", per_class: tuple[int, int, int] = (6, 3, 4)) -> Path:
+    """An embedded set: image i is a flat picture with red value i."""
+    label = np.concatenate([np.repeat(np.arange(3), count) for count in per_class]).astype(np.int16)
+    split = np.concatenate([np.full(3 * count, code) for code, count in enumerate(per_class)]).astype(np.uint8)
+    shuffled = np.random.default_rng(0).permutation(len(label))
+    label, split = label[shuffled], split[shuffled]
+    images = [flat_png(row) for row in range(len(label))]
+    offsets = np.cumsum([0, *map(len, images)]).astype(np.int64)
+    path = folder / f"{name}.npz"
+    np.savez(
+        path,
+        blob=np.frombuffer(b"".join(images), np.uint8),
+        offsets=offsets,
+        label=label,
+        split=split,
+        source=np.arange(len(label), dtype=np.int32),
+    )
+    card = {
+        "name": name,
+        "title": name.title(),
+        "classes": list(CLASSES),
+        "template": "a picture of a {}.",
+        "counts": {part: 3 * count for part, count in zip(("train", "val", "test"), per_class, strict=True)},
+        "image_size": 40,
+        "npz_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "licence_summary": "CC0",
+        "version": 1,
+    }
+    path.with_suffix(".json").write_text(json.dumps(card))
+    return path
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> DatasetSpec:
+    write_embedded(tmp_path)
+    return next(embedded(tmp_path))
+
+
+class ArrayPixels:
+    """A store whose image i is filled with i."""
+
+    def __init__(self, count: int, image_size: int = 2) -> None:
+        self.image_size, self.count = image_size, count
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        filled = np.broadcast_to(rows[:, None, None, None], (len(rows), 3, self.image_size, self.image_size))
+        return filled.astype(np.uint8)
+
+
+@pytest.fixture
+def make_split() -> Callable[..., ImageSplit]:
+    def make(labels: list[int], name: str = "train", dataset: str = "toy") -> ImageSplit:
+        ids = tuple(f"{dataset}/{name}/{place:06d}" for place in range(len(labels)))
+        return ImageSplit(name, ids, torch.tensor(labels), ArrayPixels(len(labels)), np.arange(len(labels)))
+
+    return make
+
+
+@pytest.fixture
+def make_dataset(make_split: Callable[..., ImageSplit]) -> Callable[..., LoadedDataset]:
+    def make(count: int = 5, per_class: int = 6, *, train: bool = True) -> LoadedDataset:
+        labels = [label for label in range(count) for _ in range(per_class)]
+        return LoadedDataset(
+            spec=DatasetSpec(name="toy", loader="none:none", template="{}"),
+            classes=tuple(f"class {label}" for label in range(count)),
+            template="{}",
+            train=make_split(labels, "train") if train else None,
+            val=make_split(labels, "val") if train else None,
+            test=make_split(labels, "test"),
+        )
+
+    return make
