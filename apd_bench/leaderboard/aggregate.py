@@ -1,0 +1,418 @@
+"""From measurements to tables: what is compared with what, what is complete, and the numbers of each row."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apd_bench.leaderboard import statistics
+from apd_bench.leaderboard.statistics import Estimate
+from apd_bench.leaderboard.tidy import Measurement, Threat, attack_order
+from apd_bench.specs import format_eps
+
+Hits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class TableKey:
+    """What all rows of one table share; numbers with different keys are never in one table."""
+
+    group: str
+    task: str
+    backbone: str
+    backbone_key: str
+    training: str
+    threat: Threat
+    shots: int
+    trained_on: str
+    protocol: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class DatasetResult:
+    """One method on one dataset: estimates over seeds and samples, by column ("clean", attack names, "worst")."""
+
+    estimates: Mapping[str, Estimate]
+    seeds: tuple[int, ...]
+    per_seed: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method in one table; `estimates` (means over datasets) is empty unless the row is complete."""
+
+    method: str
+    title: str
+    paper: str
+    variant: str
+    rank: int | None
+    parameters: int | None
+    estimates: Mapping[str, Estimate]
+    harmonic: float | None
+    datasets: Mapping[str, DatasetResult]
+    distances: Mapping[str, float]
+    seeds: tuple[int, ...]
+    trains: bool
+    done: int
+    planned: int
+    suspect: Mapping[str, int]
+    collapsed: int
+    failed: Mapping[str, int]
+    train_seconds: float | None
+    attack_seconds: float | None
+    forwards: float | None
+    backwards: float | None
+    records: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """True when every planned cell is there and comparable."""
+        return bool(self.estimates)
+
+    @property
+    def samples(self) -> int:
+        """The number of different test samples behind the mean."""
+        return self.estimates["worst"].n if self.estimates else 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that may be compared: same backbone, threat model, protocol, datasets, attacks and seeds."""
+
+    key: TableKey
+    backbone_title: str
+    datasets: tuple[str, ...]
+    attacks: tuple[str, ...]
+    distance_attacks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    rows: tuple[Row, ...]
+    counts: Mapping[str, int]
+    versions: tuple[str, ...] = ()
+    commits: tuple[str, ...] = ()
+    dates: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    embedded: bool = False
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ranked(self) -> tuple[Row, ...]:
+        """The complete rows, best worst-case accuracy first."""
+        return tuple(row for row in self.rows if row.complete)
+
+    @property
+    def incomplete(self) -> tuple[Row, ...]:
+        """The other rows, by name."""
+        return tuple(row for row in self.rows if not row.complete)
+
+
+def unique(measurements: Iterable[Measurement]) -> tuple[list[Measurement], list[str]]:
+    """One measurement per cell (a success before a failure, the first store first), and the ids that disagree."""
+    kept: dict[str, Measurement] = {}
+    conflicts: list[str] = []
+    for item in measurements:
+        held = kept.get(item.id)
+        if held is None or (item.done and not held.done):
+            kept[item.id] = item
+        elif item.evidence is not None and held.evidence is not None:
+            same = np.array_equal(item.evidence.ids, held.evidence.ids)
+            if not same or not np.array_equal(item.evidence.robust, held.evidence.robust):
+                conflicts.append(item.id)
+    return [kept[key] for key in sorted(kept)], sorted(conflicts)
+
+
+def tables(measurements: Iterable[Measurement]) -> list[Table]:
+    """All tables of the few-shot and zero-shot task, in a fixed order; an empty list for no measurements."""
+    grouped: dict[TableKey, list[Measurement]] = defaultdict(list)
+    references: list[Measurement] = []
+    for item in measurements:
+        if item.task not in ("few_shot", "zero_shot") or item.classes != "all":
+            continue
+        if item.trains:
+            grouped[table_key(item)].append(item)
+        else:
+            references.append(item)
+    for item in references:  # a method without training is a row of every table that differs only in shots
+        own = table_key(item)
+        homes = [key for key in grouped if replace(key, shots=0, task="few_shot") == own]
+        for home in homes or [own]:
+            grouped.setdefault(home, []).append(item)
+    return [build_table(key, grouped[key]) for key in sorted(grouped, key=_key_order)]
+
+
+def table_key(item: Measurement) -> TableKey:
+    """The key of the table that `item` belongs to; shots are 0 for methods that learn nothing."""
+    return TableKey(
+        group=item.group,
+        task="few_shot",
+        backbone=item.backbone,
+        backbone_key=item.backbone_key,
+        training=item.training,
+        threat=item.threat,
+        shots=item.shots if item.trains else 0,
+        trained_on="",
+        protocol=item.protocol,
+    )
+
+
+def build_table(key: TableKey, items: list[Measurement]) -> Table:
+    """The table of `items`, which all have `key`."""
+    names = _dataset_names(items)
+    attacks = tuple(sorted({item.attack for item in items if not item.distance_attack}, key=attack_order))
+    distances = tuple(sorted({item.attack for item in items if item.distance_attack}))
+    seeds = tuple(sorted({item.seed for item in items if item.trains})) or (0,)
+    reference_ids = _common_ids(items, names)
+    by_row = _by_row(items)
+    labels = _row_labels(by_row)
+    drafts = [
+        _Draft(labels[row], by_row[row], names, attacks, seeds if by_row[row][0].trains else (0,), reference_ids)
+        for row in sorted(by_row)
+    ]
+    rows = _with_means(drafts, tuple(names.values()), attacks, seeds)
+    done = [item for item in items if item.done]
+    return Table(
+        key=key,
+        backbone_title=items[0].backbone_title,
+        datasets=tuple(names.values()),
+        attacks=attacks,
+        distance_attacks=distances,
+        seeds=seeds if any(item.trains for item in items) else (),
+        rows=tuple(rows),
+        counts={names[dataset]: len(ids) for dataset, ids in reference_ids.items()},
+        versions=_distinct(done, "apd_bench", "version"),
+        commits=_distinct(done, "commit", "git_commit"),
+        dates=tuple(sorted({item.created[:10] for item in done if item.created})),
+        notes=tuple(_mixed_notes(done)),
+        embedded=all(item.group == "embedded" for item in items),
+        titles={names[item.dataset_key]: item.dataset_title for item in items},
+    )
+
+
+class _Draft:
+    """A row while it is being filled: per dataset the aligned hits of every column, and what is missing."""
+
+    def __init__(
+        self,
+        label: str,
+        items: list[Measurement],
+        names: Mapping[str, str],
+        attacks: tuple[str, ...],
+        seeds: tuple[int, ...],
+        reference_ids: Mapping[str, NDArray[np.str_]],
+    ) -> None:
+        self.label, self.items, self.seeds = label, items, seeds
+        self.notes: list[str] = []
+        self.done = 0
+        self.planned = len(names) * len(seeds) * len(attacks)
+        self.hits: dict[str, dict[str, Hits]] = {}
+        self.partial: dict[str, tuple[int, ...]] = {}
+        found = {(item.dataset_key, item.seed if item.trains else 0, item.attack): item for item in items if item.done}
+        for dataset, name in names.items():
+            columns, complete_seeds = self._dataset(found, dataset, name, attacks, reference_ids.get(dataset))
+            if complete_seeds:
+                self.hits[name] = columns
+                self.partial[name] = complete_seeds
+
+    def _dataset(
+        self,
+        found: Mapping[tuple[str, int, str], Measurement],
+        dataset: str,
+        name: str,
+        attacks: tuple[str, ...],
+        reference: NDArray[np.str_] | None,
+    ) -> tuple[dict[str, Hits], tuple[int, ...]]:
+        stacked: dict[str, list[Hits]] = defaultdict(list)
+        complete: list[int] = []
+        for seed in self.seeds:
+            cells = [found[(dataset, seed, attack)] for attack in attacks if (dataset, seed, attack) in found]
+            usable = []
+            for cell in cells:
+                if cell.evidence is not None and reference is not None and np.array_equal(cell.evidence.ids, reference):
+                    usable.append(cell)
+                else:
+                    self.notes.append(f"{name}: {cell.attack} was measured on other samples than the rest")
+            self.done += len(usable)
+            if not usable or len(usable) < len(attacks):
+                continue
+            evidence = [cell.evidence for cell in usable if cell.evidence is not None]
+            complete.append(seed)
+            stacked["clean"].append(evidence[0].clean_right)
+            for attack, single in zip(attacks, evidence, strict=True):
+                stacked[attack].append(single.robust)
+            stacked["worst"].append(np.logical_and.reduce([single.robust for single in evidence]))
+        return {column: np.stack(values) for column, values in stacked.items()}, tuple(complete)
+
+    @property
+    def complete(self) -> bool:
+        return self.planned > 0 and self.done == self.planned
+
+    def row(self, estimates: Mapping[str, Estimate], rank: int | None) -> Row:
+        first, done = self.items[0], [item for item in self.items if item.done]
+        harmonic = statistics.harmonic_mean(estimates["clean"].value, estimates["worst"].value) if estimates else None
+        failed = Counter(item.error or item.status for item in self.items if not item.done)
+        return Row(
+            method=self.label,
+            title=first.method_title,
+            paper=first.paper,
+            variant=first.variant,
+            rank=rank,
+            parameters=_parameters(done),
+            estimates=estimates,
+            harmonic=harmonic,
+            datasets={name: self._result(name) for name in self.hits},
+            distances=_median_distances(done),
+            seeds=self.seeds,
+            trains=first.trains,
+            done=self.done,
+            planned=self.planned,
+            suspect=dict(sorted(Counter(reason for item in done for reason in item.suspect).items())),
+            collapsed=len({item.fit_id for item in done if item.collapsed}),
+            failed=dict(sorted(failed.items())),
+            train_seconds=_train_seconds(done),
+            attack_seconds=_total(done, "attack_seconds"),
+            forwards=_per_sample(done, "forwards"),
+            backwards=_per_sample(done, "backwards"),
+            records=tuple(sorted(item.id for item in self.items)),
+            notes=tuple(dict.fromkeys(self.notes)),
+        )
+
+    def _result(self, name: str) -> DatasetResult:
+        columns = self.hits[name]
+        panel = [np.stack(list(columns.values()))]
+        if panel[0].shape[1] == 1:
+            values = [statistics.wilson(int(hits.sum()), hits.size) for hits in panel[0]]
+        else:
+            values = statistics.estimates(panel, statistics.resampled_means(panel, 1999))
+        return DatasetResult(
+            estimates=dict(zip(columns, values, strict=True)),
+            seeds=self.partial[name],
+            per_seed={column: tuple(float(seed.mean()) for seed in hits) for column, hits in columns.items()},
+        )
+
+
+def _with_means(
+    drafts: list[_Draft], datasets: tuple[str, ...], attacks: tuple[str, ...], seeds: tuple[int, ...]
+) -> list[Row]:
+    """Complete rows with means, intervals and ranks, best first; then the others by name."""
+    complete = [draft for draft in drafts if draft.complete]
+    others = [draft.row({}, None) for draft in drafts if not draft.complete]
+    if not complete:
+        return others
+    columns = ("worst", "clean", *attacks)
+    panel = []
+    for name in datasets:
+        shape = (len(seeds), next(iter(complete[0].hits[name].values())).shape[1])
+        stacked = [np.broadcast_to(draft.hits[name][column], shape) for column in columns for draft in complete]
+        panel.append(np.stack(stacked))
+    draws = statistics.resampled_means(panel, statistics.resamples_for(len(complete)))
+    values = statistics.estimates(panel, draws)
+    count = len(complete)
+    worst = np.array([value.value for value in values[:count]])
+    ranks = statistics.shared_ranks(worst, draws[:count])
+    rows = [
+        draft.row({column: values[place * count + index] for place, column in enumerate(columns)}, ranks[index])
+        for index, draft in enumerate(complete)
+    ]
+    rows.sort(key=lambda row: (-row.estimates["worst"].value, -row.estimates["clean"].value, row.method))
+    return rows + others
+
+
+def _dataset_names(items: list[Measurement]) -> dict[str, str]:
+    """Column name per dataset key, sorted by name; two contents under one name are told apart by their key."""
+    keys = sorted({(item.dataset, item.dataset_key) for item in items})
+    often = Counter(name for name, _ in keys)
+    return {key: name if often[name] == 1 else f"{name}@{key[:4]}" for name, key in keys}
+
+
+def _common_ids(items: list[Measurement], names: Mapping[str, str]) -> dict[str, NDArray[np.str_]]:
+    """The sample ids on which most cells of a dataset were measured."""
+    seen: dict[str, Counter[tuple[str, ...]]] = {dataset: Counter() for dataset in names}
+    for item in items:
+        if item.evidence is not None and item.done:
+            seen[item.dataset_key][tuple(item.evidence.ids.tolist())] += 1
+    return {
+        dataset: np.asarray(max(sorted(counter), key=lambda ids: counter[ids]), dtype=np.str_)
+        for dataset, counter in seen.items()
+        if counter
+    }
+
+
+def _by_row(items: list[Measurement]) -> dict[tuple[str, str], list[Measurement]]:
+    """Measurements by method and recipe; recipes of one method that never meet on a dataset are one row."""
+    by_row: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
+    for item in items:
+        by_row[(item.method, item.variant)].append(item)
+    for method in sorted({method for method, _ in by_row}):
+        own = sorted(row for row in by_row if row[0] == method)
+        places = [item.dataset_key for row in own for item in {i.dataset_key: i for i in by_row[row]}.values()]
+        if len(own) > 1 and len(places) == len(set(places)):
+            for row in own[1:]:
+                by_row[own[0]].extend(by_row.pop(row))
+    return by_row
+
+
+def _row_labels(by_row: Mapping[tuple[str, str], list[Measurement]]) -> dict[tuple[str, str], str]:
+    """The method's name; where several variants of a method meet, what tells them apart."""
+    often = Counter(method for method, _ in by_row)
+    labels: dict[tuple[str, str], str] = {}
+    for (method, variant), items in by_row.items():
+        eps = items[0].train_eps
+        budget = f", trained at {format_eps(eps)}" if eps is not None else ""
+        labels[(method, variant)] = method if often[method] == 1 else f"{method} [{variant[:6]}{budget}]"
+    return labels
+
+
+def _parameters(done: list[Measurement]) -> int | None:
+    known = [item.parameters for item in done if item.parameters is not None]
+    return max(known) if known else None
+
+
+def _numbers(done: list[Measurement], key: str) -> list[float]:
+    return [float(item.timing[key]) for item in done if isinstance(item.timing.get(key), (int, float))]
+
+
+def _total(done: list[Measurement], key: str) -> float | None:
+    values = _numbers(done, key)
+    return sum(values) if values else None
+
+
+def _train_seconds(done: list[Measurement]) -> float | None:
+    fits = {item.fit_id: float(item.fit["seconds"]) for item in done if item.fit.get("seconds") is not None}
+    return sum(fits.values()) / len(fits) if fits else None
+
+
+def _per_sample(done: list[Measurement], key: str) -> float | None:
+    values = _numbers(done, key)
+    samples = sum(len(item.evidence.ids) for item in done if item.evidence is not None and key in item.timing)
+    return sum(values) / samples if values and samples else None
+
+
+def _median_distances(done: list[Measurement]) -> dict[str, float]:
+    collected: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
+    for item in done:
+        if item.distance_attack and item.evidence is not None and item.evidence.distance is not None:
+            collected[item.attack].append(item.evidence.distance)
+    return {attack: float(np.median(np.concatenate(values))) for attack, values in sorted(collected.items())}
+
+
+def _distinct(done: list[Measurement], *keys: str) -> tuple[str, ...]:
+    values = (next((str(item.environment[key]) for key in keys if item.environment.get(key)), "") for item in done)
+    return tuple(sorted({value for value in values if value}))
+
+
+def _mixed_notes(done: list[Measurement]) -> Iterable[str]:
+    versions: dict[str, set[int]] = defaultdict(set)
+    for item in done:
+        versions[item.attack].add(item.attack_version)
+    for attack, found in sorted(versions.items()):
+        if len(found) > 1:
+            yield f"{attack}: records of versions {', '.join(map(str, sorted(found)))} are mixed"
+
+
+def _key_order(key: TableKey) -> tuple[object, ...]:
+    return (key.group, key.training != "standard", key.backbone, key.backbone_key, key.threat.norm, key.threat.eps,
+            key.threat.short, key.task, key.trained_on, -key.shots, key.protocol)  # fmt: skip

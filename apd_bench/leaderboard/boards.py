@@ -1,0 +1,122 @@
+"""Stores in, board files out: what is read, how files are named, and whether committed files are up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from apd_bench.errors import CorruptFile, MissingPrerequisite, RegressionFound, UsageError
+from apd_bench.files import atomic_write
+from apd_bench.leaderboard.aggregate import Table, tables, unique
+from apd_bench.leaderboard.csv_file import render_csv, render_long_csv
+from apd_bench.leaderboard.escape import file_name
+from apd_bench.leaderboard.markdown import render_markdown
+from apd_bench.leaderboard.tidy import Measurement, measurement
+from apd_bench.store import Store
+
+FORMATS = ("md", "csv")
+
+
+@dataclass(frozen=True)
+class Boards:
+    """Everything that stores hold, as tables by group, with notes on what could not be used."""
+
+    measurements: tuple[Measurement, ...]
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups of datasets that have a table: "embedded", "benchmark", ..."""
+        return sorted({table.key.group for table in self.tables})
+
+    def of(self, group: str) -> list[Table]:
+        """The tables of one group, in order."""
+        return [table for table in self.tables if table.key.group == group]
+
+
+def read_measurements(stores: Sequence[Path]) -> tuple[list[Measurement], list[str]]:
+    """All measurements of the stores (each cell once), and notes on damaged or contradicting records.
+
+    Raises MissingPrerequisite for a folder that holds no records.
+    """
+    found: list[Measurement] = []
+    notes: list[str] = []
+    for path in stores:
+        store = Store(path)
+        if not store.exists():
+            raise MissingPrerequisite(
+                f"There are no records in {path}.", hint=f"Measure something first: apd-bench run --results {path}"
+            )
+        for record in store.records():
+            try:
+                outcomes = store.outcomes(record.id, record) if record.done and record.outcomes else None
+            except CorruptFile as error:
+                notes.append(f"left out: {error.message}")
+                continue
+            found.append(measurement(record, outcomes))
+        notes += [f"left out: record {damage.id} is damaged" for damage in store.damaged()]
+    kept, conflicts = unique(found)
+    notes += [f"cell {cell}: the stores hold different outcomes; the first store counts" for cell in conflicts]
+    return kept, notes
+
+
+def collect(stores: Sequence[Path], cells: Container[str] | None = None) -> Boards:
+    """The tables of all records in `stores` (only of `cells` where given); no tables when there is nothing."""
+    measurements, notes = read_measurements(stores)
+    if cells is not None:
+        measurements = [item for item in measurements if item.id in cells]
+    return Boards(tuple(measurements), tuple(tables(measurements)), tuple(notes))
+
+
+def render_files(boards: Boards, formats: Sequence[str] = FORMATS) -> dict[str, str]:
+    """File names and contents of all boards; raises UsageError for a format that does not exist."""
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(f"There is no board format '{name}'.", hint=f"Formats: {', '.join(FORMATS)}.")
+    files: dict[str, str] = {}
+    for group in boards.groups:
+        stem, chosen = file_name(group), boards.of(group)
+        if "md" in formats:
+            files[f"{stem}.md"] = render_markdown(chosen, group, boards.notes)
+        if "csv" in formats:
+            files[f"{stem}.csv"] = render_csv(chosen)
+            files[f"{stem}-datasets.csv"] = render_long_csv(chosen)
+    return files
+
+
+def write_boards(stores: Sequence[Path], out: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Writes the boards of `stores` into the folder `out` and returns the files, in order of their names.
+
+    Raises MissingPrerequisite when a store is not there, holds nothing, or `out` cannot be written.
+    """
+    files = render_files(_filled(collect(stores), stores), formats)
+    for name, content in sorted(files.items()):
+        atomic_write(out / name, content.encode())
+    return [out / name for name in sorted(files)]
+
+
+def check_boards(stores: Sequence[Path], out: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """The files in `out` that agree with `stores`; raises RegressionFound naming those that do not."""
+    files = render_files(_filled(collect(stores), stores), formats)
+    stale = [name for name, content in sorted(files.items()) if _content(out / name) != content.encode()]
+    if stale:
+        places = " ".join(str(path) for path in stores)
+        raise RegressionFound(
+            f"Stale in {out}: {', '.join(stale)}.", hint=f"Make them anew: apd-bench report {places} --out {out}"
+        )
+    return [out / name for name in sorted(files)]
+
+
+def _filled(boards: Boards, stores: Sequence[Path]) -> Boards:
+    if not boards.tables:
+        places = ", ".join(str(path) for path in stores)
+        raise MissingPrerequisite(
+            f"No record in {places} belongs to a board.", hint="Measure something first: apd-bench run"
+        )
+    return boards
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None

@@ -1,0 +1,56 @@
+"""Names from records made safe for each format: no record can break a table or run anything in a reader's program."""
+
+from __future__ import annotations
+
+import html
+import re
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
+_MARKDOWN = re.compile(r"([\\`*_\[\]|#~$!])")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}",
+}  # fmt: skip
+LONGEST = 80
+
+
+def plain(text: object, longest: int = LONGEST) -> str:
+    """One line without control or direction marks, cut to `longest` characters."""
+    line = " ".join(_CONTROL.sub(" ", str(text)).split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def markdown(text: object, longest: int = LONGEST) -> str:
+    """Text for a Markdown table: pipes and emphasis are escaped, HTML is inert, links are not made.
+
+    An underscore inside a word is literal in Markdown and is left alone, which keeps names readable.
+    """
+    line = plain(text, longest)
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    line = _MARKDOWN.sub(r"\\\1", line)
+    line = re.sub(r"(?<=[A-Za-z0-9])\\_(?=[A-Za-z0-9])", "_", line)
+    return line.replace("://", ":&#47;&#47;").replace("www.", "www&#46;")
+
+
+def csv_text(text: object) -> str:
+    """Text for a CSV field that no spreadsheet takes for a formula: such text gets a leading apostrophe."""
+    line = plain(text, 200)
+    return f"'{line}" if line.startswith(_FORMULA) else line
+
+
+def html_text(text: object, longest: int = 200) -> str:
+    """Text for HTML, as content or inside a quoted attribute."""
+    return html.escape(plain(text, longest), quote=True)
+
+
+def latex(text: object) -> str:
+    """Text for a LaTeX table cell."""
+    return "".join(_LATEX.get(sign, sign) for sign in plain(text))
+
+
+def file_name(text: str) -> str:
+    """A file name made of letters, digits, dot, dash and underscore; never empty, never hidden, never a path."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain(text, 60)).strip("-.")
+    return name or "unnamed"

@@ -1,0 +1,165 @@
+"""Intervals and tests on per-sample outcomes, by scipy and statsmodels.
+
+Means are over datasets, each of which is a mean over seeds and samples. Both are random: another draw of shots and
+initial prompts, another draw of test images. The cluster bootstrap therefore resamples seeds and samples, both within
+each dataset (crossed: all seeds are tested on the same samples), with the same draw for all methods, so differences
+between methods are paired. Everything is counted in whole numbers before one division, so results do not depend on
+the order of sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Panel = Sequence[NDArray[np.bool_]]  # one [rows, seeds, samples] array of hits per dataset
+
+LEVEL = 0.95
+ALPHA = 0.05
+BOOTSTRAP_SEED = 1979
+_MEMORY = 4_000_000  # numbers held at a time while resampling
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A share in [0, 1] with its 95 % interval (equal to None where it cannot be estimated) and `n` samples."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def wilson(hits: int, n: int) -> Estimate:
+    """The share `hits / n` with its Wilson interval; raises ValueError for n = 0."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    if n == 0:
+        raise ValueError("no samples: a share cannot be estimated")
+    low, high = proportion_confint(hits, n, alpha=1 - LEVEL, method="wilson")
+    return Estimate(hits / n, max(0.0, float(low)), min(1.0, float(high)), n)
+
+
+def panel_means(panel: Panel) -> Floats:
+    """The mean over datasets of the mean over seeds and samples, [rows]."""
+    shares = [hits.sum(axis=(1, 2)) / (hits.shape[1] * hits.shape[2]) for hits in panel]
+    return np.asarray(np.mean(shares, axis=0), dtype=np.float64)
+
+
+def resampled_means(panel: Panel, resamples: int) -> Floats:
+    """`panel_means` on `resamples` bootstrap draws of seeds and samples, [rows, resamples].
+
+    A dataset with one seed (or one sample) has nothing to resample there; its part of the uncertainty is then missing,
+    which is why boards print the number of seeds beside every interval.
+    """
+    from scipy.stats import bootstrap
+
+    factors = [size for hits in panel for size in hits.shape[1:] if size > 1]
+    if not factors:
+        return np.repeat(panel_means(panel)[:, None], resamples, axis=1)
+
+    def statistic(*draws: Any, axis: int) -> Floats:
+        del axis  # always the last
+        single = np.ndim(draws[0]) == 1
+        remaining = iter([np.atleast_2d(draw) for draw in draws])
+        shares = []
+        for hits in panel:
+            counts = [_counts(next(remaining), size) if size > 1 else None for size in hits.shape[1:]]
+            shares.append(_weighted(hits, *counts) / (hits.shape[1] * hits.shape[2]))
+        mean: Floats = np.mean(shares, axis=0)
+        return mean[:, 0] if single else mean
+
+    widest = max(factors)
+    result = bootstrap(
+        [np.arange(size) for size in factors],
+        statistic,
+        n_resamples=resamples,
+        batch=int(np.clip(_MEMORY // widest, 1, resamples)),
+        vectorized=True,
+        paired=False,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(BOOTSTRAP_SEED),
+    )
+    draws: Floats = result.bootstrap_distribution
+    return draws
+
+
+def estimates(panel: Panel, draws: Floats) -> list[Estimate]:
+    """One estimate per row of `panel` from its bootstrap draws."""
+    n = sum(hits.shape[2] for hits in panel)
+    single = all(size == 1 for hits in panel for size in hits.shape[1:])
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+    means = panel_means(panel)
+    return [
+        Estimate(float(mean), None if single else float(lo), None if single else float(hi), n)
+        for mean, lo, hi in zip(means, low, high, strict=True)
+    ]
+
+
+def bootstrap_p(draws: Floats) -> float:
+    """Two-sided p of "the difference is zero" from draws of the difference, never below 2 / (draws + 1)."""
+    total = len(draws) + 1
+    return float(min(1.0, 2 * min((1 + np.sum(draws <= 0)) / total, (1 + np.sum(draws >= 0)) / total)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values adjusted for their number after Holm."""
+    from statsmodels.stats.multitest import multipletests
+
+    if len(p_values) == 0:
+        return []
+    return [float(value) for value in multipletests(list(p_values), alpha=ALPHA, method="holm")[1]]
+
+
+def mcnemar_p(only_first: int, only_second: int) -> float:
+    """Exact McNemar test on the numbers of samples that only one of two methods gets right."""
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    if only_first + only_second == 0:
+        return 1.0
+    return float(mcnemar([[0, only_first], [only_second, 0]], exact=True).pvalue)
+
+
+def resamples_for(rows: int) -> int:
+    """How many draws let the smallest possible p survive Holm's correction over all pairs of `rows` methods."""
+    pairs = rows * (rows - 1) // 2
+    return int(np.clip(100 * pairs, 5000, 50_000)) - 1
+
+
+def shared_ranks(means: Floats, draws: Floats) -> list[int]:
+    """Rank of each row: one plus the number of rows that are significantly better (paired, Holm over all pairs)."""
+    rows = len(means)
+    pairs = [(i, j) for i in range(rows) for j in range(i + 1, rows)]
+    adjusted = holm([bootstrap_p(draws[i] - draws[j]) for i, j in pairs])
+    better = [0] * rows
+    for (i, j), p in zip(pairs, adjusted, strict=True):
+        if p < ALPHA and means[i] != means[j]:
+            better[j if means[i] > means[j] else i] += 1
+    return [1 + count for count in better]
+
+
+def harmonic_mean(first: float, second: float) -> float:
+    """The harmonic mean of two shares; 0 when either is 0."""
+    return 0.0 if first <= 0 or second <= 0 else 2 * first * second / (first + second)
+
+
+def _counts(draw: NDArray[np.int64], size: int) -> Floats:
+    """How often each of `size` items is in each draw, [draws, size]."""
+    rows = len(draw)
+    flat = draw + size * np.arange(rows)[:, None]
+    return np.bincount(flat.ravel(), minlength=rows * size).reshape(rows, size).astype(np.float64)
+
+
+def _weighted(hits: NDArray[np.bool_], seeds: Floats | None, samples: Floats | None) -> Floats:
+    """Sums of `hits` [rows, seeds, samples] under draw counts [draws, seeds] and [draws, samples]: [rows, draws]."""
+    numbers = hits.astype(np.float64)
+    per_seed = numbers.sum(axis=2, keepdims=True) if samples is None else numbers @ samples.T  # [rows, seeds, draws]
+    if seeds is None:
+        return np.asarray(per_seed.sum(axis=1))
+    return np.asarray(np.einsum("rsd,ds->rd", np.broadcast_to(per_seed, (*per_seed.shape[:2], len(seeds))), seeds))

@@ -1,0 +1,199 @@
+"""Records as flat, typed measurements: the one place of the boards that knows where a record keeps what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apd_bench.identity import digest
+from apd_bench.records import Outcomes, Record
+from apd_bench.specs import format_eps
+
+_FIRST_ATTACKS = ("none", "noise", "fgsm", "pgd", "cw", "cw-linf", "apgd", "aa-light")
+_LAST_ATTACKS = ("autoattack",)
+
+
+@dataclass(frozen=True)
+class Threat:
+    """What the attacker may do, as it stands in a record; `eps` in [0,1] pixel units."""
+
+    norm: str
+    eps: float
+    knowledge: str
+    space: str
+    source: str
+
+    @property
+    def label(self) -> str:
+        """One line for a heading: norm, eps in both spellings, knowledge, where the change acts."""
+        origin = f" from {self.source}" if self.source else ""
+        return (
+            f"{self.norm}, eps {format_eps(self.eps)} ({self.eps:.5f}), "
+            f"{self.knowledge.replace('_', '-')}{origin}, at {self.space.replace('_', ' ')} size"
+        )
+
+    @property
+    def short(self) -> str:
+        """The threat as a column value."""
+        origin = f" from {self.source}" if self.source else ""
+        place = "" if self.space == "model_input" else f" at {self.space} size"
+        return f"{self.norm} {format_eps(self.eps)} {self.knowledge.replace('_', '-')}{origin}{place}"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Per-sample outcomes of one cell, sorted by sample id; all arrays have the length of `ids`."""
+
+    ids: NDArray[np.str_]
+    label: NDArray[np.int32]
+    clean_right: NDArray[np.bool_]
+    robust: NDArray[np.bool_]
+    clean_prediction: NDArray[np.int32]
+    adversarial_prediction: NDArray[np.int32]
+    distance: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(cls, outcomes: Outcomes) -> Evidence:
+        """From the outcomes of a store."""
+        order = np.argsort(outcomes.sample_id, kind="stable")
+        clean_right = outcomes.clean_prediction == outcomes.label
+        distance = outcomes.extra.get("distance")
+        return cls(
+            ids=outcomes.sample_id[order],
+            label=outcomes.label[order],
+            clean_right=clean_right[order],
+            robust=(clean_right & ~outcomes.broken)[order],
+            clean_prediction=outcomes.clean_prediction[order],
+            adversarial_prediction=outcomes.adversarial_prediction[order],
+            distance=None if distance is None else np.asarray(distance, dtype=np.float64)[order],
+        )
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One record, flattened; `evidence` is None where the record has no per-sample outcomes."""
+
+    id: str
+    status: str
+    backbone: str
+    backbone_title: str
+    backbone_key: str
+    training: str
+    method: str
+    method_title: str
+    paper: str
+    variant: str
+    trains: bool
+    dataset: str
+    dataset_title: str
+    dataset_key: str
+    group: str
+    source_dataset: str
+    classes: str
+    fit_classes: str
+    task: str
+    shots: int
+    seed: int
+    train_eps: float | None
+    threat: Threat
+    attack: str
+    attack_version: int
+    distance_attack: bool
+    protocol: tuple[tuple[str, str], ...]
+    fit_id: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    suspect: tuple[str, ...] = ()
+    timing: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+    created: str = ""
+    evidence: Evidence | None = None
+
+    @property
+    def parameters(self) -> int | None:
+        """Numbers learned, where the record says so."""
+        value = self.fit.get("num_parameters", self.fit.get("parameters"))
+        return None if value is None else int(value)
+
+    @property
+    def collapsed(self) -> bool:
+        """True when training ended near chance on clean images."""
+        return bool(self.fit.get("collapsed"))
+
+    @property
+    def done(self) -> bool:
+        """True when the record is a success with per-sample outcomes."""
+        return self.status == "success" and self.evidence is not None
+
+
+def measurement(record: Record, outcomes: Outcomes | None) -> Measurement:
+    """`record` with its outcomes as one flat row."""
+    cell, fit = record.cell, record.cell.fit
+    backbone, method, dataset, threat = fit.backbone, fit.method, cell.dataset, cell.threat
+    return Measurement(
+        id=record.id,
+        status=record.status,
+        backbone=backbone.name,
+        backbone_title=backbone.title or backbone.name,
+        backbone_key=digest([backbone, cell.precision], 8),
+        training=backbone.training,
+        method=method.name,
+        method_title=method.title or method.name,
+        paper=method.paper,
+        variant=digest([method, fit.train_eps, sorted(fit.exclude)] if method.trains else [method], 8),
+        trains=method.trains,
+        dataset=dataset.name,
+        dataset_title=dataset.title or dataset.name,
+        dataset_key=digest(dataset, 8),
+        group=dataset.group,
+        source_dataset=fit.dataset.name,
+        classes=cell.classes,
+        fit_classes=fit.classes,
+        task=cell.task,
+        shots=fit.shots if method.trains else 0,
+        seed=fit.seed if method.trains else 0,
+        train_eps=fit.train_eps,
+        threat=Threat(threat.norm, threat.eps, threat.knowledge, threat.space, threat.source or ""),
+        attack=cell.attack.label,
+        attack_version=cell.attack.version,
+        distance_attack="median_distance" in record.metrics,
+        protocol=_protocol(record),
+        fit_id=fit.id,
+        metrics=record.metrics,
+        diagnostics=record.diagnostics,
+        suspect=record.suspect,
+        timing=record.timing,
+        fit=record.fit,
+        environment=record.environment,
+        error=str((record.error or {}).get("message") or ""),
+        created=record.created,
+        evidence=None if outcomes is None or not record.done else Evidence.of(outcomes),
+    )
+
+
+def attack_order(attack: str) -> tuple[int, int, str]:
+    """The declared order of attack columns: cheap single attacks first, AutoAttack last."""
+    name = attack.partition("(")[0]
+    if name in _LAST_ATTACKS:
+        return (2, _LAST_ATTACKS.index(name), attack)
+    if name in _FIRST_ATTACKS:
+        return (0, _FIRST_ATTACKS.index(name), attack)
+    return (1, 0, attack)
+
+
+def _protocol(record: Record) -> tuple[tuple[str, str], ...]:
+    cell = record.cell
+    parts = {
+        "split": cell.split,
+        "test samples": "all" if cell.limit is None else f"at most {cell.limit} per dataset",
+        "precision": cell.precision,
+        "resize": cell.fit.resize,
+        "attack seed": str(cell.attack_seed),
+    }
+    return tuple(parts.items())

@@ -1,0 +1,105 @@
+"""Records with known outcomes, made without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apd_bench.records import Outcomes, Record
+from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
+from apd_bench.store import Store
+
+BACKBONE = BackboneSpec(name="tiny-clean", architecture="tiny", weights="w", activation="gelu", image_size=40)
+ENVIRONMENT = {"apd_bench": "0.1.0", "commit": "0123456789abcdef"}
+
+
+def method(name: str = "apd", *, trains: bool = True, **changes: Any) -> MethodRecipe:
+    return MethodRecipe(name=name, learner="text", objective="plain" if trains else None, **changes)
+
+
+def dataset(name: str = "food", *, group: str = "embedded", **changes: Any) -> DatasetSpec:
+    return DatasetSpec(name=name, loader="nowhere:load", template="a {}", group=group, **changes)
+
+
+def cell(
+    *,
+    method_spec: MethodRecipe | None = None,
+    data: DatasetSpec | None = None,
+    attack: str = "pgd",
+    seed: int = 1,
+    eps: float = 2 / 255,
+    shots: int = 16,
+    **changes: Any,
+) -> Cell:
+    data = data or dataset()
+    source = changes.pop("source", data)
+    fit_changes = changes.pop("fit", {})
+    backbone = changes.pop("backbone", BACKBONE)
+    fit = Fit(backbone=backbone, method=method_spec or method(), dataset=source, seed=seed, shots=shots, **fit_changes)
+    return Cell(fit=fit, dataset=data, threat=ThreatModel(eps=eps), attack=AttackSpec(name=attack), **changes)
+
+
+def outcomes(clean: Sequence[int], robust: Sequence[int], *, prefix: str = "s", **extra: Any) -> Outcomes:
+    """Outcomes with label 0, where `clean` and `robust` say which samples are right before and after the attack."""
+    right, kept = np.asarray(clean, dtype=bool), np.asarray(robust, dtype=bool)
+    n = len(right)
+    return Outcomes(
+        sample_id=np.asarray([f"{prefix}{index:05d}" for index in range(n)]),
+        label=np.zeros(n),
+        clean_prediction=np.where(right, 0, 1),
+        adversarial_prediction=np.where(kept, 0, 2),
+        broken=~kept,
+        extra={name: np.asarray(column) for name, column in extra.items()},
+    )
+
+
+def record(spec: Cell, status: str = "success", **changes: Any) -> Record:
+    values: dict[str, Any] = {
+        "environment": ENVIRONMENT,
+        "created": "2026-01-02T03:04:05+00:00",
+        "fit": {"num_parameters": 512, "seconds": 3.5},
+        "timing": {"attack_seconds": 2.0, "forwards": 200, "backwards": 100},
+        **changes,
+    }
+    return Record(id=spec.id, cell=spec, status=status, **values)
+
+
+def fill(path: Path, items: Iterable[tuple[Record, Outcomes | None]]) -> Path:
+    store = Store(path)
+    with store.writer():
+        for item, result in items:
+            store.put(item, result)
+    return path
+
+
+def drawn(shares: Mapping[str, float], n: int, key: int) -> tuple[np.ndarray[Any, Any], ...]:
+    """Hits with the given shares ("clean" first), nested: what survives one attack was right before."""
+    generator = np.random.default_rng(key)
+    order = generator.random(n)
+    return tuple(order < share for share in shares.values())
+
+
+def grid(
+    methods: Mapping[str, Mapping[str, float]],
+    datasets: Sequence[str] = ("food", "places"),
+    seeds: Sequence[int] = (1, 2, 3),
+    n: int = 40,
+    **changes: Any,
+) -> list[tuple[Record, Outcomes | None]]:
+    """A complete grid: per method the clean share and each attack's share, e.g. {"apd": {"clean": .6, "pgd": .3}}."""
+    found: list[tuple[Record, Outcomes | None]] = []
+    for index, (name, shares) in enumerate(methods.items()):
+        trains = name != "zero_shot"
+        for place, set_name in enumerate(datasets):
+            for seed in seeds if trains else seeds[:1]:
+                hits = drawn(shares, n, 1000 * place + seed + 17 * index)
+                for attack, kept in zip(list(shares)[1:], hits[1:], strict=True):
+                    spec = cell(
+                        method_spec=method(name, trains=trains), data=dataset(set_name), attack=attack, seed=seed,
+                        **changes,
+                    )  # fmt: skip
+                    found.append((record(spec), outcomes(hits[0], kept)))
+    return found

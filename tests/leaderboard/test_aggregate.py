@@ -1,0 +1,156 @@
+"""Tables compare only what may be compared, and the worst case is taken per sample."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from synthetic import BACKBONE, cell, dataset, grid, method, outcomes, record
+
+from apd_bench.leaderboard.aggregate import tables, unique
+from apd_bench.leaderboard.tidy import Measurement, measurement
+from apd_bench.records import Outcomes, Record
+
+SHARES = {"zero_shot": {"clean": 0.6, "pgd": 0.1, "cw": 0.2}, "apd": {"clean": 0.6, "pgd": 0.3, "cw": 0.3}}
+
+
+def measured(items: list[tuple[Record, Outcomes | None]]) -> list[Measurement]:
+    return [measurement(one, result) for one, result in items]
+
+
+def test_worst_is_the_intersection_over_attacks_on_the_same_samples() -> None:
+    clean = [1, 1, 1, 0]
+    items = [
+        (record(cell(attack="pgd")), outcomes(clean, [1, 1, 0, 0])),
+        (record(cell(attack="cw")), outcomes(clean, [0, 1, 1, 0])),
+    ]
+    row = tables(measured(items))[0].ranked[0]
+    assert {name: row.estimates[name].value for name in row.estimates} == {
+        "clean": 0.75, "pgd": 0.5, "cw": 0.5, "worst": 0.25,
+    }  # fmt: skip
+
+
+def test_worst_aligns_samples_by_id_not_by_position() -> None:
+    first, second = outcomes([1, 1], [1, 0]), outcomes([1, 1], [0, 1])
+    turned = Outcomes(**{name: column[::-1] for name, column in second.columns()})
+    row = tables(measured([(record(cell(attack="pgd")), first), (record(cell(attack="cw")), turned)]))[0].ranked[0]
+    assert row.estimates["worst"].value == 0.0
+
+
+def test_a_misclassified_sample_is_never_robust() -> None:
+    lucky = outcomes([0, 1], [1, 1])  # the attack "repaired" the first sample
+    assert tables(measured([(record(cell()), lucky)]))[0].ranked[0].estimates["pgd"].value == 0.5
+
+
+def test_incomplete_rows_have_no_mean_and_no_rank() -> None:
+    items = grid(SHARES)
+    gone = next(index for index, (one, _) in enumerate(items) if one.cell.fit.method.name == "apd")
+    table = tables(measured(items[:gone] + items[gone + 1 :]))[0]
+    (row,) = table.incomplete
+    assert (row.method, row.done, row.planned, row.rank, row.estimates) == ("apd", 11, 12, None, {})
+    assert [row.method for row in table.ranked] == ["zero_shot"]
+
+
+def test_a_failed_cell_counts_as_missing_and_says_why() -> None:
+    items = grid({"apd": SHARES["apd"]}, seeds=(1,))
+    failed = replace(items[0][0], status="error", error={"message": "out of memory"}, outcomes=None)
+    (row,) = tables(measured([(failed, None), *items[1:]]))[0].incomplete
+    assert row.failed == {"out of memory": 1}
+    assert row.done == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"eps": 4 / 255},
+        {"limit": 20},
+        {"precision": "bf16"},
+        {"backbone": replace(BACKBONE, name="tiny-robust", training="robust")},
+        {"backbone": replace(BACKBONE, digest="other")},
+        {"shots": 4},
+        {"fit": {"resize": "squash"}},
+        {"attack_seed": 7},
+    ],
+    ids=str,
+)
+def test_numbers_of_different_protocols_never_share_a_table(change: dict) -> None:
+    other = record(cell(**change))
+    made = tables(measured([(record(cell()), outcomes([1, 1], [1, 0])), (other, outcomes([1, 1], [1, 0]))]))
+    assert len(made) == 2
+
+
+def test_zero_shot_stands_in_every_table_that_differs_in_shots() -> None:
+    items = grid({"apd": SHARES["apd"]}, shots=4) + grid(SHARES)
+    made = tables(measured(items))
+    assert [(table.key.shots, sorted(row.method for row in table.rows)) for table in made] == [
+        (16, ["apd", "zero_shot"]), (4, ["apd", "zero_shot"]),
+    ]  # fmt: skip
+
+
+def test_other_test_samples_make_a_row_incomparable() -> None:
+    items = grid(SHARES, datasets=("food",), seeds=(1,))
+    strange = record(cell(method_spec=method("odd"), data=dataset("food")))
+    table = tables(measured([*items, (strange, outcomes([1] * 40, [1] * 40, prefix="other"))]))[0]
+    (row,) = table.incomplete
+    assert row.method == "odd"
+    assert "other samples" in row.notes[0]
+
+
+def test_two_recipes_of_one_method_are_two_rows() -> None:
+    items = [
+        (record(cell(method_spec=method("apd", training={"epochs": epochs}))), outcomes([1, 1], [1, 0]))
+        for epochs in (2, 5)
+    ]
+    assert len({row.method for row in tables(measured(items))[0].rows}) == 2
+
+
+def test_recipes_that_differ_by_dataset_only_are_one_row() -> None:
+    items = [
+        (
+            record(cell(method_spec=method("apd", training={"epochs": epochs}), data=dataset(name))),
+            outcomes([1, 1], [1, 0]),
+        )
+        for name, epochs in (("food", 2), ("places", 5))
+    ]
+    (row,) = tables(measured(items))[0].rows
+    assert (row.method, row.done, row.complete) == ("apd", 2, True)
+
+
+def test_minimal_norm_attacks_are_reported_as_distance_and_left_out_of_the_worst_case() -> None:
+    items = [
+        (record(cell(attack="pgd")), outcomes([1, 1], [1, 1])),
+        (
+            record(cell(attack="cw-l2"), metrics={"median_distance": 0.5}),
+            outcomes([1, 1], [0, 0], distance=[0.25, 0.75]),
+        ),
+    ]
+    table = tables(measured(items))[0]
+    assert (table.attacks, table.distance_attacks) == (("pgd",), ("cw-l2",))
+    assert table.rows[0].estimates["worst"].value == 1.0
+    assert table.rows[0].distances == {"cw-l2": 0.5}
+
+
+def test_the_same_cell_in_two_stores_counts_once_and_contradictions_are_named() -> None:
+    one = measurement(record(cell()), outcomes([1, 1], [1, 0]))
+    failed = measurement(record(cell(), status="error"), None)
+    other = measurement(record(cell()), outcomes([1, 1], [1, 1]))
+    assert unique([failed, one]) == ([one], [])
+    kept, conflicts = unique([one, other])
+    assert (kept, conflicts) == ([one], [one.id])
+
+
+def test_suspect_cells_and_collapsed_fits_are_counted() -> None:
+    marked = record(cell(), suspect=("zero gradients",), fit={"collapsed": True})
+    row = tables([measurement(marked, outcomes([1], [1]))])[0].rows[0]
+    assert (row.suspect, row.collapsed) == ({"zero gradients": 1}, 1)
+
+
+def test_mixed_attack_versions_are_noted() -> None:
+    new = cell(seed=2)
+    new = replace(new, attack=replace(new.attack, version=2))
+    items = [(record(cell(seed=1)), outcomes([1], [1])), (record(new), outcomes([1], [1]))]
+    assert "versions 1, 2" in tables(measured(items))[0].notes[0]
+
+
+def test_no_measurements_no_tables() -> None:
+    assert tables([]) == []

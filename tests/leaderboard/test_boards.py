@@ -1,0 +1,133 @@
+"""Board files are complete, harmless, and the same bytes for the same records."""
+
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from synthetic import cell, dataset, fill, grid, method, outcomes, record
+
+from apd_bench.errors import MissingPrerequisite, RegressionFound, UsageError
+from apd_bench.leaderboard import check_boards, collect, render_terminal, write_boards
+from apd_bench.leaderboard.escape import csv_text, file_name, html_text, latex, markdown
+
+SHARES = {
+    "zero_shot": {"clean": 0.6, "pgd": 0.1, "cw": 0.2, "autoattack": 0.05},
+    "apd": {"clean": 0.6, "pgd": 0.3, "cw": 0.3, "autoattack": 0.25},
+}
+HOSTILE = '=HYPERLINK("http://x")|<script>alert(1)</script>\n# head `a` [l](http://x) \u202e ' + "y" * 500
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill(tmp_path_factory.mktemp("boards") / "results", grid(SHARES))
+
+
+def test_markdown_says_embedded_and_not_vit(store: Path, tmp_path: Path) -> None:
+    (page,) = write_boards([store], tmp_path, ["md"])
+    text = page.read_text()
+    assert page.name == "embedded.md"
+    assert "not those of CLIP ViT-B" in text
+    assert "Linf, eps 2/255 (0.00784), white-box" in text
+    assert "seeds 1, 2, 3" in text
+    assert "6/6" in text
+    assert "24" not in text.split("## How")[1]
+
+
+def test_boards_are_byte_identical_and_independent_of_the_order_of_writing(store: Path, tmp_path: Path) -> None:
+    again = fill(tmp_path / "again", list(reversed(grid(SHARES))))
+    first = [path.read_bytes() for path in write_boards([store], tmp_path / "a")]
+    assert first == [path.read_bytes() for path in write_boards([again], tmp_path / "b")]
+    assert len(first) == 3
+
+
+def test_check_passes_on_fresh_boards_and_names_a_stale_file(store: Path, tmp_path: Path) -> None:
+    write_boards([store], tmp_path)
+    assert len(check_boards([store], tmp_path)) == 3
+    (tmp_path / "embedded.csv").write_text("old")
+    with pytest.raises(RegressionFound, match=r"embedded\.csv") as caught:
+        check_boards([store], tmp_path)
+    assert caught.value.exit_code == 3
+
+
+def test_csv_keeps_its_declared_columns(store: Path, tmp_path: Path) -> None:
+    write_boards([store], tmp_path, ["csv"])
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "embedded.csv").read_text())))
+    assert list(rows[0])[10:16] == ["rank", "method", "parameters", "clean", "clean low", "clean high"]
+    assert {row["method"]: row["cells done"] for row in rows} == {"apd": "18", "zero_shot": "6"}
+    long = list(csv.DictReader(io.StringIO((tmp_path / "embedded-datasets.csv").read_text())))
+    assert {row["attack"] for row in long} == {"clean", "pgd", "cw", "autoattack", "worst"}
+    assert len(next(row for row in long if row["method"] == "apd")["per seed"].split()) == 3
+
+
+def test_hostile_names_break_no_format(tmp_path: Path) -> None:
+    spec = cell(method_spec=method(HOSTILE), data=dataset(HOSTILE), attack=HOSTILE)
+    path = fill(tmp_path / "r", [(record(spec, suspect=(HOSTILE,)), outcomes([1, 1], [1, 0]))])
+    write_boards([path], tmp_path / "out")
+    page = (tmp_path / "out" / "embedded.md").read_text()
+    assert "<script>" not in page
+    assert "](" not in page.replace("\\](", "")
+    assert "http://" not in page
+    tables = [line for line in page.splitlines() if line.startswith("|")]
+    assert all(line.replace("\\|", "").count("|") == tables[0].replace("\\|", "").count("|") for line in tables[:3])
+    for line in csv.reader(io.StringIO((tmp_path / "out" / "embedded.csv").read_text())):
+        assert not any(field.startswith(("=", "+", "@")) for field in line)
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    render_terminal(collect([path]), console)
+
+
+def test_escapes() -> None:
+    assert csv_text("=1+1") == "'=1+1"
+    assert csv_text("apd") == "apd"
+    assert markdown("a|b\nc_d <b>") == r"a\|b c_d &lt;b&gt;"
+    assert html_text('"><img>') == "&quot;&gt;&lt;img&gt;"
+    assert latex("50% of a_b") == r"50\% of a\_b"
+    assert file_name("../../etc/passwd") == "etc-passwd"
+    assert file_name("///") == "unnamed"
+
+
+def test_terminal_table_fits_80_columns_with_three_attacks(store: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    render_terminal(collect([store]), console)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= 80
+    row = next(line for line in lines if " apd " in line)
+    assert len(row.split()) == 12
+    assert all(cut not in "\n".join(lines) for cut in ("…",))
+
+
+def test_pipe_gets_markdown(store: Path) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    render_terminal(collect([store]), console)
+    assert "| rank | method |" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_missing_store_empty_store_and_unknown_format_are_explained(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingPrerequisite, match="no records in"):
+        write_boards([tmp_path / "nowhere"], tmp_path)
+    with pytest.raises(MissingPrerequisite, match="belongs to a board"):
+        write_boards([fill(tmp_path / "empty", [])], tmp_path)
+    with pytest.raises(UsageError, match="no board format 'xls'"):
+        write_boards([store], tmp_path, ["xls"])
+
+
+def test_a_damaged_record_is_left_out_and_named(tmp_path: Path) -> None:
+    path = fill(tmp_path / "r", grid(SHARES))
+    broken = next(iter(sorted((path / "cells").glob("*/*.json"))))
+    broken.write_text("{")
+    boards = collect([path])
+    assert any(broken.stem in note for note in boards.notes)
+    assert len(boards.tables[0].incomplete) == 1
+
+
+def test_report_needs_no_torch(store: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from apd_bench.leaderboard import write_boards; "
+        f"write_boards([Path({str(store)!r})], Path({str(tmp_path)!r})); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

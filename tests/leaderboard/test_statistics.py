@@ -1,0 +1,98 @@
+"""Intervals and tests agree with closed forms and with scipy on cases where these exist."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from apd_bench.leaderboard import statistics
+
+
+def panel(*shapes: tuple[int, int, int], share: float = 0.4, key: int = 0) -> list[np.ndarray]:
+    generator = np.random.default_rng(key)
+    return [generator.random(shape) < share for shape in shapes]
+
+
+def test_wilson_is_the_published_example() -> None:
+    estimate = statistics.wilson(81, 263)  # Newcombe 1998, table I: 0.2553 to 0.3662
+    assert estimate.value == pytest.approx(81 / 263)
+    assert (estimate.low, estimate.high) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
+
+
+def test_wilson_stays_inside_the_unit_interval_at_the_ends() -> None:
+    assert statistics.wilson(0, 20).low == 0
+    assert statistics.wilson(20, 20).high == 1
+    with pytest.raises(ValueError, match="no samples"):
+        statistics.wilson(0, 0)
+
+
+def test_mean_is_over_datasets_not_over_samples() -> None:
+    small, large = np.ones((1, 1, 10), dtype=bool), np.zeros((1, 1, 990), dtype=bool)
+    assert statistics.panel_means([small, large])[0] == 0.5
+
+
+def test_bootstrap_of_one_seed_has_the_binomial_spread() -> None:
+    hits = panel((1, 1, 200))
+    draws = statistics.resampled_means(hits, 4000)
+    share = hits[0].mean()
+    assert draws.mean() == pytest.approx(share, abs=0.005)
+    assert draws.std() == pytest.approx(np.sqrt(share * (1 - share) / 200), rel=0.05)
+
+
+def test_bootstrap_draws_stay_bound_to_seeds_and_samples() -> None:
+    seeds_differ = np.stack([np.zeros(50), np.ones(50)])[None].astype(bool)  # all variance lies between seeds
+    draws = statistics.resampled_means([seeds_differ], 4000)[0]
+    assert set(np.unique(draws)) == {0.0, 0.5, 1.0}
+    assert np.mean(draws == 0.5) == pytest.approx(0.5, abs=0.03)
+
+
+def test_bootstrap_pairs_methods_by_using_the_same_draws() -> None:
+    one = panel((1, 3, 60), (1, 3, 30))
+    both = [np.concatenate([hits, hits]) for hits in one]
+    draws = statistics.resampled_means(both, 500)
+    assert np.array_equal(draws[0], draws[1])
+
+
+def test_bootstrap_repeats_exactly() -> None:
+    hits = panel((2, 3, 25), (2, 3, 40))
+    assert np.array_equal(statistics.resampled_means(hits, 300), statistics.resampled_means(hits, 300))
+
+
+def test_one_sample_has_no_interval() -> None:
+    hits = [np.ones((1, 1, 1), dtype=bool)]
+    estimate = statistics.estimates(hits, statistics.resampled_means(hits, 50))[0]
+    assert (estimate.value, estimate.low, estimate.high) == (1.0, None, None)
+
+
+def test_p_is_never_zero_and_one_for_equal_methods() -> None:
+    assert statistics.bootstrap_p(np.full(999, 0.1)) == pytest.approx(0.002)
+    assert statistics.bootstrap_p(np.zeros(999)) == 1.0
+
+
+def test_holm_matches_hand_calculation() -> None:
+    assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert statistics.holm([]) == []
+
+
+def test_mcnemar_is_the_binomial_test_on_discordant_pairs() -> None:
+    assert statistics.mcnemar_p(2, 10) == pytest.approx(2 * binom.cdf(2, 12, 0.5))
+    assert statistics.mcnemar_p(0, 0) == 1.0
+
+
+def test_ranks_are_shared_until_a_difference_is_significant() -> None:
+    means = np.array([0.60, 0.59, 0.20])
+    noise = np.random.default_rng(0).normal(0, 0.01, (3, 4999))
+    assert statistics.shared_ranks(means, means[:, None] + noise) == [1, 1, 3]
+    assert statistics.shared_ranks(means[:1], means[:1, None] + noise[:1]) == [1]
+
+
+def test_enough_resamples_for_holm_over_all_pairs() -> None:
+    for rows in (2, 10, 20, 30):
+        pairs = rows * (rows - 1) / 2
+        assert pairs * 2 / (statistics.resamples_for(rows) + 1) < statistics.ALPHA
+
+
+def test_harmonic_mean() -> None:
+    assert statistics.harmonic_mean(0.6, 0.3) == pytest.approx(0.4)
+    assert statistics.harmonic_mean(0.6, 0.0) == 0.0
