@@ -1,0 +1,85 @@
+"""What a prompt can be and where it goes: plain tensors between a learner and a backbone.
+
+Shapes: C classes, n prompt length, d prompt depth, Wv and Wt the widths of the image and the text tower.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+
+def _detached(value: Tensor | None) -> Tensor | None:
+    return None if value is None else value.detach()
+
+
+@dataclass(frozen=True)
+class TextPrompts:
+    """Learned vectors in the token sequence of every class text.
+
+    `context` [n, Wt] or class-wise [C, n, Wt] replaces the word embeddings of `rows` before the positional embedding
+    is added; `deep` [d-1, n, Wt] replaces the same rows at the entry of block 1 .. d-1. `rows` [C, n] counts from the
+    start token (row 0); None means the rows 1 .. n right after it.
+    """
+
+    context: Tensor | None = None
+    deep: Tensor | None = None
+    rows: Tensor | None = None
+
+    def detach(self) -> TextPrompts:
+        """The same prompts without a graph."""
+        return replace(self, context=_detached(self.context), deep=_detached(self.deep))
+
+    def classes(self, start: int, stop: int) -> TextPrompts:
+        """The prompts of the classes `start` .. `stop`-1."""
+        context = self.context
+        if context is not None and context.ndim == 3:
+            context = context[start:stop]
+        return replace(self, context=context, rows=None if self.rows is None else self.rows[start:stop])
+
+
+@dataclass(frozen=True)
+class VisualPrompts:
+    """Learned vectors in the image tower's token sequence and a learned pixel frame.
+
+    `tokens` [d, n, Wv]: `tokens[0]` is appended after the patches, behind the positional embedding and before
+    `ln_pre`; `tokens[l]` replaces the prompt positions at the entry of block l. `frame` [3, H, W] is added to the
+    normalised pixels and is zero inside.
+    """
+
+    tokens: Tensor | None = None
+    frame: Tensor | None = None
+
+    def detach(self) -> VisualPrompts:
+        """The same prompts without a graph."""
+        return VisualPrompts(tokens=_detached(self.tokens), frame=_detached(self.frame))
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a learner hands to a backbone; None leaves that tower as it is."""
+
+    text: TextPrompts | None = None
+    visual: VisualPrompts | None = None
+
+    def detach(self) -> Prompts:
+        """The same prompts without a graph: what an attack or a teacher sees."""
+        return Prompts(
+            text=None if self.text is None else self.text.detach(),
+            visual=None if self.visual is None else self.visual.detach(),
+        )
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What a backbone offers, as plain data; the widths are None where a tower takes no prompts."""
+
+    image_size: int
+    embed_dim: int
+    visual_width: int | None
+    text_width: int | None
+    visual_layers: int
+    text_layers: int
+    context_length: int
+    offers: frozenset[str]

@@ -1,0 +1,98 @@
+"""The text tower: open_clip's modules, walked so that prompts can enter; nothing of CLIP is copied.
+
+Source of the insertion points: CoOp (context replaces word embeddings before the positional embedding) and MaPLe
+(deep text prompts replace the same rows at block entry; the causal mask is untouched).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apd_bench.backbones.slots import TextPrompts
+
+
+def place(x: Tensor, values: Tensor, rows: Tensor | None) -> Tensor:
+    """`x` [C, L, Wt] with `values` [n, Wt] or [C, n, Wt] at `rows` [C, n] (None: rows 1 .. n)."""
+    values = values.expand(len(x), -1, -1)
+    if rows is None:
+        return torch.cat([x[:, :1], values, x[:, 1 + values.shape[1] :]], dim=1)
+    return x.scatter(1, rows.unsqueeze(-1).expand_as(values), values)
+
+
+@dataclass(frozen=True)
+class PlainTextTower:
+    """A foreign text tower (Hugging Face, CoCa, bidirectional): called as it is, uncut, without prompts."""
+
+    model: Any
+    cuts: bool = False
+
+    def __call__(self, tokens: Tensor, text: TextPrompts | None = None) -> Tensor:
+        """Token ids [C, L] -> features [C, D]; `text` must be None."""
+        features: Tensor = self.model.encode_text(tokens)
+        return features
+
+    def end(self, tokens: Tensor) -> Tensor:
+        """The last row [C] that matters: all of them do."""
+        return torch.full((len(tokens),), tokens.shape[1] - 1, device=tokens.device)
+
+
+@dataclass(frozen=True)
+class TextTransformer:
+    """open_clip's causal text transformer, built into CLIP or standing alone, with slots for prompts.
+
+    Because of the causal mask nothing behind the end token matters, so sequences may be cut there.
+    """
+
+    holder: Any
+    pool_type: str
+    eos_id: int | None
+    cuts: bool = True
+
+    @staticmethod
+    def fits(holder: nn.Module) -> bool:
+        """Whether the tower is causal and pools at the end token."""
+        pool_type = getattr(holder, "pool_type", getattr(holder, "text_pool_type", ""))
+        causal = getattr(holder, "attn_mask", None) is not None and getattr(holder, "cls_emb", None) is None
+        transformer = getattr(holder, "transformer", None)
+        return causal and pool_type in ("argmax", "eos") and getattr(transformer, "batch_first", False)
+
+    def __call__(self, tokens: Tensor, text: TextPrompts | None = None) -> Tensor:
+        """Token ids [C, L] and prompts -> features [C, D], not normalised."""
+        holder = self.holder
+        length = tokens.shape[1]
+        x: Tensor = holder.token_embedding(tokens)
+        if text is not None and text.context is not None:
+            x = place(x, text.context, text.rows)
+        x = x + holder.positional_embedding[:length]
+        mask = holder.attn_mask[:length, :length]
+        deep = None if text is None else text.deep
+        for index, block in enumerate(holder.transformer.resblocks):
+            if text is not None and deep is not None and 1 <= index <= len(deep):
+                x = place(x, deep[index - 1], text.rows)
+            x = block(x, attn_mask=mask)
+        x = holder.ln_final(x[torch.arange(len(x), device=x.device), self.end(tokens)])
+        projection = holder.text_projection
+        if projection is None:
+            return x
+        projected: Tensor = projection(x) if isinstance(projection, nn.Linear) else x @ projection
+        return projected
+
+    def end(self, tokens: Tensor) -> Tensor:
+        """The row [C] of the end token of every text [C, L]."""
+        if self.pool_type == "argmax":
+            return tokens.argmax(dim=-1)
+        return torch.eq(tokens, self.eos_id or 0).int().argmax(dim=-1)
+
+
+def text_tower(model: nn.Module) -> TextTransformer | PlainTextTower:
+    """The walker for the text tower of an open_clip model."""
+    holder = getattr(model, "text", model)
+    if not isinstance(holder, nn.Module) or not TextTransformer.fits(holder):
+        return PlainTextTower(model)
+    pool_type = getattr(holder, "pool_type", getattr(holder, "text_pool_type", "argmax"))
+    eos_id = getattr(holder, "eos_id", getattr(holder, "text_eos_id", None))
+    return TextTransformer(holder, str(pool_type), eos_id)

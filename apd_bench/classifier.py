@@ -1,0 +1,153 @@
+"""A backbone joined with prompts: the view of training (PromptedModel) and the only object an attack sees (Classifier).
+
+Both compute `s * <z / |z|, w / |w|> + b` in the same order of operations, so that a trained model and the classifier
+made from it agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from apd_bench.backbones.adapter import Backbone
+from apd_bench.backbones.slots import Prompts, VisualPrompts
+from apd_bench.prompts.base import PromptLearner
+from apd_bench.specs import PRECISIONS, one_of
+
+ClassifierT = TypeVar("ClassifierT", bound="Classifier")
+
+
+@dataclass(frozen=True)
+class Output:
+    """Logits [B, C] in float32, normalised image features [B, D], normalised text features [C, D]."""
+
+    logits: Tensor
+    image_features: Tensor
+    text_features: Tensor
+
+
+@dataclass(frozen=True)
+class BoundModel:
+    """A model whose prompts and text features are fixed for one step; call it with pixels [B, 3, H, W] in [0, 1]."""
+
+    backbone: Backbone
+    prompts: Prompts
+    text_features: Tensor
+
+    def __call__(self, pixels: Tensor) -> Output:
+        """The model's output on a batch; the text tower is not called."""
+        features = functional.normalize(self.backbone.encode_image(pixels, self.prompts.visual), dim=-1)
+        weight = self.text_features * self.backbone.logit_scale
+        logits = functional.linear(features, weight)
+        if self.backbone.logit_bias:
+            logits = logits + self.backbone.logit_bias
+        return Output(logits=logits, image_features=features, text_features=self.text_features)
+
+    def detached(self) -> BoundModel:
+        """The same model without a graph to the prompts: what an adversary attacks."""
+        return BoundModel(self.backbone, self.prompts.detach(), self.text_features.detach())
+
+
+class PromptedModel(nn.Module):
+    """The training-time view: a frozen backbone and a learner; the learner's parameters are the only trainable ones."""
+
+    def __init__(self, backbone: Backbone, learner: PromptLearner) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.learner = learner
+        self._fixed: tuple[Tensor, Tensor] | None = None
+
+    def bind(self) -> BoundModel:
+        """Runs the learner and the text tower once, with a graph; the features of a fixed text are kept."""
+        prompts: Prompts = self.learner()
+        return BoundModel(self.backbone, prompts, self._text_features(prompts))
+
+    def _text_features(self, prompts: Prompts) -> Tensor:
+        tokens = self.learner.texts()
+        if prompts.text is not None:
+            return functional.normalize(self.backbone.encode_text(tokens, prompts.text), dim=-1)
+        if self._fixed is None or self._fixed[0] is not tokens:
+            with torch.no_grad():
+                self._fixed = (tokens, functional.normalize(self.backbone.encode_text(tokens), dim=-1))
+        return self._fixed[1]
+
+
+class Classifier(nn.Module):
+    """The evaluation-time view: pixels in [0, 1] to logits, frozen, in eval mode, text features computed once.
+
+    `precision` "bf16" runs the forward pass under autocast; "tf32" is a setting of the whole process, see
+    `matmul_precision`.
+    """
+
+    text_features: Tensor
+    weight: Tensor
+    visual_tokens: Tensor | None
+    frame: Tensor | None
+
+    def __init__(
+        self, backbone: Backbone, text_features: Tensor, visual: VisualPrompts | None = None, *, precision: str = "fp32"
+    ) -> None:
+        super().__init__()
+        self.precision = one_of("Precision", precision, PRECISIONS)
+        self.backbone = backbone
+        text_features = text_features.detach().clone()
+        self.register_buffer("text_features", text_features)
+        self.register_buffer("weight", text_features * backbone.logit_scale, persistent=False)
+        self.register_buffer("visual_tokens", _frozen(visual.tokens if visual else None))
+        self.register_buffer("frame", _frozen(visual.frame if visual else None))
+        self.requires_grad_(False)
+        self.eval()
+
+    @classmethod
+    def from_learner(
+        cls: type[ClassifierT], backbone: Backbone, learner: PromptLearner, *, precision: str = "fp32"
+    ) -> ClassifierT:
+        """The classifier of a learner's present prompts; runs the text tower once."""
+        with torch.no_grad():
+            bound = PromptedModel(backbone, learner).bind()
+        return cls(backbone, bound.text_features, bound.prompts.visual, precision=precision)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes C."""
+        return len(self.text_features)
+
+    def train(self: ClassifierT, mode: bool = True) -> ClassifierT:
+        """Stays in eval mode."""
+        return super().train(False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels [B, 3, H, W] in [0, 1] -> contiguous logits [B, C] in float32."""
+        if self.precision == "bf16":
+            with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
+                return self._logits(pixels).float()
+        return self._logits(pixels)
+
+    def _logits(self, pixels: Tensor) -> Tensor:
+        visual = VisualPrompts(tokens=self.visual_tokens, frame=self.frame)
+        features = functional.normalize(self.backbone.encode_image(pixels, visual).float(), dim=-1)
+        with torch.autocast(pixels.device.type, enabled=False):
+            logits = functional.linear(features, self.weight)
+        return logits + self.backbone.logit_bias if self.backbone.logit_bias else logits
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Allows TF32 matrix products and convolutions for "tf32" and forbids them otherwise; restores what was set."""
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (matmul.allow_tf32, convolution.allow_tf32)
+    matmul.allow_tf32 = convolution.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, convolution.allow_tf32 = before
+
+
+def _frozen(value: Tensor | None) -> Tensor | None:
+    return None if value is None else value.detach().clone()

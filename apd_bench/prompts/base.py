@@ -1,0 +1,135 @@
+"""The interface of everything that can be learned: parameters in, Prompts out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from apd_bench.backbones.adapter import Backbone
+from apd_bench.backbones.needs import require
+from apd_bench.backbones.slots import Prompts
+from apd_bench.backbones.tokens import clean_name
+from apd_bench.errors import CorruptFile, UsageError, unknown_name
+
+INIT_STD = 0.02  # CoOp, MaPLe, VPT: every prompt that has no words to start from is drawn from N(0, 0.02^2)
+
+
+class PromptLearner(nn.Module):
+    """Learnable prompts for one backbone and one list of classes.
+
+    `options` may set what `defaults` lists, nothing else. All randomness comes from `generator`. The backbone is held
+    but is no submodule: parameters and state are the learner's alone.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    defaults: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        class_names: Sequence[str],
+        template: str,
+        options: Mapping[str, Any],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        for name in options:
+            if name not in self.defaults:
+                raise unknown_name(f"option of the learner {type(self).__name__}", name, self.defaults)
+        require(backbone.spec, self.needs, by=type(self).__name__)
+        self._held = (backbone,)
+        self.options: dict[str, Any] = {**self.defaults, **options}
+        self.template = template
+        self.class_names: tuple[str, ...] = ()
+        self._tokens: Tensor | None = None
+        self._start(generator)
+        self.to(backbone.device)
+        self._name_classes(class_names)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone that the prompts were made for."""
+        return self._held[0]
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are learned."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        """The options as they act on this backbone, such as a depth cut to the number of blocks."""
+        return dict(self.options)
+
+    def forward(self) -> Prompts:
+        """The prompts, with a graph to the parameters."""
+        return Prompts()
+
+    def texts(self) -> Tensor:
+        """Token ids [C, L] that go with `forward().text`."""
+        if self._tokens is None:
+            self._tokens = self._lay_out()
+        return self._tokens
+
+    def state(self) -> dict[str, Tensor]:
+        """A copy of the learnable tensors on the CPU in float32."""
+        return {name: value.detach().to("cpu", torch.float32, copy=True) for name, value in self.named_parameters()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over a saved state; raises CorruptFile that names missing, unexpected or wrongly shaped tensors."""
+        own = dict(self.named_parameters())
+        problems = [f"'{name}' is missing" for name in own if name not in state]
+        problems += [f"'{name}' is unexpected" for name in state if name not in own]
+        problems += [
+            f"'{name}' is {[*state[name].shape]} instead of {[*value.shape]}"
+            for name, value in own.items()
+            if name in state and state[name].shape != value.shape
+        ]
+        if problems:
+            raise CorruptFile(
+                f"The prompt state does not fit {type(self).__name__}: {'; '.join(problems)}.",
+                hint="It was learned with another recipe, backbone or class list; fit it again.",
+            )
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(state[name])
+
+    def rebind(self, class_names: Sequence[str], template: str | None = None) -> None:
+        """Carries what was learned to other classes (and another template)."""
+        self.template = self.template if template is None else template
+        self._name_classes(class_names)
+
+    def _start(self, generator: torch.Generator) -> None:
+        """Makes the parameters; called once, before the class names are known."""
+
+    def _name_classes(self, class_names: Sequence[str]) -> None:
+        """Sets the classes; class-wise learners check or make their parameters here."""
+        if not class_names:
+            raise UsageError("A prompt learner needs at least one class name.")
+        self.class_names = tuple(class_names)
+        self._tokens = None
+
+    def _lay_out(self) -> Tensor:
+        """Token ids of the plain template texts."""
+        return self.backbone.tokenize([fill(self.template, name) for name in self.class_names])
+
+
+def fill(template: str, name: str) -> str:
+    """The template with the class name in place of `{}`."""
+    return template.replace("{}", clean_name(name))
+
+
+def normal(*shape: int, generator: torch.Generator, std: float = INIT_STD) -> nn.Parameter:
+    """A parameter drawn from N(0, std^2) on the CPU, so that a seed means the same on every device."""
+    return nn.Parameter(torch.randn(*shape, generator=generator) * std)
+
+
+def whole(options: Mapping[str, Any], name: str, least: int = 0) -> int:
+    """The option `name` as a whole number of at least `least`; UsageError otherwise."""
+    value = options[name]
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"The option {name} = {value!r} must be a whole number of at least {least}.")
+    return int(value)

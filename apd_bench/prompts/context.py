@@ -1,0 +1,55 @@
+"""The text side of every learner that learns text: context words at the input, fresh rows in deeper blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from apd_bench.backbones.adapter import Backbone
+from apd_bench.backbones.tokens import PLACEHOLDER, PromptLayout
+from apd_bench.prompts.base import INIT_STD
+
+RANDOM, TEMPLATE, LITERAL = "random", "template", "template-literal"
+
+
+@dataclass(frozen=True)
+class ContextPlan:
+    """How `tokens` context vectors begin and where they stand.
+
+    `init` is "random" (N(0, 0.02^2)), "template" (the words of the template before the class name), the quirk
+    "template-literal" (the template with its braces, as in FAP's code), or a phrase. A phrase with more words than
+    `tokens` keeps the others as plain words behind the context, as MaPLe does; missing words are drawn at random.
+    """
+
+    tokens: int
+    init: str
+    position: str = "end"
+
+    def phrase(self, template: str) -> str:
+        """The words that the context starts from and stands in; empty for a random start."""
+        if self.init == RANDOM:
+            return ""
+        if self.init == TEMPLATE:
+            return template.partition("{}")[0].strip()
+        return template if self.init == LITERAL else self.init
+
+    def start(self, backbone: Backbone, template: str, generator: torch.Generator) -> Tensor:
+        """The initial context [n, Wt] on the CPU."""
+        width = backbone.shapes.text_width or 0
+        drawn = torch.randn(self.tokens, width, generator=generator) * INIT_STD
+        phrase = self.phrase(template)
+        if phrase:
+            words = backbone.embed_words(phrase)[: self.tokens].to("cpu", torch.float32)
+            drawn[: len(words)] = words
+        return drawn
+
+    def layout(self, backbone: Backbone, class_names: Sequence[str], template: str) -> PromptLayout:
+        """Token ids and context rows; behind the name stands a full stop, or the template's own ending."""
+        suffix = template.partition("{}")[2] if self.init == TEMPLATE else "."
+        return backbone.prompt_layout(class_names, self.tokens, self.position, self.phrase(template), suffix)
+
+
+__all__ = ["LITERAL", "PLACEHOLDER", "RANDOM", "TEMPLATE", "ContextPlan"]

@@ -1,0 +1,36 @@
+"""Learned visual tokens: VPT (Jia et al., ECCV 2022) in the form of MaPLe's code, the learner of AdvVPT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+
+from apd_bench.backbones.slots import Prompts, VisualPrompts
+from apd_bench.prompts.base import PromptLearner, normal, whole
+
+
+class VisualLearner(PromptLearner):
+    """Visual tokens [d, n, Wv] from N(0, 0.02^2); the text is the template. Depth 1 is shallow.
+
+    A `depth` beyond the tower means all of its blocks.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"visual_tokens"})
+    defaults: ClassVar[Mapping[str, Any]] = {"tokens": 8, "depth": 12}
+
+    def _start(self, generator: torch.Generator) -> None:
+        shapes = self.backbone.shapes
+        self.depth = min(whole(self.options, "depth", 1), shapes.visual_layers)
+        tokens = whole(self.options, "tokens")
+        self.tokens = normal(self.depth, tokens, shapes.visual_width or 0, generator=generator)
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        """The options with the depth that acts."""
+        return {**self.options, "depth": self.depth}
+
+    def forward(self) -> Prompts:
+        """The visual tokens of every block."""
+        return Prompts(visual=VisualPrompts(tokens=self.tokens))
