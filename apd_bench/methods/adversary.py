@@ -1,0 +1,95 @@
+"""The adversary of training: the inner maximisation of every adversarial prompt method.
+
+It attacks the student with its prompts and text features of this step, detached: the text tower is never called, and
+gradients are taken with respect to the pixels only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from apd_bench.errors import UsageError
+from apd_bench.methods.objective import Attacked, Prediction, Predictor, kl
+from apd_bench.specs import Options
+
+
+@dataclass(frozen=True)
+class InnerAdversary:
+    """PGD within `eps` ([0,1] pixel units) on `student`, with the recipe's [inner_attack] `options`."""
+
+    student: Predictor
+    eps: float
+    options: Options
+    generator: torch.Generator
+
+    def __call__(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        *,
+        target: Tensor | None = None,
+        loss: Attacked | None = None,
+        against: Predictor | None = None,
+    ) -> Tensor:
+        """Adversarial images [B, 3, H, W]; `pixels` themselves for a budget of 0."""
+        if self.eps == 0:
+            return pixels
+        attacked_loss = loss if loss is not None else _named_loss(str(self.options["loss"]), labels, target)
+        return ascend(
+            against if against is not None else self.student,
+            pixels,
+            attacked_loss,
+            eps=self.eps,
+            options=self.options,
+            generator=self.generator,
+        )
+
+
+def start(pixels: Tensor, eps: float, kind: str, generator: torch.Generator) -> Tensor:
+    """Where an inner attack begins: uniform in the ball, a Gaussian of 0.001 (RSLAD), or the image itself."""
+    if kind == "none":
+        return pixels.clone()
+    shape, device = pixels.shape, generator.device
+    if kind == "uniform":
+        noise = torch.empty(shape, device=device).uniform_(-eps, eps, generator=generator)
+    else:
+        noise = (0.001 * torch.randn(shape, device=device, generator=generator)).clamp(-eps, eps)
+    return (pixels + noise.to(pixels.device)).clamp(0, 1)
+
+
+def project(moved: Tensor, pixels: Tensor, eps: float) -> Tensor:
+    """`moved` clipped to the Linf ball around `pixels` and to [0,1]."""
+    return torch.minimum(torch.maximum(moved, pixels - eps), pixels + eps).clamp(0, 1)
+
+
+def ascend(
+    model: Predictor, pixels: Tensor, loss: Attacked, *, eps: float, options: Options, generator: torch.Generator
+) -> Tensor:
+    """`steps` signed-gradient steps of `step * eps` on `loss`."""
+    moved = start(pixels, eps, str(options["start"]), generator)
+    for _ in range(int(options["steps"])):
+        moved = moved.detach().requires_grad_(True)
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(loss(model(moved)), moved)
+        moved = project(moved.detach() + float(options["step"]) * eps * gradient.sign(), pixels, eps)
+    return moved.detach()
+
+
+def _named_loss(name: str, labels: Tensor, target: Tensor | None) -> Attacked:
+    if name == "ce":
+        return lambda prediction: F.cross_entropy(prediction.logits, labels, reduction="sum")
+    if name == "margin":
+        return lambda prediction: _margin(prediction, labels).sum()
+    if name == "kl" and target is not None:
+        return lambda prediction: kl(target, prediction.logits).sum()
+    raise UsageError(f"This method cannot attack with inner_attack.loss = '{name}'.", hint="Use 'ce' or 'margin'.")
+
+
+def _margin(prediction: Prediction, labels: Tensor) -> Tensor:
+    own = prediction.logits.gather(1, labels[:, None]).squeeze(1)
+    others = prediction.logits.scatter(1, labels[:, None], float("-inf"))
+    return others.amax(dim=1) - own

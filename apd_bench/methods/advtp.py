@@ -1,0 +1,93 @@
+"""AdvTP, alias APT: a text context tuned on adversarial images (Li et al., CVPR 2024, arXiv 2403.01849, section 3).
+
+    min_v CE(f(x'; v), y),   x' = argmax_{B_eps(x)} CE(f(. ; v_attack), y)
+
+The three strategies of the paper differ in the text prompt v_attack that the inner attack sees:
+- `onfly`: the current learned prompt;
+- `constant`: the hand-made prompt of the data set, fixed;
+- `perturbed`: at each step the prompt moves too, by gradient ascent with the rate `prompt_step`; afterwards it is put
+  back, and the update is made on the final x'. The only strategy whose attack calls the text tower.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apd_bench.errors import UsageError
+from apd_bench.methods.adversarial import AdversarialCrossEntropy
+from apd_bench.methods.adversary import project, start
+from apd_bench.methods.objective import Adversary, Batch, Predictor, Setting, Terms, choice, cross_entropy
+
+STRATEGIES = ("onfly", "constant", "perturbed")
+
+
+class _Bind(nn.Module):
+    """`model.bind()` as a forward pass, so that `functional_call` can bind with other values of the prompt."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self) -> Any:
+        return self.model.bind()
+
+
+@dataclass
+class PromptAttack(AdversarialCrossEntropy):
+    """`strategy` is "onfly", "constant" or "perturbed"; `prompt_step` is the ascent rate of the perturbed prompt."""
+
+    strategy: str = "onfly"
+    prompt_step: float = 0.0
+    _setting: Setting | None = field(default=None, init=False, repr=False)
+    _hand_made: Predictor | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("advtp", "strategy", self.strategy, STRATEGIES)
+        if self.strategy == "perturbed" and self.prompt_step <= 0:
+            raise UsageError("The perturbed strategy needs objective.prompt_step > 0.")
+
+    def prepare(self, setting: Setting) -> None:
+        """Binds the hand-made prompt for `constant`, keeps the model at hand for `perturbed`."""
+        self._setting = setting
+        if self.strategy == "constant":
+            self._hand_made = setting.hand_made()
+
+    def __call__(self, student: Predictor, batch: Batch, adversary: Adversary, teacher: Predictor | None) -> Terms:
+        """The adversarial cross-entropy, with the attack made by the chosen strategy."""
+        if self.strategy == "onfly":
+            return super().__call__(student, batch, adversary, teacher)
+
+        def attack(pixels: Tensor, labels: Tensor, **options: Any) -> Tensor:
+            if self.strategy == "constant":
+                return adversary(pixels, labels, against=self._hand_made, **options)
+            return self._perturbed(pixels, labels)
+
+        return super().__call__(student, batch, attack, teacher)
+
+    def _perturbed(self, pixels: Tensor, labels: Tensor) -> Tensor:
+        """Images [B, 3, H, W] after joint steps on image and prompt, both uphill on the cross-entropy."""
+        setting = self._setting
+        if setting is None:
+            raise UsageError("The perturbed strategy was not prepared.")
+        if setting.eps == 0:
+            return pixels
+        options, eps = setting.inner_attack, setting.eps
+        binder = _Bind(setting.model)
+        prompt = {n: p.detach().clone() for n, p in binder.named_parameters() if p.requires_grad}
+        moved = start(pixels, eps, str(options["start"]), setting.generator)
+        for _ in range(int(options["steps"])):
+            moved = moved.detach().requires_grad_(True)
+            prompt = {name: value.detach().requires_grad_(True) for name, value in prompt.items()}
+            bound = torch.func.functional_call(binder, prompt, ())
+            setting.count(len(pixels))
+            loss = cross_entropy(bound(moved), labels)
+            gradients = torch.autograd.grad(loss, [moved, *prompt.values()])
+            moved = project(moved.detach() + float(options["step"]) * eps * gradients[0].sign(), pixels, eps)
+            rises = zip(prompt.items(), gradients[1:], strict=True)
+            prompt = {name: value + self.prompt_step * rise for (name, value), rise in rises}
+        return moved.detach()

@@ -1,0 +1,156 @@
+"""What a method minimises: the protocol between the training loop and a method, and the losses they share.
+
+Shapes: B batch, C classes, D joint embedding. KL is summed over classes and averaged over the batch, everywhere:
+PyTorch's "mean" divides by the number of classes too, which would weigh a 10-class set 100 times more than ImageNet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from apd_bench.errors import UsageError, unknown_name
+from apd_bench.specs import Options
+
+Terms = dict[str, Tensor]
+Attacked = Callable[["Prediction"], Tensor]  # what an inner attack maximises: a sum over the samples
+
+
+class Prediction(Protocol):
+    """What a bound model returns (`classifier.Output`)."""
+
+    @property
+    def logits(self) -> Tensor:
+        """[B, C], float32."""
+        ...
+
+    @property
+    def image_features(self) -> Tensor:
+        """[B, D], of length 1."""
+        ...
+
+    @property
+    def text_features(self) -> Tensor:
+        """[C, D], of length 1."""
+        ...
+
+
+class Predictor(Protocol):
+    """A model with its prompts and text features computed for this step (`classifier.BoundModel`)."""
+
+    text_features: Tensor
+
+    def __call__(self, pixels: Tensor) -> Prediction:
+        """The prediction for pixels [B, 3, H, W] in [0,1]."""
+        ...
+
+
+class Adversary(Protocol):
+    """Makes adversarial images within the training budget; takes gradients with respect to the pixels only."""
+
+    def __call__(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        *,
+        target: Tensor | None = None,
+        loss: Attacked | None = None,
+        against: Predictor | None = None,
+    ) -> Tensor:
+        """Images [B, 3, H, W] within eps of `pixels` that raise the recipe's inner loss.
+
+        `target` [B, C] is the distribution that a KL inner loss departs from, `loss` replaces the recipe's inner loss,
+        `against` replaces the student as the model under attack.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one step: pixels [B, 3, H, W] in [0,1], labels [B], sample ids, places in the training set [B]."""
+
+    pixels: Tensor
+    labels: Tensor
+    ids: tuple[str, ...]
+    places: Tensor
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method may look at once, before training: see `Objective.prepare`.
+
+    `model` is the student to be bound, `hand_made()` the model with the set's template, `images(places [B])` the
+    un-augmented pixels of the `size` training images; `count(n)` reports n image passes, forward and backward, that the
+    method makes on its own.
+    """
+
+    backbone: Any
+    model: Any
+    hand_made: Callable[[], Predictor]
+    images: Callable[[Tensor], Tensor]
+    count: Callable[[int], None]
+    size: int
+    batch_size: int
+    eps: float
+    inner_attack: Options
+    generator: torch.Generator
+
+
+@dataclass
+class Objective:
+    """A method's loss. The fields of a subclass are its options in `[objective]`.
+
+    Calling it gives named scalars; their sum is minimised, except for names that begin with "_", which are only
+    logged. `attacks` says whether an inner attack (and so a training budget) is needed. `teacher_kind` asks the loop
+    for a teacher: "online" (its own prompts, trained by this objective's terms), "offline" (tuned on clean images
+    before), "zero_shot" (the hand-made template).
+    """
+
+    attacks: ClassVar[bool] = False
+
+    @property
+    def teacher_kind(self) -> str | None:
+        """The teacher this objective needs, or None."""
+        return None
+
+    def prepare(self, setting: Setting) -> None:
+        """Called once before the first step, for what a method computes in advance."""
+
+    def __call__(self, student: Predictor, batch: Batch, adversary: Adversary, teacher: Predictor | None) -> Terms:
+        """The terms of one step."""
+        raise UsageError(f"{type(self).__name__} has no loss.", hint="Define __call__ in it.")
+
+
+def cross_entropy(prediction: Prediction, labels: Tensor) -> Tensor:
+    """CE(f, y), averaged over the batch."""
+    return F.cross_entropy(prediction.logits, labels)
+
+
+def probabilities(prediction: Prediction, temperature: float = 1.0) -> Tensor:
+    """softmax(f / temperature) [B, C], detached: a target, never a way for gradients."""
+    return F.softmax(prediction.logits.detach() / temperature, dim=-1)
+
+
+def kl(target: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(target || softmax(logits / temperature)) [B] for probabilities `target` [B, C], summed over classes."""
+    log_p = F.log_softmax(logits / temperature, dim=-1)
+    return F.kl_div(log_p, target, reduction="none").sum(dim=-1)
+
+
+def reverse_kl(target: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(softmax(logits / temperature) || target) [B] for probabilities `target` [B, C]."""
+    log_p = F.log_softmax(logits / temperature, dim=-1)
+    log_q = target.clamp_min(torch.finfo(target.dtype).tiny).log()
+    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+
+
+def choice(owner: str, option: str, value: str, allowed: Iterable[str]) -> None:
+    """Raises UsageError unless `value` is one of `allowed`."""
+    names = tuple(allowed)
+    if value not in names:
+        raise unknown_name(f"{option} of {owner}", value, names)

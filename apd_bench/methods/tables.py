@@ -1,0 +1,121 @@
+"""The layout of a recipe: its sections, the fields of the loop and of the inner attack, and how tables are overlaid."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from apd_bench.errors import CorruptFile, UsageError, unknown_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Table = dict[str, Any]
+SECTIONS = ("learner", "objective", "inner_attack", "training")
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("cosine", "constant")
+AUGMENTATIONS = ("none", "crop_flip")
+STARTS = ("uniform", "gaussian", "none")
+INNER_LOSSES = ("ce", "kl", "margin", "feature_kl")
+
+# What the training loop reads from [training]; a recipe names what differs, and what its paper states.
+TRAINING: Mapping[str, Any] = {
+    "optimizer": "sgd",
+    "lr": 0.002,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "schedule": "cosine",
+    "warmup_epochs": 1,
+    "warmup_lr": 1e-5,
+    "epochs": 50,
+    "batch_size": 32,
+    "augment": "none",
+    "clip_norm": 0.0,
+}
+# The inner attack: `step` is in units of eps; `start` is where it begins inside the ball.
+INNER_ATTACK: Mapping[str, Any] = {"loss": "ce", "steps": 2, "step": 1.0, "start": "uniform"}
+
+_CHOICES = {
+    ("training", "optimizer"): OPTIMIZERS,
+    ("training", "schedule"): SCHEDULES,
+    ("training", "augment"): AUGMENTATIONS,
+    ("inner_attack", "loss"): INNER_LOSSES,
+    ("inner_attack", "start"): STARTS,
+}
+
+
+def read_toml(path: str | Path) -> Table:
+    """The tables of a TOML file; raises UsageError when it is missing and CorruptFile when it does not parse."""
+    try:
+        table: Table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"Cannot read the recipe '{path}': {error.strerror or error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise CorruptFile(f"'{path}' is not valid TOML: {error}.") from error
+    return table
+
+
+def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
+    """The sections of `base` with those of `changes` laid over; another `kind` replaces its whole section."""
+    merged: Table = {section: dict(base[section]) for section in SECTIONS if section in base}
+    for section in SECTIONS:
+        if section in changes:
+            given = dict(changes[section])
+            old = merged.get(section, {})
+            replaced = "kind" in given and "kind" in old and given["kind"] != old["kind"]
+            merged[section] = given if replaced else old | given
+    return merged
+
+
+def override(base: Mapping[str, Any], changes: Mapping[str, Any], method: str) -> Table:
+    """Like `overlay` for what a suite or the command line sets: it may change only options that `base` has.
+
+    Raises UnknownName for a section or option that does not exist. A method that trains nothing ignores overrides of
+    its training, so that one suite can hold all methods.
+    """
+    for section, options in changes.items():
+        if section not in SECTIONS:
+            raise unknown_name("recipe section", section, SECTIONS, command=f"apd-bench show {method}")
+        if not isinstance(options, Mapping):
+            raise UsageError(f"'{section}' is a table of the recipe.", hint=f"Write {section}.OPTION = VALUE.")
+        known = set(base.get(section, {}))
+        known |= set({"training": TRAINING, "inner_attack": INNER_ATTACK}.get(section, {}))
+        for name in options:
+            if section in base and name not in known:
+                raise unknown_name(f"{section} option of '{method}'", name, known, command=f"apd-bench show {method}")
+    kept = {section: options for section, options in changes.items() if section in base}
+    return overlay(base, kept)
+
+
+def checked(section: str, given: Mapping[str, Any]) -> Table:
+    """`given` completed with the defaults of the section; raises UsageError for a value out of its range."""
+    defaults = TRAINING if section == "training" else INNER_ATTACK
+    for name in given:
+        if name not in defaults:
+            raise unknown_name(f"{section} option", name, defaults)
+    table = dict(defaults) | dict(given)
+    for name, value in table.items():
+        allowed = _CHOICES.get((section, name))
+        if allowed is not None:
+            if value not in allowed:
+                raise UsageError(f"{section}.{name} = '{value}' is not one of: {', '.join(allowed)}.")
+        elif isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+            raise UsageError(f"{section}.{name} = {value!r} is not a number of 0 or more.")
+        elif isinstance(defaults[name], int) and not isinstance(value, int):
+            raise UsageError(f"{section}.{name} = {value!r} is not a whole number.")
+    for name in ("epochs", "batch_size"):
+        if section == "training" and table[name] < 1:
+            raise UsageError(f"training.{name} = {table[name]} leaves nothing to train.")
+    return table
+
+
+def numbers(table: Mapping[str, Any]) -> Iterator[str]:
+    """The dotted names of everything a recipe states, `learner.tokens`, `training.lr`, ...: what needs a source."""
+    for section in SECTIONS:
+        for name in table.get(section, {}):
+            if name != "kind":
+                yield f"{section}.{name}"

@@ -1,0 +1,141 @@
+"""What training leaves behind: the learned tensors as safetensors, and a JSON card that says where they come from.
+
+A state holds learnable tensors only. Everything that depends on the class names is rebuilt from them, so the same
+state serves other classes (`rebind`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from apd_bench.errors import CorruptFile, UsageError, unknown_name
+from apd_bench.identity import derive_seed, digest
+from apd_bench.methods.plugins import load_class
+from apd_bench.specs import MethodRecipe
+
+if TYPE_CHECKING:
+    from apd_bench.backbones.adapter import Backbone
+    from apd_bench.prompts.base import PromptLearner
+
+SCHEMA = 1
+TENSORS = "state.safetensors"
+CARD = "card.json"
+
+
+@dataclass(frozen=True)
+class PromptState:
+    """The learned tensors (CPU, float32) of one fit and its card."""
+
+    state: dict[str, Tensor]
+    card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """The digest of the tensors: names, shapes and values."""
+        return digest_of(self.state)
+
+    @property
+    def recipe(self) -> MethodRecipe:
+        """The recipe that the state was trained with."""
+        return recipe_from(self.card)
+
+
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """The SHA-256 over names, shapes and bytes of the tensors, in the order of their names."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().to("cpu", torch.float32).contiguous()
+        total.update(f"{name}{tuple(tensor.shape)}".encode())
+        total.update(tensor.numpy().tobytes())
+    return total.hexdigest()
+
+
+def classes_digest(class_names: Sequence[str]) -> str:
+    """The digest of the class names in label order."""
+    return digest(list(class_names))
+
+
+def save_state(folder: str | Path, state: PromptState) -> None:
+    """Writes `state` into `folder`, the card last: a folder with a card is complete."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    card = state.card | {"schema": SCHEMA, "digest": state.digest}
+    tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.state.items()}
+    temporary = folder / f".{TENSORS}.{os.getpid()}"
+    save_file(tensors, str(temporary))
+    temporary.replace(folder / TENSORS)
+    temporary = folder / f".{CARD}.{os.getpid()}"
+    temporary.write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.replace(folder / CARD)
+
+
+def has_state(folder: str | Path) -> bool:
+    """Whether `folder` holds a complete state."""
+    return (Path(folder) / CARD).is_file() and (Path(folder) / TENSORS).is_file()
+
+
+def load_state(folder: str | Path) -> PromptState:
+    """The state in `folder`; raises CorruptFile when it is torn, of another version, or not what its card says."""
+    folder = Path(folder)
+    hint = f"Remove '{folder}' and run the same command again: the fit is repeated."
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        tensors = load_file(str(folder / TENSORS))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CorruptFile(f"The prompt state in '{folder}' cannot be read: {error}.", hint=hint) from error
+    if not isinstance(card, dict) or card.get("schema") != SCHEMA:
+        raise CorruptFile(f"The card in '{folder}' is not of version {SCHEMA}.", hint=hint)
+    state = PromptState(tensors, card)
+    if state.digest != card.get("digest"):
+        raise CorruptFile(f"The tensors in '{folder}' do not have the digest on their card.", hint=hint)
+    return state
+
+
+def recipe_from(card: Mapping[str, Any]) -> MethodRecipe:
+    """The recipe written on a card."""
+    fields = {field.name for field in dataclasses.fields(MethodRecipe)}
+    given = {name: value for name, value in card["recipe"].items() if name in fields}
+    return MethodRecipe(**given | {"needs": tuple(given.get("needs", ()))})
+
+
+def build_learner(
+    recipe: MethodRecipe, backbone: Backbone, class_names: Sequence[str], template: str, *, seed: int = 0
+) -> PromptLearner:
+    """A fresh learner of the recipe's kind; its initial values depend on `seed` alone."""
+    from apd_bench.prompts.catalog import LEARNERS
+
+    target = LEARNERS.get(recipe.learner, recipe.learner)
+    if ":" not in target:
+        raise unknown_name("prompt learner", recipe.learner, LEARNERS)
+    kind = load_class(target, recipe)
+    generator = torch.Generator().manual_seed(derive_seed("init", seed))
+    try:
+        learner: PromptLearner = kind(backbone, class_names, template, dict(recipe.learner_options), generator)
+    except TypeError as error:
+        raise UsageError(f"The learner '{recipe.learner}' of '{recipe.name}' cannot be built: {error}.") from error
+    return learner
+
+
+def restore(
+    state: PromptState, backbone: Backbone, class_names: Sequence[str] | None = None, template: str | None = None
+) -> PromptLearner:
+    """The learner of a trained state, bound to `class_names` and `template` (those of its training when None)."""
+    card = state.card
+    learner = build_learner(state.recipe, backbone, card["classes"], card["template"], seed=int(card.get("seed", 0)))
+    learner.load(state.state)
+    names = tuple(card["classes"]) if class_names is None else tuple(class_names)
+    if names != tuple(card["classes"]) or (template is not None and template != card["template"]):
+        learner.rebind(names, template)
+    return learner

@@ -1,0 +1,160 @@
+"""Losses against values worked out by hand on two classes, where every probability is a fraction."""
+
+import math
+
+import pytest
+import torch
+
+from apd_bench.classifier import Output
+from apd_bench.errors import UsageError
+from apd_bench.methods.adversarial import AdversarialCrossEntropy
+from apd_bench.methods.apd import Distillation
+from apd_bench.methods.clean import CleanCrossEntropy
+from apd_bench.methods.objective import Batch, kl, reverse_kl
+
+CLEAN, ATTACKED = 0.0, 1.0
+LN2, LN3 = math.log(2), math.log(3)
+
+
+class Table:
+    """A predictor that answers by the value of each image's first pixel: 0 is clean, 1 is attacked."""
+
+    def __init__(self, clean, attacked, features=None):
+        self.logits = {CLEAN: clean, ATTACKED: attacked}
+        self.features = features or {CLEAN: [1.0, 0.0], ATTACKED: [1.0, 0.0]}
+        self.text_features = torch.eye(2)
+
+    def __call__(self, pixels):
+        kinds = [float(value) for value in pixels[:, 0, 0, 0]]
+        logits = torch.stack([torch.as_tensor(self.logits[kind]) for kind in kinds])
+        return Output(logits, torch.tensor([self.features[kind] for kind in kinds]), self.text_features)
+
+
+def batch(count):
+    return Batch(torch.zeros(count, 3, 2, 2), torch.zeros(count, dtype=torch.long), ("a",) * count, torch.arange(count))
+
+
+def attack(pixels, labels, **options):
+    return torch.ones_like(pixels)
+
+
+def logits(*probabilities):
+    return torch.tensor(probabilities).log()
+
+
+def total(terms):
+    return sum(float(value) for name, value in terms.items() if not name.startswith("_"))
+
+
+def test_kl_sums_over_classes_and_averages_over_nothing_else():
+    target = torch.tensor([[0.5, 0.5], [0.75, 0.25]])
+    other = logits([0.75, 0.25], [0.75, 0.25])
+    by_hand = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    torch.testing.assert_close(kl(target, other), torch.tensor([by_hand, 0.0]))
+
+
+def test_kl_does_not_shrink_when_unused_classes_are_added():
+    few = kl(torch.tensor([[0.5, 0.5]]), logits([0.75, 0.25]))
+    padded = kl(
+        torch.tensor([[0.5, 0.5] + [0.0] * 98]), torch.cat([logits([0.75, 0.25]), torch.full((1, 98), -60.0)], 1)
+    )
+    torch.testing.assert_close(few, padded)
+
+
+def test_reverse_kl_swaps_the_arguments():
+    one, other = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.75, 0.25]])
+    torch.testing.assert_close(reverse_kl(one, other.log()), kl(other, one.log()))
+
+
+def test_clean_cross_entropy():
+    student = Table(logits(0.25, 0.75), logits(0.5, 0.5))
+    assert total(CleanCrossEntropy()(student, batch(3), attack, None)) == pytest.approx(2 * LN2)
+
+
+def test_adversarial_only_never_sees_a_clean_image():
+    student = Table(logits(0.25, 0.75), logits(0.5, 0.5))
+    terms = AdversarialCrossEntropy()(student, batch(3), attack, None)
+    assert list(terms) == ["ce_adversarial"]
+    assert total(terms) == pytest.approx(LN2)
+
+
+def test_half_is_one_mean_over_a_batch_of_both_kinds():
+    student = Table(logits(0.25, 0.75), logits(0.5, 0.5))
+    terms = AdversarialCrossEntropy(loss="half")(student, batch(5), attack, None)  # 2 clean, 3 attacked
+    assert total(terms) == pytest.approx((2 * 2 * LN2 + 3 * LN2) / 5)
+
+
+def test_trades_by_hand():
+    student = Table(logits(0.5, 0.5), logits(0.75, 0.25))
+    terms = AdversarialCrossEntropy(loss="trades", beta=6.0)(student, batch(4), attack, None)
+    divergence = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)  # KL(clean || attacked)
+    assert total(terms) == pytest.approx(LN2 + 6 * divergence)
+
+
+def test_trades_lets_gradients_through_the_clean_distribution():
+    clean = torch.tensor([0.3, -0.3], requires_grad=True)
+    student = Table(clean, logits(0.75, 0.25))
+    terms = AdversarialCrossEntropy(loss="trades")(student, batch(2), attack, None)
+    (gradient,) = torch.autograd.grad(terms["kl_adversarial"], clean)
+    assert gradient.abs().min() > 0
+
+
+def test_apd_default_by_hand():
+    student = Table(logits(0.9, 0.1), logits(0.75, 0.25))
+    teacher = Table(logits(0.5, 0.5), logits(0.01, 0.99))
+    terms = Distillation()(student, batch(4), attack, teacher)
+    divergence = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)  # KL(teacher clean || student attacked)
+    assert float(terms["kl_adversarial"]) == pytest.approx(divergence)
+    assert float(terms["teacher_ce"]) == pytest.approx(LN2)
+    assert set(terms) == {"kl_adversarial", "teacher_ce"}
+
+
+def test_rslad_by_hand():
+    student = Table(logits(0.25, 0.75), logits(0.75, 0.25))
+    teacher = Table(logits(0.5, 0.5), logits(0.5, 0.5))
+    objective = Distillation(teacher="offline", adversarial_weight=5 / 6, clean_weight=1 / 6)
+    terms = objective(student, batch(4), attack, teacher)
+    divergence = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)  # the same on both kinds, by symmetry
+    assert float(terms["kl_adversarial"]) == pytest.approx(5 / 6 * divergence)
+    assert float(terms["kl_clean"]) == pytest.approx(1 / 6 * divergence)
+    assert total(terms) == pytest.approx(divergence)
+
+
+def test_ard_by_hand():
+    student = Table(logits(0.25, 0.75), logits(0.75, 0.25))
+    teacher = Table(logits(0.5, 0.5), logits(0.5, 0.5))
+    terms = Distillation(teacher="offline", label_weight=0.5, label_on="clean")(student, batch(2), attack, teacher)
+    divergence = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    assert total(terms) == pytest.approx(0.5 * divergence + 0.5 * 2 * LN2)
+
+
+def test_the_temperature_softens_both_sides_and_is_squared_outside():
+    student = Table(logits(0.5, 0.5), logits(0.9, 0.1))
+    teacher = Table(logits(0.5, 0.5), logits(0.5, 0.5))
+    soft = Distillation(teacher="offline", temperature=2.0)(student, batch(2), attack, teacher)
+    softened = 3 / 4  # (0.9 / 0.1) ** 0.5 = 3
+    divergence = 0.5 * math.log(0.5 / softened) + 0.5 * math.log(0.5 / (1 - softened))
+    assert total(soft) == pytest.approx(4 * divergence)
+
+
+def test_no_gradient_of_the_student_reaches_the_teacher_nor_back():
+    student_logits = torch.tensor([0.2, -0.2], requires_grad=True)
+    teacher_logits = torch.tensor([0.4, -0.1], requires_grad=True)
+    student, teacher = Table(student_logits, student_logits), Table(teacher_logits, teacher_logits)
+    terms = Distillation(clean_weight=0.5, label_weight=0.5, feature_weight=0.5, feedback=1.0)(
+        student, batch(2), attack, teacher
+    )
+    for name, value in terms.items():
+        if value.requires_grad:
+            to_student, to_teacher = torch.autograd.grad(value, [student_logits, teacher_logits], allow_unused=True)
+            assert (to_student is None) == name.startswith("teacher_"), name
+            assert (to_teacher is None) != name.startswith("teacher_"), name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"teacher": "onlin"}, {"direction": "back"}, {"temperature": 0.0}, {"teacher": "offline", "feedback": 1.0}],
+)
+def test_impossible_switches_are_refused(options):
+    with pytest.raises(UsageError):
+        Distillation(**options)

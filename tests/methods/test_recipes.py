@@ -1,0 +1,100 @@
+"""Recipes: every number has its source, overrides change what they name and nothing else, mistakes are explained."""
+
+import re
+
+import pytest
+
+from apd_bench.errors import UnknownName, UsageError
+from apd_bench.methods.catalog import BUILTIN, builtin
+from apd_bench.methods.recipes import OVERRIDDEN, load_recipe, recipe_of, tables_of
+from apd_bench.methods.tables import INNER_ATTACK, TRAINING, numbers
+from apd_bench.registry import METHODS
+from apd_bench.resources import baselines_path
+
+ENTRIES = list(builtin())
+SOURCE = re.compile(r"^(inferred|paper|code|secondary)\b")
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_every_stated_number_has_a_source(entry):
+    table, sources, _ = tables_of(entry)
+    stated = set(numbers(table))
+    assert stated == set(sources)
+    for name, source in sources.items():
+        assert SOURCE.match(source), f"{name}: {source}"
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_a_recipe_leaves_no_field_of_the_loop_to_a_default(entry):
+    table, _, _ = tables_of(entry)
+    if "objective" not in table:
+        assert set(table) == {"learner"}
+        return
+    assert set(table["training"]) | {"clip_norm"} == set(TRAINING)
+    if "inner_attack" in table:
+        assert set(table["inner_attack"]) == set(INNER_ATTACK)
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_every_method_has_a_card(name):
+    card = baselines_path(name, "CARD.md").read_text(encoding="utf-8")
+    assert card.startswith("# ")
+    assert "stablished" in card
+
+
+def test_apt_is_another_name_of_advtp():
+    assert METHODS.canonical("APT") == "advtp"
+    assert load_recipe("apt") == load_recipe("advtp")
+
+
+def test_an_override_changes_what_it_names_and_says_so():
+    plain = load_recipe("apd")
+    changed = load_recipe("apd", {"training": {"epochs": 3}}, {"objective": {"temperature": 2.0}})
+    assert changed.training == {**plain.training, "epochs": 3}
+    assert changed.objective_options == {**plain.objective_options, "temperature": 2.0}
+    assert changed.sources["training.epochs"] == OVERRIDDEN
+    assert changed.sources["training.lr"] == plain.sources["training.lr"]
+    assert changed.identity() != plain.identity()
+
+
+def test_an_override_equal_to_the_recipe_is_the_recipe():
+    assert load_recipe("apd", {"training": {"epochs": 10}}) == load_recipe("apd")
+
+
+def test_an_override_of_training_leaves_a_method_that_does_not_train_alone():
+    assert load_recipe("zero_shot", {"training": {"epochs": 3}}) == load_recipe("zero_shot")
+
+
+def test_a_preset_is_its_base_with_its_own_switches():
+    base, preset = load_recipe("apd"), load_recipe("apd.rslad")
+    assert preset.training == base.training
+    assert preset.inner_attack == {**base.inner_attack, "loss": "kl"}
+    assert preset.objective_options["clean_weight"] == pytest.approx(1 / 6)
+    assert preset.sources["objective.clean_weight"].startswith("code")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"trainning": {"epochs": 1}}, "Did you mean 'training'"),
+        ({"training": {"epoch": 1}}, "Did you mean 'epochs'"),
+        ({"objective": {"temprature": 1}}, "Did you mean 'temperature'"),
+        ({"training": {"epochs": 0}}, "nothing to train"),
+        ({"training": {"epochs": 1.5}}, "whole number"),
+        ({"training": {"lr": -1}}, "0 or more"),
+        ({"training": {"optimizer": "adam"}}, "sgd, adamw"),
+        ({"training": 5}, "is a table"),
+    ],
+)
+def test_a_mistaken_override_is_explained(override, message):
+    with pytest.raises(UsageError, match=message):
+        load_recipe("apd", override)
+
+
+def test_an_unknown_method_names_the_nearest():
+    with pytest.raises(UnknownName, match="Did you mean 'advtp'"):
+        load_recipe("advpt2")
+
+
+def test_loading_an_entry_needs_no_registry():
+    assert recipe_of(next(entry for entry in ENTRIES if entry.name == "apd")) == load_recipe("apd")
