@@ -71,7 +71,7 @@ class Backbone(nn.Module):
         if hasattr(self.tokenizer, "encode"):
             check_length(self.tokenizer, texts, self.shapes.context_length)
         tokens: Tensor = self.tokenizer(list(texts))
-        if self._text.cuts and len(tokens):
+        if isinstance(self._text, TextTransformer) and len(tokens):
             tokens = tokens[:, : int(self._text.end(tokens).max()) + 1]
         return tokens.to(self.device)
 

@@ -8,7 +8,6 @@ weights, for timing); `hf-hub:ORG/NAME`; `local:FILE@ARCHITECTURE` (a whole chec
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from apd_bench.backbones.configs import (
     model_config,
     read_json,
     reinstall,
+    sha256,
 )
 from apd_bench.backbones.needs import ALL_OFFERS, offers_of
 from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
@@ -88,20 +88,6 @@ def check_activation(name: str, architecture: str, activation: str, tag: str) ->
         f"'{name}': the weights '{tag}' were trained with {needed}, the architecture has {activation}.",
         hint=f"Use {right}/{tag}.",
     )
-
-
-def sha256(path: Path) -> str:
-    """The digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _embedded(name: str, training: str, title: str) -> BackboneSpec:

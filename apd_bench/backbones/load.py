@@ -32,11 +32,12 @@ from apd_bench.backbones.weights import (
     verify,
 )
 from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
+from apd_bench.specs import BackboneSpec
 
 BPE_FILE = "bpe_4096.txt.gz"
 
 
-def load(spec: Any, device: str | torch.device = "cpu") -> Backbone:
+def load(spec: BackboneSpec, device: str | torch.device = "cpu") -> Backbone:
     """The backbone of `spec`, float32, frozen, on `device`.
 
     Raises MissingPrerequisite (weights not there), CorruptFile (wrong digest, unreadable) or IncompatibleChoice
@@ -98,7 +99,7 @@ def tokenizer_of(architecture: str, config: Config) -> Any:
     return open_clip.SimpleTokenizer(bpe_path=str(path), context_length=config["text_cfg"]["context_length"])
 
 
-def _find(spec: Any) -> tuple[Config, Weights | None]:
+def _find(spec: BackboneSpec) -> tuple[Config, Weights | None]:
     """The model configuration and the weight file (None: random weights)."""
     if spec.architecture.startswith(HUB):
         return _find_on_hub(spec.architecture.removeprefix(HUB))
@@ -122,10 +123,15 @@ def _embedded(name: str) -> Weights:
     card = read_json(card_path, mend=reinstall(card_path))
     try:
         preprocess = card["preprocess"]
-        digest, mean, std = card["sha256"], tuple(preprocess["mean"]), tuple(preprocess["std"])
+        digest, mean, std = str(card["sha256"]), _channels(preprocess["mean"]), _channels(preprocess["std"])
     except (KeyError, TypeError) as error:
         raise CorruptFile(f"{card_path} lacks {error}.", hint=reinstall(card_path)) from error
     return Weights(path, verify(path, digest, mend=reinstall(path)), mean, std)
+
+
+def _channels(value: Any) -> tuple[float, ...]:
+    """One statistic per colour channel from three numbers or from one for all."""
+    return tuple(value) if isinstance(value, (list, tuple)) else (float(value),) * 3
 
 
 def _find_on_hub(repository: str) -> tuple[Config, Weights]:

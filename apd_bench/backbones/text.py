@@ -28,16 +28,11 @@ class PlainTextTower:
     """A foreign text tower (Hugging Face, CoCa, bidirectional): called as it is, uncut, without prompts."""
 
     model: Any
-    cuts: bool = False
 
     def __call__(self, tokens: Tensor, text: TextPrompts | None = None) -> Tensor:
         """Token ids [C, L] -> features [C, D]; `text` must be None."""
         features: Tensor = self.model.encode_text(tokens)
         return features
-
-    def end(self, tokens: Tensor) -> Tensor:
-        """The last row [C] that matters: all of them do."""
-        return torch.full((len(tokens),), tokens.shape[1] - 1, device=tokens.device)
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,6 @@ class TextTransformer:
     holder: Any
     pool_type: str
     eos_id: int | None
-    cuts: bool = True
 
     @staticmethod
     def fits(holder: nn.Module) -> bool:

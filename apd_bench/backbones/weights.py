@@ -14,7 +14,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from apd_bench.backbones.catalog import sha256
+from apd_bench.backbones.configs import sha256
 from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
 
 VISION_KEY = "vision_encoder_state_dict"

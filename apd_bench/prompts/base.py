@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -39,15 +41,17 @@ class PromptLearner(nn.Module):
         for name in options:
             if name not in self.defaults:
                 raise unknown_name(f"option of the learner {type(self).__name__}", name, self.defaults)
-        require(backbone.spec, self.needs, by=type(self).__name__)
+        if not class_names:
+            raise UsageError("A prompt learner needs at least one class name.")
+        for offers in (backbone.spec.offers, tuple(backbone.shapes.offers)):
+            require(replace(backbone.spec, offers=offers), self.needs, by=type(self).__name__)
         self._held = (backbone,)
         self.options: dict[str, Any] = {**self.defaults, **options}
         self.template = template
-        self.class_names: tuple[str, ...] = ()
+        self.class_names = tuple(class_names)
         self._tokens: Tensor | None = None
-        self._start(generator)
+        self.start(generator)
         self.to(backbone.device)
-        self._name_classes(class_names)
 
     @property
     def backbone(self) -> Backbone:
@@ -99,18 +103,21 @@ class PromptLearner(nn.Module):
 
     def rebind(self, class_names: Sequence[str], template: str | None = None) -> None:
         """Carries what was learned to other classes (and another template)."""
-        self.template = self.template if template is None else template
-        self._name_classes(class_names)
-
-    def _start(self, generator: torch.Generator) -> None:
-        """Makes the parameters; called once, before the class names are known."""
-
-    def _name_classes(self, class_names: Sequence[str]) -> None:
-        """Sets the classes; class-wise learners check or make their parameters here."""
         if not class_names:
             raise UsageError("A prompt learner needs at least one class name.")
+        self.template = self.template if template is None else template
         self.class_names = tuple(class_names)
         self._tokens = None
+
+    def start(self, generator: torch.Generator) -> None:
+        """Makes the parameters; called once, with backbone, options, class names and template in place."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PromptLearner:
+        """A copy with parameters of its own and the same backbone."""
+        memo[id(self.backbone)] = self.backbone
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update({name: deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return twin
 
     def _lay_out(self) -> Tensor:
         """Token ids of the plain template texts."""

@@ -7,6 +7,9 @@ LEARNERS: dict[str, str] = {
     "text": "apd_bench.prompts.text:TextLearner",
     "visual": "apd_bench.prompts.visual:VisualLearner",
     "independent": "apd_bench.prompts.independent:IndependentLearner",
+    "coupled": "apd_bench.prompts.coupled:CoupledLearner",
+    "fap": "apd_bench.prompts.fap:FapLearner",
+    "frame": "apd_bench.prompts.frame:FrameLearner",
 }
 
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -14,4 +17,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "text": ("text_tokens",),
     "visual": ("visual_tokens",),
     "independent": ("text_tokens", "deep_text", "visual_tokens"),
+    "coupled": ("text_tokens", "deep_text", "visual_tokens"),
+    "fap": ("text_tokens", "deep_text", "visual_tokens"),
+    "frame": ("frame", "visual_tokens"),
 }

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.backbones.tokens import PLACEHOLDER, PromptLayout
-from apd_bench.prompts.base import INIT_STD
+from apd_bench.backbones.tokens import PromptLayout
+from apd_bench.prompts.base import INIT_STD, PromptLearner
 
 RANDOM, TEMPLATE, LITERAL = "random", "template", "template-literal"
 
@@ -52,4 +52,22 @@ class ContextPlan:
         return backbone.prompt_layout(class_names, self.tokens, self.position, self.phrase(template), suffix)
 
 
-__all__ = ["LITERAL", "PLACEHOLDER", "RANDOM", "TEMPLATE", "ContextPlan"]
+class ContextLearner(PromptLearner):
+    """A learner with text context: lays out the class texts with room for it (options `init` and `position`)."""
+
+    _rows: Tensor | None = None
+
+    def _plan(self, tokens: int) -> ContextPlan:
+        """Where `tokens` context vectors begin and stand; call it once, when the parameters are made."""
+        self.plan = ContextPlan(tokens, str(self.options["init"]), str(self.options["position"]))
+        return self.plan
+
+    def rows(self) -> Tensor | None:
+        """The rows [C, n] of the context vectors in `texts()`; None for 1 .. n."""
+        self.texts()
+        return self._rows
+
+    def _lay_out(self) -> Tensor:
+        layout = self.plan.layout(self.backbone, self.class_names, self.template)
+        self._rows = layout.rows
+        return layout.tokens

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from apd_bench.backbones.slots import Prompts, TextPrompts, VisualPrompts
-from apd_bench.prompts.base import PromptLearner, normal, whole
-from apd_bench.prompts.context import ContextPlan
+from apd_bench.prompts.base import normal, whole
+from apd_bench.prompts.context import ContextLearner
 
 
-class IndependentLearner(PromptLearner):
+class IndependentLearner(ContextLearner):
     """Deep text prompts and deep visual tokens with nothing in common but the loss.
 
     Text context starts from the first words of `init`; everything deeper from N(0, 0.02^2). Depths beyond a tower
@@ -30,17 +30,16 @@ class IndependentLearner(PromptLearner):
         "position": "end",
     }
 
-    def _start(self, generator: torch.Generator) -> None:
+    def start(self, generator: torch.Generator) -> None:
+        """Draws both towers' prompts."""
         shapes, options = self.backbone.shapes, self.options
         text_tokens = whole(options, "text_tokens")
-        self.plan = ContextPlan(text_tokens, options["init"], options["position"])
         self.text_depth = min(whole(options, "text_depth", 1), shapes.text_layers)
         self.visual_depth = min(whole(options, "visual_depth", 1), shapes.visual_layers)
-        self.context = nn.Parameter(self.plan.start(self.backbone, self.template, generator))
+        self.context = nn.Parameter(self._plan(text_tokens).start(self.backbone, self.template, generator))
         self.deep = normal(self.text_depth - 1, text_tokens, shapes.text_width or 0, generator=generator)
         visual_tokens = whole(options, "visual_tokens")
         self.tokens = normal(self.visual_depth, visual_tokens, shapes.visual_width or 0, generator=generator)
-        self._rows: Tensor | None = None
 
     @property
     def effective(self) -> dict[str, Any]:
@@ -49,13 +48,7 @@ class IndependentLearner(PromptLearner):
 
     def forward(self) -> Prompts:
         """Both towers' prompts."""
-        self.texts()
         return Prompts(
-            text=TextPrompts(context=self.context, deep=self.deep, rows=self._rows),
+            text=TextPrompts(context=self.context, deep=self.deep, rows=self.rows()),
             visual=VisualPrompts(tokens=self.tokens),
         )
-
-    def _lay_out(self) -> Tensor:
-        layout = self.plan.layout(self.backbone, self.class_names, self.template)
-        self._rows = layout.rows
-        return layout.tokens

@@ -20,7 +20,8 @@ class VisualLearner(PromptLearner):
     needs: ClassVar[frozenset[str]] = frozenset({"visual_tokens"})
     defaults: ClassVar[Mapping[str, Any]] = {"tokens": 8, "depth": 12}
 
-    def _start(self, generator: torch.Generator) -> None:
+    def start(self, generator: torch.Generator) -> None:
+        """Draws the tokens of every block."""
         shapes = self.backbone.shapes
         self.depth = min(whole(self.options, "depth", 1), shapes.visual_layers)
         tokens = whole(self.options, "tokens")
