@@ -1,0 +1,85 @@
+"""`apd-bench published`: numbers from the literature with their source and protocol."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from apd_bench.errors import EXIT_DONE
+
+if TYPE_CHECKING:
+    from apd_bench.published import Published
+
+HELP = "print numbers from the literature, with source and protocol"
+EXAMPLES = """examples:
+  apd-bench published                                  which sources and tables there are
+  apd-bench published --source FAP --table "Table 15" --shots 16
+  apd-bench published --method FAP --dataset eurosat
+  apd-bench published --source TAPT --format csv
+"""
+_FILTERS = ("source", "table", "task", "metric", "attack", "backbone", "shots", "stat", "method", "dataset")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of the verb."""
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    for name in _FILTERS:
+        parser.add_argument(f"--{name}", metavar="TEXT", help=f"only numbers of this {name}")
+    parser.add_argument("--format", choices=("text", "md", "csv", "json"), default="text", help="default: text")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Prints the chosen numbers, or the list of tables when nothing is chosen."""
+    from apd_bench import published
+
+    wanted = {name: getattr(args, name) for name in _FILTERS}
+    if args.format == "text" and not any(wanted.values()):
+        return _overview()
+    items = published.select(**wanted)
+    header, body = published.pivot(items)
+    if args.format == "json":
+        import dataclasses
+        import json
+
+        sys.stdout.write(json.dumps([dataclasses.asdict(item) for item in items], indent=1) + "\n")
+    elif args.format == "csv":
+        import csv
+
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerows([header, *body])
+    else:
+        from apd_bench.leaderboard.escape import markdown
+        from apd_bench.leaderboard.markdown import grid
+
+        lines = grid([markdown(name) for name in header], ([markdown(value) for value in line] for line in body))
+        sys.stdout.write("\n".join([*lines, "", *_notes(items)]) + "\n")
+    return EXIT_DONE
+
+
+def _overview() -> int:
+    from collections import Counter
+
+    from apd_bench import published
+
+    counts = Counter((item.source, item.table) for item in published.load_published())
+    for (source, table), count in counts.items():
+        about = published.about(source, table)
+        sys.stdout.write(f"{source:20}  {table:9}  {count:4} numbers  {about.get('about', '')}\n")
+    sys.stdout.write("Print one: apd-bench published --source FAP --table 'Table 15'\n")
+    return EXIT_DONE
+
+
+def _notes(items: Sequence[Published]) -> list[str]:
+    from apd_bench import published
+
+    lines: list[str] = []
+    for source, table in dict.fromkeys((item.source, item.table) for item in items):
+        about = published.about(source, table)
+        lines.append(f"{source}, {table}: {about.get('about', '')} ({about.get('title', '')}).")
+        lines += [f"  {note}" for note in about.get("notes", [])]
+        if "why_not" in about:
+            lines.append(f"  Never compared with measured numbers: {about['why_not']}.")
+    return lines
