@@ -34,11 +34,12 @@ class TableKey:
 
 @dataclass(frozen=True)
 class DatasetResult:
-    """One method on one dataset: estimates over seeds and samples, by column ("clean", attack names, "worst")."""
+    """One method on one dataset, by column ("clean", attacks, "worst"); `hits` are [seeds, samples] by sample id."""
 
     estimates: Mapping[str, Estimate]
     seeds: tuple[int, ...]
     per_seed: Mapping[str, tuple[float, ...]]
+    hits: Mapping[str, Hits] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,18 @@ class Table:
     distance_attacks: tuple[str, ...]
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
-    counts: Mapping[str, int]
+    ids: Mapping[str, tuple[str, ...]]
     versions: tuple[str, ...] = ()
     commits: tuple[str, ...] = ()
     dates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     embedded: bool = False
     titles: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of test samples per dataset."""
+        return {name: len(ids) for name, ids in self.ids.items()}
 
     @property
     def ranked(self) -> tuple[Row, ...]:
@@ -182,7 +188,7 @@ def build_table(key: TableKey, items: list[Measurement]) -> Table:
         distance_attacks=distances,
         seeds=seeds if any(item.trains for item in items) else (),
         rows=tuple(rows),
-        counts={names[dataset]: len(ids) for dataset, ids in reference_ids.items()},
+        ids={names[dataset]: tuple(ids.tolist()) for dataset, ids in reference_ids.items()},
         versions=_distinct(done, "apd_bench", "version"),
         commits=_distinct(done, "commit", "git_commit"),
         dates=tuple(sorted({item.created[:10] for item in done if item.created})),
@@ -291,6 +297,7 @@ class _Draft:
             estimates=dict(zip(columns, values, strict=True)),
             seeds=self.partial[name],
             per_seed={column: tuple(float(seed.mean()) for seed in hits) for column, hits in columns.items()},
+            hits=columns,
         )
 
 

@@ -1,0 +1,111 @@
+"""`apd-bench compare A B`: two methods on the same samples, from stored records."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apd_bench.errors import EXIT_DONE
+
+if TYPE_CHECKING:
+    from apd_bench.leaderboard.comparison import Comparison, Contest
+
+HELP = "compare two methods sample by sample"
+EXAMPLES = """examples:
+  apd-bench compare apd advtp                     wins, losses, differences with intervals
+  apd-bench compare apd zero_shot --samples 50    more of the samples on which they differ
+  apd-bench compare apd advtp --results mine/ theirs/ --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of the verb."""
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("first", metavar="A", help="a method with records")
+    parser.add_argument("second", metavar="B", help="another one")
+    parser.add_argument("--results", nargs="+", type=Path, default=[Path("results")], metavar="STORE")
+    parser.add_argument("--samples", type=int, default=10, metavar="N", help="samples to list per table (default: 10)")
+    parser.add_argument("--json", action="store_true", help="everything as JSON")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Prints the comparison of every table that holds both methods."""
+    from apd_bench.leaderboard.boards import collect
+    from apd_bench.leaderboard.comparison import compare
+
+    tables = collect(args.results).tables
+    known = {row.method for table in tables for row in table.rows}
+    first, second = (name if name in known else _canonical(name) for name in (args.first, args.second))
+    found = compare(tables, first, second)
+    if args.json:
+        sys.stdout.write(json.dumps([_plain(item) for item in found], indent=1, sort_keys=True) + "\n")
+        return EXIT_DONE
+    for item in found:
+        sys.stdout.write("\n".join(_lines(item, args.samples)) + "\n\n")
+    return EXIT_DONE
+
+
+def _canonical(name: str) -> str:
+    """The method behind an alias such as `apt`; the name itself where the registry does not know it."""
+    from apd_bench.errors import UserError
+    from apd_bench.registry import METHODS
+
+    try:
+        return METHODS.canonical(name)
+    except UserError:
+        return name
+
+
+def _lines(item: Comparison, samples: int) -> list[str]:
+    from apd_bench.leaderboard.escape import markdown, plain
+    from apd_bench.leaderboard.markdown import grid, heading
+
+    first, second = markdown(item.first), markdown(item.second)
+    header = ["dataset", "column", first, second, "difference", "95 %", "wins", "losses", "of", "p (Holm)"]
+    body = [_cells(contest) for contest in (*item.overall, *(c for c in item.contests if c.column == "worst"))]
+    left = ("dataset", "column")
+    lines = [
+        plain(f"{item.first} against {item.second}: {heading(item.table)}", 200),
+        "",
+        *grid(header, body, left),
+        "",
+    ]
+    lines += [f"wins: (sample, seed) pairs that only {first} gets right. difference: {first} minus {second}, points."]
+    lines += [f"note: {plain(note, 200)}" for note in item.notes]
+    if samples > 0 and item.disagreements:
+        shown = item.disagreements[:samples]
+        lines += ["", f"{len(item.disagreements)} samples differ in the worst case; the first {len(shown)}:", ""]
+        rows = [
+            [markdown(d.dataset), markdown(d.sample), f"{d.first}/{d.seeds}", f"{d.second}/{d.seeds}"] for d in shown
+        ]
+        lines += grid(["dataset", "sample", f"{first} withstands", f"{second} withstands"], rows, ("dataset", "sample"))
+    return lines
+
+
+def _cells(contest: Contest) -> list[str]:
+    from apd_bench.leaderboard.escape import markdown
+
+    low, high = (100 * (edge or 0.0) for edge in (contest.difference.low, contest.difference.high))
+    shares = [f"{100 * contest.first:.1f}", f"{100 * contest.second:.1f}", f"{100 * contest.difference.value:+.1f}"]
+    counts = [str(contest.wins), str(contest.losses), str(contest.pairs)]
+    place = [markdown(contest.dataset) or "mean", markdown(contest.column)]
+    return [*place, *shares, f"{low:+.1f} to {high:+.1f}", *counts, f"{contest.adjusted:.3g}"]
+
+
+def _plain(item: Comparison) -> dict[str, object]:
+    from apd_bench.leaderboard.markdown import heading
+
+    return {
+        "table": heading(item.table),
+        "first": item.first,
+        "second": item.second,
+        "overall": [dataclasses.asdict(contest) for contest in item.overall],
+        "datasets": [dataclasses.asdict(contest) for contest in item.contests],
+        "samples": [dataclasses.asdict(sample) for sample in item.disagreements],
+        "notes": list(item.notes),
+    }
