@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from apd_bench.backbones.blocks import run_block
 from apd_bench.backbones.slots import TextPrompts
 
 
@@ -67,7 +68,7 @@ class TextTransformer:
         for index, block in enumerate(holder.transformer.resblocks):
             if text is not None and deep is not None and 1 <= index <= len(deep):
                 x = place(x, deep[index - 1], text.rows)
-            x = block(x, attn_mask=mask)
+            x = run_block(block, x, mask)
         x = holder.ln_final(x[torch.arange(len(x), device=x.device), self.end(tokens)])
         projection = holder.text_projection
         if projection is None:

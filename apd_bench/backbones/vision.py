@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
+
+from apd_bench.backbones.blocks import patches_of, run_block
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ class ImageTransformer:
         return hasattr(visual, "class_embedding") and pooled and getattr(transformer, "batch_first", False)
 
     def __call__(self, pixels: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """Normalised pixels [B, 3, H, W] and prompts [d, n, Wv] -> features [B, D]."""
+        """Normalised pixels [B, 3, H, W] and prompts [d, n, Wv] -> features [B, D].
+
+        Where only the class token is read afterwards, the last block computes only its row.
+        """
         visual = self.visual
         x = visual.ln_pre(self._embed(pixels, tokens))
         blocks = visual.transformer.resblocks
@@ -50,29 +54,20 @@ class ImageTransformer:
         for index, block in enumerate(blocks):
             if tokens is not None and 1 <= index < depth:
                 x = torch.cat([x[:, :-length], tokens[index].expand(len(x), -1, -1)], dim=1)
-            x = block(x) if index + 1 < len(blocks) else self._last(block, x)
+            last = index + 1 == len(blocks)
+            x = run_block(block, x, rows=1 if last and visual.pool_type == "tok" else None)
         return self._pool(x, length)
 
     def _embed(self, pixels: Tensor, tokens: Tensor | None) -> Tensor:
         """Class token, patches and prompts [B, 1 + patches + n, Wv]; only the first two have positions."""
         visual = self.visual
-        patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
+        patches = patches_of(visual.conv1, pixels)
         position = visual.positional_embedding
         head = (visual.class_embedding + position[:1]).expand(len(patches), 1, -1)
         parts = [head, patches + position[1:]]
         if tokens is not None:
             parts.append(tokens[0].expand(len(patches), -1, -1))
         return torch.cat(parts, dim=1)
-
-    def _last(self, block: Any, x: Tensor) -> Tensor:
-        """The last block; where only the class token is read afterwards, only its row is computed (same values)."""
-        if self.visual.pool_type != "tok" or type(block) is not ResidualAttentionBlock:
-            out: Tensor = block(x)
-            return out
-        context = block.ln_1(x)
-        row = x[:, :1] + block.ls_1(block.attention(q_x=context[:, :1], k_x=context, v_x=context))
-        last: Tensor = row + block.ls_2(block.mlp(block.ln_2(row)))
-        return last
 
     def _pool(self, x: Tensor, length: int) -> Tensor:
         """Pooled, normalised and projected features [B, D]; prompt positions do not enter a mean.
