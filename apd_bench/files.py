@@ -1,0 +1,141 @@
+"""Writing files so that a crash at any moment leaves the old content or the new one, and a lock for one writer."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO
+
+from apd_bench.errors import MissingPrerequisite
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}
+
+
+def atomic_write(path: Path, content: bytes) -> None:
+    """Replaces `path` by `content`: a temporary file beside it, fsync, rename, fsync of the folder.
+
+    A reader sees the old file or the new one, never a part. Raises MissingPrerequisite when the disk is full or the
+    place cannot be written; the temporary file is gone and the old content is untouched then.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise explain(error, path) from error
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the names inside `path` durable; a no-op where a folder cannot be opened (Windows)."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def explain(error: OSError, path: Path | str) -> Exception:
+    """The error a person can act on for a failed write to `path`; anything unexpected comes back as it is."""
+    if error.errno in _FULL:
+        return MissingPrerequisite(
+            f"The disk is full: {path} could not be written.",
+            hint="Nothing finished is lost: free some space and run the same command again.",
+        )
+    if error.errno in _DENIED:
+        return MissingPrerequisite(
+            f"Cannot write to {path}: {error.strerror}.",
+            hint="Choose another folder with --results DIR, or mend its permissions.",
+        )
+    return error
+
+
+def sha256(content: bytes) -> str:
+    """The SHA-256 of `content` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def utc_now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@contextmanager
+def exclusive_lock(path: Path, *, wait: bool = False, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Holds the lock file `path`; the operating system releases it when the process ends, however it ends.
+
+    With `wait`, polls until the holder is gone, telling `on_wait` once who it is; otherwise raises
+    MissingPrerequisite that names the holder.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a+")
+    except OSError as error:
+        raise explain(error, path) from error
+    with stream:
+        told = False
+        while not _try_lock(stream):
+            holder = _holder(path)
+            if not wait:
+                raise MissingPrerequisite(
+                    f"Another run is writing to {path.parent}{holder}.",
+                    hint="Wait for it, add --wait, or choose another folder with --results DIR.",
+                )
+            if on_wait is not None and not told:
+                on_wait(f"waiting for another run{holder}")
+                told = True
+            time.sleep(0.2)
+        stream.truncate(0)
+        stream.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}))
+        stream.flush()
+        try:
+            yield
+        finally:
+            stream.truncate(0)
+
+
+def _holder(path: Path) -> str:
+    try:
+        data = json.loads(path.read_text())
+        return f" (process {data['pid']} on {data['host']}, since {data['since']})"
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(stream: IO[str]) -> bool:
+        try:
+            stream.seek(1 << 20)  # a byte far behind the text, which others may read
+            msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+else:
+    import fcntl
+
+    def _try_lock(stream: IO[str]) -> bool:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

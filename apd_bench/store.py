@@ -1,0 +1,315 @@
+"""A folder of records: one JSON file a cell, one .npz of its outcomes, one folder a fit; nothing is ever half written.
+
+    cells/<id[:2]>/<id>.json            the record; its rename is the moment a cell becomes done
+    cells/<id[:2]>/<id>-<sha8>.npz      its per-sample outcomes, named by content
+    fits/<id>/                          prompt state, card, manifest of digests
+    checkpoints/<id>/                   what an unfinished attack left to go on from
+    runs/<digest>.json                  resolved runs
+    *.damaged                           what could not be read, moved aside, never deleted
+
+Reading needs no lock and never writes. Writing needs `with store.writer():`, one process at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from apd_bench.errors import CorruptFile, MissingPrerequisite, UnknownName, UsageError
+from apd_bench.files import atomic_write, exclusive_lock, explain, sha256, sync_folder
+from apd_bench.records import Outcomes, Record
+
+_IGNORED = ".index.json\n.lock\ncheckpoints/\n*.tmp\n"
+_INDEX_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file that cannot be trusted, and why; `id` is the cell or fit it belongs to."""
+
+    id: str
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Seen:
+    stamp: tuple[int, int, int]  # inode, size, modification time: each atomic write changes the first
+    status: str
+    outcomes: str = ""
+
+
+class Store:
+    """The records under `path`."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.cells = self.path / "cells"
+        self.fits = self.path / "fits"
+        self._damage: dict[str, Damage] = {}
+        self._seen: dict[str, _Seen] = {}
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.path)!r})"
+
+    # ---------------------------------------------------------------- reading
+
+    def exists(self) -> bool:
+        """True when there is a folder of records at this path."""
+        return self.cells.is_dir()
+
+    def statuses(self) -> dict[str, str]:
+        """The status of every readable record by cell id; damaged ones are left out and listed by `damaged()`."""
+        self._damage.clear()
+        index = self._seen or self._read_index()
+        seen: dict[str, _Seen] = {}
+        for folder in self._folders():
+            files = {entry.name: entry for entry in os.scandir(folder)}
+            for name, entry in files.items():
+                if not name.endswith(".json") or name.startswith("."):
+                    continue
+                cell_id, stat = name.removesuffix(".json"), entry.stat()
+                stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+                known = index.get(cell_id)
+                if known is None or known.stamp != stamp:
+                    known = self._look(cell_id, Path(entry.path), stamp)
+                if known is None:
+                    continue
+                if known.outcomes and known.outcomes not in files:
+                    missing = folder / known.outcomes
+                    self._damage[cell_id] = Damage(cell_id, Path(entry.path), f"its outcomes {missing} are missing")
+                    continue
+                seen[cell_id] = known
+        self._seen = seen
+        return {cell_id: item.status for cell_id, item in seen.items()}
+
+    def damaged(self) -> list[Damage]:
+        """Records found unreadable by the last `statuses()` or `records()`; looks itself when neither ran yet."""
+        if not self._seen and not self._damage:
+            self.statuses()
+        return list(self._damage.values())
+
+    def records(self) -> Iterator[Record]:
+        """All readable records in the order of their ids; damaged ones are left out and listed by `damaged()`."""
+        for cell_id in sorted(self.statuses()):
+            try:
+                yield self.record(cell_id)
+            except CorruptFile as error:
+                self._damage[cell_id] = Damage(cell_id, self.record_path(cell_id), str(error))
+
+    def record(self, cell_id: str) -> Record:
+        """The record of one cell; raises UnknownName when there is none, CorruptFile when it cannot be read."""
+        try:
+            return self._read(self.record_path(cell_id))
+        except FileNotFoundError as error:
+            raise UnknownName(
+                f"There is no record of cell '{cell_id}' in {self.path}.", hint="See: apd-bench list cells"
+            ) from error
+
+    def outcomes(self, cell_id: str, record: Record | None = None) -> Outcomes:
+        """The per-sample outcomes of a successful cell; raises CorruptFile when file and record do not agree."""
+        record = record or self.record(cell_id)
+        if record.outcomes is None:
+            raise UsageError(f"Cell {cell_id} has no outcomes: its status is {record.status}.")
+        path = self.record_path(cell_id).parent / str(record.outcomes["file"])
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise CorruptFile(f"{path} cannot be read: {error.strerror}.") from error
+        if sha256(content) != record.outcomes["sha256"]:
+            raise CorruptFile(
+                f"{path} is damaged: its digest is not the one in the record.",
+                hint=f"Measure the cell again: apd-bench show {cell_id} --as-command, with --force.",
+            )
+        return Outcomes.from_bytes(content, source=str(path))
+
+    def find(self, prefix: str) -> str:
+        """The only cell id that starts with `prefix`; raises UnknownName or UsageError when none or several do."""
+        found = [
+            path.name.removesuffix(".json")
+            for folder in self._folders()
+            if folder.name.startswith(prefix[:2])
+            for path in folder.glob(f"{prefix}*.json")
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageError(f"'{prefix}' could be any of {len(found)} cells: {', '.join(sorted(found)[:8])}.")
+        raise UnknownName(f"There is no cell '{prefix}' in {self.path}.", hint="See: apd-bench list cells")
+
+    def record_path(self, cell_id: str) -> Path:
+        """Where the record of a cell lies."""
+        return self.cells / cell_id[:2] / f"{cell_id}.json"
+
+    def fit_path(self, fit_id: str) -> Path:
+        """Where the prompt state of a fit lies."""
+        return self.fits / fit_id
+
+    def fit_problem(self, fit_id: str) -> str | None:
+        """None when the fit is there and every file has its digest, "" when there is none, else what is wrong."""
+        path = self.fit_path(fit_id)
+        if not path.is_dir():
+            return ""
+        try:
+            manifest = json.loads((path / "manifest.json").read_bytes())
+            wrong = [name for name, value in manifest.items() if sha256((path / name).read_bytes()) != value]
+        except (OSError, ValueError, AttributeError) as error:
+            return f"{type(error).__name__}: {error}"
+        return f"{wrong[0]} has another digest than when it was written" if wrong else None
+
+    def checkpoint_path(self, cell_id: str) -> Path:
+        """Where an attack on this cell may keep what it needs to go on."""
+        return self.path / "checkpoints" / cell_id
+
+    # ---------------------------------------------------------------- writing
+
+    @contextmanager
+    def writer(self, *, wait: bool = False, on_wait: Callable[[str], None] | None = None) -> Iterator[Store]:
+        """Holds the right to write; raises MissingPrerequisite when another process has it, or the place is closed."""
+        try:
+            self.cells.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.cells, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise explain(error, self.path) from error
+        with exclusive_lock(self.path / ".lock", wait=wait, on_wait=on_wait):
+            if not (self.path / ".gitignore").exists():
+                atomic_write(self.path / ".gitignore", _IGNORED.encode())
+            self._sweep()
+            try:
+                yield self
+            finally:
+                self._write_index()
+
+    def put(self, record: Record, outcomes: Outcomes | None = None) -> Record:
+        """Writes a record, its outcomes first, and returns it as written; a success is never replaced by less."""
+        path = self.record_path(record.id)
+        if not record.done and self._is_success(record.id):
+            return record
+        old = {found.name for found in path.parent.glob(f"{record.id}-*.npz")} if path.parent.is_dir() else set()
+        if outcomes is not None:
+            content = outcomes.to_bytes()
+            mark = sha256(content)
+            name = f"{record.id}-{mark[:8]}.npz"
+            atomic_write(path.parent / name, content)
+            old.discard(name)
+            record = record.with_outcomes(name, mark, len(outcomes))
+        atomic_write(path, record.to_json().encode())
+        for name in old:
+            (path.parent / name).unlink(missing_ok=True)
+        self._note(record)
+        return record
+
+    def put_fit(self, fit_id: str, files: Mapping[str, bytes]) -> Path:
+        """Writes the files of a fit, with their digests, as one folder that appears at once."""
+        target = self.fit_path(fit_id)
+        staging = self.fits / f".{fit_id}.{os.getpid()}.tmp"
+        try:
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+        except OSError as error:
+            raise explain(error, target) from error
+        try:
+            for name, content in files.items():
+                atomic_write(staging / name, content)
+            manifest = {name: sha256(content) for name, content in sorted(files.items())}
+            atomic_write(staging / "manifest.json", json.dumps(manifest, indent=1).encode())
+            if target.exists():
+                shutil.rmtree(target)
+            staging.rename(target)
+            sync_folder(self.fits)
+        except OSError as error:
+            raise explain(error, target) from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return target
+
+    def set_aside(self, path: Path) -> Path:
+        """Renames a file or folder that cannot be trusted to a free `*.damaged` name, and returns that."""
+        target, number = path.with_name(f"{path.name}.damaged"), 1
+        while target.exists():
+            number += 1
+            target = path.with_name(f"{path.name}.{number}.damaged")
+        try:
+            path.rename(target)
+        except OSError as error:
+            raise explain(error, path) from error
+        return target
+
+    def drop_checkpoint(self, cell_id: str) -> None:
+        """Removes what an attack kept to go on from, once its record is written."""
+        shutil.rmtree(self.checkpoint_path(cell_id), ignore_errors=True)
+
+    # ---------------------------------------------------------------- inside
+
+    def _folders(self) -> list[Path]:
+        try:
+            return sorted(Path(entry.path) for entry in os.scandir(self.cells) if entry.is_dir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise MissingPrerequisite(f"Cannot read {self.cells}: {error.strerror}.") from error
+
+    def _look(self, cell_id: str, path: Path, stamp: tuple[int, int, int]) -> _Seen | None:
+        try:
+            record = self._read(path)
+        except CorruptFile as error:
+            self._damage[cell_id] = Damage(cell_id, path, error.message)
+            return None
+        except FileNotFoundError:  # a writer replaced it between the listing and now
+            return None
+        if record.id != cell_id:
+            self._damage[cell_id] = Damage(cell_id, path, f"it holds the record of another cell, {record.id}")
+            return None
+        return _Seen(stamp, record.status, str(record.outcomes["file"]) if record.outcomes else "")
+
+    def _read(self, path: Path) -> Record:
+        try:
+            return Record.from_json(path.read_bytes(), source=str(path))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise CorruptFile(f"{path} cannot be read: {error.strerror}.") from error
+
+    def _is_success(self, cell_id: str) -> bool:
+        if cell_id not in self._seen and self.record_path(cell_id).exists():
+            self.statuses()
+        return cell_id in self._seen and self._seen[cell_id].status == "success"
+
+    def _note(self, record: Record) -> None:
+        stat = self.record_path(record.id).stat()
+        name = str(record.outcomes["file"]) if record.outcomes else ""
+        self._seen[record.id] = _Seen((stat.st_ino, stat.st_size, stat.st_mtime_ns), record.status, name)
+        self._damage.pop(record.id, None)
+
+    def _read_index(self) -> dict[str, _Seen]:
+        try:
+            data = json.loads((self.path / ".index.json").read_bytes())
+            if data["version"] != _INDEX_VERSION:
+                return {}
+            return {key: _Seen((row[0], row[1], row[2]), row[3], row[4]) for key, row in data["cells"].items()}
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return {}  # a cache: whatever is wrong with it, the records themselves are read instead
+
+    def _write_index(self) -> None:
+        cells = {key: [*item.stamp, item.status, item.outcomes] for key, item in sorted(self._seen.items())}
+        content = json.dumps({"version": _INDEX_VERSION, "cells": cells}).encode()
+        with suppress(MissingPrerequisite):  # a full disk; the index only saves time, and the last one stays valid
+            atomic_write(self.path / ".index.json", content)
+
+    def _sweep(self) -> None:
+        """Removes what killed writers left: temporary files and folders (the lock says that none is at work)."""
+        for folder in (self.path, self.cells, self.fits, *self._folders()):
+            if not folder.is_dir():
+                continue
+            for entry in os.scandir(folder):
+                if entry.name.startswith(".") and entry.name.endswith(".tmp"):
+                    if entry.is_dir():
+                        shutil.rmtree(entry.path, ignore_errors=True)
+                    else:
+                        Path(entry.path).unlink(missing_ok=True)

@@ -1,0 +1,138 @@
+"""Suites: declared grids as TOML files whose keys are the fields of `specs.Suite`.
+
+`eps` and `train_eps` are written as text ("2/255"). `[recipe.SECTION]` overrides every method's recipe,
+`[recipes.METHOD.SECTION]` one method's, `[sources]` says where numbers come from. `extends = "NAME"` starts from
+another suite. The files beside this one are known by name, any other file by its path. The resolved suite that a run
+leaves in `results/runs/` is the same table as JSON and is read back in the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from apd_bench.errors import CorruptFile, MissingPrerequisite, UsageError, unknown_name
+from apd_bench.resources import package_path
+from apd_bench.specs import KNOWLEDGE, NORMS, PRECISIONS, RESIZES, SPACES, TASKS, Suite, one_of, parse_eps
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_SUITE = "embedded"
+_FIELDS = {item.name for item in fields(Suite)}
+_LISTS = {"backbones", "methods", "reference", "datasets", "attacks", "eps", "seeds", "shots"}
+_TABLES = {"recipe", "recipes", "sources"}
+_NUMBERS = {"seeds", "shots"}
+_CHOICES = {
+    "norm": ("Norm", NORMS),
+    "knowledge": ("Attacker knowledge", KNOWLEDGE),
+    "space": ("Attack space", SPACES),
+    "task": ("Task", TASKS),
+    "resize": ("Resize", RESIZES),
+    "precision": ("Precision", PRECISIONS),
+}
+
+
+def suite_names() -> list[str]:
+    """The names of the suites inside the package, the default first."""
+    names = sorted(path.stem for path in package_path("suites").glob("*.toml"))
+    return sorted(names, key=lambda name: name != DEFAULT_SUITE)
+
+
+def load_suite(name: str) -> Suite:
+    """The suite called `name`, or the one in the TOML file at the path `name`.
+
+    Raises UnknownName for neither, CorruptFile for a file that does not parse, UsageError for what it says.
+    """
+    return _load(name, ())
+
+
+def _load(name: str, trail: tuple[str, ...]) -> Suite:
+    path = _find(name)
+    if str(path) in trail:
+        raise UsageError(f"Suite '{name}' extends itself: {' -> '.join((*trail, str(path)))}.")
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise MissingPrerequisite(f"Cannot read the suite {path}: {error.strerror}.") from error
+    except ValueError as error:  # of either format, or not text at all
+        raise CorruptFile(f"The suite {path} cannot be parsed: {error}.") from error
+    parent = data.pop("extends", None)
+    base = _load(_beside(path, parent), (*trail, str(path))) if parent is not None else None
+    return suite_from(data, default_name=path.stem, base=base)
+
+
+def suite_from(data: Mapping[str, Any], *, default_name: str = "custom", base: Suite | None = None) -> Suite:
+    """The suite behind a table as it stands in a TOML file; raises UsageError or UnknownName, naming the key."""
+    values: dict[str, Any] = {"name": default_name}
+    norm = data.get("norm", base.norm if base else "Linf")
+    for key, value in data.items():
+        if key not in _FIELDS:
+            raise unknown_name("suite key", key, _FIELDS, command="apd-bench list suites")
+        values[key] = _value(key, value, norm)
+    if base is None:
+        return Suite(**values)
+    for key in _TABLES & values.keys():
+        values[key] = merge_tables(getattr(base, key), values[key])
+    return base.with_options(**values)
+
+
+def merge_tables(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables laid over one another; where both have a value, `above` counts."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = merge_tables(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _value(key: str, value: Any, norm: str) -> Any:
+    if key in _LISTS:
+        items = value if isinstance(value, list) else [value]
+        if key == "eps":
+            return tuple(parse_eps(item, norm) for item in items)
+        kind: type = int if key in _NUMBERS else str
+        if any(not isinstance(item, kind) or isinstance(item, bool) for item in items):
+            raise UsageError(
+                f"Suite key '{key}' is a list of {'whole numbers' if kind is int else 'names'}: {value!r}."
+            )
+        return tuple(items)
+    if key in _TABLES:
+        if not isinstance(value, Mapping):
+            raise UsageError(f"Suite key '{key}' is a table: write [{key}.SECTION].")
+        return dict(value)
+    if key in _CHOICES:
+        return one_of(_CHOICES[key][0], value, _CHOICES[key][1])
+    if key == "train_eps":
+        return parse_eps(value, norm)
+    if key == "limit":
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f"Suite key 'limit' is a number of samples of 1 or more: {value!r}.")
+        return value
+    if not isinstance(value, str):
+        raise UsageError(f"Suite key '{key}' is text: {value!r}.")
+    return value
+
+
+def _find(name: str) -> Path:
+    inside = package_path("suites", f"{name}.toml")
+    if inside.is_file() and "/" not in name:
+        return inside
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix in (".toml", ".json") or "/" in name:
+        raise MissingPrerequisite(f"There is no suite file '{name}'.", hint="See: apd-bench list suites")
+    raise unknown_name("suite", name, suite_names(), command="apd-bench list suites")
+
+
+def _beside(path: Path, parent: str) -> str:
+    sibling = path.parent / parent
+    return str(sibling) if parent.endswith(".toml") and sibling.is_file() else parent
