@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 from PIL import Image
@@ -42,7 +43,7 @@ def decode(data: bytes, size: int, resize: str, what: str) -> Bytes:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             return square(image, size, resize)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise CorruptFile(f"The image {what} cannot be decoded: {error}.") from error
 
 

@@ -1,0 +1,73 @@
+"""Loading a benchmark set: checked sample lists become splits whose pixels come from the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from apd_bench.data.cards import cards
+from apd_bench.data.listing import Item, Source
+from apd_bench.data.places import cache_root, data_roots
+from apd_bench.data.samples import list_samples
+from apd_bench.data.splits import ImageSplit, LoadedDataset
+from apd_bench.data.stores import FilePixels
+from apd_bench.errors import CorruptFile
+from apd_bench.specs import DatasetSpec
+
+PUBLISHED_IDS = "imagenet_test_image_ids.txt"
+
+
+def load(spec: DatasetSpec, *, image_size: int, resize: str = "crop", root: Path | None = None) -> LoadedDataset:
+    """The benchmark set `spec` below `root` (default: $APD_BENCH_DATA).
+
+    Raises MissingPrerequisite when the set or its split file is absent, CorruptFile when samples are missing or
+    counts are wrong (unless the option `problems` is "exclude").
+    """
+    card = cards()[spec.options.get("card", spec.name)]
+    source = list_samples(
+        card,
+        split=spec.options.get("split", "official"),
+        problems=spec.options.get("problems", "error"),
+        roots=data_roots(root),
+    )
+    return assemble(spec, card.name, source, image_size=image_size, resize=resize)
+
+
+def assemble(spec: DatasetSpec, prefix: str, source: Source, *, image_size: int, resize: str) -> LoadedDataset:
+    """The loaded set of a source with the splits train, val, test; sample ids are `prefix`/split/key."""
+    cache = cache_root()
+
+    def split(name: str) -> ImageSplit | None:
+        items: list[Item] = source.splits.get(name, [])
+        if not items:
+            return None
+        ids = tuple(f"{prefix}/{name}/{item.key}" for item in items)
+        store = FilePixels(items, ids, source, image_size=image_size, resize=resize, cache=cache)
+        labels = torch.tensor([item.label for item in items], dtype=torch.int64)
+        published = _published(source, ids) if name == "test" else {}
+        return ImageSplit(name, ids, labels, store, np.arange(len(items), dtype=np.int64), published)
+
+    test = split("test")
+    if test is None:
+        raise CorruptFile(
+            f"{spec.title or spec.name} has no test images.", hint=f"apd-bench datasets check {spec.name}"
+        )
+    origin = {
+        "layout": source.layout,
+        "split": source.split_source,
+        "derived": list(source.derived),
+        **source.notes,
+    }
+    return LoadedDataset(spec, source.classes, spec.template, split("train"), split("val"), test, origin)
+
+
+def _published(source: Source, ids: tuple[str, ...]) -> dict[int, tuple[str, ...]]:
+    """RobustBench's list of ImageNet test images, where the user has put it into the set's folder."""
+    path = source.folder / PUBLISHED_IDS
+    if not path.is_file():
+        return {}
+    names = {line.strip().rpartition("/")[2] for line in path.read_text("utf-8").splitlines() if line.strip()}
+    chosen = tuple(name for name in ids if name.rpartition("/")[2] in names)
+    return {len(chosen): chosen} if chosen else {}

@@ -1,0 +1,146 @@
+"""Lists of samples before an image is opened: what readers return, derived splits, aligned classes. Torch-free.
+
+A derived split depends on the sample keys alone: within a class the keys are ordered by their SHA-256 and cut at CoOp's
+proportions, so directory order, file system and random generators play no part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apd_bench.errors import CorruptFile
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+TRAIN_SHARE, VAL_SHARE, VAL_OF_TRAINVAL = 0.5, 0.2, 0.2  # CoOp: DATASETS.md, datasets/dtd.py, datasets/oxford_pets.py
+
+
+class Item(NamedTuple):
+    """A sample: its key (relative path or name, unique), label, and where its bytes are.
+
+    An empty `path` means the file `key` below the source's base; `size` -1 means the whole file; in a source with
+    `arrays`, `offset` is the row of the array.
+    """
+
+    key: str
+    label: int
+    path: str = ""
+    offset: int = 0
+    size: int = -1
+
+
+@dataclass
+class Source:
+    """What a reader found: class names in label order and samples by split.
+
+    Split names are "train", "val", "test", or "trainval" (validation images not set apart), or "all". `problems` holds
+    what is wrong with single samples; `arrays` raw uint8 images [N, 3, H, W] where there are no image files. `listed`
+    says that the samples come from reading folders, so their files exist.
+    """
+
+    classes: tuple[str, ...]
+    splits: dict[str, list[Item]]
+    base: Path
+    split_source: str
+    layout: str = ""
+    folder: Path = Path()
+    listed: bool = False
+    problems: list[str] = field(default_factory=list)
+    arrays: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    derived: list[str] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def prompt_name(name: str) -> str:
+    """A class name as it stands in a prompt: underscores become blanks."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def split_classwise(items: Sequence[Item], shares: Sequence[tuple[str, float]]) -> dict[str, list[Item]]:
+    """`items` cut class by class into the parts `shares` (rounded; the last takes the rest), in the items' order."""
+    members: dict[int, list[int]] = {}
+    for place, item in enumerate(items):
+        members.setdefault(item.label, []).append(place)
+    chosen: dict[str, list[int]] = {name: [] for name, _ in shares}
+    for places in members.values():
+        places.sort(key=lambda place: hashlib.sha256(items[place].key.encode()).digest())
+        begin = 0
+        for name, share in shares[:-1]:
+            end = begin + round(len(places) * share)
+            chosen[name] += places[begin:end]
+            begin = end
+        chosen[shares[-1][0]] += places[begin:]
+    return {name: [items[place] for place in sorted(places)] for name, places in chosen.items()}
+
+
+def derive_splits(source: Source) -> None:
+    """Gives `source` the splits train, val and test: from "all" by 50/20/30, from "trainval" by 80/20; marks it so."""
+    if "all" in source.splits:
+        thirds = (("train", TRAIN_SHARE), ("val", VAL_SHARE), ("test", 1 - TRAIN_SHARE - VAL_SHARE))
+        source.splits = split_classwise(source.splits["all"], thirds)
+        source.derived = ["train", "val", "test"]
+    elif "trainval" in source.splits:
+        halves = (("val", VAL_OF_TRAINVAL), ("train", 1 - VAL_OF_TRAINVAL))
+        source.splits |= split_classwise(source.splits.pop("trainval"), halves)
+        source.derived = ["train", "val"]
+
+
+def merge_splits(source: Source) -> None:
+    """All samples of `source` as one split "all", sorted by key."""
+    everything = [item for items in source.splits.values() for item in items]
+    source.splits = {"all": sorted(everything, key=lambda item: item.key)}
+
+
+def align_classes(source: Source, classes: Sequence[str], order: Sequence[str] = ()) -> None:
+    """Relabels `source` so that its classes are `classes`; raises CorruptFile where they are different classes.
+
+    Names are compared as bags of words ("AM General Hummer SUV 2000" is "2000 AM General Hummer SUV"). Where all
+    agree, labels are permuted; where four in five agree at the same place, the order is the same and only the
+    spelling differs. `order` states the classes behind the source's labels outright ("" for a class to be dropped).
+    """
+    if order:
+        if len(order) != len(source.classes):
+            raise _other_classes(source, classes)
+        target = [classes.index(name) if name else -1 for name in order]
+    else:
+        target = _matching(source.classes, classes)
+        if not target:
+            raise _other_classes(source, classes)
+    if target != list(range(len(classes))):
+        for name, items in source.splits.items():
+            moved = [item._replace(label=target[item.label]) for item in items if 0 <= item.label < len(target)]
+            source.splits[name] = [item for item in moved if item.label >= 0]
+    source.classes = tuple(classes)
+
+
+def _matching(found: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    if len(found) != len(wanted):
+        return []
+    left, right = [_words(name) for name in found], [_words(name) for name in wanted]
+    places = {words: place for place, words in enumerate(right)}
+    if len(places) == len(right) and len(set(left)) == len(left) and set(left) == set(places):
+        return [places[words] for words in left]
+    agreeing = sum(a == b for a, b in zip(left, right, strict=True))
+    return list(range(len(wanted))) if agreeing >= 0.8 * len(wanted) else []
+
+
+def _words(name: str) -> tuple[str, ...]:
+    return tuple(sorted(re.findall(r"[a-z0-9]+", name.lower())))
+
+
+def _other_classes(source: Source, classes: Sequence[str]) -> CorruptFile:
+    known = {_words(name) for name in classes}
+    strange = [name for name in source.classes if _words(name) not in known][:3]
+    return CorruptFile(
+        f"{source.split_source} lists {len(source.classes)} classes, expected are {len(classes)}"
+        + (f"; not among them: {', '.join(strange)}" if strange else "")
+        + ".",
+        hint="It is another version of this set, or not this set.",
+    )

@@ -1,0 +1,87 @@
+"""Where data lies on this machine: data roots, the cache folder, and which layout of a set is there. Torch-free."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_cache_path, user_data_path
+
+from apd_bench.data.cards import Card
+from apd_bench.errors import MissingPrerequisite
+
+DATA_VARIABLE, CACHE_VARIABLE = "APD_BENCH_DATA", "APD_BENCH_CACHE"
+WEBDATASET = "webdataset"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A set found on disk: the layout's name, its folder, and the folder that its image paths are relative to."""
+
+    layout: str
+    folder: Path
+    images: Path
+
+
+def data_roots(root: Path | None = None) -> tuple[Path, ...]:
+    """The folders that hold the sets: `root`, else those in $APD_BENCH_DATA, else the user's data folder."""
+    if root is not None:
+        return (root.expanduser(),)
+    written = [part for part in os.environ.get(DATA_VARIABLE, "").split(os.pathsep) if part.strip()]
+    if written:
+        return tuple(Path(part.strip()).expanduser() for part in written)
+    return (user_data_path("apd-bench", appauthor=False) / "datasets",)
+
+
+def cache_root() -> Path | None:
+    """The cache folder: $APD_BENCH_CACHE, else the platform's; None where the variable says "none"."""
+    written = os.environ.get(CACHE_VARIABLE, "").strip()
+    if written.lower() == "none":
+        return None
+    return Path(written).expanduser() if written else user_cache_path("apd-bench", appauthor=False)
+
+
+def find_places(card: Card, roots: tuple[Path, ...]) -> list[Place]:
+    """Every copy of the set below `roots`, CoOp's layout first, webdataset shards last."""
+    found = []
+    for home in card.homes:
+        for root in roots:
+            folder = root / home.folder
+            images = folder / home.images
+            if images.is_dir():
+                found.append(Place(home.layout, folder, images))
+    for root in roots:
+        for name in card.shards:
+            for folder in (root / name, root / "clip-benchmark" / name):
+                if folder.joinpath("test", "nshards.txt").is_file():
+                    found.append(Place(WEBDATASET, folder, folder))
+    return found
+
+
+def find_split_file(card: Card, roots: tuple[Path, ...]) -> Path | None:
+    """CoOp's split file of the set, wherever it lies in one of the set's folders or directly in a root."""
+    for root in roots:
+        for folder in [*(home.folder for home in card.homes), "."]:
+            path = root / folder / card.split_file
+            if card.split_file and path.is_file():
+                return path
+    return None
+
+
+def accepted_layouts(card: Card) -> str:
+    """The folders in which the set would be recognised, for messages."""
+    homes = [
+        f"{home.folder}/{home.images}".replace("./", "").removesuffix("/.") + f" ({home.layout})" for home in card.homes
+    ]
+    shards = [f"{name}/test/nshards.txt ({WEBDATASET})" for name in card.shards]
+    return ", ".join([*homes, *shards])
+
+
+def not_found(card: Card, roots: tuple[Path, ...]) -> MissingPrerequisite:
+    """The error for a set of which nothing is there."""
+    where = ", ".join(str(root) for root in roots)
+    return MissingPrerequisite(
+        f"{card.title} is not on this machine. Looked below {where} for: {accepted_layouts(card)}.",
+        hint=f"Set {DATA_VARIABLE} to the folder that holds it, or see: apd-bench datasets prepare {card.name}",
+    )

@@ -1,0 +1,320 @@
+"""Readers of CoOp's split files and of the publishers' own lists, one function a set. Torch-free.
+
+Each takes the card and the place where the set was found and returns a `Source`. The rules for class names and labels
+are those of CoOp's `datasets/*.py`. Missing or unreadable lists raise MissingPrerequisite or CorruptFile naming them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from apd_bench.data.cards import Card
+from apd_bench.data.listing import IMAGE_SUFFIXES, Item, Source, prompt_name
+from apd_bench.data.places import Place
+from apd_bench.errors import CorruptFile, MissingPrerequisite
+
+Reader = Callable[[Card, Place], Source]
+
+
+def read_split_file(card: Card, place: Place, path: Path) -> Source:
+    """CoOp's json: {"train"|"val"|"test": [[path, label, class name], ...]}; label and name must agree throughout."""
+    try:
+        table = json.loads(path.read_text("utf-8"))
+        splits = {
+            name: [Item(str(key).lstrip("/"), int(label)) for key, label, _ in table[name]]
+            for name in ("train", "val", "test")
+        }
+        names: dict[int, set[str]] = {}
+        for entries in (table[name] for name in splits):
+            for _, label, written in entries:
+                names.setdefault(int(label), set()).add(str(written))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CorruptFile(
+            f"The split file {path} is not one of CoOp's: {type(error).__name__}: {error}.",
+            hint=f"Delete it and get the original from {card.split_url} (Drive serves an HTML page when it refuses).",
+        ) from error
+    doubled = next((label for label, found in sorted(names.items()) if len(found) > 1), None)
+    if doubled is not None:
+        written = " and ".join(f"'{name}'" for name in sorted(names[doubled]))
+        raise CorruptFile(f"The split file {path} calls label {doubled} both {written}.")
+    if sorted(names) != list(range(len(card.classes))):
+        raise CorruptFile(
+            f"The split file {path} has labels {min(names, default=0)} to {max(names, default=0)} ({len(names)} of "
+            f"them), but {card.title} has {len(card.classes)} classes.",
+            hint=f"Get the original from {card.split_url}.",
+        )
+    classes = tuple(prompt_name(names[label].pop()) for label in range(len(names)))
+    return Source(classes, splits, place.images, path.name)
+
+
+def oxford_pets(card: Card, place: Place) -> Source:
+    """annotations/{trainval,test}.txt: `Abyssinian_100 1 1 1`; the class is the file name without its number."""
+
+    def entries(name: str) -> list[Item]:
+        lines = [line.split() for line in _lines(card, place, f"annotations/{name}.txt") if not line.startswith("#")]
+        return [Item(f"{words[0]}.jpg", int(words[1]) - 1) for words in lines]
+
+    splits = {name: entries(name) for name in ("trainval", "test")}
+    names = {item.label: prompt_name(item.key.rpartition("_")[0].lower()) for item in splits["trainval"]}
+    return Source(_in_order(card, names), splits, place.images, "annotations/trainval.txt and test.txt")
+
+
+def stanford_cars(card: Card, place: Place) -> Source:
+    """devkit/cars_meta.mat, cars_train_annos.mat and cars_test_annos_withlabels.mat; the year moves to the front."""
+    meta = _matlab(card, place, "devkit/cars_meta.mat", "class_names")
+    names = {}
+    for label, name in enumerate(meta.ravel().tolist()):
+        words = str(name).split(" ")
+        names[label] = " ".join([words[-1], *words[:-1]])
+
+    def entries(folder: str, *paths: str) -> list[Item]:
+        annotations = _matlab(card, place, _first(card, place, *paths), "annotations")
+        files, labels = annotations["fname"].ravel().tolist(), annotations["class"].ravel().tolist()
+        return [Item(f"{folder}/{file}", int(label) - 1) for file, label in zip(files, labels, strict=True)]
+
+    splits = {
+        "trainval": entries("cars_train", "devkit/cars_train_annos.mat"),
+        "test": entries("cars_test", "cars_test_annos_withlabels.mat", "devkit/cars_test_annos_withlabels.mat"),
+    }
+    return Source(
+        _in_order(card, names), splits, place.images, "cars_train_annos.mat and cars_test_annos_withlabels.mat"
+    )
+
+
+def oxford_flowers(card: Card, place: Place) -> Source:
+    """imagelabels.mat and setid.mat (trnid, valid, tstid, all 1-based); names from cat_to_name.json or the card."""
+    labels = _matlab(card, place, "imagelabels.mat", "labels").ravel().tolist()
+    splits = {}
+    for split, key in (("train", "trnid"), ("val", "valid"), ("test", "tstid")):
+        numbers = _matlab(card, place, "setid.mat", key).ravel().tolist()
+        splits[split] = [Item(f"image_{int(n):05d}.jpg", int(labels[int(n) - 1]) - 1) for n in numbers]
+    written = place.folder / "cat_to_name.json"
+    names = dict(enumerate(card.classes))
+    if written.is_file():
+        names = {int(key) - 1: prompt_name(value) for key, value in _json(written).items()}
+    return Source(_in_order(card, names), splits, place.images, "setid.mat")
+
+
+def food101(card: Card, place: Place) -> Source:
+    """meta/classes.txt, meta/train.txt and meta/test.txt: `apple_pie/1005649`."""
+    classes = _lines(card, place, "meta/classes.txt")
+    labels = {name: label for label, name in enumerate(classes)}
+
+    def entries(name: str) -> list[Item]:
+        return [Item(f"{line}.jpg", labels[line.split("/")[0]]) for line in _lines(card, place, f"meta/{name}.txt")]
+
+    names = {label: prompt_name(name) for name, label in labels.items()}
+    splits = {"trainval": entries("train"), "test": entries("test")}
+    return Source(_in_order(card, names), splits, place.images, "meta/train.txt and test.txt")
+
+
+def fgvc_aircraft(card: Card, place: Place) -> Source:
+    """variants.txt and images_variant_{train,val,test}.txt: `1025794 707-320`."""
+    names = dict(enumerate(_lines(card, place, "variants.txt")))
+    labels = {name: label for label, name in names.items()}
+
+    def entries(name: str) -> list[Item]:
+        lines = (line.partition(" ") for line in _lines(card, place, f"images_variant_{name}.txt"))
+        return [Item(f"{number}.jpg", labels[variant.strip()]) for number, _, variant in lines]
+
+    splits = {name: entries(name) for name in ("train", "val", "test")}
+    return Source(_in_order(card, names), splits, place.images, "images_variant_{train,val,test}.txt")
+
+
+def sun397(card: Card, place: Place) -> Source:
+    """ClassName.txt, Training_01.txt and Testing_01.txt: `/a/apse/indoor/sun_x.jpg` is of class "indoor apse"."""
+    folders = [
+        line.lstrip("/") for line in _lines(card, place, _first(card, place, "ClassName.txt", "SUN397/ClassName.txt"))
+    ]
+    labels = {folder: label for label, folder in enumerate(folders)}
+    names = {label: prompt_name(" ".join(reversed(folder.split("/")[1:]))) for folder, label in labels.items()}
+
+    def entries(name: str) -> list[Item]:
+        keys = [line.lstrip("/") for line in _lines(card, place, name)]
+        return [Item(key, labels[key.rpartition("/")[0]]) for key in keys]
+
+    splits = {"trainval": entries("Training_01.txt"), "test": entries("Testing_01.txt")}
+    return Source(_in_order(card, names), splits, place.images, "Training_01.txt and Testing_01.txt")
+
+
+def dtd(card: Card, place: Place) -> Source:
+    """labels/{train,val,test}1.txt, the first of the publisher's ten splits: `banded/banded_0002.jpg`."""
+    labels = {name: label for label, name in enumerate(card.classes)}
+
+    def entries(name: str) -> list[Item]:
+        return [Item(line, labels[line.split("/")[0]]) for line in _lines(card, place, f"labels/{name}1.txt")]
+
+    splits = {name: entries(name) for name in ("train", "val", "test")}
+    return Source(card.classes, splits, place.images, "labels/{train,val,test}1.txt")
+
+
+def ucf101(card: Card, place: Place) -> Source:
+    """ucfTrainTestlist/{classInd,trainlist01,testlist01}.txt; middle frames lie in Apply_Eye_Makeup/v_..._c01.jpg."""
+    pairs = [line.split() for line in _lines(card, place, "ucfTrainTestlist/classInd.txt")]
+    labels = {action: int(number) - 1 for number, action in pairs}
+    spelled = {action: "_".join(re.findall("[A-Z][^A-Z]*", action)) for action in labels}
+
+    def entries(name: str) -> list[Item]:
+        paths = [line.split()[0].split("/") for line in _lines(card, place, f"ucfTrainTestlist/{name}.txt")]
+        return [Item(f"{spelled[a]}/{file.replace('.avi', '.jpg')}", labels[a]) for a, file in paths]
+
+    names = {label: prompt_name(spelled[action]) for action, label in labels.items()}
+    splits = {"trainval": entries("trainlist01"), "test": entries("testlist01")}
+    return Source(_in_order(card, names), splits, place.images, "ucfTrainTestlist/trainlist01.txt and testlist01.txt")
+
+
+def class_folders(card: Card, place: Place) -> Source:
+    """One folder a class and no published split (Caltech101, EuroSAT): everything in "all", sorted."""
+    problems: list[str] = []
+    items = folder_items(place.images, {folder: label for label, folder in enumerate(card.folders)}, problems)
+    return Source(
+        card.classes,
+        {"all": items},
+        place.images,
+        f"the folders of {place.images.name}",
+        problems=problems,
+        listed=True,
+    )
+
+
+def imagenet(card: Card, place: Place) -> Source:
+    """{train,val}/<wnid>/*.JPEG, sorted; val is the test split. Names from classnames.txt where it lies beside."""
+    problems: list[str] = []
+    labels = {wnid: label for label, wnid in enumerate(card.wnids)}
+    splits = {}
+    for name, folder in (("train", "train"), ("test", "val")):
+        if place.images.joinpath(folder).is_dir():
+            splits[name] = folder_items(place.images, labels, problems, below=folder)
+    if "test" not in splits:
+        raise MissingPrerequisite(
+            f"{place.images / 'val'} is missing: it holds the test images of {card.title}.", hint=card.manual
+        )
+    source = Source(
+        wordnet_names(card, place), splits, place.images, "the folders train and val", problems=problems, listed=True
+    )
+    if "train" not in splits:
+        source.notes["no_train"] = str(place.images / "train")
+    return source
+
+
+def wordnet_folders(card: Card, place: Place) -> Source:
+    """<wnid>/*, test only (ImageNet-Sketch, -A, -R); labels follow the sorted folders, as in CoOp."""
+    problems: list[str] = []
+    items = folder_items(place.images, {wnid: label for label, wnid in enumerate(card.wnids)}, problems)
+    names = wordnet_names(card, place)
+    return Source(
+        names, {"test": items}, place.images, f"the folders of {place.images.name}", problems=problems, listed=True
+    )
+
+
+def numbered_folders(card: Card, place: Place) -> Source:
+    """0/ to 999/, test only (ImageNetV2)."""
+    problems: list[str] = []
+    items = folder_items(place.images, {str(label): label for label in range(len(card.wnids))}, problems)
+    names = wordnet_names(card, place)
+    return Source(
+        names, {"test": items}, place.images, f"the folders of {place.images.name}", problems=problems, listed=True
+    )
+
+
+def wordnet_names(card: Card, place: Place) -> tuple[str, ...]:
+    """Class names by WordNet id: CoOp's `classnames.txt` where it lies in the set's folder, else the card's."""
+    path = place.folder / "classnames.txt"
+    if not path.is_file():
+        return card.classes
+    pairs = dict(line.strip().split(" ", 1) for line in path.read_text("utf-8").splitlines() if line.strip())
+    if missing := [wnid for wnid in card.wnids if wnid not in pairs]:
+        raise CorruptFile(
+            f"{path} has no name for {len(missing)} classes, the first is {missing[0]}.",
+            hint="Delete it to use the built-in names.",
+        )
+    return tuple(prompt_name(pairs[wnid]) for wnid in card.wnids)
+
+
+def folder_items(base: Path, labels: Mapping[str, int], problems: list[str], *, below: str = "") -> list[Item]:
+    """The images in the class folders `labels` of `base`/`below`, by label and name; oddities go to `problems`."""
+    items = []
+    root = base / below if below else base
+    present = {entry.name for entry in os.scandir(root) if entry.is_dir()}
+    for folder, label in sorted(labels.items(), key=lambda pair: pair[1]):
+        if folder not in present:
+            problems.append(f"class folder {root / folder} is missing")
+            continue
+        for name in sorted(entry.name for entry in os.scandir(root / folder)):
+            if name.startswith("."):
+                continue
+            if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+                problems.append(f"{root / folder / name} is not an image")
+                continue
+            items.append(Item("/".join(filter(None, (below, folder, name))), label))
+    return items
+
+
+def _lines(card: Card, place: Place, name: str) -> list[str]:
+    path = place.folder / name
+    try:
+        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except FileNotFoundError as error:
+        raise _missing_list(card, path) from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise CorruptFile(f"{path} is not a JSON table: {error}.") from error
+
+
+def _matlab(card: Card, place: Place, name: str, variable: str) -> Any:
+    from scipy.io import loadmat
+
+    path = place.folder / name
+    try:
+        return loadmat(path, squeeze_me=True)[variable]
+    except FileNotFoundError as error:
+        raise _missing_list(card, path) from error
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise CorruptFile(f"{path} is not the MATLAB file of {card.title}: {error}.") from error
+
+
+def _first(card: Card, place: Place, *names: str) -> str:
+    return next((name for name in names if place.folder.joinpath(name).is_file()), names[0])
+
+
+def _missing_list(card: Card, path: Path) -> MissingPrerequisite:
+    return MissingPrerequisite(
+        f"{card.title}: the publisher's list {path} is missing.", hint=f"See: apd-bench datasets prepare {card.name}"
+    )
+
+
+def _in_order(card: Card, names: Mapping[int, str]) -> tuple[str, ...]:
+    if sorted(names) != list(range(len(card.classes))):
+        raise CorruptFile(f"The lists of {card.title} name {len(names)} classes instead of {len(card.classes)}.")
+    return tuple(names[label] for label in range(len(names)))
+
+
+def list_files(card: Card) -> Iterable[str]:
+    """The publisher's lists that decide the splits of the set, relative to its folder."""
+    return _LISTS.get(card.reader, ())
+
+
+_LISTS = {
+    "oxford_pets": ("annotations/trainval.txt", "annotations/test.txt"),
+    "stanford_cars": ("devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"),
+    "oxford_flowers": ("imagelabels.mat", "setid.mat"),
+    "food101": ("meta/classes.txt", "meta/train.txt", "meta/test.txt"),
+    "fgvc_aircraft": (
+        "variants.txt",
+        "images_variant_train.txt",
+        "images_variant_val.txt",
+        "images_variant_test.txt",
+    ),
+    "sun397": ("ClassName.txt", "Training_01.txt", "Testing_01.txt"),
+    "dtd": ("labels/train1.txt", "labels/val1.txt", "labels/test1.txt"),
+    "ucf101": ("ucfTrainTestlist/classInd.txt", "ucfTrainTestlist/trainlist01.txt", "ucfTrainTestlist/testlist01.txt"),
+}

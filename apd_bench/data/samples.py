@@ -1,0 +1,201 @@
+"""From a card to checked lists of samples: find the copy, read its split, name what is wrong. Torch-free.
+
+Which split is read:
+
+- "official": CoOp's json where the set has one, else the publisher's own lists. Absent: an error that names the file.
+- "publisher": the publisher's lists (for webdataset shards, theirs), validation images set apart where they are not.
+- "derived": computed from the sorted sample keys at CoOp's proportions. Marked in the record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+
+from apd_bench.data import readers
+from apd_bench.data.cards import Card, cards
+from apd_bench.data.listing import Item, Source, align_classes, derive_splits, merge_splits
+from apd_bench.data.places import WEBDATASET, Place, find_places, find_split_file, not_found
+from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
+
+SPLIT_MODES = ("official", "publisher", "derived")
+PROBLEM_MODES = ("error", "exclude")
+SHOWN = 5
+
+
+def list_samples(card: Card, *, split: str = "official", problems: str = "error", roots: tuple[Path, ...]) -> Source:
+    """The samples of the set, split and checked.
+
+    With `problems` "exclude", samples that cannot be used are left out and listed in `notes["excluded"]`; otherwise
+    they raise one CorruptFile that names them. Raises MissingPrerequisite when the set or its split file is absent.
+    """
+    places = find_places(card, roots)
+    if not places:
+        raise not_found(card, roots)
+    source, place = _read(card, places, split, roots)
+    source.layout, source.folder = place.layout, place.folder
+    if place.layout == WEBDATASET or (source.classes != card.classes and _reordered(source, card)):
+        align_classes(source, card.classes, card.shard_classes if place.layout == WEBDATASET else ())
+    if split == "derived" and card.derives_everything:
+        merge_splits(source)
+    derive_splits(source)
+    found = [*source.problems, *_label_problems(source), *_missing_files(source)]
+    if found and problems == "error":
+        raise CorruptFile(_summary(card, found), hint=_mend(card, split))
+    if found:
+        source.notes["excluded"] = found
+    wrong = _wrong_counts(card, source, split)
+    if wrong and problems == "error":
+        raise CorruptFile(f"{card.title} below {place.folder} is not complete: {wrong}.", hint=_mend(card, split))
+    if wrong:
+        source.notes["counts"] = wrong
+    return source
+
+
+def data_digest(card: Card, split: str, roots: tuple[Path, ...]) -> str:
+    """What decides labels and splits, hashed: class names, split mode, and the split file or lists where present.
+
+    Cheap: no image is opened and no image folder is read. A set that is not there hashes to its card alone. The disk is
+    looked at again after five seconds, not for each of the thousands of cells of a plan.
+    """
+    return _recent_digest(card.name, card.classes, split, tuple(map(str, roots)), int(time.monotonic() / 5))
+
+
+@lru_cache(maxsize=64)
+def _recent_digest(name: str, classes: tuple[str, ...], split: str, roots: tuple[str, ...], _clock: int) -> str:
+    paths = _deciding(cards()[name], split, tuple(map(Path, roots)))
+    files = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
+    return _digest_of(name, classes, split, files)
+
+
+@lru_cache(maxsize=256)
+def _digest_of(name: str, classes: tuple[str, ...], split: str, files: tuple[tuple[str, int, int], ...]) -> str:
+    digest = hashlib.sha256(json.dumps([name, classes, split]).encode())
+    for path, size, _ in files:
+        digest.update(Path(path).name.encode())
+        digest.update(str(size).encode() if path.endswith(".tar") else Path(path).read_bytes())
+    return digest.hexdigest()
+
+
+def _deciding(card: Card, split: str, roots: tuple[Path, ...]) -> list[Path]:
+    places = find_places(card, roots)
+    if split == "official" and card.split_file:
+        path = find_split_file(card, roots)
+        return [path] if path is not None else []
+    if not places:
+        return []
+    place = places[0]
+    if place.layout == WEBDATASET:
+        return [path for path in sorted(place.folder.rglob("*")) if path.suffix in (".tar", ".txt")]
+    lists = [place.folder / name for name in (*readers.list_files(card), "classnames.txt")]
+    return [path for path in lists if path.is_file()]
+
+
+def _read(card: Card, places: list[Place], split: str, roots: tuple[Path, ...]) -> tuple[Source, Place]:
+    if split == "official" and card.split_file:
+        path = find_split_file(card, roots)
+        images = [place for place in places if place.layout != WEBDATASET]
+        if path is None or not images:
+            raise _no_official_split(card, places[0], path)
+        return readers.read_split_file(card, images[0], path), images[0]
+    if split == "derived" and not card.split_file:
+        raise IncompatibleChoice(
+            f"{card.title} comes with its official split; there is nothing to derive.", hint=f"Use: {card.name}"
+        )
+    place = places[0]
+    if place.layout == WEBDATASET:
+        from apd_bench.data.shards import read_shards
+
+        return read_shards(card, place), place
+    room = "arrays" if card.reader in ("cifar", "stl10") else "readers"
+    reader: readers.Reader = getattr(import_module(f"apd_bench.data.{room}"), card.reader)
+    source = reader(card, place)
+    if split == "publisher" and "all" in source.splits:
+        raise IncompatibleChoice(
+            f"The publisher of {card.title} gives no split.",
+            hint=f"Use {card.name} with {card.split_file}, or {card.name}@derived.",
+        )
+    return source, place
+
+
+def _reordered(source: Source, card: Card) -> bool:
+    """True where a list on disk has the card's classes under other labels; CoOp's json and spellings are kept as is."""
+    return not source.split_source.endswith(".json") and set(source.classes) == set(card.classes)
+
+
+def _no_official_split(card: Card, place: Place, split_file: Path | None) -> MissingPrerequisite:
+    if split_file is None:
+        message = (
+            f"{card.title} is there ({place.layout} layout, {place.folder}), but its official split "
+            f"{card.split_file} is not."
+        )
+    else:
+        message = f"{split_file} names image files, but only webdataset shards are there ({place.folder})."
+    return MissingPrerequisite(
+        message,
+        hint=f"Fetch it from {card.split_url} into {place.folder}, or: apd-bench datasets prepare {card.name}. "
+        f"Other splits, marked as such in the results: {card.name}@publisher, {card.name}@derived.",
+    )
+
+
+def _label_problems(source: Source) -> list[str]:
+    found = []
+    for name, items in source.splits.items():
+        bad = [item for item in items if not 0 <= item.label < len(source.classes)]
+        found += [f"{name}: {item.key} has label {item.label}, which has no name" for item in bad]
+        if bad:
+            source.splits[name] = [item for item in items if 0 <= item.label < len(source.classes)]
+    return found
+
+
+def _missing_files(source: Source) -> list[str]:
+    """The listed image files that do not exist, found by reading each folder once; they are dropped from the splits."""
+    if source.arrays or source.listed or source.layout == WEBDATASET:
+        return []
+    present: dict[str, set[str]] = {}
+    found = []
+    for split, items in source.splits.items():
+        kept: list[Item] = []
+        for item in items:
+            folder, _, name = item.key.rpartition("/")
+            if folder not in present:
+                path = source.base / folder
+                present[folder] = {entry.name for entry in os.scandir(path)} if path.is_dir() else set()
+            if name in present[folder]:
+                kept.append(item)
+            else:
+                found.append(f"{source.base / item.key} is missing")
+        source.splits[split] = kept
+    return found
+
+
+def _wrong_counts(card: Card, source: Source, split: str) -> str:
+    expected: Mapping[str, int] = card.counts if split == "official" else {}
+    if split == "publisher" and source.layout != WEBDATASET:
+        expected = card.publisher_counts
+    if source.layout == WEBDATASET and not card.split_file:
+        expected = {"test": card.counts["test"]}
+    found = {name: len(items) for name, items in source.splits.items()}
+    found["trainval"] = found.get("train", 0) + found.get("val", 0)
+    wrong = [
+        f"{name} has {found.get(name, 0):,} images instead of {count:,}"
+        for name, count in expected.items()
+        if found.get(name, 0) != count and not (name == "train" and "no_train" in source.notes)
+    ]
+    return ", ".join(wrong)
+
+
+def _summary(card: Card, found: list[str]) -> str:
+    more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"{card.title} has {len(found)} sample problems: {'; '.join(found[:SHOWN])}{more}."
+
+
+def _mend(card: Card, split: str) -> str:
+    name = card.name if split == "official" else f"{card.name}@{split}"
+    return f"Restore the files, or leave those samples out (recorded): \"{name}(problems='exclude')\"."

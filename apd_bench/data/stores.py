@@ -1,0 +1,159 @@
+"""The pixel store of sets on disk: bytes from files, shards or arrays, decoded in threads, kept in the cache."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from apd_bench.data.cache import PixelCache, Signature, cache_folder
+from apd_bench.data.images import decode, square
+from apd_bench.data.listing import Item, Source
+from apd_bench.data.splits import Bytes, Rows
+from apd_bench.errors import CorruptFile
+
+_MEMORY = 1 << 30
+_MAX_THREADS = 8
+_log = logging.getLogger("apd_bench.data")
+
+
+class FilePixels:
+    """Images of a split, decoded when first asked for; with a cache, decoded once per machine.
+
+    Where no cache can be kept, decoded images stay in memory up to 1 GiB.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        ids: Sequence[str],
+        source: Source,
+        *,
+        image_size: int,
+        resize: str,
+        cache: Path | None,
+    ) -> None:
+        self.image_size = image_size
+        self._items, self._ids, self._resize = items, ids, resize
+        self._base, self._arrays = source.base, source.arrays
+        self._stats: dict[str, Signature] = {}
+        self._memory: dict[int, Bytes] = {}
+        self._lock = threading.Lock()
+        self._folder = None
+        if cache is not None:
+            parts = [str(source.base.resolve()), *ids]
+            name, split = ids[0].split("/")[:2] if ids else ("empty", "")
+            self._folder = cache_folder(cache, name, split, resize, image_size, parts)
+        self._cache: PixelCache | None = None
+        self._process = 0
+
+    def read(self, rows: Rows) -> Bytes:
+        """The images at `rows` as uint8 [n, 3, S, S]; raises one CorruptFile that names all undecodable ones."""
+        cache = self._opened()
+        if cache is not None and len(rows) and (ready := cache.get_trusted(rows)) is not None:
+            return ready
+        out = np.empty((len(rows), 3, self.image_size, self.image_size), np.uint8)
+        failures: dict[str, str] = {}
+
+        def fill(place: int) -> None:
+            row = int(rows[place])
+            try:
+                out[place] = self._image(row, cache)
+            except CorruptFile as error:
+                failures[self._ids[row]] = error.message
+
+        threads = min(_MAX_THREADS, len(rows), _cores())
+        if threads <= 1:
+            for place in range(len(rows)):
+                fill(place)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(fill, range(len(rows))))
+        if failures:
+            raise _undecodable(failures)
+        return out
+
+    def _image(self, row: int, cache: PixelCache | None) -> Bytes:
+        item = self._items[row]
+        signature = self._signature(item)
+        if cache is not None and (known := cache.get(row, signature)) is not None:
+            return known
+        if row in self._memory:
+            return self._memory[row]
+        image = self._decode(item)
+        if cache is not None and cache.writable:
+            cache.put(row, signature, image)
+        elif (len(self._memory) + 1) * image.nbytes <= _MEMORY:
+            self._memory[row] = image
+        return image
+
+    def _decode(self, item: Item) -> Bytes:
+        if item.path in self._arrays:
+            array: Mapping[str, Bytes] = self._arrays
+            picture = Image.fromarray(np.ascontiguousarray(array[item.path][item.offset].transpose(1, 2, 0)))
+            return square(picture, self.image_size, self._resize)
+        path = Path(item.path) if item.path else self._base / item.key
+        try:
+            with path.open("rb") as handle:
+                handle.seek(item.offset)
+                data = handle.read(item.size)
+        except OSError as error:
+            raise CorruptFile(f"{path} cannot be read: {error.strerror or error}") from error
+        return decode(data, self.image_size, self._resize, str(path))
+
+    def _signature(self, item: Item) -> Signature:
+        path = item.path or str(self._base / item.key)
+        shared = bool(item.path)
+        if shared and path in self._stats:
+            return self._stats[path]
+        try:
+            found = Path(path).stat()
+        except OSError as error:
+            raise CorruptFile(f"{path} cannot be read: {error.strerror or error}") from error
+        signature = (found.st_size, found.st_mtime_ns)
+        if shared:
+            self._stats[path] = signature
+        return signature
+
+    def _opened(self) -> PixelCache | None:
+        if self._folder is None:
+            return None
+        with self._lock:
+            if self._process != os.getpid():  # a forked worker needs file handles of its own
+                self._process = os.getpid()
+                try:
+                    self._cache = PixelCache(self._folder, len(self._items), self.image_size)
+                except (OSError, ValueError) as error:
+                    self._cache = None
+                    _log.warning("No image cache at %s (%s); images are decoded each time.", self._folder, error)
+        return self._cache
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without file handles, locks and memory, so that a split can go to a worker process."""
+        state = dict(self.__dict__)
+        state |= {"_cache": None, "_process": 0, "_lock": None, "_memory": {}}
+        return state
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _undecodable(failures: Mapping[str, str]) -> CorruptFile:
+    shown = [f"{name} ({reason.removesuffix('.')})" for name, reason in sorted(failures.items())]
+    more = f"; and {len(shown) - 5} more" if len(shown) > 5 else ""
+    return CorruptFile(
+        f"{len(shown)} image{'s' * (len(shown) > 1)} cannot be used: {'; '.join(shown[:5])}{more}.",
+        hint=f"Restore them, or leave them out (recorded): --exclude {','.join(sorted(failures))}",
+    )
