@@ -1,0 +1,28 @@
+"""Where text goes: results to standard output, everything said to a person to standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def out(text: str = "") -> None:
+    """Writes a line of results."""
+    sys.stdout.write(text + "\n")
+
+
+def err(text: str = "") -> None:
+    """Writes a line for the person at the terminal."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
+    """Rows as aligned columns; the last column is as long as it is."""
+    lines = [header, *rows] if header else list(rows)
+    if not lines:
+        return ""
+    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

@@ -1,0 +1,86 @@
+"""`apd-bench plan`: every cell of a run, what is done, what is to do, what is impossible and why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from apd_bench.cli import arguments
+from apd_bench.cli.console import err, out, table
+from apd_bench.errors import EXIT_DONE
+
+EXAMPLES = """examples:
+  apd-bench plan                                    the embedded suite
+  apd-bench plan --methods all --eps 1/255,4/255    what a larger grid would cost
+  apd-bench plan --json | jq '.cells[].id'
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of the verb."""
+    parser.epilog = EXAMPLES
+    arguments.add_selection(parser)
+    arguments.add_places(parser)
+    arguments.add_strategy(parser)
+    arguments.add_machine(parser)
+    parser.add_argument("--json", action="store_true", help="the whole plan as JSON on standard output")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Prints the plan."""
+    return show_plan(args)
+
+
+def show_plan(args: argparse.Namespace) -> int:
+    """Prints cells, fits, impossible cells and the estimate; measures nothing and writes nothing."""
+    from apd_bench.runner.estimate import fit_passes, passes_of
+    from apd_bench.runner.plan import plan
+    from apd_bench.runner.report import choose
+    from apd_bench.runner.selection import resolve
+    from apd_bench.store import Store
+
+    grid = plan(resolve(arguments.suite_of(args), arguments.selection_of(args)))
+    store = Store(args.results)
+    statuses = store.statuses()
+    todo = choose(grid.cells, statuses, arguments.strategy_of(args))
+    fits = {cell.fit.id: cell.fit for cell in todo}
+    missing = [fit for fit_id, fit in fits.items() if not store.fit_path(fit_id).is_dir()]
+    passes = [passes_of(cell) for cell in todo] + [fit_passes(fit) for fit in missing]
+    forwards, backwards = sum(item[0] for item in passes), sum(item[1] for item in passes)
+    if getattr(args, "json", False):
+        out(
+            json.dumps(
+                {
+                    "suite": grid.suite.name,
+                    "cells": [
+                        {"id": cell.id, "label": cell.label, "fit": cell.fit.id, "status": statuses.get(cell.id)}
+                        for cell in grid.cells
+                    ],
+                    "impossible": [
+                        {"id": item.cell.id, "label": item.cell.label, "reason": item.reason}
+                        for item in grid.impossible
+                    ],
+                    "to_do": [cell.id for cell in todo],
+                    "fits_to_train": [fit.id for fit in missing],
+                    "forwards": forwards,
+                    "backwards": backwards,
+                },
+                indent=1,
+            )
+        )
+        return EXIT_DONE
+    wanted = {cell.id for cell in todo}
+    rows = [
+        (cell.id, "to do" if cell.id in wanted else statuses.get(cell.id, "left out"), cell.label)
+        for cell in grid.cells
+    ]
+    rows += [(item.cell.id, "impossible", f"{item.cell.label}: {item.reason}") for item in grid.impossible]
+    out(table(rows, ("cell", "state", "what")))
+    for damage in store.damaged():
+        err(f"warning: {damage.reason}")
+    err(
+        f"{len(grid.cells)} cells: {len(grid.cells) - len(todo)} need nothing, {len(todo)} to measure; "
+        f"{len(grid.impossible)} impossible. {len(missing)} of {len(grid.fits)} fits to train."
+    )
+    err(f"At most {forwards:,.0f} forward and {backwards:,.0f} backward image passes, if every sample resists.")
+    return EXIT_DONE

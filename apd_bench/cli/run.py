@@ -1,0 +1,105 @@
+"""`apd-bench run`: the whole grid, or what is left of it, from planning to the leaderboard."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apd_bench.cli import arguments
+from apd_bench.cli.console import err
+
+if TYPE_CHECKING:
+    from apd_bench.runner.plan import Impossible
+    from apd_bench.store import Store
+
+EXAMPLES = """examples:
+  apd-bench run                                              the embedded suite; the second time it computes nothing
+  apd-bench run --methods apd,apt --datasets all             two methods
+  apd-bench run --attacks 'pgd(steps=100)' --eps 1/255,4/255 --limit 50
+  apd-bench run --set training.epochs=5 --seeds 1-3          another recipe, three seeds
+  apd-bench run --failed                                     try again what failed
+  apd-bench run --backbone ViT-B-16/openai --datasets caltech101 --data ~/data --device cuda
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of the verb."""
+    parser.epilog = EXAMPLES
+    arguments.add_selection(parser)
+    arguments.add_places(parser)
+    parser.add_argument(
+        "--boards",
+        type=Path,
+        default=Path(arguments.BOARDS),
+        metavar="DIR",
+        help="where the leaderboards are written (default: leaderboards)",
+    )
+    arguments.add_strategy(parser)
+    parser.add_argument("--dry-run", action="store_true", help="show the plan, compute nothing")
+    arguments.add_machine(parser)
+    arguments.add_display(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Runs, writes the boards, prints table and cost; the exit code says whether every cell is there."""
+    if args.dry_run:
+        from apd_bench.cli.plan import show_plan
+
+        return show_plan(args)
+    from apd_bench.runner.plan import plan
+    from apd_bench.runner.reporter import make_reporter
+    from apd_bench.runner.selection import resolve
+    from apd_bench.runner.session import run_plan
+    from apd_bench.store import Store
+
+    arguments.prepare_environment(args)
+    grid = plan(resolve(arguments.suite_of(args), arguments.selection_of(args)))
+    for line in impossible_lines(grid.impossible):
+        err(line)
+    store = Store(args.results)
+    reporter = make_reporter("none" if args.quiet else args.display)
+    report = run_plan(grid, store, arguments.machine_of(args), reporter, strategy=arguments.strategy_of(args))
+    if args.quiet:
+        for failure, number in report.messages():
+            err(f"apd-bench: error: {number} cells: {failure.message} {failure.hint}".rstrip())
+    if args.verbose:
+        for failure, _ in report.messages():
+            err(failure.traceback)
+    written = write_tables(store, args.boards, {cell.id for cell in grid.cells}, show=args.display != "json")
+    if written:
+        err(f"Leaderboards: {', '.join(str(path) for path in written)}")
+    if args.display != "json" and not args.quiet:
+        for line in cost_lines(store, report.computed, report.fits_computed, report.seconds):
+            err(line)
+    return report.exit_code
+
+
+def impossible_lines(impossible: Iterable[Impossible]) -> list[str]:
+    """One line per reason for which cells were left out."""
+    reasons: dict[str, int] = {}
+    for item in impossible:
+        reasons[item.reason] = reasons.get(item.reason, 0) + 1
+    return [f"left out, {number} cells: {reason}" for reason, number in reasons.items()]
+
+
+def write_tables(store: Store, boards: Path, cells: set[str], *, show: bool) -> list[Path]:
+    """Writes the leaderboards of the store and prints the tables of `cells`; nothing while there is no success."""
+    from apd_bench.leaderboard import collect, render_terminal, write_boards
+
+    shown = collect([store.path], cells)
+    if not shown.tables:
+        return []
+    if show:
+        render_terminal(shown)
+    return write_boards([store.path], boards, ("md", "csv"))
+
+
+def cost_lines(store: Store, computed: list[str], fits: list[str], seconds: float) -> list[str]:
+    """What this run cost, or nothing when it computed nothing."""
+    from apd_bench.runner.cost import stages_of, summary
+
+    if not (computed or fits):
+        return []
+    return ["", "Cost of this run:", *summary(stages_of(store, map(store.record, computed), fits), seconds)]

@@ -1,0 +1,115 @@
+"""`apd-bench show`: one thing in full, a stored cell or an entry of a registry."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from apd_bench.cli.console import err, out
+from apd_bench.errors import EXIT_DONE, UnknownName, UsageError, unknown_name
+from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS
+
+EXAMPLES = """examples:
+  apd-bench show 3fa9                       the cell whose id starts like this
+  apd-bench show 3fa9 --as-command          the command that measures it again
+  apd-bench show 3fa9 --samples             what happened to each sample, as CSV
+  apd-bench show apd                        a method's recipe, with the source of every number
+  apd-bench show pgd                        an attack and its defaults
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of the verb."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("name", metavar="NAME", help="a cell id (its start is enough), method, attack, dataset, ...")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the folder of records")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--as-command", action="store_true", help="print the command that repeats the cell")
+    choice.add_argument("--samples", action="store_true", help="print the per-sample outcomes as CSV")
+    choice.add_argument("--json", action="store_true", help="JSON on standard output")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Prints a registry entry, a suite or a stored cell."""
+    found = None if args.as_command or args.samples else _entry(args.name)
+    if found is not None:
+        out(json.dumps(found, indent=1, default=str) if args.json else _lines(found))
+        return EXIT_DONE
+    from apd_bench.store import Store
+
+    store = Store(args.results)
+    try:
+        record = store.record(store.find(args.name))
+    except UnknownName as error:
+        if set(args.name.lower()) <= set("0123456789abcdef"):
+            raise
+        names = [*METHODS.names(), *ATTACKS.names(), *DATASETS.names(), *BACKBONES.names()]
+        raise unknown_name("name or cell", args.name, names, command="apd-bench list") from error
+    if args.as_command:
+        return _command(record.cell, args.results)
+    if args.samples:
+        return _samples(store, record.id)
+    if args.json:
+        out(record.to_json().rstrip())
+        return EXIT_DONE
+    from apd_bench.records import plain
+
+    data = plain(record)
+    failure = data.pop("error") or {}
+    trace = failure.pop("traceback", "")
+    data["cell"] = record.cell.label
+    out(_lines({**data, **({"error": failure} if failure else {})}))
+    if trace:
+        out(trace.rstrip())
+    return EXIT_DONE
+
+
+def _entry(name: str) -> dict[str, Any] | None:
+    from apd_bench.records import plain
+
+    for kind, registry in (("method", METHODS), ("attack", ATTACKS), ("dataset", DATASETS), ("backbone", BACKBONES)):
+        try:
+            canonical = registry.canonical(name)
+        except UsageError:
+            continue
+        data = {"kind": kind, "origin": registry.origin(canonical), **plain(registry.get(canonical))}
+        if kind == "method":
+            from apd_bench.methods.recipes import load_recipe
+
+            data["recipe"] = plain(load_recipe(canonical))
+        return data
+    from apd_bench.suites import load_suite, suite_names
+
+    return {"kind": "suite", **plain(load_suite(name))} if name in suite_names() else None
+
+
+def _command(cell: Any, results: Path) -> int:
+    from apd_bench.runner.command import command_for, differences
+
+    out(command_for(cell, results))
+    for reason in differences(cell):
+        err(f"warning: the command measures another cell: {reason}")
+    return EXIT_DONE
+
+
+def _samples(store: Any, cell_id: str) -> int:
+    columns = dict(store.outcomes(cell_id).columns())
+    out(",".join(columns))
+    for row in zip(*(column.tolist() for column in columns.values()), strict=True):
+        out(",".join(str(int(value)) if isinstance(value, bool) else str(value) for value in row))
+    return EXIT_DONE
+
+
+def _lines(data: Any, indent: int = 0) -> str:
+    """Nested tables as indented lines."""
+    pad = "  " * indent
+    lines = []
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{pad}{key}:", _lines(value, indent + 1)]
+        elif value not in (None, "", [], {}):
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            lines.append(f"{pad}{key}: {text}")
+    return "\n".join(lines)

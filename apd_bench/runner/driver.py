@@ -1,0 +1,227 @@
+"""The one process that plans, writes and reports: hands tasks to an executor and turns results into records.
+
+It is the only writer of the store. What is done is on disk before the next thing happens, so it may die at any moment
+and the next run goes on from there.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from apd_bench.environment import describe_environment
+from apd_bench.files import utc_now
+from apd_bench.records import Outcomes, Record
+from apd_bench.runner.estimate import cost_of
+from apd_bench.runner.executor import Executor
+from apd_bench.runner.plan import Plan
+from apd_bench.runner.queue import WorkQueue
+from apd_bench.runner.report import RunReport, choose
+from apd_bench.runner.reporter import Reporter
+from apd_bench.runner.tasks import CellDone, Failure, FitDone, Result, Stopped, Task
+from apd_bench.specs import Cell, Fit
+from apd_bench.store import Store
+
+_TICK = 0.25
+_DEATHS_ALLOWED = 2
+
+
+class Driver:
+    """Runs a plan: `Driver(plan, store, executor, reporter).run()`, inside `with store.writer()`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        executor: Executor,
+        reporter: Reporter,
+        *,
+        strategy: str = "unfinished",
+        only_fits: bool = False,
+    ) -> None:
+        self.plan, self.store, self.executor, self.reporter = plan, store, executor, reporter
+        self.strategy, self.only_fits = strategy, only_fits
+        self.report = RunReport(planned=len(plan.cells))
+        self._stopping = False
+        self._deaths: dict[str, int] = {}
+        self._running: dict[Future[Result], Task] = {}
+        self._environment: dict[str, Any] = {}
+        self._last_tick = 0.0
+
+    def run(self) -> RunReport:
+        """Does what is left to do and returns what happened; raises what makes going on pointless (a full disk)."""
+        began = time.perf_counter()
+        cells = self._cells()
+        missing = self._missing_fits(cells)
+        queue = WorkQueue([] if self.only_fits else cells, missing, cost_of)
+        self.report.to_do = 0 if self.only_fits else len(cells)
+        self.report.fits_to_do = len(missing)
+        self.reporter.start(self.report, queue, self.plan)
+        self._environment = describe_environment() if cells else {}
+        failed = True
+        try:
+            with self._signals():
+                self._loop(queue)
+            failed = False
+        finally:
+            self.executor.close(kill=failed)
+            self.report.seconds = time.perf_counter() - began
+            self.report.interrupted = self._stopping and (len(queue) > 0 or self.report.cancelled > 0)
+            self.reporter.finish(self.report)
+        return self.report
+
+    def tick(self) -> None:
+        """Shows the progress of the running tasks; cheap enough to be called for every batch."""
+        now = time.perf_counter()
+        if now - self._last_tick >= _TICK:
+            self._last_tick = now
+            self.reporter.tick(self.executor.progress())
+
+    # ---------------------------------------------------------------- what is left
+
+    def _cells(self) -> list[Cell]:
+        statuses = self.store.statuses()
+        for damage in self.store.damaged():
+            moved = self.store.set_aside(damage.path)
+            self.report.damaged.append(f"{damage.reason} Moved to {moved.name}; its cell counts as missing.")
+        cells = choose(self.plan.cells, statuses, self.strategy)
+        self.report.already_done = sum(statuses.get(cell.id) == "success" for cell in self.plan.cells)
+        if self.strategy == "force":
+            for cell in cells:
+                self.store.drop_checkpoint(cell.id)
+        return cells
+
+    def _missing_fits(self, cells: list[Cell]) -> list[Fit]:
+        fits = dict(self.plan.fits) if self.only_fits else {cell.fit.id: cell.fit for cell in cells}
+        missing = []
+        for fit_id, fit in fits.items():
+            problem = self.store.fit_problem(fit_id)
+            if problem:
+                moved = self.store.set_aside(self.store.fit_path(fit_id))
+                self.report.damaged.append(f"The fit {fit_id} is damaged ({problem}); moved to {moved.name}.")
+            if problem is not None or self.strategy == "force":
+                missing.append(fit)
+        self.report.fits_reused = len(fits) - len(missing)
+        return missing
+
+    # ---------------------------------------------------------------- the loop
+
+    def _loop(self, queue: WorkQueue) -> None:
+        while self._running or (len(queue) and not self._stopping):
+            while not self._stopping and len(self._running) < self.executor.slots and self._may_start():
+                task = queue.next(len(self._running))
+                if task is None:
+                    break
+                self.reporter.task_started(task)
+                self._running[self.executor.submit(task)] = task
+            if not self._running:
+                continue
+            done, _ = wait(self._running, timeout=_TICK, return_when=FIRST_COMPLETED)
+            self.tick()
+            broken = [future for future in done if isinstance(future.exception(), BrokenExecutor)]
+            for future in done - set(broken):
+                self._finished(queue, self._running.pop(future), future)
+            if broken:
+                self._worker_died(queue)
+
+    def _may_start(self) -> bool:
+        """False while a task runs alone that was there when a worker died."""
+        return not any(self._deaths.get(task.id) for task in self._running.values())
+
+    def _worker_died(self, queue: WorkQueue) -> None:
+        tasks = list(self._running.values())
+        self._running.clear()
+        self.report.deaths += 1
+        self.executor.revive()
+        for task in tasks:
+            self._deaths[task.id] = self._deaths.get(task.id, 0) + 1
+            if self._deaths[task.id] < _DEATHS_ALLOWED:
+                queue.again(task, alone=True)
+            else:
+                message = "the worker process died twice while it worked on this, the second time alone"
+                hint = "This is mostly a lack of memory: try a smaller --batch-size or fewer --jobs."
+                self._failed(queue, task, Failure(type="WorkerDied", message=message, hint=hint))
+        self.reporter.message(f"a worker process died; {len(tasks)} unfinished tasks are tried again, one at a time")
+
+    def _finished(self, queue: WorkQueue, task: Task, future: Future[Result]) -> None:
+        error = future.exception()
+        result = Failure.of(error) if error is not None else future.result()
+        self._deaths.pop(task.id, None)
+        if isinstance(result, FitDone):
+            self.store.put_fit(task.fit.id, result.files)
+            self.report.fits_computed.append(task.fit.id)
+            queue.fit_done(task.fit)
+        elif isinstance(result, CellDone) and task.cell is not None:
+            self._put(task.cell, "success", result)
+            self.store.drop_checkpoint(task.cell.id)
+            self.report.computed.append(task.cell.id)
+        elif isinstance(result, Stopped):
+            self.report.cancelled += 1
+            if task.cell is not None:
+                self._put(task.cell, "cancelled", None)
+        elif isinstance(result, Failure):
+            self._failed(queue, task, result)
+        self.reporter.task_finished(task, result)
+
+    def _failed(self, queue: WorkQueue, task: Task, failure: Failure) -> None:
+        cells = [task.cell] if task.cell is not None else queue.fit_failed(task.fit)
+        for cell in cells:
+            self._put(cell, "error", None, failure.as_error(task.kind))
+            self.report.failures[cell.id] = failure
+        if not cells:
+            self.report.failures[task.fit.id] = failure
+
+    def _put(self, cell: Cell, status: str, result: CellDone | None, error: Mapping[str, Any] | None = None) -> None:
+        outcomes: Outcomes | None = None
+        values: dict[str, Any] = {}
+        environment = dict(self._environment)
+        if result is not None:
+            outcomes = result.outcomes
+            environment |= result.environment
+            values = {
+                "metrics": result.metrics,
+                "diagnostics": result.diagnostics,
+                "suspect": result.suspect,
+                "effective": result.effective,
+                "fit": result.fit,
+                "timing": result.timing,
+            }
+        record = Record(
+            id=cell.id,
+            cell=cell,
+            status=status,
+            environment=environment,
+            created=utc_now(),
+            error=error,
+            **values,
+        )
+        self.store.put(record, outcomes)
+
+    # ---------------------------------------------------------------- Ctrl-C
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first Ctrl-C (or termination request) stops at the next sample batch, the second at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        kinds = (signal.SIGINT, signal.SIGTERM)
+        before = {kind: signal.signal(kind, self._interrupt) for kind in kinds}
+        try:
+            yield
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping:
+            raise KeyboardInterrupt
+        self._stopping = True
+        self.executor.stop()
+        self.reporter.message("stopping after the current batch of samples; press Ctrl-C again to stop at once")

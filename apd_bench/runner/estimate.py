@@ -1,0 +1,63 @@
+"""What a cell costs before it has run: passes through the model by attack, from its options. Imports no torch."""
+
+from __future__ import annotations
+
+from apd_bench.registry import ATTACKS
+from apd_bench.specs import AttackSpec, Cell, Fit
+
+BACKWARD = 2.0  # a backward pass costs about two forward passes
+_SAMPLES = 1000  # assumed where a set does not say how many test images it has
+# Image passes (forwards, backwards) per sample of attacks whose cost is not steps x restarts: measured on samples that
+# resist; standard AutoAttack runs APGD-CE, APGD-T, FAB-T and up to 5,000 Square queries.
+_KNOWN = {"autoattack": (7900.0, 1900.0)}
+
+
+def passes_per_sample(attack: AttackSpec, eps: float = 1.0) -> tuple[float, float]:
+    """Forward and backward image passes that one resisting sample costs, the clean prediction included."""
+    if eps == 0 or attack.name in ("none", "clean"):
+        return 1.0, 0.0
+    if attack.name in _KNOWN:
+        return _KNOWN[attack.name]
+    options = {**ATTACKS.get(attack.name).defaults, **attack.options}
+    steps = 1.0
+    for name in ("steps", "n_iter", "iterations", "restarts", "n_restarts", "binary_search_steps", "queries"):
+        value = options.get(name)
+        if isinstance(value, (int, float)) and value > 0:
+            steps *= float(value)
+    return steps + 2.0, steps
+
+
+def samples_of(cell: Cell) -> int:
+    """How many test samples the cell has, as far as its specs say."""
+    available = cell.dataset.counts.get(cell.split, _SAMPLES)
+    return min(available, cell.limit) if cell.limit is not None else available
+
+
+def passes_of(cell: Cell) -> tuple[float, float]:
+    """Forward and backward image passes of the cell, if every sample resisted."""
+    forwards, backwards = passes_per_sample(cell.attack, cell.threat.eps)
+    return forwards * samples_of(cell), backwards * samples_of(cell)
+
+
+def fit_passes(fit: Fit) -> tuple[float, float]:
+    """Forward and backward image passes of training, from the recipe's epochs and inner steps."""
+    if not fit.method.trains:
+        return 0.0, 0.0
+    images = fit.dataset.counts.get("train", _SAMPLES)
+    if fit.shots > 0:
+        images = min(images, fit.shots * (fit.dataset.num_classes or 10))
+    inner = float(fit.method.inner_attack.get("steps", 0)) if fit.method.inner_attack else 0.0
+    each = images * float(fit.method.training.get("epochs", 1)) * (inner + 2.0)
+    return each, each
+
+
+def cost_of(cell: Cell) -> float:
+    """The cell's cost in forward passes of one image, for ordering and for the time left."""
+    forwards, backwards = passes_of(cell)
+    return forwards + BACKWARD * backwards
+
+
+def fit_cost_of(fit: Fit) -> float:
+    """The fit's cost in forward passes of one image."""
+    forwards, backwards = fit_passes(fit)
+    return forwards + BACKWARD * backwards

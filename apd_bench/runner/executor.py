@@ -1,0 +1,114 @@
+"""What the driver needs of an executor, and the simplest one: this process. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Protocol
+
+from apd_bench.registry import resolve_target
+from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Stopped, Task, Watch, Workbench
+
+STAGES = "apd_bench.runner.stages:Stages"
+
+
+class Executor(Protocol):
+    """Carries out tasks, up to `slots` at a time. One that lost a worker breaks its futures with a BrokenExecutor."""
+
+    slots: int
+
+    def submit(self, task: Task) -> Future[Result]:
+        """Starts a task; never called with `slots` tasks already running."""
+        ...
+
+    def progress(self) -> Mapping[str, Progress]:
+        """How far the running tasks are, by task id."""
+        ...
+
+    def stop(self) -> None:
+        """Asks the running tasks to stop at their next safe point."""
+        ...
+
+    def revive(self) -> None:
+        """Makes the executor usable again after a worker died."""
+        ...
+
+    def close(self, *, kill: bool = False) -> None:
+        """Ends the workers, at once with `kill`."""
+        ...
+
+
+def make_workbench(target: str, settings: Settings) -> Workbench:
+    """The workbench behind "module:attribute", in the process that calls this."""
+    make: Callable[[Settings], Workbench] = resolve_target(target)  # type: ignore[assignment]
+    return make(settings)
+
+
+def guarded(bench: Workbench, task: Task, watch: Watch) -> Result:
+    """`bench.run(task)` with whatever escapes it as data."""
+    try:
+        return bench.run(task, watch)
+    except Interrupted:
+        return Stopped()
+    except Exception as error:
+        return Failure.of(error)
+
+
+class InProcess:
+    """Runs each task at once, in this process; `on_tick` is called while it works."""
+
+    slots = 1
+
+    def __init__(self, settings: Settings, *, workbench: str = STAGES, on_tick: Callable[[], None] | None = None):
+        self._bench: Workbench | None = None
+        self._target, self._settings = workbench, settings
+        self._progress: dict[str, Progress] = {}
+        self._stopping = False
+        self.on_tick: Callable[[], None] = on_tick or _nothing
+
+    def submit(self, task: Task) -> Future[Result]:
+        """Runs the task and returns the finished future."""
+        future: Future[Result] = Future()
+        self._progress = {task.id: Progress()}
+
+        def watch(progress: Progress) -> None:
+            self._progress[task.id] = progress
+            self.on_tick()
+            if self._stopping:
+                raise Interrupted
+
+        if self._bench is None:
+            self._bench = make_workbench(self._target, self._settings)
+        future.set_result(guarded(self._bench, task, watch))
+        self._progress = {}
+        return future
+
+    def progress(self) -> Mapping[str, Progress]:
+        """How far the running task is."""
+        return self._progress
+
+    def stop(self) -> None:
+        """Makes the next report of the running task raise."""
+        self._stopping = True
+
+    def revive(self) -> None:
+        """Nothing to do: there is no worker that could die alone."""
+
+    def close(self, *, kill: bool = False) -> None:
+        """Forgets the loaded models and sets."""
+        if self._bench is not None:
+            self._bench.close()
+            self._bench = None
+
+
+def _nothing() -> None:
+    """What happens on a tick that nobody asked for."""
+
+
+def usable_cores() -> int:
+    """The processors that this process may use."""
+    with suppress(AttributeError, OSError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,155 @@
+"""From a resolved suite to cells: the crossing, what is impossible and why, and the order of work. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from itertools import product
+
+from apd_bench.attacks.parse import parse_attack
+from apd_bench.errors import UsageError
+from apd_bench.methods.recipes import load_recipe
+from apd_bench.registry import ATTACKS, BACKBONES, DATASETS
+from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
+
+
+@dataclass(frozen=True)
+class Impossible:
+    """A cell that cannot be measured, and the reason."""
+
+    cell: Cell
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All cells of a resolved suite, in the order in which they are best worked on."""
+
+    suite: Suite
+    cells: tuple[Cell, ...]
+    impossible: tuple[Impossible, ...] = ()
+
+    @cached_property
+    def fits(self) -> dict[str, Fit]:
+        """Every prompt state that the cells need, once, by its id."""
+        return {cell.fit.id: cell.fit for cell in self.cells}
+
+
+def plan(suite: Suite) -> Plan:
+    """The cells of a suite whose names are resolved (`selection.resolve`); raises UsageError when none is possible."""
+    cells: list[Cell] = []
+    impossible: list[Impossible] = []
+    seen: set[str] = set()
+    for cell in _cross(suite):
+        if cell.id in seen:  # a method without training gives the same cell for every seed and number of shots
+            continue
+        seen.add(cell.id)
+        reason = why_impossible(cell)
+        if reason:
+            impossible.append(Impossible(cell, reason))
+        else:
+            cells.append(cell)
+    if not cells and impossible:
+        reasons = list(dict.fromkeys(item.reason for item in impossible))
+        raise UsageError(f"None of the {len(impossible)} cells can be measured: {'; '.join(reasons[:3])}.")
+    return Plan(suite, tuple(cells), tuple(impossible))
+
+
+def why_impossible(cell: Cell) -> str | None:
+    """The reason why this cell cannot be measured, or None."""
+    backbone, method = cell.fit.backbone, cell.fit.method
+    missing = [need for need in method.needs if need not in backbone.offers]
+    if missing:
+        return f"{method.name} needs {', '.join(missing)}, which {backbone.name} does not offer"
+    attack = ATTACKS.get(cell.attack.name)
+    if cell.threat.norm not in attack.norms:
+        return f"{attack.name} does not know the norm {cell.threat.norm} (it knows {', '.join(attack.norms)})"
+    if attack.extra and find_spec(attack.extra) is None:
+        return f"{attack.name} needs an extra package: pip install 'apd-bench[{attack.extra}]'"
+    if method.trains and cell.fit.shots == 0:
+        return f"{method.name} trains, and 0 shots leave it nothing to train on"
+    if method.trains and cell.fit.dataset.counts.get("train") == 0:
+        return f"{cell.fit.dataset.name} has no training images, and {method.name} trains"
+    if cell.classes != "all" and (cell.dataset.num_classes or 2) < 2:
+        return f"{cell.dataset.name} has too few classes to split into base and new"
+    return None
+
+
+def _cross(suite: Suite) -> Iterator[Cell]:
+    recipes = {
+        name: load_recipe(name, suite.recipe, suite.recipes.get(name, {}))
+        for name in dict.fromkeys((*suite.reference, *suite.methods))
+    }
+    attacks = [parse_attack(text) for text in suite.attacks]
+    backbones = [BACKBONES.get(name) for name in suite.backbones]
+    datasets = [DATASETS.get(name) for name in suite.datasets]
+    for backbone, dataset, recipe in product(backbones, datasets, recipes.values()):
+        fits: dict[str, Fit] = {}
+        for eps, shots, seed in product(suite.eps, suite.shots, suite.seeds):
+            fit = _fit(suite, backbone, recipe, dataset, eps, shots, seed)
+            fit = fits.setdefault(fit.id, fit)
+            yield from _cells(suite, fit, dataset, eps, attacks)
+
+
+def _fit(
+    suite: Suite,
+    backbone: BackboneSpec,
+    recipe: MethodRecipe,
+    dataset: DatasetSpec,
+    eps: float,
+    shots: int,
+    seed: int,
+) -> Fit:
+    return Fit(
+        backbone=backbone,
+        method=recipe,
+        dataset=_training_set(suite, recipe, dataset),
+        seed=seed,
+        shots=shots,
+        classes="base" if suite.task == "base_to_new" and recipe.trains else "all",
+        train_eps=training_budget(suite, recipe, eps),
+        resize=suite.resize,
+    )
+
+
+def _training_set(suite: Suite, recipe: MethodRecipe, dataset: DatasetSpec) -> DatasetSpec:
+    if suite.task != "cross_dataset" or not recipe.trains:
+        return dataset
+    if suite.train_dataset is None:
+        raise UsageError(
+            "A cross-dataset suite needs a training set.", hint="Write train_dataset = 'NAME' in the suite."
+        )
+    training_set: DatasetSpec = DATASETS.get(suite.train_dataset)
+    return training_set
+
+
+def training_budget(suite: Suite, recipe: MethodRecipe, eps: float) -> float | None:
+    """The budget of the inner attack: the suite's, else the tested one; None for a method that never attacks.
+
+    The cell at eps 0 (clean accuracy) belongs to the fit of the smallest tested budget above 0.
+    """
+    if not recipe.inner_attack:
+        return None
+    if suite.train_eps is not None:
+        return suite.train_eps
+    return eps if eps > 0 else min((item for item in suite.eps if item > 0), default=0.0)
+
+
+def _cells(suite: Suite, fit: Fit, dataset: DatasetSpec, eps: float, attacks: Iterable[AttackSpec]) -> Iterator[Cell]:
+    threat = ThreatModel(
+        eps=eps, norm=suite.norm, knowledge=suite.knowledge, space=suite.space, source=suite.transfer_source
+    )
+    parts = ("base", "new") if suite.task == "base_to_new" else ("all",)
+    for attack, part in product(attacks, parts):
+        yield Cell(
+            fit=fit,
+            dataset=dataset,
+            threat=threat,
+            attack=attack,
+            task=suite.task,
+            classes=part,
+            limit=suite.limit,
+            precision=suite.precision,
+        )

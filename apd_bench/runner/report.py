@@ -1,0 +1,64 @@
+"""What a run did, as data: counts, failures, and the exit code that follows. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE
+from apd_bench.runner.tasks import Failure
+from apd_bench.specs import Cell
+
+STRATEGIES = ("unfinished", "missing", "failed", "force", "cached")
+
+
+def choose(cells: Iterable[Cell], statuses: Mapping[str, str], strategy: str) -> list[Cell]:
+    """The cells to work on, given the statuses of the stored records.
+
+    "unfinished": all without a success; "missing": those without any record; "failed": those whose record says error
+    or cancelled; "force": all; "cached": none.
+    """
+    statuses_wanted: dict[str, tuple[str | None, ...]] = {
+        "unfinished": (None, "error", "cancelled"),
+        "missing": (None,),
+        "failed": ("error", "cancelled"),
+        "force": (None, "error", "cancelled", "success"),
+        "cached": (),
+    }
+    return [cell for cell in cells if statuses.get(cell.id) in statuses_wanted[strategy]]
+
+
+@dataclass
+class RunReport:
+    """Counts of one run: cells planned, already done, to do, computed, failed, cancelled; fits likewise."""
+
+    planned: int = 0
+    already_done: int = 0
+    to_do: int = 0
+    computed: list[str] = field(default_factory=list)
+    cancelled: int = 0
+    fits_to_do: int = 0
+    fits_computed: list[str] = field(default_factory=list)
+    fits_reused: int = 0
+    failures: dict[str, Failure] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+    deaths: int = 0
+    interrupted: bool = False
+    seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """0 all done, 1 some cells failed, 2 every failure is a missing prerequisite, 130 interrupted."""
+        if self.interrupted:
+            return EXIT_INTERRUPTED
+        if not self.failures:
+            return EXIT_DONE
+        return EXIT_USAGE if all(item.prerequisite for item in self.failures.values()) else EXIT_CELLS_FAILED
+
+    def messages(self) -> list[tuple[Failure, int]]:
+        """Every distinct failure once, with the number of cells that it cost."""
+        counts: dict[tuple[str, str], tuple[Failure, int]] = {}
+        for failure in self.failures.values():
+            key = (failure.type, failure.message)
+            counts[key] = (failure, counts.get(key, (failure, 0))[1] + 1)
+        return sorted(counts.values(), key=lambda item: -item[1])

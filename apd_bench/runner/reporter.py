@@ -1,0 +1,239 @@
+"""Showing a run while it goes on: nothing, plain lines, JSON lines; the live view is in `live.py`. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TextIO
+
+from apd_bench.errors import UsageError
+from apd_bench.runner.plan import Plan
+from apd_bench.runner.queue import WorkQueue
+from apd_bench.runner.report import RunReport
+from apd_bench.runner.tasks import CellDone, Failure, FitDone, Progress, Result, Task
+
+DISPLAYS = ("auto", "rich", "plain", "json", "none")
+_EVERY = 15.0  # seconds between two progress lines of a long task
+
+
+class Reporter:
+    """Shows nothing; the others say more."""
+
+    def start(self, report: RunReport, queue: WorkQueue, plan: Plan) -> None:
+        """Called once, before the first task."""
+
+    def task_started(self, task: Task) -> None:
+        """Called when a task is handed to a worker."""
+
+    def task_finished(self, task: Task, result: Result) -> None:
+        """Called when its result is on disk."""
+
+    def tick(self, progress: Mapping[str, Progress]) -> None:
+        """Called several times a second with how far the running tasks are."""
+
+    def message(self, text: str) -> None:
+        """Shows one line that does not belong to a task."""
+
+    def finish(self, report: RunReport) -> None:
+        """Called once, at the end, whatever the end was."""
+
+
+class PlainReporter(Reporter):
+    """One line for each finished task, and now and then one for those that take long."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._tasks: dict[str, Task] = {}
+        self._said = 0.0
+        self._report = RunReport()
+
+    def start(self, report: RunReport, queue: WorkQueue, plan: Plan) -> None:
+        """Says how much is to do."""
+        self._report = report
+        for line in opening(report):
+            self._write(line)
+
+    def task_started(self, task: Task) -> None:
+        """Notes what is running."""
+        self._tasks[task.id] = task
+        self._said = time.monotonic()
+
+    def task_finished(self, task: Task, result: Result) -> None:
+        """Says what came of it."""
+        self._tasks.pop(task.id, None)
+        report = self._report
+        count = len(report.computed) + len(report.failures)
+        if task.kind == "fit":
+            self._write(f"[fit] {task.label}: {describe(result)}")
+        else:
+            self._write(f"[{count}/{report.to_do}] {task.label}: {describe(result)}")
+
+    def tick(self, progress: Mapping[str, Progress]) -> None:
+        """Says every 15 seconds how far the running tasks are."""
+        if time.monotonic() - self._said < _EVERY:
+            return
+        self._said = time.monotonic()
+        for task_id, item in progress.items():
+            if task_id in self._tasks and item.total:
+                self._write(f"  ... {self._tasks[task_id].label}: {share(item)}")
+
+    def message(self, text: str) -> None:
+        """Writes the line."""
+        self._write(text)
+
+    def finish(self, report: RunReport) -> None:
+        """Sums up."""
+        for line in closing(report):
+            self._write(line)
+
+    def _write(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+class JsonReporter(Reporter):
+    """One JSON object a line on standard output, for machines."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._said = 0.0
+
+    def start(self, report: RunReport, queue: WorkQueue, plan: Plan) -> None:
+        """Event "start"."""
+        self._emit(
+            "start",
+            planned=report.planned,
+            done=report.already_done,
+            to_do=report.to_do,
+            fits=report.fits_to_do,
+            impossible=[{"cell": item.cell.id, "reason": item.reason} for item in plan.impossible],
+            damaged=report.damaged,
+        )
+
+    def task_started(self, task: Task) -> None:
+        """Event "task_started"."""
+        self._emit("task_started", id=task.id, kind=task.kind, label=task.label)
+
+    def task_finished(self, task: Task, result: Result) -> None:
+        """Event "task_finished"."""
+        more = {"metrics": dict(result.metrics)} if isinstance(result, CellDone) else {}
+        self._emit("task_finished", id=task.id, kind=task.kind, label=task.label, result=describe(result), **more)
+
+    def tick(self, progress: Mapping[str, Progress]) -> None:
+        """Event "progress", at most once a second."""
+        if progress and time.monotonic() - self._said >= 1:
+            self._said = time.monotonic()
+            self._emit("progress", tasks={key: asdict(item) for key, item in progress.items()})
+
+    def message(self, text: str) -> None:
+        """Event "message"."""
+        self._emit("message", text=text)
+
+    def finish(self, report: RunReport) -> None:
+        """Event "finish"."""
+        self._emit(
+            "finish",
+            computed=len(report.computed),
+            failed=len(report.failures),
+            cancelled=report.cancelled,
+            fits=len(report.fits_computed),
+            interrupted=report.interrupted,
+            seconds=round(report.seconds, 3),
+            exit_code=report.exit_code,
+        )
+
+    def _emit(self, event: str, **values: object) -> None:
+        self._stream.write(json.dumps({"event": event, **values}, sort_keys=True) + "\n")
+        self._stream.flush()
+
+
+def make_reporter(display: str) -> Reporter:
+    """The reporter for a `--display` value; "auto" is the live view on a terminal and plain lines elsewhere."""
+    if display == "auto":
+        display = "rich" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "plain"
+    if display == "rich":
+        from apd_bench.runner.live import LiveReporter
+
+        return LiveReporter()
+    kinds: dict[str, type[Reporter]] = {"plain": PlainReporter, "json": JsonReporter, "none": Reporter}
+    if display not in kinds:
+        raise UsageError(f"Display '{display}' is not one of: {', '.join(DISPLAYS)}.")
+    return kinds[display]()
+
+
+def opening(report: RunReport) -> list[str]:
+    """What a run says first."""
+    lines = [f"warning: {text}" for text in report.damaged]
+    if report.to_do + report.fits_to_do == 0:
+        rest = report.planned - report.already_done
+        state = "all done" if rest == 0 else f"{report.already_done} done, {rest} left out by the options"
+        return [*lines, f"Nothing to compute: {report.planned} cells, {state}."]
+    done = f", {report.already_done} already done" if report.already_done else ""
+    reused = f" ({report.fits_reused} reused)" if report.fits_reused else ""
+    return [
+        *lines,
+        f"{report.planned} cells{done}: {report.to_do} to measure, {report.fits_to_do} fits to train{reused}.",
+    ]
+
+
+def closing(report: RunReport) -> list[str]:
+    """What a run says last."""
+    if report.to_do + report.fits_to_do == 0:
+        return []
+    lines = [
+        f"Measured {len(report.computed)} cells and trained {len(report.fits_computed)} fits "
+        f"in {duration(report.seconds)}."
+    ]
+    for failure, number in report.messages()[:5]:
+        cells = "1 cell" if number == 1 else f"{number} cells"
+        name = "" if failure.prerequisite else f"{failure.type}: "
+        lines.append(f"apd-bench: error: {cells}: {name}{failure.message} {failure.hint}".rstrip())
+    if report.interrupted:
+        left = (
+            report.to_do + report.fits_to_do - len(report.computed) - len(report.failures) - len(report.fits_computed)
+        )
+        lines.append(f"Interrupted with {left} cells and fits left; the same command goes on from here.")
+    elif report.failures:
+        lines.append("The same command tries the failed cells again; `apd-bench show CELL` prints a traceback.")
+    return lines
+
+
+def describe(result: Result) -> str:
+    """What came of a task, in a few words."""
+    if isinstance(result, FitDone):
+        return f"trained in {duration(float(result.card.get('seconds') or 0))}"
+    if isinstance(result, CellDone):
+        metrics = result.metrics
+        parts = [
+            f"{name} {100 * float(metrics[key]):.1f}%"
+            for name, key in (("clean", "clean_accuracy"), ("robust", "robust_accuracy"))
+            if metrics.get(key) is not None
+        ]
+        spent = duration(float(result.timing.get("seconds") or 0))
+        return f"{', '.join(parts)} (n={metrics.get('n')}, {spent})"
+    if isinstance(result, Failure):
+        return f"failed: {result.message}"
+    return "stopped"
+
+
+def share(item: Progress) -> str:
+    """Progress as people read it."""
+    broken = f", {item.broken:g} broken" if item.broken else ""
+    return f"{item.done:g}/{item.total:g}{broken}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 4.2 s, 3 min 20 s, 2 h 05 min, 3 d 4 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60, 4)
+    if seconds < 3600:
+        return f"{int(minutes)} min {int(seconds % 60):02d} s"
+    hours = int(seconds // 3600)
+    if hours < 48:
+        return f"{hours} h {int(minutes % 60):02d} min"
+    return f"{hours // 24} d {hours % 24} h"

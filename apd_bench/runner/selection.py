@@ -1,0 +1,220 @@
+"""What a person asks for on top of a suite: lists, wildcards, exclusions and single settings, laid over its fields."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from apd_bench.errors import UnknownName, UsageError, unknown_name
+from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS, Registry
+from apd_bench.specs import Suite, parse_eps
+from apd_bench.suites import merge_tables, suite_from
+
+RECIPE_SECTIONS = ("learner", "objective", "inner_attack", "training")
+_SETTABLE = (
+    "norm",
+    "knowledge",
+    "space",
+    "transfer_source",
+    "task",
+    "train_dataset",
+    "train_eps",
+    "resize",
+    "precision",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What replaces a suite's own lists; None keeps the suite's. `limit` 0 means all samples."""
+
+    backbones: tuple[str, ...] | None = None
+    methods: tuple[str, ...] | None = None
+    datasets: tuple[str, ...] | None = None
+    attacks: tuple[str, ...] | None = None
+    eps: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+    shots: tuple[int, ...] | None = None
+    limit: int | None = None
+    reference: bool = True
+    settings: tuple[str, ...] = field(default=())
+
+
+def split_list(text: str | Iterable[str]) -> list[str]:
+    """The items of a list written with commas or spaces; brackets hold together: `pgd(steps=9, loss='ce')`."""
+    if not isinstance(text, str):
+        return [item for part in text for item in split_list(part)]
+    items, depth, current = [], 0, ""
+    for sign in text:
+        depth += (sign in "([{") - (sign in ")]}")
+        if depth == 0 and (sign == "," or sign.isspace()):
+            items.append(current)
+            current = ""
+        else:
+            current += sign
+    return [item for item in [*items, current] if item]
+
+
+def resolve(suite: Suite, selection: Selection) -> Suite:
+    """The suite that is really run: the selection laid over it, every name canonical, groups and wildcards expanded.
+
+    Raises UnknownName or UsageError for whatever does not exist.
+    """
+    suite = _with_settings(suite, selection.settings)
+    methods = _methods(suite, selection)
+    datasets = _datasets(list(suite.datasets), None)
+    if selection.datasets is not None:
+        datasets = _datasets(list(selection.datasets), datasets)
+    eps = suite.eps if selection.eps is None else tuple(parse_eps(item, suite.norm) for item in selection.eps)
+    resolved = suite.with_options(
+        backbones=_names(BACKBONES, suite.backbones, selection.backbones),
+        methods=methods,
+        reference=tuple(METHODS.canonical(name) for name in suite.reference) if selection.reference else (),
+        datasets=datasets,
+        attacks=_attacks(suite, selection.attacks),
+        eps=tuple(dict.fromkeys(eps)),
+        seeds=suite.seeds if selection.seeds is None else tuple(dict.fromkeys(selection.seeds)),
+        shots=suite.shots if selection.shots is None else tuple(dict.fromkeys(selection.shots)),
+        limit=suite.limit if selection.limit is None else selection.limit or None,
+        train_dataset=DATASETS.canonical(suite.train_dataset) if suite.train_dataset else None,
+        recipes={METHODS.canonical(name): table for name, table in suite.recipes.items()},
+    )
+    for name in ("backbones", "datasets", "attacks", "eps", "seeds", "shots"):
+        if not getattr(resolved, name):
+            raise UsageError(
+                f"The suite '{suite.name}' names no {name}, and none were asked for.", hint=f"Add --{name} ..."
+            )
+    if not resolved.methods and not resolved.reference:
+        raise UsageError(
+            f"The suite '{suite.name}' names no methods, and none were asked for.", hint="Add --methods ..."
+        )
+    return resolved
+
+
+def _names(registry: Registry[Any], own: tuple[str, ...], asked: tuple[str, ...] | None) -> tuple[str, ...]:
+    if asked is None:
+        return tuple(registry.canonical(name) for name in own)
+    universe = [registry.canonical(name) for name in own] if "all" in asked else None
+    return tuple(registry.select(list(asked), universe=universe))
+
+
+def _methods(suite: Suite, selection: Selection) -> tuple[str, ...]:
+    if selection.methods is None:
+        return tuple(METHODS.select(list(suite.methods))) if suite.methods else ()
+    if all(name.startswith("!") for name in selection.methods):
+        own = [METHODS.canonical(name) for name in suite.methods]
+        return tuple(METHODS.select(list(selection.methods), universe=own))
+    return tuple(METHODS.select(list(selection.methods)))
+
+
+def _datasets(patterns: list[str], universe: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Names, wildcards and groups (`embedded`, `benchmark`) as canonical names; `all` is the suite's own list."""
+    groups: dict[str, list[str]] = {}
+    for entry in DATASETS:
+        groups.setdefault(entry.group, []).append(entry.name)
+    expanded: list[str] = []
+    for pattern in patterns:
+        sign, name = ("!", pattern[1:]) if pattern.startswith("!") else ("", pattern)
+        expanded += [f"{sign}{member}" for member in groups[name]] if name in groups else [pattern]
+    if not expanded:
+        return ()
+    if universe is None or any(_wild(pattern) for pattern in patterns):
+        # A wildcard looks at the suite's own sets first, and at all registered ones when none of them matches.
+        try:
+            return tuple(DATASETS.select(expanded, universe=list(universe) if universe is not None else None))
+        except UnknownName:
+            return tuple(DATASETS.select(expanded))
+    return tuple(DATASETS.select(expanded, universe=list(universe)))
+
+
+def _wild(pattern: str) -> bool:
+    return any(sign in pattern for sign in "*?[")
+
+
+def _attacks(suite: Suite, asked: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Attacks as they are written, each with canonical name and options: `pgd`, `pgd(steps=100)`."""
+    from apd_bench.attacks.parse import parse_attack
+
+    own = [parse_attack(text).label for text in suite.attacks]
+    if asked is None:
+        return tuple(dict.fromkeys(own))
+    chosen: list[str] = []
+    dropped: set[str] = set()
+    for pattern in asked:
+        negative, text = pattern.startswith("!"), pattern.removeprefix("!")
+        if text == "all":
+            found = own
+        elif _wild(text) and "(" not in text:
+            found = [parse_attack(name).label for name in ATTACKS.select([text])]
+        else:
+            found = [parse_attack(text).label]
+        if negative:
+            dropped.update(found)
+        else:
+            chosen += found
+    return tuple(name for name in dict.fromkeys(chosen or own) if name not in dropped)
+
+
+def _with_settings(suite: Suite, settings: tuple[str, ...]) -> Suite:
+    for text in settings:
+        key, equals, value = text.partition("=")
+        path = tuple(part for part in key.strip().split(".") if part)
+        if not equals or not path:
+            raise UsageError(f"--set '{text}' does not read as KEY=VALUE.", hint="Write --set training.epochs=5.")
+        suite = _set(suite, path, _literal(value.strip()), text)
+    return suite
+
+
+def _set(suite: Suite, path: tuple[str, ...], value: Any, text: str) -> Suite:
+    if path[0] in _SETTABLE and len(path) == 1:
+        return suite_from({path[0]: value}, base=suite).with_options(name=suite.name)
+    if path[0] in RECIPE_SECTIONS and len(path) > 1:
+        return suite.with_options(recipe=merge_tables(suite.recipe, _nested(path, value)))
+    if path[0] == "recipes":
+        path = path[1:]
+    for cut in range(len(path) - 2, 0, -1):  # the longest method name first: `apd.rslad` before `apd`
+        name = ".".join(path[:cut])
+        known = {*METHODS.names(), *METHODS.aliases()}
+        if name.lower() in known and path[cut] in RECIPE_SECTIONS:
+            table = {METHODS.canonical(name): _nested(path[cut:], value)}
+            recipes = {METHODS.canonical(key): item for key, item in suite.recipes.items()}
+            return suite.with_options(recipes=merge_tables(recipes, table))
+    raise unknown_name(
+        "setting",
+        text.partition("=")[0],
+        [*_SETTABLE, *(f"{section}.OPTION" for section in RECIPE_SECTIONS), "METHOD.SECTION.OPTION"],
+    )
+
+
+def _nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    table: Any = value
+    for part in reversed(path):
+        table = {part: table}
+    return dict(table)
+
+
+def _literal(text: str) -> Any:
+    """A number, boolean, list or quoted text as Python or TOML writes it; anything else is text."""
+    if text in ("true", "false"):
+        return text == "true"
+    if re.fullmatch(r"\d+/\d+", text):
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def describe(suite: Suite) -> Mapping[str, Any]:
+    """The resolved suite as a table that `suite_from` reads back."""
+    from apd_bench.records import plain
+    from apd_bench.specs import format_eps
+
+    table = {key: value for key, value in plain(suite).items() if value not in (None, "", [], {})}
+    table["eps"] = [format_eps(item) for item in suite.eps]
+    if suite.train_eps is not None:
+        table["train_eps"] = format_eps(suite.train_eps)
+    return table

@@ -1,0 +1,225 @@
+"""The two stages that a worker carries out, fit and evaluate: this is where all the rooms are joined."""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from apd_bench.backbones.adapter import Backbone
+from apd_bench.classifier import Classifier
+from apd_bench.data.load import load_dataset
+from apd_bench.data.protocols import exclude_samples, limit_split, select_classes
+from apd_bench.data.splits import LoadedDataset
+from apd_bench.evaluation import evaluate_cell
+from apd_bench.registry import resolve_target
+from apd_bench.runner.tasks import (
+    CellDone,
+    Failure,
+    FitDone,
+    Interrupted,
+    Progress,
+    Result,
+    Settings,
+    Stopped,
+    Task,
+    Watch,
+)
+from apd_bench.specs import BackboneSpec, Cell, DatasetSpec
+from apd_bench.states import PromptState, load_state, restore, save_state
+from apd_bench.training import fit as train
+
+Value = TypeVar("Value")
+_TINY = 64  # images up to this many pixels a side count as tiny
+
+
+class Recent(Generic[Value]):
+    """The last `size` things that were made, by key."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._items: dict[Hashable, Value] = {}
+
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """The thing of this key, made now if it is not among the last ones."""
+        if key in self._items:
+            self._items[key] = self._items.pop(key)
+        else:
+            while len(self._items) >= self._size:
+                del self._items[next(iter(self._items))]
+            self._items[key] = make()
+        return self._items[key]
+
+
+class Stages:
+    """A worker's workbench: runs fits and cells, and keeps the last backbones, sets and prompt states loaded."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        cudnn = torch.backends.cudnn
+        self._before = (torch.get_num_threads(), cudnn.deterministic, cudnn.benchmark)
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        cudnn.deterministic, cudnn.benchmark = True, False
+        self._backbones: Recent[Backbone] = Recent(2)
+        self._datasets: Recent[LoadedDataset] = Recent(4)
+        self._classifiers: Recent[tuple[Classifier, PromptState]] = Recent(2)
+
+    def run(self, task: Task, watch: Watch) -> Result:
+        """The result of a task; what goes wrong comes back as a Failure."""
+        try:
+            return self.fit(task, watch) if task.cell is None else self.cell(task, task.cell, watch)
+        except Interrupted:
+            return Stopped()
+        except Exception as error:
+            return Failure.of(error)
+
+    def close(self) -> None:
+        """Gives the process its thread count and cuDNN switches back."""
+        threads, deterministic, benchmark = self._before
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = deterministic, benchmark
+
+    def fit(self, task: Task, watch: Watch) -> FitDone:
+        """Trains (or assembles) the prompt state of the task's fit."""
+        watch(Progress())
+        backbone = self.backbone(task.fit.backbone)
+        data = self.dataset(task.fit.dataset, backbone.shapes.image_size, task.fit.resize)
+
+        def on_progress(state: Mapping[str, Any]) -> None:
+            watch(Progress(done=float(state.get("epoch", 0)), total=float(state.get("epochs", 0))))
+
+        prompt_state = train(task.fit, backbone, data, device=self.settings.device, on_progress=on_progress)
+        with tempfile.TemporaryDirectory(prefix="apd-bench-fit-") as folder:
+            save_state(folder, prompt_state)
+            files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+        return FitDone(files=files, card=prompt_state.card)
+
+    def cell(self, task: Task, cell: Cell, watch: Watch) -> CellDone:
+        """Measures one cell; when memory runs out, halves the batch and goes on from the checkpoint."""
+        began = time.perf_counter()
+        watch(Progress())
+        backbone = self.backbone(cell.fit.backbone)
+        data = self.test_set(cell, backbone.shapes.image_size)
+        classifier, state = self._classifiers.get(
+            (cell.fit.id, cell.dataset.name, cell.classes, cell.precision),
+            lambda: self.classifier(task, cell, backbone, data),
+        )
+        test = limit_split(data.split(cell.split), cell.limit)
+        loaded = time.perf_counter() - began
+        batch_size, halved = self.settings.batch_size or default_batch_size(backbone.shapes.image_size), 0
+
+        def on_progress(done: int, broken: int, passes: int) -> None:
+            watch(Progress(done=done, total=len(test), broken=broken, passes=passes))
+
+        while True:
+            try:
+                result = evaluate_cell(
+                    cell,
+                    classifier,
+                    test,
+                    batch_size=batch_size,
+                    device=self.settings.device,
+                    checkpoint_dir=Path(self.settings.checkpoints) / cell.id,
+                    on_progress=on_progress,
+                )
+                break
+            except (RuntimeError, MemoryError) as error:
+                if batch_size == 1 or not out_of_memory(error):
+                    raise
+                batch_size, halved = batch_size // 2, halved + 1
+                free_memory()
+        effective = {**result.effective, "batch_size": batch_size}
+        if halved:
+            effective["out_of_memory"] = halved
+        return CellDone(
+            metrics=result.metrics,
+            outcomes=result.outcomes,
+            diagnostics=result.diagnostics,
+            suspect=tuple(result.suspect),
+            effective=effective,
+            timing={**result.timing, "seconds": time.perf_counter() - began, "load_seconds": loaded},
+            fit=fit_facts(state),
+            environment=device_facts(self.settings.device),
+        )
+
+    def backbone(self, spec: BackboneSpec) -> Backbone:
+        """The loaded backbone of a spec."""
+
+        def make() -> Backbone:
+            load: Callable[..., Backbone] = resolve_target(spec.loader)  # type: ignore[assignment]
+            return load(spec, device=self.settings.device)
+
+        return self._backbones.get((spec.name, spec.digest), make)
+
+    def dataset(self, spec: DatasetSpec, image_size: int, resize: str) -> LoadedDataset:
+        """The opened set of a spec."""
+        return self._datasets.get(
+            (spec.name, spec.version, spec.digest, image_size, resize),
+            lambda: load_dataset(spec, image_size=image_size, resize=resize),
+        )
+
+    def test_set(self, cell: Cell, image_size: int) -> LoadedDataset:
+        """The set that a cell is tested on: its classes, without the excluded samples."""
+        data = self.dataset(cell.dataset, image_size, cell.fit.resize)
+        return select_classes(exclude_samples(data, cell.exclude), cell.classes)
+
+    def classifier(
+        self, task: Task, cell: Cell, backbone: Backbone, data: LoadedDataset
+    ) -> tuple[Classifier, PromptState]:
+        """The frozen model that the cell attacks, and the prompt state in it."""
+        state = self.prompt_state(task)
+        learner = restore(state, backbone, data.classes, data.template)
+        return Classifier.from_learner(backbone, learner, precision=cell.precision), state
+
+    def prompt_state(self, task: Task) -> PromptState:
+        """The state of the task's fit, from the files it carries or from the store."""
+        if task.fit_files is None:
+            return load_state(Path(self.settings.fits) / task.fit.id)
+        with tempfile.TemporaryDirectory(prefix="apd-bench-fit-") as folder:
+            for name, content in task.fit_files.items():
+                (Path(folder) / name).write_bytes(content)
+            return load_state(folder)
+
+
+def fit_facts(state: PromptState) -> dict[str, Any]:
+    """What the record of a cell says about its prompt state."""
+    keys = ("seconds", "forwards", "backwards", "num_parameters", "collapsed", "classes_digest")
+    return {"digest": state.digest, **{key: state.card[key] for key in keys if key in state.card}}
+
+
+def device_facts(device: str) -> dict[str, Any]:
+    """The device of a measurement, and the settings of it that can change a number."""
+    facts: dict[str, Any] = {"device": device, "threads": torch.get_num_threads()}
+    if device.startswith("cuda"):
+        facts |= {
+            "device_name": torch.cuda.get_device_name(device),
+            "cuda": torch.version.cuda,
+            "tf32": torch.backends.cuda.matmul.allow_tf32,
+            "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        }
+    return facts
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """True when the device or the machine had too little memory; torch says the latter in a plain RuntimeError."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return "not enough memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def default_batch_size(image_size: int) -> int:
+    """A batch that fits everywhere and keeps the device busy; memory that runs out halves it."""
+    return 100 if image_size <= _TINY else 32
+
+
+def free_memory() -> None:
+    """Gives back what the failed batch held."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

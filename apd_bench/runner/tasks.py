@@ -1,0 +1,149 @@
+"""What travels between the driver and its workers: tasks one way, results the other. Plain data, imports no torch."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from apd_bench.errors import UserError
+from apd_bench.records import Outcomes
+from apd_bench.specs import Cell, Fit
+
+
+class Interrupted(BaseException):
+    """Raised inside a worker at the next safe point once the run was asked to stop; no `except Exception` holds it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where and how workers work; none of it is part of a cell's identity.
+
+    `fits` and `checkpoints` are folders of the store. `threads` None leaves torch's own choice.
+    """
+
+    fits: str
+    checkpoints: str
+    device: str = "cpu"
+    batch_size: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A fit, or a cell whose fit is done. `fit_files` carries the prompt state to workers on another disk."""
+
+    fit: Fit
+    cell: Cell | None = None
+    fit_files: Mapping[str, bytes] | None = None
+
+    @property
+    def id(self) -> str:
+        """The content address of the fit or the cell."""
+        return self.fit.id if self.cell is None else self.cell.id
+
+    @property
+    def kind(self) -> str:
+        """Which of the two it is: "fit" or "cell"."""
+        return "fit" if self.cell is None else "cell"
+
+    @property
+    def label(self) -> str:
+        """One line for people."""
+        return self.fit.label if self.cell is None else self.cell.label
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitDone:
+    """The files of a prompt state by name, and its card."""
+
+    files: Mapping[str, bytes]
+    card: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellDone:
+    """Everything that a worker knows of a measured cell; the driver makes the record of it."""
+
+    metrics: Mapping[str, Any]
+    outcomes: Outcomes
+    timing: Mapping[str, Any]
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    suspect: tuple[str, ...] = ()
+    effective: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """An error as data; `prerequisite` marks what the user can mend (missing data, corrupt weights, ...)."""
+
+    type: str
+    message: str
+    hint: str = ""
+    traceback: str = ""
+    prerequisite: bool = False
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """The failure behind an exception."""
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        if isinstance(error, UserError):
+            return cls(
+                type=type(error).__name__, message=error.message, hint=error.hint, traceback=text, prerequisite=True
+            )
+        return cls(type=type(error).__name__, message=str(error) or repr(error), traceback=text)
+
+    def as_error(self, stage: str) -> dict[str, Any]:
+        """The `error` entry of a record; `stage` is "fit" or "cell"."""
+        return {
+            "type": self.type,
+            "message": self.message,
+            "hint": self.hint,
+            "traceback": self.traceback,
+            "prerequisite": self.prerequisite,
+            "stage": stage,
+        }
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The worker was asked to stop; what it had done of the task is in its checkpoint."""
+
+
+Result = FitDone | CellDone | Failure | Stopped
+
+
+@dataclass
+class Progress:
+    """How far a running task is: samples (or epochs) done of `total`, samples broken so far, image passes so far."""
+
+    done: float = 0
+    total: float = 0
+    broken: float = 0
+    passes: float = 0
+
+
+class Watch(Protocol):
+    """What a worker reports to, often; raises Interrupted when the run was asked to stop."""
+
+    def __call__(self, progress: Progress) -> None:
+        """Takes note of `progress`."""
+        ...
+
+
+class Workbench(Protocol):
+    """What carries out tasks in one process; made once per worker, so that it can keep models and sets loaded."""
+
+    def run(self, task: Task, watch: Watch) -> Result:
+        """The result of `task`; errors come back as a Failure, Interrupted as Stopped."""
+        ...
+
+    def close(self) -> None:
+        """Undoes what the workbench changed in its process."""
+        ...
+
+
+MakeWorkbench = Callable[[Settings], Workbench]
