@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, fields
 from multiprocessing import connection
@@ -40,8 +40,13 @@ class Pool:
         place = min(set(range(self.slots)) - set(self._places.values()))
         self._places[task.id] = place
         self._board[place * _FIELDS : (place + 1) * _FIELDS] = [0.0] * _FIELDS
-        with _quiet_environment(self._settings.threads):  # workers are started on the first submissions
-            future = self._pool.submit(_work, task, place)
+        future: Future[Result]
+        try:
+            with _quiet_environment(self._settings.threads):  # workers are started on the first submissions
+                future = self._pool.submit(_work, task, place)
+        except BrokenExecutor as error:  # a worker died since the last look
+            future = Future()
+            future.set_exception(error)
         future.add_done_callback(lambda _: self._places.pop(task.id, None))
         return future
 

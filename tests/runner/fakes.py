@@ -1,0 +1,132 @@
+"""A workbench without models: results are functions of the cell's id, and recipes say how it misbehaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+from apd_bench.errors import MissingPrerequisite
+from apd_bench.records import Outcomes
+from apd_bench.runner.plan import Plan
+from apd_bench.runner.tasks import CellDone, FitDone, Progress, Result, Settings, Task, Watch
+from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
+
+SAMPLES = 12
+BATCH = 4
+
+
+class FakeBench:
+    """Follows `learner_options["behave"]` of the fit, or `options["behave"]` of the attack."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.pause = float(os.environ.get("FAKE_SECONDS", "0"))
+
+    def close(self) -> None:
+        """Nothing was changed."""
+
+    def run(self, task: Task, watch: Watch) -> Result:
+        _log(f"start-{task.kind} {task.id}")
+        behave = task.fit.method.learner_options if task.cell is None else task.cell.attack.options
+        watch(Progress(total=SAMPLES))
+        _misbehave(str(behave.get("behave", "")), task)
+        result = self.fit(task) if task.cell is None else self.cell(task.cell, watch)
+        _log(f"end-{task.kind} {task.id}")
+        return result
+
+    def fit(self, task: Task) -> FitDone:
+        time.sleep(self.pause)
+        card = {"id": task.fit.id, "seconds": 0.5, "forwards": 10, "backwards": 5}
+        return FitDone(files={"card.json": json.dumps(card).encode(), "state": task.fit.id.encode()}, card=card)
+
+    def cell(self, cell: Cell, watch: Watch) -> CellDone:
+        state = Path(self.settings.fits) / cell.fit.id / "state"
+        checkpoint = Path(self.settings.checkpoints) / cell.id / "batches"
+        draws = np.frombuffer(hashlib.sha256(state.read_bytes() + cell.id.encode()).digest(), np.uint8)[:SAMPLES]
+        done = int(checkpoint.read_text()) if checkpoint.exists() else 0
+        while done < SAMPLES:
+            watch(Progress(done=done, total=SAMPLES, broken=int((draws[:done] < 99).sum()), passes=done * 10))
+            time.sleep(self.pause)
+            done += BATCH
+            _log(f"batch {cell.id} {done}")
+            checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            temporary = checkpoint.with_name(f".batches.{os.getpid()}")
+            temporary.write_text(str(done))
+            temporary.replace(checkpoint)
+        broken = draws < 128
+        outcomes = Outcomes(
+            sample_id=[f"{cell.dataset.name}/{row}" for row in range(SAMPLES)],
+            label=np.zeros(SAMPLES),
+            clean_prediction=draws < 40,
+            adversarial_prediction=broken,
+            broken=broken,
+        )
+        return CellDone(
+            metrics={
+                "n": SAMPLES,
+                "clean_accuracy": float((draws >= 40).mean()),
+                "robust_accuracy": float((~broken).mean()),
+            },
+            outcomes=outcomes,
+            timing={"seconds": 1.0, "attack_seconds": 0.8, "model_seconds": 0.6, "forwards": 100, "backwards": 50},
+        )
+
+
+def _misbehave(behave: str, task: Task) -> None:
+    """`raise`, `prerequisite`, `die` (always), `die-once` (the first time), `exit` a worker."""
+    marker = Path(os.environ.get("FAKE_LOG", "/nonexistent")).with_name(f"died-{task.id}")
+    if behave == "raise":
+        raise ZeroDivisionError("the attack divided by zero")
+    if behave == "prerequisite":
+        raise MissingPrerequisite("The weights are not there.", hint="Fetch them.")
+    if behave == "die" or (behave == "die-once" and not marker.exists()):
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _log(line: str) -> None:
+    path = os.environ.get("FAKE_LOG")
+    if path:
+        with Path(path).open("a") as stream:
+            stream.write(line + "\n")
+
+
+class BrokenBench(FakeBench):
+    """One that cannot even be made."""
+
+    def __init__(self, settings: Settings) -> None:
+        raise MissingPrerequisite("No workbench here.", hint="Buy one.")
+
+
+def make_plan(
+    methods: tuple[str, ...] = ("one", "two"),
+    datasets: tuple[str, ...] = ("a", "b"),
+    attacks: tuple[str, ...] = ("pgd", "cw"),
+    seeds: tuple[int, ...] = (1,),
+) -> Plan:
+    """Cells of fake specs; "name:behave" makes a method (its fit) or an attack (its cells) misbehave."""
+    backbone = BackboneSpec(name="fake", architecture="none", weights="none", activation="none", image_size=8)
+    cells = []
+    for method_text in methods:
+        method, _, fit_behave = method_text.partition(":")
+        recipe = MethodRecipe(
+            name=method,
+            learner="none",
+            objective="none",
+            learner_options={"behave": fit_behave} if fit_behave else {},
+        )
+        for name in datasets:
+            dataset = DatasetSpec(name=name, loader="none", template="a {}.", counts={"test": SAMPLES})
+            for seed in seeds:
+                fit = Fit(backbone=backbone, method=recipe, dataset=dataset, seed=seed)
+                for attack_text in attacks:
+                    attack, _, behave = attack_text.partition(":")
+                    spec = AttackSpec(name=attack, options={"behave": behave} if behave else {})
+                    cells.append(Cell(fit=fit, dataset=dataset, threat=ThreatModel(eps=4 / 255), attack=spec))
+    return Plan(Suite(name="fake", eps=(4 / 255,)), tuple(cells))
