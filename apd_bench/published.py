@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from apd_bench.errors import CorruptFile, UserError, unknown_name
-from apd_bench.leaderboard.aggregate import Row, Table
+from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.resources import baselines_path
 

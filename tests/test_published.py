@@ -14,7 +14,8 @@ from synthetic import cell, dataset, method, outcomes, record
 
 from apd_bench import published
 from apd_bench.errors import UnknownName
-from apd_bench.leaderboard.aggregate import Table, tables
+from apd_bench.leaderboard.aggregate import tables
+from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.tidy import measurement
 from apd_bench.specs import BackboneSpec, MethodRecipe
 

@@ -14,7 +14,6 @@ from apd_bench.errors import EXIT_DONE
 if TYPE_CHECKING:
     from apd_bench.leaderboard.comparison import Comparison, Contest
 
-HELP = "compare two methods sample by sample"
 EXAMPLES = """examples:
   apd-bench compare apd advtp                     wins, losses, differences with intervals
   apd-bench compare apd zero_shot --samples 50    more of the samples on which they differ
@@ -25,7 +24,6 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
     parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("first", metavar="A", help="a method with records")
     parser.add_argument("second", metavar="B", help="another one")
     parser.add_argument("--results", nargs="+", type=Path, default=[Path("results")], metavar="STORE")
@@ -63,7 +61,8 @@ def _canonical(name: str) -> str:
 
 def _lines(item: Comparison, samples: int) -> list[str]:
     from apd_bench.leaderboard.escape import markdown, plain
-    from apd_bench.leaderboard.markdown import grid, heading
+    from apd_bench.leaderboard.markdown import grid
+    from apd_bench.leaderboard.wording import heading
 
     first, second = markdown(item.first), markdown(item.second)
     header = ["dataset", "column", first, second, "difference", "95 %", "wins", "losses", "of", "p (Holm)"]
@@ -98,7 +97,7 @@ def _cells(contest: Contest) -> list[str]:
 
 
 def _plain(item: Comparison) -> dict[str, object]:
-    from apd_bench.leaderboard.markdown import heading
+    from apd_bench.leaderboard.wording import heading
 
     return {
         "table": heading(item.table),

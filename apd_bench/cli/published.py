@@ -12,7 +12,6 @@ from apd_bench.errors import EXIT_DONE
 if TYPE_CHECKING:
     from apd_bench.published import Published
 
-HELP = "print numbers from the literature, with source and protocol"
 EXAMPLES = """examples:
   apd-bench published                                  which sources and tables there are
   apd-bench published --source FAP --table "Table 15" --shots 16
@@ -25,7 +24,6 @@ _FILTERS = ("source", "table", "task", "metric", "attack", "backbone", "shots", 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
     parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     for name in _FILTERS:
         parser.add_argument(f"--{name}", metavar="TEXT", help=f"only numbers of this {name}")
     parser.add_argument("--format", choices=("text", "md", "csv", "json"), default="text", help="default: text")

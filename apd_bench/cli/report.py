@@ -8,7 +8,6 @@ from pathlib import Path
 
 from apd_bench.errors import EXIT_DONE
 
-HELP = "turn stored records into leaderboards"
 EXAMPLES = """examples:
   apd-bench report                         the tables of results/ on the screen
   apd-bench report results --out boards    write boards/*.md and *.csv
@@ -20,7 +19,6 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
     parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("stores", nargs="*", type=Path, metavar="STORE", help="folders of records (default: results)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the boards into this folder")
     parser.add_argument("--format", default="md,csv", metavar="LIST", help="file formats, by comma (default: md,csv)")

@@ -4,116 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apd_bench.leaderboard import statistics
+from apd_bench.leaderboard.model import DatasetResult, Hits, Row, Table, TableKey
 from apd_bench.leaderboard.statistics import Estimate
-from apd_bench.leaderboard.tidy import Measurement, Threat, attack_order
+from apd_bench.leaderboard.tidy import Measurement, attack_order
 from apd_bench.specs import format_eps
 
-Hits = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class TableKey:
-    """What all rows of one table share; numbers with different keys are never in one table."""
-
-    group: str
-    task: str
-    backbone: str
-    backbone_key: str
-    training: str
-    threat: Threat
-    shots: int
-    trained_on: str
-    protocol: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class DatasetResult:
-    """One method on one dataset, by column ("clean", attacks, "worst"); `hits` are [seeds, samples] by sample id."""
-
-    estimates: Mapping[str, Estimate]
-    seeds: tuple[int, ...]
-    per_seed: Mapping[str, tuple[float, ...]]
-    hits: Mapping[str, Hits] = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method in one table; `estimates` (means over datasets) is empty unless the row is complete."""
-
-    method: str
-    title: str
-    paper: str
-    variant: str
-    rank: int | None
-    parameters: int | None
-    estimates: Mapping[str, Estimate]
-    harmonic: float | None
-    datasets: Mapping[str, DatasetResult]
-    distances: Mapping[str, float]
-    seeds: tuple[int, ...]
-    trains: bool
-    done: int
-    planned: int
-    suspect: Mapping[str, int]
-    collapsed: int
-    failed: Mapping[str, int]
-    train_seconds: float | None
-    attack_seconds: float | None
-    forwards: float | None
-    backwards: float | None
-    records: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def complete(self) -> bool:
-        """True when every planned cell is there and comparable."""
-        return bool(self.estimates)
-
-    @property
-    def samples(self) -> int:
-        """The number of different test samples behind the mean."""
-        return self.estimates["worst"].n if self.estimates else 0
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows that may be compared: same backbone, threat model, protocol, datasets, attacks and seeds."""
-
-    key: TableKey
-    backbone_title: str
-    datasets: tuple[str, ...]
-    attacks: tuple[str, ...]
-    distance_attacks: tuple[str, ...]
-    seeds: tuple[int, ...]
-    rows: tuple[Row, ...]
-    ids: Mapping[str, tuple[str, ...]]
-    versions: tuple[str, ...] = ()
-    commits: tuple[str, ...] = ()
-    dates: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    embedded: bool = False
-    titles: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """The number of test samples per dataset."""
-        return {name: len(ids) for name, ids in self.ids.items()}
-
-    @property
-    def ranked(self) -> tuple[Row, ...]:
-        """The complete rows, best worst-case accuracy first."""
-        return tuple(row for row in self.rows if row.complete)
-
-    @property
-    def incomplete(self) -> tuple[Row, ...]:
-        """The other rows, by name."""
-        return tuple(row for row in self.rows if not row.complete)
+_TASKS = ("few_shot", "base_to_new", "cross_dataset")
 
 
 def unique(measurements: Iterable[Measurement]) -> tuple[list[Measurement], list[str]]:
@@ -132,19 +34,17 @@ def unique(measurements: Iterable[Measurement]) -> tuple[list[Measurement], list
 
 
 def tables(measurements: Iterable[Measurement]) -> list[Table]:
-    """All tables of the few-shot and zero-shot task, in a fixed order; an empty list for no measurements."""
+    """All tables in a fixed order; an empty list for no measurements."""
     grouped: dict[TableKey, list[Measurement]] = defaultdict(list)
     references: list[Measurement] = []
     for item in measurements:
-        if item.task not in ("few_shot", "zero_shot") or item.classes != "all":
-            continue
         if item.trains:
             grouped[table_key(item)].append(item)
         else:
             references.append(item)
     for item in references:  # a method without training is a row of every table that differs only in shots
         own = table_key(item)
-        homes = [key for key in grouped if replace(key, shots=0, task="few_shot") == own]
+        homes = [key for key in grouped if replace(key, shots=0, trained_on="") == own]
         for home in homes or [own]:
             grouped.setdefault(home, []).append(item)
     return [build_table(key, grouped[key]) for key in sorted(grouped, key=_key_order)]
@@ -154,13 +54,14 @@ def table_key(item: Measurement) -> TableKey:
     """The key of the table that `item` belongs to; shots are 0 for methods that learn nothing."""
     return TableKey(
         group=item.group,
-        task="few_shot",
+        task="few_shot" if item.task == "zero_shot" else item.task,
         backbone=item.backbone,
         backbone_key=item.backbone_key,
         training=item.training,
         threat=item.threat,
         shots=item.shots if item.trains else 0,
-        trained_on="",
+        trained_on=item.source_dataset if item.trains and item.task == "cross_dataset" else "",
+        classes=item.classes,
         protocol=item.protocol,
     )
 
@@ -189,8 +90,8 @@ def build_table(key: TableKey, items: list[Measurement]) -> Table:
         seeds=seeds if any(item.trains for item in items) else (),
         rows=tuple(rows),
         ids={names[dataset]: tuple(ids.tolist()) for dataset, ids in reference_ids.items()},
-        versions=_distinct(done, "apd_bench", "version"),
-        commits=_distinct(done, "commit", "git_commit"),
+        versions=_distinct(done, "apd-bench"),
+        commits=_distinct(done, "commit"),
         dates=tuple(sorted({item.created[:10] for item in done if item.created})),
         notes=tuple(_mixed_notes(done)),
         embedded=all(item.group == "embedded" for item in items),
@@ -279,9 +180,9 @@ class _Draft:
             collapsed=len({item.fit_id for item in done if item.collapsed}),
             failed=dict(sorted(failed.items())),
             train_seconds=_train_seconds(done),
-            attack_seconds=_total(done, "attack_seconds"),
-            forwards=_per_sample(done, "forwards"),
-            backwards=_per_sample(done, "backwards"),
+            attack_seconds=_total(item.attack_seconds for item in done),
+            forwards=_per_sample(done, (item.forwards for item in done)),
+            backwards=_per_sample(done, (item.backwards for item in done)),
             records=tuple(sorted(item.id for item in self.items)),
             notes=tuple(dict.fromkeys(self.notes)),
         )
@@ -378,24 +279,24 @@ def _parameters(done: list[Measurement]) -> int | None:
     return max(known) if known else None
 
 
-def _numbers(done: list[Measurement], key: str) -> list[float]:
-    return [float(item.timing[key]) for item in done if isinstance(item.timing.get(key), (int, float))]
-
-
-def _total(done: list[Measurement], key: str) -> float | None:
-    values = _numbers(done, key)
-    return sum(values) if values else None
+def _total(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
 
 
 def _train_seconds(done: list[Measurement]) -> float | None:
-    fits = {item.fit_id: float(item.fit["seconds"]) for item in done if item.fit.get("seconds") is not None}
+    fits = {item.fit_id: item.train_seconds for item in done if item.trains and item.train_seconds is not None}
     return sum(fits.values()) / len(fits) if fits else None
 
 
-def _per_sample(done: list[Measurement], key: str) -> float | None:
-    values = _numbers(done, key)
-    samples = sum(len(item.evidence.ids) for item in done if item.evidence is not None and key in item.timing)
-    return sum(values) / samples if values and samples else None
+def _per_sample(done: list[Measurement], passes: Iterable[float | None]) -> float | None:
+    counted = [
+        (count, len(item.evidence.ids))
+        for item, count in zip(done, passes, strict=True)
+        if count is not None and item.evidence is not None
+    ]
+    samples = sum(number for _, number in counted)
+    return sum(count for count, _ in counted) / samples if samples else None
 
 
 def _median_distances(done: list[Measurement]) -> dict[str, float]:
@@ -406,20 +307,31 @@ def _median_distances(done: list[Measurement]) -> dict[str, float]:
     return {attack: float(np.median(np.concatenate(values))) for attack, values in sorted(collected.items())}
 
 
-def _distinct(done: list[Measurement], *keys: str) -> tuple[str, ...]:
-    values = (next((str(item.environment[key]) for key in keys if item.environment.get(key)), "") for item in done)
-    return tuple(sorted({value for value in values if value}))
+def _distinct(done: list[Measurement], name: str) -> tuple[str, ...]:
+    return tuple(sorted({value for item in done for key, value in item.software if key == name}))
 
 
 def _mixed_notes(done: list[Measurement]) -> Iterable[str]:
+    """What a reader must know about the software behind the records of one table."""
     versions: dict[str, set[int]] = defaultdict(set)
     for item in done:
         versions[item.attack].add(item.attack_version)
     for attack, found in sorted(versions.items()):
         if len(found) > 1:
             yield f"{attack}: records of versions {', '.join(map(str, sorted(found)))} are mixed"
+    for name in sorted({key for item in done for key, _ in item.software} - {"commit", "dirty", "plug-ins"}):
+        values = _distinct(done, name)
+        if len(values) > 1:
+            yield f"records of several versions are mixed: {name} {', '.join(values)}"
+    dirty = sum(("dirty", "yes") in item.software for item in done)
+    if dirty:
+        yield f"{dirty} of {len(done)} records come from a source tree with changes that no commit holds"
+    for plugins in _distinct(done, "plug-ins"):
+        yield f"plug-ins were installed: {plugins}"
 
 
 def _key_order(key: TableKey) -> tuple[object, ...]:
-    return (key.group, key.training != "standard", key.backbone, key.backbone_key, key.threat.norm, key.threat.eps,
-            key.threat.short, key.task, key.trained_on, -key.shots, key.protocol)  # fmt: skip
+    task = _TASKS.index(key.task) if key.task in _TASKS else len(_TASKS)
+    backbone = (key.training != "standard", key.backbone, key.backbone_key)
+    threat = (key.threat.norm, key.threat.eps, key.threat.short)
+    return (task, key.group, *backbone, *threat, key.trained_on, key.classes, -key.shots, key.protocol)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from apd_bench.errors import CorruptFile, MissingPrerequisite, RegressionFound, UsageError
 from apd_bench.files import atomic_write
-from apd_bench.leaderboard.aggregate import Table, tables, unique
+from apd_bench.leaderboard.aggregate import tables, unique
 from apd_bench.leaderboard.csv_file import render_csv, render_long_csv
 from apd_bench.leaderboard.escape import file_name
+from apd_bench.leaderboard.json_file import render_json
+from apd_bench.leaderboard.latex_file import render_latex
 from apd_bench.leaderboard.markdown import render_markdown
+from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.tidy import Measurement, measurement
+from apd_bench.leaderboard.web.page import render_page
+from apd_bench.specs import MethodRecipe
 from apd_bench.store import Store
 
-FORMATS = ("md", "csv")
+DEFAULT_FORMATS = ("md", "csv")
+FORMATS = ("md", "csv", "json", "tex", "html")
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ def read_measurements(stores: Sequence[Path]) -> tuple[list[Measurement], list[s
     """
     found: list[Measurement] = []
     notes: list[str] = []
+    recipes: dict[str, MethodRecipe] = {}  # equal parts are kept once: there may be 100,000 records
+    software: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = {}
     for path in stores:
         store = Store(path)
         if not store.exists():
@@ -55,7 +63,9 @@ def read_measurements(stores: Sequence[Path]) -> tuple[list[Measurement], list[s
             except CorruptFile as error:
                 notes.append(f"left out: {error.message}")
                 continue
-            found.append(measurement(record, outcomes))
+            item = measurement(record, outcomes)
+            recipe = recipes.setdefault(item.variant, item.recipe)
+            found.append(replace(item, recipe=recipe, software=software.setdefault(item.software, item.software)))
         notes += [f"left out: record {damage.id} is damaged" for damage in store.damaged()]
     kept, conflicts = unique(found)
     notes += [f"cell {cell}: the stores hold different outcomes; the first store counts" for cell in conflicts]
@@ -70,7 +80,7 @@ def collect(stores: Sequence[Path], cells: Container[str] | None = None) -> Boar
     return Boards(tuple(measurements), tuple(tables(measurements)), tuple(notes))
 
 
-def render_files(boards: Boards, formats: Sequence[str] = FORMATS) -> dict[str, str]:
+def render_files(boards: Boards, formats: Sequence[str] = DEFAULT_FORMATS) -> dict[str, str]:
     """File names and contents of all boards; raises UsageError for a format that does not exist."""
     for name in formats:
         if name not in FORMATS:
@@ -83,10 +93,16 @@ def render_files(boards: Boards, formats: Sequence[str] = FORMATS) -> dict[str, 
         if "csv" in formats:
             files[f"{stem}.csv"] = render_csv(chosen)
             files[f"{stem}-datasets.csv"] = render_long_csv(chosen)
+        if "json" in formats:
+            files[f"{stem}.json"] = render_json(chosen, group, boards.notes)
+        if "tex" in formats:
+            files[f"{stem}.tex"] = render_latex(chosen, group)
+        if "html" in formats:
+            files[f"{stem}.html"] = render_page(chosen, group, boards)
     return files
 
 
-def write_boards(stores: Sequence[Path], out: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+def write_boards(stores: Sequence[Path], out: Path, formats: Sequence[str] = DEFAULT_FORMATS) -> list[Path]:
     """Writes the boards of `stores` into the folder `out` and returns the files, in order of their names.
 
     Raises MissingPrerequisite when a store is not there, holds nothing, or `out` cannot be written.
@@ -97,7 +113,7 @@ def write_boards(stores: Sequence[Path], out: Path, formats: Sequence[str] = FOR
     return [out / name for name in sorted(files)]
 
 
-def check_boards(stores: Sequence[Path], out: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+def check_boards(stores: Sequence[Path], out: Path, formats: Sequence[str] = DEFAULT_FORMATS) -> list[Path]:
     """The files in `out` that agree with `stores`; raises RegressionFound naming those that do not."""
     files = render_files(_filled(collect(stores), stores), formats)
     stale = [name for name, content in sorted(files.items()) if _content(out / name) != content.encode()]

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from apd_bench.leaderboard.aggregate import Row, Table
+from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
 
 Value = str | int | float | None
-
-EMBEDDED_WARNING = (
-    "This is the embedded suite: a tiny CLIP (about 2 million parameters, 40 px) on small image sets inside the "
-    "package. Its numbers are not those of CLIP ViT-B and cannot be compared with published ones."
-)
 
 
 @dataclass(frozen=True)

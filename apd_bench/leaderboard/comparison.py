@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from apd_bench.errors import UsageError, unknown_name
 from apd_bench.leaderboard import statistics
-from apd_bench.leaderboard.aggregate import Row, Table
+from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
 
 _DRAWS = 9999

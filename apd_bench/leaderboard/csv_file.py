@@ -6,9 +6,9 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from apd_bench.leaderboard.aggregate import Table
 from apd_bench.leaderboard.columns import Value, table_columns
 from apd_bench.leaderboard.escape import csv_text
+from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.tidy import attack_order
 
 LONG_COLUMNS = (

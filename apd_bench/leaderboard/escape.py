@@ -45,9 +45,9 @@ def html_text(text: object, longest: int = 200) -> str:
     return html.escape(plain(text, longest), quote=True)
 
 
-def latex(text: object) -> str:
+def latex(text: object, longest: int = LONGEST) -> str:
     """Text for a LaTeX table cell."""
-    return "".join(_LATEX.get(sign, sign) for sign in plain(text))
+    return "".join(_LATEX.get(sign, sign) for sign in plain(text, longest))
 
 
 def file_name(text: str) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from apd_bench.leaderboard.aggregate import Row, Table
 from apd_bench.leaderboard.columns import (
-    EMBEDDED_WARNING,
     estimate_columns,
     interval,
     percent,
@@ -14,15 +13,21 @@ from apd_bench.leaderboard.columns import (
     suspect_text,
     with_interval,
 )
+from apd_bench.leaderboard.curves import base_new_pairs, few_shot_families
 from apd_bench.leaderboard.escape import markdown as safe
-from apd_bench.leaderboard.statistics import LEVEL
-
-
-def board_title(tables: Sequence[Table], group: str) -> str:
-    """The heading of a board's page."""
-    if group == "embedded" or all(table.embedded for table in tables):
-        return "apd-bench: embedded suite (tiny CLIP, not ViT-B)"
-    return f"apd-bench: {group}"
+from apd_bench.leaderboard.model import Row, Table
+from apd_bench.leaderboard.statistics import harmonic_mean
+from apd_bench.leaderboard.wording import (
+    EMBEDDED_WARNING,
+    board_title,
+    heading,
+    legend_lines,
+    notes_of,
+    parameters,
+    protocol_text,
+    provenance_text,
+)
+from apd_bench.published import pairs
 
 
 def render_markdown(tables: Sequence[Table], group: str, notes: Sequence[str] = ()) -> str:
@@ -30,17 +35,18 @@ def render_markdown(tables: Sequence[Table], group: str, notes: Sequence[str] = 
     lines = [f"# {safe(board_title(tables, group))}", ""]
     if any(table.embedded for table in tables):
         lines += [f"**{EMBEDDED_WARNING}**", ""]
-    lines += [_provenance(tables), ""]
+    lines += [safe(provenance_text(tables), 1000), ""]
     for table in tables:
         lines += table_section(table)
-    lines += legend(tables, notes)
+    lines += [*base_to_new_section(tables), *few_shot_section(tables), *reported_section(tables)]
+    lines += ["## How to read this", "", *(f"- {safe(line, 600)}" for line in legend_lines(tables, notes))]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def table_section(table: Table) -> list[str]:
     """One table: heading, threat, summary rows, incomplete rows, per-dataset rows, notes."""
     lines = [f"## {safe(heading(table))}", "", f"Threat: {safe(table.key.threat.label, 200)}.", ""]
-    lines += [f"{_protocol(table)}", ""]
+    lines += [safe(protocol_text(table), 2000), ""]
     if table.ranked:
         lines += [*summary(table), ""]
     if table.incomplete:
@@ -50,17 +56,10 @@ def table_section(table: Table) -> list[str]:
         lines += [*_distances(table), ""]
     if table.attacks and any(row.datasets for row in table.rows):
         lines += ["Per dataset, worst case over the attacks (clean in brackets):", "", *per_dataset(table), ""]
-    notes = [*_row_notes(table), *(safe(note, 300) for note in table.notes)]
+    notes = [f"- {safe(note, 300)}" for note in notes_of(table)]
     if notes:
-        lines += [*(f"- {note}" for note in notes), ""]
+        lines += [*notes, ""]
     return lines
-
-
-def heading(table: Table) -> str:
-    """Backbone, budget and shots in one line."""
-    robust = " (adversarially fine-tuned)" if table.key.training == "robust" else ""
-    shots = f", {table.key.shots} shots" if table.key.shots > 0 else ", all images" if table.key.shots < 0 else ""
-    return f"{table.key.backbone}{robust}, {table.key.threat.short}{shots}"
 
 
 def summary(table: Table) -> list[str]:
@@ -97,40 +96,66 @@ def per_dataset(table: Table) -> list[str]:
     return grid(header, body, left=("method",))
 
 
-def legend(tables: Sequence[Table], notes: Sequence[str] = ()) -> list[str]:
-    """How to read the tables."""
-    seeds = sorted({seed for table in tables for seed in table.seeds})
-    spread = f"seeds {', '.join(map(str, seeds))}" if seeds else "nothing was trained, so there is one seed"
-    lines = [
-        "## How to read this",
-        "",
-        "- All numbers are percent of test samples classified correctly. *clean*: without attack; one column per "
-        "attack; *worst*: a sample counts only if it survives every attack of the table.",
-        "- Each number is a mean over datasets of a mean over seeds and samples. *H* is the harmonic mean of clean and "
-        "worst. *learned* counts trained numbers. *samples* counts different test images over all datasets.",
-        f"- Intervals are {LEVEL:.0%}: cluster bootstrap over seeds and samples within each dataset (one cell alone: "
-        f"Wilson); {spread}. An interval from few seeds is too narrow rather than too wide.",
-        "- Rank is one plus the number of methods that are significantly better (paired bootstrap on the same samples, "
-        "Holm over all pairs of the table, 5 %); methods that cannot be told apart share a rank.",
-        "- *cells* is done / planned (datasets x seeds x attacks). Rows with a gap stand below, unranked and without a "
-        "mean. *suspect* counts cells whose diagnostics hint at masked gradients; the reasons stand below the table.",
-        "- Threat models, budgets and backbones are never mixed in one table.",
-    ]
-    lines += [f"- {safe(note, 300)}" for note in notes]
+def base_to_new_section(tables: Sequence[Table]) -> list[str]:
+    """Base and new classes side by side with their harmonic mean, for methods that are complete on both."""
+    lines: list[str] = []
+    for base, new in base_new_pairs(tables):
+        others = {row.method: row for row in new.ranked}
+        body = []
+        for row in base.ranked:
+            if row.method in others:
+                halves = [row.estimates, others[row.method].estimates]
+                values = [half[name].value for name in ("clean", "worst") for half in halves]
+                means = [harmonic_mean(*values[:2]), harmonic_mean(*values[2:])]
+                order = [values[0], values[1], means[0], values[2], values[3], means[1]]
+                body.append([safe(row.method), *(percent(value) for value in order)])
+        header = ["method", "base clean", "new clean", "H clean", "base worst", "new worst", "H worst"]
+        title = heading(base).replace(", base classes", "")
+        lines += [f"## {safe(title)}: harmonic means", "", *grid(header, body, ("method",)), ""]
     return lines
+
+
+def few_shot_section(tables: Sequence[Table]) -> list[str]:
+    """Worst-case accuracy by the number of shots, where several were measured."""
+    lines: list[str] = []
+    for family in few_shot_families(tables):
+        shots = [table.key.shots for table in family]
+        methods = sorted({row.method for table in family for row in table.rows})
+        rows = {(table.key.shots, row.method): row for table in family for row in table.ranked}
+        body = []
+        for method in methods:
+            found = [rows.get((count, method)) for count in shots]
+            cells = [
+                f"{percent(_value(row, 'worst'))} [{percent(_value(row, 'clean'))}]" if row else "–" for row in found
+            ]
+            body.append([safe(method), *cells])
+        header = ["method", *("all" if count < 0 else f"{count} shots" for count in shots)]
+        title = heading(replace(family[0], key=replace(family[0].key, shots=0)))
+        lines += [f"## Few-shot curve: {safe(title)}", "", "Worst case, clean in brackets:", ""]
+        lines += [*grid(header, body, ("method",)), ""]
+    return lines
+
+
+def reported_section(tables: Sequence[Table]) -> list[str]:
+    """Published beside measured numbers, only where protocol, backbone, budget and attack agree."""
+    found = [pair for table in tables for pair in pairs(table)]
+    if not found:
+        return []
+    body = []
+    for pair in found:
+        place = [safe(pair.method), safe(pair.dataset), safe(pair.column)]
+        numbers = [f"{pair.published.value:g}", with_interval(pair.measured), f"{pair.difference:+.1f}"]
+        source = f"{pair.published.source}, {pair.published.table}"
+        body.append([*place, *numbers, safe(source), safe(pair.deviation, 200)])
+    header = ["method", "dataset", "column", "reported", "reproduced", "difference", "source", "known to differ"]
+    left = ("method", "dataset", "column", "source", "known to differ")
+    return ["## Reported and reproduced", "", *grid(header, body, left), ""]
 
 
 def grid(header: Sequence[str], body: Iterable[Sequence[str]], left: Sequence[str] = ()) -> list[str]:
     """A Markdown table of cells that are already safe; columns not named in `left` are right-aligned."""
     rule = [":---" if name in left else "---:" for name in header]
     return [f"| {' | '.join(cells)} |" for cells in (header, rule, *body)]
-
-
-def parameters(row: Row) -> str:
-    """The number of learned parameters with thousands separated."""
-    if not row.trains:
-        return "0"
-    return "–" if row.parameters is None else f"{row.parameters:,}"
 
 
 def _value(row: Row, name: str) -> float | None:
@@ -155,37 +180,3 @@ def _distances(table: Table) -> list[str]:
         for row in table.rows
     ]
     return grid(["method", *(safe(name) for name in table.distance_attacks)], body, left=("method",))
-
-
-def _row_notes(table: Table) -> list[str]:
-    lines = []
-    for row in table.rows:
-        lines += [
-            f"{safe(row.method)}: suspect in {count} cells: {safe(why, 200)}" for why, count in row.suspect.items()
-        ]
-        if row.collapsed:
-            lines.append(
-                f"{safe(row.method)}: {row.collapsed} fits collapsed (clean accuracy near chance), not left out"
-            )
-        lines += [f"{safe(row.method)}: {safe(note, 200)}" for note in row.notes]
-    return lines
-
-
-def _protocol(table: Table) -> str:
-    parts = [f"{name}: {value}" for name, value in table.key.protocol]
-    shots = "all training images" if table.key.shots < 0 else f"{table.key.shots} shots per class"
-    seeds = f"{shots}, seeds {', '.join(map(str, table.seeds))}" if table.seeds else "nothing trained"
-    names = ", ".join(f"{name} ({table.counts.get(name, 0)})" for name in table.datasets)
-    return safe(f"{seeds}; {'; '.join(parts)}. Datasets (test samples): {names}.", 2000)
-
-
-def _provenance(tables: Sequence[Table]) -> str:
-    dates = sorted({date for table in tables for date in table.dates})
-    commits = sorted({commit[:12] for table in tables for commit in table.commits})
-    versions = sorted({version for table in tables for version in table.versions})
-    span = "" if not dates else f" of {dates[0]}" if dates[0] == dates[-1] else f" of {dates[0]} to {dates[-1]}"
-    made = f"Made by `apd-bench report` from records{span}"
-    made += f", apd-bench {safe(', '.join(versions), 200)}" if versions else ""
-    made += f", commit {safe(', '.join(commits), 400)}" if commits else ""
-    mixed = " **Records of several versions or commits are mixed.**" if len(versions) > 1 or len(commits) > 1 else ""
-    return f"{made}.{mixed}"

@@ -8,11 +8,12 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from apd_bench.leaderboard.aggregate import Row, Table
 from apd_bench.leaderboard.boards import Boards
-from apd_bench.leaderboard.columns import EMBEDDED_WARNING, interval, percent, rank_text, suspect_text
+from apd_bench.leaderboard.columns import interval, percent, rank_text, suspect_text
 from apd_bench.leaderboard.escape import plain
-from apd_bench.leaderboard.markdown import heading, parameters, table_section
+from apd_bench.leaderboard.markdown import table_section
+from apd_bench.leaderboard.model import Row, Table
+from apd_bench.leaderboard.wording import EMBEDDED_WARNING, heading, notes_of, parameters
 
 _SHORT = {"autoattack": "AA"}
 
@@ -80,11 +81,7 @@ def _footer(table: Table) -> list[str]:
         lines.append("AA: autoattack.")
     if table.incomplete:
         lines.append("Rows with a gap in their cells have no rank and no mean.")
-    lines += [
-        f"⚠ {plain(row.method)}: {plain(why, 120)} ({count} cells)"
-        for row in table.rows
-        for why, count in row.suspect.items()
-    ]
+    lines += [f"⚠ {plain(note, 160)}" for note in notes_of(table)]
     if table.embedded:
         lines.append(EMBEDDED_WARNING)
     return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from apd_bench.identity import digest
 from apd_bench.records import Outcomes, Record
-from apd_bench.specs import format_eps
+from apd_bench.specs import MethodRecipe, format_eps
 
 _FIRST_ATTACKS = ("none", "noise", "fgsm", "pgd", "cw", "cw-linf", "apgd", "aa-light")
 _LAST_ATTACKS = ("autoattack",)
+_PACKAGES = ("torch", "open_clip_torch", "pyautoattack", "torchattacks")
 
 
 @dataclass(frozen=True)
@@ -105,26 +106,18 @@ class Measurement:
     distance_attack: bool
     protocol: tuple[tuple[str, str], ...]
     fit_id: str
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    recipe: MethodRecipe
     suspect: tuple[str, ...] = ()
-    timing: Mapping[str, Any] = field(default_factory=dict)
-    fit: Mapping[str, Any] = field(default_factory=dict)
-    environment: Mapping[str, Any] = field(default_factory=dict)
+    parameters: int | None = None
+    collapsed: bool = False
+    train_seconds: float | None = None
+    attack_seconds: float | None = None
+    forwards: float | None = None
+    backwards: float | None = None
+    software: tuple[tuple[str, str], ...] = ()
     error: str = ""
     created: str = ""
     evidence: Evidence | None = None
-
-    @property
-    def parameters(self) -> int | None:
-        """Numbers learned, where the record says so."""
-        value = self.fit.get("num_parameters", self.fit.get("parameters"))
-        return None if value is None else int(value)
-
-    @property
-    def collapsed(self) -> bool:
-        """True when training ended near chance on clean images."""
-        return bool(self.fit.get("collapsed"))
 
     @property
     def done(self) -> bool:
@@ -165,12 +158,15 @@ def measurement(record: Record, outcomes: Outcomes | None) -> Measurement:
         distance_attack="median_distance" in record.metrics,
         protocol=_protocol(record),
         fit_id=fit.id,
-        metrics=record.metrics,
-        diagnostics=record.diagnostics,
+        recipe=method,
         suspect=record.suspect,
-        timing=record.timing,
-        fit=record.fit,
-        environment=record.environment,
+        parameters=_whole(record.fit.get("num_parameters", record.fit.get("parameters"))),
+        collapsed=bool(record.fit.get("collapsed")),
+        train_seconds=_number(record.fit.get("seconds")),
+        attack_seconds=_number(record.timing.get("attack_seconds")),
+        forwards=_number(record.timing.get("forwards")),
+        backwards=_number(record.timing.get("backwards")),
+        software=_software(record.environment),
         error=str((record.error or {}).get("message") or ""),
         created=record.created,
         evidence=None if outcomes is None or not record.done else Evidence.of(outcomes),
@@ -197,3 +193,26 @@ def _protocol(record: Record) -> tuple[tuple[str, str], ...]:
         "attack seed": str(cell.attack_seed),
     }
     return tuple(parts.items())
+
+
+def _software(environment: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What the record was measured with, as far as boards mention it: versions, commit, plug-ins, device."""
+    packages = environment.get("packages") or {}
+    found = {
+        "apd-bench": environment.get("apd_bench"),
+        "commit": environment.get("commit"),
+        "dirty": "yes" if environment.get("dirty") else None,
+        **{name: packages.get(name) for name in _PACKAGES},
+        "device": environment.get("device_name") or environment.get("device"),
+    }
+    plugins = sorted(f"{name} of {source}" for name, source in (environment.get("plugins") or {}).items())
+    found["plug-ins"] = ", ".join(plugins) or None
+    return tuple((name, str(value)) for name, value in found.items() if value)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)

@@ -11,8 +11,9 @@ from synthetic import cell, dataset, fill, grid, method, outcomes, record
 
 from apd_bench.cli import compare as verb
 from apd_bench.errors import UnknownName, UsageError
-from apd_bench.leaderboard.aggregate import Table, tables
+from apd_bench.leaderboard.aggregate import tables
 from apd_bench.leaderboard.comparison import compare
+from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.tidy import measurement
 
 

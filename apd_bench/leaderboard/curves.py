@@ -1,0 +1,84 @@
+"""Tables that belong together: the same comparison at other budgets, shots, or on the other half of the classes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from apd_bench.leaderboard.model import Row, Table, TableKey
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method at one budget (or number of shots): share with interval edges, None where unknown."""
+
+    at: float
+    value: float
+    low: float | None
+    high: float | None
+
+
+def eps_families(tables: Sequence[Table]) -> list[list[Table]]:
+    """Tables that differ in eps only, smallest first; families of one are kept."""
+    return _families(tables, lambda key: replace(key, threat=replace(key.threat, eps=0.0)), lambda key: key.threat.eps)
+
+
+def few_shot_families(tables: Sequence[Table]) -> list[list[Table]]:
+    """Tables of the few-shot task that differ in shots only, fewest first ("all images" last); at least two."""
+    chosen = [table for table in tables if table.key.task == "few_shot" and table.key.shots != 0]
+    made = _families(chosen, lambda key: replace(key, shots=0), lambda key: key.shots if key.shots > 0 else 1e9)
+    return [family for family in made if len(family) > 1]
+
+
+def base_new_pairs(tables: Sequence[Table]) -> list[tuple[Table, Table]]:
+    """The base and the new half of the base-to-new tables that differ in nothing else."""
+    chosen = [table for table in tables if table.key.task == "base_to_new"]
+    found = []
+    for family in _families(chosen, lambda key: replace(key, classes=""), lambda key: float(key.classes == "new")):
+        halves = {table.key.classes: table for table in family}
+        if "base" in halves and "new" in halves:
+            found.append((halves["base"], halves["new"]))
+    return found
+
+
+def eps_curve(family: Sequence[Table], method: str, column: str = "worst") -> list[Point]:
+    """Accuracy of `method` against eps * 255; starts with the clean accuracy at 0 where that was not measured."""
+    points = []
+    for table in family:
+        row = _row(table, method)
+        if row is not None and column in row.estimates:
+            estimate = row.estimates[column]
+            points.append(Point(table.key.threat.eps * 255, estimate.value, estimate.low, estimate.high))
+    first = next((row for table in family if (row := _row(table, method)) is not None), None)
+    if points and points[0].at > 0 and first is not None:
+        clean = first.estimates["clean"]
+        points.insert(0, Point(0.0, clean.value, clean.low, clean.high))
+    return points
+
+
+def pareto_front(rows: Sequence[Row]) -> list[str]:
+    """The methods that no other beats in clean and worst-case accuracy at once, by falling clean accuracy."""
+    points = sorted(
+        ((row.estimates["clean"].value, row.estimates["worst"].value, row.method) for row in rows), reverse=True
+    )
+    front: list[str] = []
+    best = -1.0
+    for _, worst, method in points:
+        if worst > best:
+            front.append(method)
+            best = worst
+    return front
+
+
+def _row(table: Table, method: str) -> Row | None:
+    return next((row for row in table.ranked if row.method == method), None)
+
+
+def _families(
+    tables: Sequence[Table], same: Callable[[TableKey], TableKey], place: Callable[[TableKey], float]
+) -> list[list[Table]]:
+    groups: dict[TableKey, list[Table]] = defaultdict(list)
+    for table in tables:
+        groups[same(table.key)].append(table)
+    return [sorted(group, key=lambda table: place(table.key)) for group in groups.values()]

@@ -1,0 +1,114 @@
+"""What a board consists of: tables of rows that may be compared, and the results behind each row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apd_bench.leaderboard.statistics import Estimate
+from apd_bench.leaderboard.tidy import Threat
+
+Hits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class TableKey:
+    """What all rows of one table share; numbers with different keys are never in one table."""
+
+    group: str
+    task: str
+    backbone: str
+    backbone_key: str
+    training: str
+    threat: Threat
+    shots: int
+    trained_on: str
+    classes: str
+    protocol: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class DatasetResult:
+    """One method on one dataset, by column ("clean", attacks, "worst"); `hits` are [seeds, samples] by sample id."""
+
+    estimates: Mapping[str, Estimate]
+    seeds: tuple[int, ...]
+    per_seed: Mapping[str, tuple[float, ...]]
+    hits: Mapping[str, Hits] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method in one table; `estimates` (means over datasets) is empty unless the row is complete."""
+
+    method: str
+    title: str
+    paper: str
+    variant: str
+    rank: int | None
+    parameters: int | None
+    estimates: Mapping[str, Estimate]
+    harmonic: float | None
+    datasets: Mapping[str, DatasetResult]
+    distances: Mapping[str, float]
+    seeds: tuple[int, ...]
+    trains: bool
+    done: int
+    planned: int
+    suspect: Mapping[str, int]
+    collapsed: int
+    failed: Mapping[str, int]
+    train_seconds: float | None
+    attack_seconds: float | None
+    forwards: float | None
+    backwards: float | None
+    records: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """True when every planned cell is there and comparable."""
+        return bool(self.estimates)
+
+    @property
+    def samples(self) -> int:
+        """The number of different test samples behind the mean."""
+        return self.estimates["worst"].n if self.estimates else 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that may be compared: same backbone, threat model, protocol, datasets, attacks and seeds."""
+
+    key: TableKey
+    backbone_title: str
+    datasets: tuple[str, ...]
+    attacks: tuple[str, ...]
+    distance_attacks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    rows: tuple[Row, ...]
+    ids: Mapping[str, tuple[str, ...]]
+    versions: tuple[str, ...] = ()
+    commits: tuple[str, ...] = ()
+    dates: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    embedded: bool = False
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of test samples per dataset."""
+        return {name: len(ids) for name, ids in self.ids.items()}
+
+    @property
+    def ranked(self) -> tuple[Row, ...]:
+        """The complete rows, best worst-case accuracy first."""
+        return tuple(row for row in self.rows if row.complete)
+
+    @property
+    def incomplete(self) -> tuple[Row, ...]:
+        """The other rows, by name."""
+        return tuple(row for row in self.rows if not row.complete)

@@ -1,0 +1,92 @@
+"""What every format says in the same words: titles, headings, protocol, provenance, notes, legend. Plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from apd_bench.leaderboard.model import Row, Table
+from apd_bench.leaderboard.statistics import LEVEL
+
+EMBEDDED_WARNING = (
+    "This is the embedded suite: a tiny CLIP (about 2 million parameters, 40 px) on small image sets inside the "
+    "package. Its numbers are not those of CLIP ViT-B and cannot be compared with published ones."
+)
+
+
+def board_title(tables: Sequence[Table], group: str) -> str:
+    """The heading of a board's page."""
+    if group == "embedded" or all(table.embedded for table in tables):
+        return "apd-bench: embedded suite (tiny CLIP, not ViT-B)"
+    return f"apd-bench: {group}"
+
+
+def heading(table: Table) -> str:
+    """Task, backbone, budget and shots in one line."""
+    key = table.key
+    robust = " (adversarially fine-tuned)" if key.training == "robust" else ""
+    shots = f", {key.shots} shots" if key.shots > 0 else ", all images" if key.shots < 0 else ""
+    task = {"base_to_new": f"Base-to-new, {key.classes} classes: ", "cross_dataset": "Cross-dataset: "}.get(
+        key.task, ""
+    )
+    origin = f" of {key.trained_on}" if key.trained_on else ""
+    return f"{task}{key.backbone}{robust}, {key.threat.short}{shots}{origin}"
+
+
+def parameters(row: Row) -> str:
+    """The number of learned parameters with thousands separated."""
+    if not row.trains:
+        return "0"
+    return "–" if row.parameters is None else f"{row.parameters:,}"
+
+
+def protocol_text(table: Table) -> str:
+    """Shots, seeds, sampling, precision and the datasets with their sample counts."""
+    parts = [f"{name}: {value}" for name, value in table.key.protocol]
+    shots = "all training images" if table.key.shots < 0 else f"{table.key.shots} shots per class"
+    seeds = f"{shots}, seeds {', '.join(map(str, table.seeds))}" if table.seeds else "nothing trained"
+    names = ", ".join(f"{name} ({table.counts.get(name, 0)})" for name in table.datasets)
+    return f"{seeds}; {'; '.join(parts)}. Datasets (test samples): {names}."
+
+
+def provenance_text(tables: Sequence[Table]) -> str:
+    """Where the numbers come from: dates, versions and commits of the records (never the present time)."""
+    dates = sorted({date for table in tables for date in table.dates})
+    commits = sorted({commit[:12] for table in tables for commit in table.commits})
+    versions = sorted({version for table in tables for version in table.versions})
+    span = "" if not dates else f" of {dates[0]}" if dates[0] == dates[-1] else f" of {dates[0]} to {dates[-1]}"
+    made = f"Made by apd-bench report from records{span}"
+    made += f", apd-bench {', '.join(versions)}" if versions else ""
+    made += f", commit {', '.join(commits)}" if commits else ""
+    mixed = " Records of several versions or commits are mixed." if len(versions) > 1 or len(commits) > 1 else ""
+    return f"{made}.{mixed}"
+
+
+def notes_of(table: Table) -> list[str]:
+    """What must be known of single rows and of the records' software: one line each."""
+    lines = []
+    for row in table.rows:
+        lines += [f"{row.method}: suspect in {count} cells: {why}" for why, count in row.suspect.items()]
+        if row.collapsed:
+            lines.append(f"{row.method}: {row.collapsed} fits collapsed (near chance on clean images), not left out")
+        lines += [f"{row.method}: {note}" for note in row.notes]
+    return [*lines, *table.notes]
+
+
+def legend_lines(tables: Sequence[Table], notes: Sequence[str] = ()) -> list[str]:
+    """How to read the tables, one sentence or two a line."""
+    seeds = sorted({seed for table in tables for seed in table.seeds})
+    spread = f"seeds {', '.join(map(str, seeds))}" if seeds else "nothing was trained, so there is one seed"
+    return [
+        "All numbers are percent of test samples classified correctly. clean: without attack; one column per attack; "
+        "worst: a sample counts only if it survives every attack of the table.",
+        "Each number is a mean over datasets of a mean over seeds and samples. H: harmonic mean of clean and worst. "
+        "learned: how many numbers were trained. samples: different test images over all datasets.",
+        f"Intervals are {LEVEL:.0%}: cluster bootstrap over seeds and samples within each dataset (one cell alone: "
+        f"Wilson); {spread}. An interval from few seeds is too narrow rather than too wide.",
+        "rank: one plus the number of methods that are significantly better (paired bootstrap on the same samples, "
+        "Holm over all pairs of the table, 5 %); methods that cannot be told apart share a rank.",
+        "cells: done / planned (datasets x seeds x attacks). Rows with a gap stand below, unranked and without a mean. "
+        "suspect: cells whose diagnostics hint at masked gradients; the reasons stand below the table.",
+        "Threat models, budgets and backbones are never mixed in one table.",
+        *notes,
+    ]
