@@ -11,9 +11,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import PurePath
+from typing import Any
 
 IDENTITY_VERSION = 1
 _DIGITS = 12
+_KEPT = "_canonical_form"
 
 
 def canonical(value: object) -> object:
@@ -26,11 +28,11 @@ def canonical(value: object) -> object:
         return value
     if isinstance(value, (int, float)):
         return _number(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _of_spec(value)
     identity = getattr(value, "identity", None)
     if callable(identity):
         return canonical(identity())
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: canonical(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {str(key): canonical(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, (list, tuple)):
@@ -50,6 +52,21 @@ def digest(value: object, length: int = 16) -> str:
 def derive_seed(*parts: object) -> int:
     """A 63-bit seed from anything with a canonical form; the same parts give the same seed on every machine."""
     return int(digest(list(parts)), 16) & (2**63 - 1)
+
+
+def _of_spec(spec: Any) -> object:
+    """The form of a dataclass; a frozen one keeps it, since a grid of cells shares its backbones, sets and recipes."""
+    kept = getattr(spec, "__dict__", {}).get(_KEPT)
+    if kept is not None:
+        return kept
+    identity = getattr(spec, "identity", None)
+    if callable(identity):
+        form = canonical(identity())
+    else:
+        form = {field.name: canonical(getattr(spec, field.name)) for field in dataclasses.fields(spec)}
+    if spec.__dataclass_params__.frozen and hasattr(spec, "__dict__"):
+        object.__setattr__(spec, _KEPT, form)
+    return form
 
 
 def _number(value: float) -> int | float | str:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 from apd_bench.errors import UsageError
@@ -268,7 +269,7 @@ class Fit:
             }
         return parts
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The content address of the prompt state."""
         return digest(self)
@@ -322,7 +323,7 @@ class Cell:
             "exclude": sorted(self.exclude),
         }
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The content address of the record."""
         return digest(self)
