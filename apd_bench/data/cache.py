@@ -12,7 +12,6 @@ import errno
 import hashlib
 import json
 import logging
-import threading
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,11 +49,10 @@ class PixelCache:
             with path.open("ab") as handle:
                 if path.stat().st_size < size:
                     handle.truncate(size)
-        self._handles = [pixels.open("r+b", buffering=0), index.open("r+b", buffering=0)]
+        self._paths = (pixels, index)
         self._pixels = np.memmap(pixels, np.uint8, "r", shape=(count, *self._shape))
         self._index = np.memmap(index, _RECORD, "r", shape=(count,))
         self._trusted = np.zeros(count, bool)
-        self._lock = threading.Lock()
         self.writable = True
 
     def get(self, slot: int, signature: Signature) -> Bytes | None:
@@ -82,9 +80,8 @@ class PixelCache:
         record["crc"], record["state"] = zlib.crc32(data), 1
         record["size"], record["time"] = signature
         try:
-            with self._lock:
-                self._write(0, slot * self._bytes, data)
-                self._write(1, slot * _RECORD.itemsize, record.tobytes())
+            _write(self._paths[0], slot * self._bytes, data)
+            _write(self._paths[1], slot * _RECORD.itemsize, record.tobytes())
         except OSError as error:
             self.writable = False
             _log.warning("The image cache %s takes no more images (%s); going on without.", self.path, error)
@@ -94,10 +91,11 @@ class PixelCache:
     @property
     def path(self) -> str:
         """The file that holds the pixels."""
-        return str(self._handles[0].name)
+        return str(self._paths[0])
 
-    def _write(self, which: int, offset: int, data: bytes) -> None:
-        handle = self._handles[which]
+
+def _write(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b", buffering=0) as handle:
         handle.seek(offset)
         if handle.write(data) != len(data):
             raise OSError(errno.ENOSPC, "only a part could be written")

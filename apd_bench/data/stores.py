@@ -51,7 +51,7 @@ class FilePixels:
             name, split = ids[0].split("/")[:2] if ids else ("empty", "")
             self._folder = cache_folder(cache, name, split, resize, image_size, parts)
         self._cache: PixelCache | None = None
-        self._process = 0
+        self._opened_once = False
 
     def read(self, rows: Rows) -> Bytes:
         """The images at `rows` as uint8 [n, 3, S, S]; raises one CorruptFile that names all undecodable ones."""
@@ -125,8 +125,8 @@ class FilePixels:
         if self._folder is None:
             return None
         with self._lock:
-            if self._process != os.getpid():  # a forked worker needs file handles of its own
-                self._process = os.getpid()
+            if not self._opened_once:
+                self._opened_once = True
                 try:
                     self._cache = PixelCache(self._folder, len(self._items), self.image_size)
                 except (OSError, ValueError) as error:
@@ -135,9 +135,9 @@ class FilePixels:
         return self._cache
 
     def __getstate__(self) -> dict[str, object]:
-        """Without file handles, locks and memory, so that a split can go to a worker process."""
+        """Without maps, locks and memory, so that a split can go to a worker process."""
         state = dict(self.__dict__)
-        state |= {"_cache": None, "_process": 0, "_lock": None, "_memory": {}}
+        state |= {"_cache": None, "_opened_once": False, "_lock": None, "_memory": {}}
         return state
 
     def __setstate__(self, state: dict[str, object]) -> None:

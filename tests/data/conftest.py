@@ -6,13 +6,17 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from apd_bench.data.cards import Card, cards
 from apd_bench.data.catalog import embedded
 from apd_bench.data.splits import ImageSplit, LoadedDataset
 from apd_bench.specs import DatasetSpec
@@ -99,3 +103,40 @@ def make_dataset(make_split: Callable[..., ImageSplit]) -> Callable[..., LoadedD
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def replicas() -> ModuleType:
+    """The builders of `replicas.py` beside this file."""
+    found = spec_from_file_location("apd_bench_replicas", Path(__file__).with_name("replicas.py"))
+    assert found is not None and found.loader is not None
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data root that $APD_BENCH_DATA names, with a cache folder of its own."""
+    monkeypatch.setenv("APD_BENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("APD_BENCH_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def expect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Card]:
+    """Changes what a card expects, so that a replica with few images counts as complete."""
+
+    def change(name: str, listed: dict[str, list[tuple[str, int]]]) -> Card:
+        card = cards()[name]
+        counts = {split: len(items) for split, items in listed.items()}
+        publisher = dict(card.publisher_counts)
+        if "trainval" in publisher:
+            publisher = {"trainval": counts["train"] + counts.get("val", 0), "test": counts["test"]}
+        elif publisher:
+            publisher = counts
+        monkeypatch.setitem(cards(), name, replace(card, counts=counts, publisher_counts=publisher))
+        return cards()[name]
+
+    return change

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from apd_bench.data.cards import Card, cards
+from apd_bench.data.load import load_dataset
+from apd_bench.errors import CorruptFile, MissingPrerequisite
+from apd_bench.registry import DATASETS
+
+Expect = Callable[..., Card]
+FOLDERS = {
+    "cifar10": ("cifar-10-batches-py", "cifar-10-batches-bin"),
+    "cifar100": ("cifar-100-python", "cifar-100-binary"),
+}
+
+
+@pytest.fixture
+def cifar10(root: Path, replicas: ModuleType, expect: Expect) -> np.ndarray:
+    expect("cifar10", {"train": [("", 0)] * 160, "val": [("", 0)] * 40, "test": [("", 0)] * 40})
+    return replicas.write_cifar(root, cards()["cifar10"], FOLDERS["cifar10"][0])
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_python_and_binary_versions_agree(name: str, root: Path, replicas: ModuleType, expect: Expect) -> None:
+    card, (python, binary) = cards()[name], FOLDERS[name]
+    images = replicas.write_cifar(root / "a", card, python)
+    replicas.write_cifar_binary(root / "b", card, root / "a" / python, binary)
+    train, test = len(images), len(images) if name == "cifar100" else len(images) // 5
+    one_each = {"train": train * 4 // 5, "val": train // 5, "test": test}
+    expect(name, {split: [("", 0)] * count for split, count in one_each.items()})
+    first = load_dataset(DATASETS.get(name), image_size=32, root=root / "a")
+    second = load_dataset(DATASETS.get(name), image_size=32, root=root / "b")
+    assert first.classes == second.classes == card.classes
+    assert first.origin["derived"] == ["train", "val"]
+    for one, other in zip(first.splits(), second.splits(), strict=True):
+        assert one.labels.equal(other.labels)
+        assert one.images(range(9)).equal(other.images(range(9)))
+
+
+def test_pixels_are_those_of_the_batch(root: Path, cifar10: np.ndarray) -> None:
+    loaded = load_dataset(DATASETS.get("cifar10"), image_size=32)
+    for split in (loaded.split("train"), loaded.split("val")):
+        batch, row = split.ids[3].split("/")[-2:]
+        place = (int(batch[-1]) - 1) * 40 + int(row)
+        assert split.images([3])[0].equal(torch.from_numpy(cifar10[place]))
+
+
+def test_a_pickle_that_runs_code_is_refused(root: Path, cifar10: np.ndarray, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (os.mkdir, (str(tmp_path / "owned"),))
+
+    (root / "cifar-10-batches-py/data_batch_2").write_bytes(pickle.dumps({b"data": Evil()}, protocol=2))
+    with pytest.raises(CorruptFile, match=r"data_batch_2.*mkdir"):
+        load_dataset(DATASETS.get("cifar10"), image_size=32)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_an_absent_batch_is_named(root: Path, cifar10: np.ndarray) -> None:
+    (root / "cifar-10-batches-py/data_batch_5").unlink()
+    with pytest.raises(MissingPrerequisite, match="data_batch_5"):
+        load_dataset(DATASETS.get("cifar10"), image_size=32)
+
+
+def test_a_torn_batch_is_named(root: Path, cifar10: np.ndarray) -> None:
+    path = root / "cifar-10-batches-py/test_batch"
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(CorruptFile, match="test_batch"):
+        load_dataset(DATASETS.get("cifar10"), image_size=32)
+
+
+def test_stl_images_stand_upright(root: Path, replicas: ModuleType, expect: Expect) -> None:
+    images = replicas.write_stl(root, cards()["stl10"])
+    expect("stl10", {"train": [("", 0)] * 40, "val": [("", 0)] * 10, "test": [("", 0)] * 20})
+    loaded = load_dataset(DATASETS.get("stl-10"), image_size=96)
+    assert loaded.test.images().equal(torch.from_numpy(images["test"]))
+    assert loaded.test.labels.tolist() == list(range(10)) * 2
+    assert loaded.classes[2] == "car"
+
+
+def test_stl_with_too_few_bytes_is_corrupt(root: Path, replicas: ModuleType) -> None:
+    replicas.write_stl(root, cards()["stl10"])
+    path = root / "stl10_binary/test_X.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CorruptFile, match=r"test_X\.bin"):
+        load_dataset(DATASETS.get("stl10"), image_size=96)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from apd_bench.data.cards import Card, cards, parse_card
+from apd_bench.errors import CorruptFile
+
+# CoOp (IJCV 2022), table 8: classes, train, val, test.
+COOP_TABLE = {
+    "imagenet": (1000, 1_281_167, None, 50_000),
+    "caltech101": (100, 4_128, 1_649, 2_465),
+    "oxford_pets": (37, 2_944, 736, 3_669),
+    "stanford_cars": (196, 6_509, 1_635, 8_041),
+    "oxford_flowers": (102, 4_093, 1_633, 2_463),
+    "food101": (101, 50_500, 20_200, 30_300),
+    "fgvc_aircraft": (100, 3_334, 3_333, 3_333),
+    "sun397": (397, 15_880, 3_970, 19_850),
+    "dtd": (47, 2_820, 1_128, 1_692),
+    "eurosat": (10, 13_500, 5_400, 8_100),
+    "ucf101": (101, 7_639, 1_898, 3_783),
+    "imagenetv2": (1000, None, None, 10_000),
+    "imagenet_sketch": (1000, None, None, 50_889),
+    "imagenet_a": (200, None, None, 7_500),
+    "imagenet_r": (200, None, None, 30_000),
+    "cifar10": (10, 40_000, 10_000, 10_000),
+    "cifar100": (100, 40_000, 10_000, 10_000),
+    "stl10": (10, 4_000, 1_000, 8_000),
+}
+
+
+def test_every_set_of_the_protocols_has_a_card() -> None:
+    assert list(cards()) == list(COOP_TABLE)
+
+
+@pytest.mark.parametrize("name", COOP_TABLE)
+def test_counts_are_those_of_the_literature(name: str) -> None:
+    classes, train, val, test = COOP_TABLE[name]
+    card = cards()[name]
+    counts = card.counts
+    assert (len(card.classes), counts.get("train"), counts.get("val"), counts["test"]) == (classes, train, val, test)
+
+
+@pytest.mark.parametrize("card", cards().values(), ids=lambda card: card.name)
+def test_a_card_is_complete(card: Card) -> None:
+    twice = {name for name in card.classes if card.classes.count(name) > 1}
+    assert twice <= {"missile", "sunglasses"}, "only OpenAI's list of ImageNet names repeats two of them"
+    assert not [name for name in card.classes if "_" in name or name != name.strip()]
+    assert card.template.count("{}") == 1
+    assert card.licence and card.source.startswith("https://") and card.citation and card.description
+    assert card.downloads or card.manual
+    assert bool(card.split_file) == bool(card.split_url)
+    assert not card.shard_classes or set(card.shard_classes) - {""} == set(card.classes)
+    for download in card.downloads:
+        kind, _, digest = download.checksum.partition(":")
+        assert len(digest) == {"sha256": 64, "md5": 32, "": 0}[kind]
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "expected"),
+    [
+        ("oxford_pets", 0, "abyssinian"),
+        ("caltech101", 0, "face"),
+        ("caltech101", 1, "leopard"),
+        ("caltech101", 4, "airplane"),
+        ("stanford_cars", 0, "2000 AM General Hummer SUV"),
+        ("sun397", 9, "indoor apse"),
+        ("ucf101", 0, "Apply Eye Makeup"),
+        ("ucf101", 100, "Yo Yo"),
+        ("eurosat", 9, "Sea or Lake"),
+        ("eurosat", 0, "Annual Crop Land"),
+        ("imagenet", 0, "tench"),
+        ("fgvc_aircraft", 0, "707-320"),
+        ("dtd", 46, "zigzagged"),
+    ],
+)
+def test_class_names_follow_coop(name: str, label: int, expected: str) -> None:
+    assert cards()[name].classes[label] == expected
+
+
+def test_templates_are_those_of_coop() -> None:
+    assert cards()["food101"].template == "a photo of {}, a type of food."
+    assert cards()["dtd"].template == "{} texture."
+    assert cards()["eurosat"].template == "a centered satellite photo of {}."
+    assert cards()["ucf101"].template == "a photo of a person doing {}."
+
+
+def test_which_sets_coop_split_anew() -> None:
+    anew = {name for name, card in cards().items() if card.derives_everything}
+    assert anew == {"caltech101", "oxford_flowers", "food101", "dtd", "eurosat"}
+
+
+def test_a_damaged_card_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "odd.toml"
+    path.write_text('name = "odd"\n')
+    with pytest.raises(CorruptFile, match=r"odd\.toml"):
+        parse_card(path)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from apd_bench.data.cards import cards
+from apd_bench.data.catalog import benchmark_spec, builtin
+from apd_bench.errors import UnknownName, UsageError
+from apd_bench.registry import DATASETS
+
+
+def test_groups_and_order() -> None:
+    groups = [spec.group for spec in builtin()]
+    assert groups == sorted(groups, key=["embedded", "benchmark"].index)
+    assert [spec.name for spec in builtin() if spec.group == "benchmark"] == list(cards())
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [("pets", "oxford_pets"), ("OxfordPets", "oxford_pets"), ("ImageNet-A", "imagenet_a"), ("DTD", "dtd")],
+)
+def test_the_names_that_people_use(asked: str, name: str) -> None:
+    assert DATASETS.get(asked).name == name
+
+
+def test_another_split_shows_in_the_name() -> None:
+    spec = DATASETS.get("pets@derived")
+    assert (spec.name, spec.title) == ("oxford_pets@derived", "OxfordPets (derived split)")
+    assert spec.options["split"] == "derived"
+    assert DATASETS.get("oxford_pets(problems='exclude')").options == {"card": "oxford_pets", "problems": "exclude"}
+
+
+def test_the_plain_spec_has_no_options() -> None:
+    assert benchmark_spec(cards()["dtd"]).options == {}
+
+
+def test_unknown_splits_and_options_list_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="official, publisher, derived"):
+        DATASETS.get("dtd@mine")
+    with pytest.raises(UnknownName, match="Did you mean 'split'"):
+        DATASETS.get("dtd(splt='derived')")
+    with pytest.raises(UnknownName, match="Unknown dataset"):
+        DATASETS.get("nothing@derived")
+
+
+def test_specs_and_identities_need_no_torch() -> None:
+    code = (
+        "import sys; from apd_bench.registry import DATASETS;"
+        "[DATASETS.get(name).identity() for name in DATASETS.names()];"
+        "assert not {'torch', 'scipy', 'PIL', 'numpy.random'} & set(sys.modules) - {'numpy.random'}, 'heavy'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from apd_bench.data.images import decode, square
+from apd_bench.errors import CorruptFile
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(width * height).integers(0, 256, (height, width, 3), np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(50, 40), (40, 50), (33, 57), (16, 16), (16, 41), (7, 9), (101, 16)])
+@pytest.mark.parametrize("size", [16, 15])
+def test_crop_is_torchvisions_resize_and_centre_crop(shape: tuple[int, int], size: int) -> None:
+    transforms = pytest.importorskip("torchvision.transforms")
+    image = noise(*shape)
+    bicubic = transforms.InterpolationMode.BICUBIC
+    pipeline = transforms.Compose([transforms.Resize(size, bicubic), transforms.CenterCrop(size)])
+    expected = np.asarray(pipeline(image)).transpose(2, 0, 1)
+    assert np.array_equal(square(image, size, "crop"), expected)
+
+
+def test_squash_ignores_the_aspect_ratio() -> None:
+    image = noise(50, 40)
+    expected = np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    assert np.array_equal(square(image, 16, "squash"), expected)
+    assert not np.array_equal(square(image, 16, "squash"), square(image, 16, "crop"))
+
+
+def test_an_image_of_the_right_size_is_untouched() -> None:
+    image = noise(16, 16)
+    for resize in ("crop", "squash"):
+        assert np.array_equal(square(image, 16, resize), np.asarray(image).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    assert square(
+        noise(20, 20).convert("RGB").convert("L").convert(mode)
+        if mode in ("L", "1", "LA")
+        else noise(20, 20).convert(mode),
+        8,
+    ).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
+def test_formats_of_image_sets_decode(kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 10), (200, 30, 10)).save(buffer, kind)
+    found = decode(buffer.getvalue(), 8, "crop", "x")
+    assert found.shape == (3, 8, 8)
+    assert abs(int(found[0, 4, 4]) - 200) < 6
+
+
+def test_truncated_and_foreign_bytes_are_corrupt_by_name() -> None:
+    buffer = io.BytesIO()
+    noise(64, 64).save(buffer, "JPEG")
+    for data in (buffer.getvalue()[:500], b"", b"<html></html>", b"%PDF-1.4"):
+        with pytest.raises(CorruptFile, match=r"cat\.jpg cannot be decoded"):
+            decode(data, 8, "crop", "cat.jpg")

@@ -1,0 +1,198 @@
+"""Every set's replica loads with the right names, counts, splits and few-shot draws, and the layouts agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from apd_bench.data.cards import Card, cards
+from apd_bench.data.load import load_dataset
+from apd_bench.data.protocols import few_shot_dataset
+from apd_bench.data.splits import ImageSplit, LoadedDataset
+from apd_bench.registry import DATASETS
+
+Expect = Callable[..., Card]
+WITH_JSON = [name for name, card in cards().items() if card.split_file]
+WITH_LISTS = [name for name in WITH_JSON if cards()[name].publisher_counts]
+WORDNET = ["imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"]
+
+
+def load(name: str) -> LoadedDataset:
+    return load_dataset(DATASETS.get(name), image_size=8)
+
+
+def written(split: ImageSplit | None) -> list[tuple[str, int]]:
+    assert split is not None
+    keys = [name.split("/", 2)[2] for name in split.ids]
+    return list(zip(keys, split.labels.tolist(), strict=True))
+
+
+def shows(replicas: ModuleType, split: ImageSplit, numbers: dict[str, int]) -> bool:
+    """Whether every image has the colour of the file that its id names."""
+    found = split.images()[:, :, 4, 4].tolist()
+    return found == [list(replicas.colour(numbers[key])) for key, _ in written(split)]
+
+
+def numbering(listed: dict[str, list[tuple[str, int]]]) -> dict[str, int]:
+    return {path: number for number, path in enumerate(path for items in listed.values() for path, _ in items)}
+
+
+@pytest.mark.parametrize("name", WITH_JSON)
+def test_the_layout_of_coop_with_its_split_file(name: str, root: Path, replicas: ModuleType, expect: Expect) -> None:
+    card = cards()[name]
+    listed = replicas.write_set(root, card)
+    in_json = replicas.shuffled(listed)
+    replicas.write_coop_json(root, card, in_json)
+    expect(name, in_json)
+    loaded = load(name)
+    assert loaded.classes == card.classes
+    for split in ("train", "val", "test"):
+        assert written(loaded.split(split)) == in_json[split]
+    assert shows(replicas, loaded.split("val"), numbering(listed))
+    assert loaded.origin == {"layout": "coop", "split": card.split_file, "derived": []}
+    drawn = few_shot_dataset(loaded, shots=2, seed=1)
+    assert len(drawn.split("train")) == 2 * len(card.classes)
+    assert len(drawn.split("val")) == len(card.classes)
+
+
+@pytest.mark.parametrize("name", WITH_LISTS)
+def test_the_publishers_lists(name: str, root: Path, replicas: ModuleType, expect: Expect) -> None:
+    card = cards()[name]
+    listed = replicas.write_set(root, card)
+    replicas.write_publisher_lists(root, card, listed)
+    expect(name, listed)
+    loaded = load(f"{name}@publisher")
+    assert loaded.classes == card.classes
+    assert sorted(written(loaded.test)) == sorted(listed["test"])
+    both = sorted(written(loaded.train) + written(loaded.val))
+    assert both == sorted(listed["train"] + listed["val"])
+    if "trainval" in card.publisher_counts:
+        assert loaded.origin["derived"] == ["train", "val"]
+        assert len(loaded.split("val")) == round(3 * 0.2) * len(card.classes)
+    else:
+        assert loaded.origin["derived"] == []
+        assert written(loaded.val) == listed["val"]
+
+
+def test_aircraft_needs_no_split_file(root: Path, replicas: ModuleType, expect: Expect) -> None:
+    for layout in ("coop", "torchvision"):
+        card = cards()["fgvc_aircraft"]
+        listed = replicas.write_set(root / layout, card, layout)
+        replicas.write_publisher_lists(root / layout, card, listed, layout)
+        expect("fgvc_aircraft", listed)
+        loaded = load_dataset(DATASETS.get("aircraft"), image_size=8, root=root / layout)
+        assert loaded.origin["layout"] == layout
+        assert {split: written(loaded.split(split)) for split in listed} == listed
+
+
+@pytest.mark.parametrize("name", [n for n in WITH_JSON if any(h.layout == "torchvision" for h in cards()[n].homes)])
+def test_both_layouts_with_one_split_file_agree(name: str, root: Path, replicas: ModuleType, expect: Expect) -> None:
+    card = cards()[name]
+    loaded = {}
+    for layout in ("coop", "torchvision"):
+        place = root / layout
+        listed = replicas.write_set(place, card, layout)
+        folder = replicas.layout_home(card, layout)[0]
+        replicas.write_coop_json(place, card, replicas.shuffled(listed), folder)
+        expect(name, listed)
+        loaded[layout] = load_dataset(DATASETS.get(name), image_size=8, root=place)
+    first, second = loaded["coop"], loaded["torchvision"]
+    assert second.origin["layout"] == "torchvision"
+    assert first.classes == second.classes
+    for one, other in zip(first.splits(), second.splits(), strict=True):
+        assert one.ids == other.ids and one.labels.equal(other.labels)
+    assert first.split("val").images().equal(second.split("val").images())
+
+
+@pytest.mark.parametrize("name", ["oxford_pets", "stanford_cars", "food101", "sun397", "dtd", "oxford_flowers"])
+def test_shards_agree_with_the_publishers_files(name: str, root: Path, replicas: ModuleType, expect: Expect) -> None:
+    """The public copies name classes their own way: year last, capitals, indoor last, underscores."""
+    card = cards()[name]
+    listed = replicas.write_set(root / "files", card)
+    replicas.write_publisher_lists(root / "files", card, listed)
+    expect(name, listed)
+    spelled = [" ".join(reversed(c.split())).title() if name == "sun397" else c.title() for c in card.classes]
+    if name == "stanford_cars":
+        spelled = [f"{c.split(' ', 1)[1]} {c.split(' ', 1)[0]}" for c in card.classes]
+    if name == "oxford_flowers":
+        spelled[92], spelled[59] = "air plant", "pink and yellow dahlia"
+    order = list(range(len(card.classes)))
+    if name == "dtd":  # labels in another order
+        order = order[::-1]
+        spelled = spelled[::-1]
+    place = {label: position for position, label in enumerate(order)}
+    in_shards = {
+        split: [(path, place[label]) for path, label in items]
+        for split, items in (("train", listed["train"] + listed["val"]), ("test", listed["test"]))
+    }
+    replicas.write_shards(root / "shards", card.shards[0], in_shards, numbering(listed), spelled)
+    spec = DATASETS.get(f"{name}@publisher")
+    files = load_dataset(spec, image_size=8, root=root / "files")
+    shards = load_dataset(spec, image_size=8, root=root / "shards")
+    assert shards.origin["layout"] == "webdataset"
+    assert shards.classes == files.classes
+    assert len(shards.split("train")) + len(shards.split("val")) == len(listed["train"]) + len(listed["val"])
+    by_image = sorted(zip(files.test.images().flatten(1).tolist(), files.test.labels.tolist(), strict=True))
+    assert sorted(zip(shards.test.images().flatten(1).tolist(), shards.test.labels.tolist(), strict=True)) == by_image
+
+
+def test_shards_of_caltech_leave_background_and_easy_faces_out(root: Path, replicas: ModuleType) -> None:
+    card = cards()["caltech101"]
+    items = [(f"{label}.jpg", label) for label in range(102)]
+    numbers = dict(items)
+    names = [name or "something else" for name in card.shard_classes]
+    replicas.write_shards(root, card.shards[0], {"train": items, "test": items}, numbers, names)
+    loaded = load_dataset(DATASETS.get("caltech101@publisher"), image_size=8)
+    assert len(loaded.test) == 100
+    for label, red in zip(loaded.test.labels.tolist(), loaded.test.images()[:, 0, 0, 0].tolist(), strict=True):
+        assert card.shard_classes[red] == card.classes[label]
+
+
+def test_imagenet_in_both_layouts(root: Path, replicas: ModuleType, expect: Expect) -> None:
+    card = cards()["imagenet"]
+    for layout in ("coop", "torchvision"):
+        listed = replicas.write_wordnet(root / layout, card, layout, per_class=1)
+        expect("imagenet", listed)
+        loaded = load_dataset(DATASETS.get("imagenet"), image_size=8, root=root / layout)
+        assert written(loaded.train) == listed["train"] and written(loaded.test) == listed["test"]
+        assert loaded.val is None
+        assert loaded.classes[0] == "tench" and len(loaded.classes) == 1000
+
+
+def test_imagenet_without_training_images_can_be_tested(root: Path, replicas: ModuleType, expect: Expect) -> None:
+    card = cards()["imagenet"]
+    listed = replicas.write_wordnet(root, card, per_class=0)
+    expect("imagenet", {"train": [("x", 0)] * 1000, "test": listed["test"]})
+    ids = root / "imagenet/imagenet_test_image_ids.txt"
+    ids.write_text("".join(f"{path}\n" for path, _ in listed["test"][5:25]))
+    for folder in sorted((root / "imagenet/images/train").glob("*")):
+        folder.rmdir()
+    (root / "imagenet/images/train").rmdir() if (root / "imagenet/images/train").exists() else None
+    loaded = load("imagenet")
+    assert loaded.train is None
+    assert loaded.origin["no_train"].endswith("imagenet/images/train")
+    assert loaded.test.published[20] == loaded.test.ids[5:25]
+
+
+@pytest.mark.parametrize("name", WORDNET)
+def test_the_shifted_relatives_of_imagenet(name: str, root: Path, replicas: ModuleType, expect: Expect) -> None:
+    card = cards()[name]
+    listed = replicas.write_wordnet(root, card, per_class=1)
+    base = root / replicas.layout_home(card, "coop")[0] / replicas.layout_home(card, "coop")[1]
+    base.joinpath("README.txt").write_text("not an image")
+    expect(name, listed)
+    loaded = load(name)
+    assert written(loaded.test) == listed["test"]
+    assert (loaded.train, loaded.val) == (None, None)
+    assert loaded.classes == card.classes
+
+
+def test_coops_classnames_file_wins(root: Path, replicas: ModuleType, expect: Expect) -> None:
+    card = cards()["imagenet_a"]
+    expect("imagenet_a", replicas.write_wordnet(root, card, per_class=1))
+    lines = [f"{wnid} my {name}" for wnid, name in zip(card.wnids, card.classes, strict=True)]
+    replicas.put(root / "imagenet-adversarial/classnames.txt", lines)
+    assert load("imagenet_a").classes[3] == f"my {card.classes[3]}"

@@ -1,0 +1,210 @@
+"""What is said about a set that is absent, incomplete, or split otherwise; and what its digest depends on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from apd_bench.data import samples
+from apd_bench.data.cards import Card, cards
+from apd_bench.data.load import load_dataset
+from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
+from apd_bench.registry import DATASETS
+
+Listed = dict[str, list[tuple[str, int]]]
+Expect = Callable[..., Card]
+
+
+@pytest.fixture
+def eurosat(root: Path, replicas: ModuleType, expect: Expect) -> Listed:
+    card = cards()["eurosat"]
+    listed: Listed = replicas.write_set(root, card, per_class={"train": 5, "val": 2, "test": 3})
+    expect("eurosat", listed)
+    return listed
+
+
+@pytest.fixture
+def with_json(root: Path, replicas: ModuleType, eurosat: Listed) -> Path:
+    path: Path = replicas.write_coop_json(root, cards()["eurosat"], eurosat)
+    return path
+
+
+def load(name: str = "eurosat") -> object:
+    return load_dataset(DATASETS.get(name), image_size=8)
+
+
+def test_an_absent_set_says_where_it_was_looked_for(root: Path) -> None:
+    with pytest.raises(MissingPrerequisite, match=r"EuroSAT is not on this machine.*eurosat/2750 \(coop\)") as caught:
+        load()
+    assert "APD_BENCH_DATA" in caught.value.hint
+
+
+def test_an_absent_split_file_is_named_with_the_alternatives(eurosat: Listed) -> None:
+    with pytest.raises(MissingPrerequisite, match=r"split_zhou_EuroSAT\.json is not") as caught:
+        load()
+    assert "https://drive.google.com" in caught.value.hint
+    assert "eurosat@derived" in caught.value.hint
+
+
+def test_shards_cannot_serve_a_split_of_file_names(root: Path, replicas: ModuleType, with_json: Path) -> None:
+    card = cards()["eurosat"]
+    shards = root.parent / "only_shards"
+    items = [(f"{label}", label) for label in range(10)]
+    replicas.write_shards(shards, card.shards[0], {"test": items}, dict(items), card.classes)
+    shards.joinpath("eurosat").mkdir()
+    shards.joinpath("eurosat", card.split_file).write_bytes(with_json.read_bytes())
+    with pytest.raises(MissingPrerequisite, match="only webdataset shards are there"):
+        load_dataset(DATASETS.get("eurosat"), image_size=8, root=shards)
+
+
+def test_a_derived_split_is_marked_and_has_coops_proportions(eurosat: Listed) -> None:
+    loaded = load_dataset(DATASETS.get("eurosat@derived"), image_size=8)
+    assert [len(split) for split in loaded.splits()] == [50, 20, 30]
+    assert loaded.origin["derived"] == ["train", "val", "test"]
+    assert loaded.spec.name == "eurosat@derived"
+    assert len(set().union(*(split.ids for split in loaded.splits()))) == 100
+
+
+def test_a_derived_split_does_not_depend_on_the_order_of_the_directory(
+    eurosat: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load_dataset(DATASETS.get("eurosat@derived"), image_size=8)
+    real = os.scandir
+
+    def backwards(path: object) -> list[os.DirEntry[str]]:
+        return sorted(real(path), key=lambda entry: entry.name, reverse=True)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("apd_bench.data.readers.os.scandir", backwards)
+    after = load_dataset(DATASETS.get("eurosat@derived"), image_size=8)
+    assert [split.ids for split in before.splits()] == [split.ids for split in after.splits()]
+
+
+def test_a_set_without_publishers_split_says_so(eurosat: Listed) -> None:
+    with pytest.raises(IncompatibleChoice, match="gives no split"):
+        load("eurosat@publisher")
+
+
+def test_an_official_split_that_is_always_there_cannot_be_derived(root: Path, replicas: ModuleType) -> None:
+    replicas.write_set(root, cards()["fgvc_aircraft"])
+    with pytest.raises(IncompatibleChoice, match="nothing to derive"):
+        load("fgvc_aircraft@derived")
+
+
+def test_missing_images_are_named_or_left_out(root: Path, eurosat: Listed, with_json: Path) -> None:
+    lost = [eurosat["test"][0][0], eurosat["train"][7][0]]
+    for path in lost:
+        (root / "eurosat/2750" / path).unlink()
+    with pytest.raises(CorruptFile, match="2 sample problems") as caught:
+        load()
+    assert all(path in caught.value.message for path in lost)
+    assert "problems='exclude'" in caught.value.hint
+    loaded = load_dataset(DATASETS.get("eurosat(problems='exclude')"), image_size=8)
+    assert len(loaded.test) == 29
+    assert len(loaded.origin["excluded"]) == 2
+    assert "train has 49 images instead of 50" in loaded.origin["counts"]
+
+
+def test_wrong_counts_are_an_error(with_json: Path, replicas: ModuleType, eurosat: Listed, root: Path) -> None:
+    fewer = {**eurosat, "test": eurosat["test"][:-2]}
+    replicas.write_coop_json(root, cards()["eurosat"], fewer)
+    with pytest.raises(CorruptFile, match="test has 28 images instead of 30"):
+        load()
+
+
+def test_a_page_instead_of_json_is_recognised(with_json: Path) -> None:
+    with_json.write_text("<!DOCTYPE html><html>Google Drive - Virus scan warning</html>")
+    with pytest.raises(CorruptFile, match="is not one of CoOp's") as caught:
+        load()
+    assert "HTML" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda entry: [entry[0], 11, entry[2]], "labels 0 to 11"),
+        (lambda entry: [entry[0], entry[1], "Moon"], "both 'Annual Crop Land' and 'Moon'"),
+        (lambda entry: entry[:2], "is not one of CoOp's"),
+    ],
+)
+def test_a_split_file_that_contradicts_itself(
+    with_json: Path, change: Callable[[list[object]], list[object]], message: str
+) -> None:
+    table = json.loads(with_json.read_text())
+    table["train"][0] = change(table["train"][0])
+    with_json.write_text(json.dumps(table))
+    with pytest.raises(CorruptFile, match=message):
+        load()
+
+
+def test_a_file_that_is_not_an_image_is_named(root: Path, eurosat: Listed) -> None:
+    (root / "eurosat/2750/River/notes.txt").write_text("hello")
+    with pytest.raises(CorruptFile, match=r"notes\.txt is not an image"):
+        load("eurosat@derived")
+
+
+def test_a_missing_shard_is_named(root: Path, replicas: ModuleType) -> None:
+    card = cards()["dtd"]
+    items = [(f"{n}", n % 47) for n in range(94)]
+    replicas.write_shards(
+        root, card.shards[0], {"train": items, "test": items}, {f"{n}": n for n in range(94)}, card.classes
+    )
+    (root / card.shards[0] / "test/1.tar").unlink()
+    with pytest.raises(MissingPrerequisite, match=r"1 of the 3 shards .* missing: 1\.tar"):
+        load("dtd@publisher")
+
+
+def test_a_torn_shard_is_named(root: Path, replicas: ModuleType) -> None:
+    card = cards()["dtd"]
+    items = [(f"{n}", n % 47) for n in range(47)]
+    replicas.write_shards(root, card.shards[0], {"test": items}, {f"{n}": n for n in range(47)}, card.classes)
+    path = root / card.shards[0] / "test/0.tar"
+    path.write_bytes(b"<html>" + path.read_bytes()[6:])
+    with pytest.raises(CorruptFile, match=r"0\.tar cannot be read"):
+        load("dtd@publisher")
+
+
+def test_shards_of_other_classes_are_refused(root: Path, replicas: ModuleType) -> None:
+    card = cards()["dtd"]
+    items = [(f"{n}", n) for n in range(47)]
+    names = [f"thing {n}" for n in range(47)]
+    replicas.write_shards(root, card.shards[0], {"test": items}, {f"{n}": n for n in range(47)}, names)
+    with pytest.raises(CorruptFile, match="not among them: thing 0"):
+        load("dtd@publisher")
+
+
+def fresh_digest(name: str = "eurosat") -> object:
+    samples._recent_digest.cache_clear()
+    return DATASETS.get(name).identity()["digest"]
+
+
+def test_the_digest_follows_the_split_file_and_nothing_else(root: Path, with_json: Path) -> None:
+    before = fresh_digest()
+    (root / "eurosat/2750/River/extra.jpg").write_bytes(b"x")
+    assert fresh_digest() == before
+    with_json.write_text(with_json.read_text() + " ")
+    assert fresh_digest() != before
+
+
+def test_the_digest_does_not_depend_on_where_the_data_lies(
+    root: Path, with_json: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = fresh_digest()
+    moved = root.parent / "moved"
+    root.rename(moved)
+    monkeypatch.setenv("APD_BENCH_DATA", f"/nonexistent{os.pathsep}{moved}")
+    assert fresh_digest() == before
+
+
+def test_another_split_is_another_identity(with_json: Path) -> None:
+    assert fresh_digest("eurosat") != fresh_digest("eurosat@derived")
+
+
+def test_the_digest_does_not_import_torch_or_open_images(root: Path, with_json: Path) -> None:
+    for path in (root / "eurosat/2750").rglob("*.jpg"):
+        path.write_bytes(b"")
+    assert isinstance(fresh_digest(), str)
