@@ -37,7 +37,8 @@
     window.history.replaceState(null, "", `#${view}`);
   };
   const applyView = (view) => {
-    const number = data.boards[Number(view.get("board"))] ? view.get("board") : "0";
+    const wanted = view.get("board") || "0";
+    const number = data.boards[Number(wanted)] ? wanted : "0";
     chooser.value = number;
     show(number);
     const grid = grids.get(number);
@@ -118,7 +119,7 @@
     const front = board.points.filter((point) => board.front.includes(point.method)).sort((a, b) => a.x - b.x);
     datasets.push({ label: " front", data: front, showLine: true, pointRadius: 0, borderColor: "#888888", borderDash: [5, 4] });
     make("scatter", {
-      type: "scatter", datasets, axes: { x: "clean accuracy, %", y: "worst case, %" }, x: {},
+      type: "scatter", datasets, axes: { x: "clean accuracy, %", y: "worst case, %" }, x: { grace: "5%" },
       label: (item) => `${item.dataset.label}: clean ${item.parsed.x} %, worst ${item.parsed.y} %`,
     });
   };

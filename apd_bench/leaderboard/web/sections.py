@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from apd_bench.leaderboard.columns import estimate_columns, interval, percent, rank_text, suspect_text
@@ -95,7 +96,8 @@ def few_shot(tables: Sequence[Table]) -> list[str]:
             found = [next((row for row in table.ranked if row.method == method), None) for table in family]
             cells = "".join(f"<td>{percent(row.estimates['worst'].value) if row else '–'}</td>" for row in found)
             body.append(f"<tr><th scope='row'>{html_text(method)}</th>{cells}</tr>")
-        caption = f"Worst case by shots per class: {html_text(heading(family[0]))} and fewer"
+        shared = heading(replace(family[0], key=replace(family[0].key, shots=0)))
+        caption = f"Worst case by shots per class: {shared}"
         lines.append(_scroll(caption, f"<tr><th scope='col'>method</th>{head}</tr>", body))
     return ["<section id='few-shot'><h2>Few-shot curves</h2>", *lines, "</section>"] if lines else []
 
@@ -172,7 +174,7 @@ def _board(number: int, table: Table) -> Iterable[str]:
     yield (
         f"<div class='board of-board' id='board-{number}' data-board='{number}'><h3>{html_text(heading(table))}</h3>"
         f"<p>Threat: {html_text(table.key.threat.label)}. {html_text(protocol_text(table), 2000)}</p>"
-        f"<div class='tools'></div><div class='scroll'><table class='data'><caption>{html_text(heading(table))}: "
+        f"<div class='tools'></div><div class='scroll' tabindex='0' role='region' aria-label='{html_text(heading(table))}'><table class='data'><caption>{html_text(heading(table))}: "
         f"percent</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
     notes = [f"{row.method}: {count}x {why}" for row in table.incomplete for why, count in row.failed.items()]

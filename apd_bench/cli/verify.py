@@ -1,0 +1,87 @@
+"""`apd-bench verify`: runs the reduced grid from nothing and compares it with the expected values."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apd_bench.cli import arguments
+from apd_bench.cli.console import err, out, table
+from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_REGRESSION
+
+if TYPE_CHECKING:
+    from apd_bench.regression import Difference, Measured
+
+EXAMPLES = """examples:
+  apd-bench verify                     exit 0 when everything is as expected, 3 with a table of differences otherwise
+  apd-bench verify --results kept      keep the records (and go on from them)
+  apd-bench verify --update            what was measured now becomes what is expected: look at the diff before committing
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of the verb."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("--suite", default="ci", metavar="NAME|FILE", help="the grid to run (default: ci)")
+    parser.add_argument("--expected", type=Path, metavar="FILE", help="expected values (default: those of the suite)")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="folder of records (default: a temporary one)")
+    parser.add_argument("--update", action="store_true", help="write what was measured as the expected values")
+    arguments.add_machine(parser)
+    arguments.add_display(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Runs the grid and compares; 0 as expected, 1 when cells failed, 3 when values differ."""
+    if args.results is not None:
+        return _verify(args, args.results)
+    with tempfile.TemporaryDirectory(prefix="apd-bench-verify-") as folder:
+        return _verify(args, Path(folder))
+
+
+def _verify(args: argparse.Namespace, results: Path) -> int:
+    from apd_bench import regression
+    from apd_bench.store import Store
+    from apd_bench.suites import load_suite
+
+    suite = load_suite(args.suite)
+    path = args.expected or regression.expectation_file(suite.name)
+    expected = {} if args.update else regression.load_expected(path)
+    code = _run(args, results)
+    if code not in (EXIT_DONE, EXIT_CELLS_FAILED):
+        return code
+    measured = regression.measure(Store(results))
+    for line in measured.failures:
+        err(f"failed: {line}")
+    if measured.failures or not measured.places:
+        return EXIT_CELLS_FAILED
+    if args.update:
+        regression.save_expected(path, suite.name, measured)
+        out(f"Wrote {len(measured.places)} places to {path}.")
+        return EXIT_DONE
+    return _judge(regression.compare(expected, measured), measured, str(path))
+
+
+def _run(args: argparse.Namespace, results: Path) -> int:
+    from apd_bench.runner.plan import plan
+    from apd_bench.runner.reporter import make_reporter
+    from apd_bench.runner.selection import Selection, resolve
+    from apd_bench.runner.session import run_plan
+    from apd_bench.store import Store
+    from apd_bench.suites import load_suite
+
+    grid = plan(resolve(load_suite(args.suite), Selection()))
+    reporter = make_reporter("none" if args.quiet else args.display)
+    return run_plan(grid, Store(results), arguments.machine_of(args), reporter).exit_code
+
+
+def _judge(differences: list[Difference], measured: Measured, source: str) -> int:
+    count = sum(len(values) for values in measured.places.values())
+    if not differences:
+        out(f"As expected: {count} values agree with {source}.")
+        return EXIT_DONE
+    out(table([item.text for item in differences], header=("where", "what", "expected", "measured")))
+    err(f"apd-bench: {len(differences)} of {count} values differ from {source}.")
+    err("If the change is meant, look at it and run: apd-bench verify --update")
+    return EXIT_REGRESSION

@@ -1,0 +1,144 @@
+"""The web page: harmless as text, and in a real browser sortable, filterable, linkable and silent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browser import CHROMIUM, Browser
+from synthetic import cell, dataset, fill, grid, method, outcomes, record
+
+from apd_bench.leaderboard import write_boards
+
+SHARES = {
+    "zero_shot": {"clean": 0.7, "pgd": 0.1, "autoattack": 0.05},
+    "advtp": {"clean": 0.5, "pgd": 0.2, "autoattack": 0.15},
+    "apd": {"clean": 0.6, "pgd": 0.4, "autoattack": 0.35},
+}
+HOSTILE = "\"><img src=x onerror=alert(1)></script><script>alert(2)</script>' -->"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    items = grid(SHARES, seeds=(1, 2)) + grid(SHARES, seeds=(1, 2), eps=4 / 255)
+    (written,) = write_boards([fill(folder / "r", items)], folder, ["html"])
+    return written
+
+
+@pytest.fixture(scope="module")
+def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hostile")
+    recipe = method(HOSTILE, title=HOSTILE, paper=HOSTILE, sources={HOSTILE: HOSTILE}, training={"x": HOSTILE})
+    spec = cell(method_spec=recipe, data=dataset(HOSTILE), attack=HOSTILE)
+    items = [(record(spec, suspect=(HOSTILE,)), outcomes([1, 1], [1, 0]))]
+    (written,) = write_boards([fill(folder / "r", items)], folder, ["html"])
+    return written
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    found = Browser(tmp_path_factory.mktemp("profile"))
+    yield found
+    found.close()
+
+
+def first_methods(browser: Browser, board: int = 0) -> list[str]:
+    return list(
+        browser.run(f"[...document.querySelectorAll('#board-{board} tbody th[scope=row] a')].map(a => a.textContent)")
+    )
+
+
+def test_page_is_self_contained(page: Path) -> None:
+    text = page.read_text()
+    markup = re.sub(r"<(script|style)\b.*?</\1>", "", text, flags=re.S)
+    assert not re.search(r"(src|href)=['\"](?!#|data:)", markup)
+    assert "default-src 'none'" in markup
+    assert "not those of CLIP ViT-B" in markup
+    assert "apd-bench run --backbone tiny-clean --methods apd --datasets food,places" in markup
+
+
+def test_hostile_names_stay_text(hostile_page: Path) -> None:
+    text = hostile_page.read_text()
+    assert "<img src=x" not in text
+    assert text.count("</script>") == 5
+    assert "<script>alert" not in text
+
+
+def test_sort_filter_and_columns(page: Path, browser: Browser) -> None:
+    browser.open(page.as_uri())
+    assert first_methods(browser) == ["apd", "advtp", "zero_shot"]
+    browser.run("document.querySelectorAll('#board-0 thead th')[3].click()")  # clean, ascending
+    assert first_methods(browser) == ["advtp", "apd", "zero_shot"]
+    browser.run("document.querySelectorAll('#board-0 thead th')[3].querySelector('[tabindex]').focus()")
+    browser.press("Enter")
+    assert first_methods(browser) == ["zero_shot", "apd", "advtp"]
+    browser.run("document.querySelector('#board-0 input[type=search]').focus()")
+    for sign in "advtp":
+        browser.press(sign)
+    assert first_methods(browser) == ["advtp"]
+    browser.run("document.querySelector('#board-0 input[data-column=\"2\"]').click()")
+    head = "[...document.querySelectorAll('#board-0 thead th')].map(th => th.textContent.trim())"
+    assert "learned" not in browser.run(head)
+    assert browser.run("location.hash") == "#board=0&q=advtp&sort=3%2Cdesc&hide=2"
+    assert browser.problems() == []
+
+
+def test_a_link_opens_the_same_view(page: Path, browser: Browser) -> None:
+    browser.open(f"{page.as_uri()}#board=1&q=a&sort=3,desc&hide=2,4")
+    assert browser.run("document.getElementById('board').value") == "1"
+    assert browser.run("document.getElementById('board-0').hidden") is True
+    assert first_methods(browser, 1) == ["apd", "advtp"]
+    assert browser.run("document.querySelector('#board-1 input[data-column=\"4\"]').checked") is False
+    browser.open(f"{page.as_uri()}#method-apd")
+    assert browser.run("document.querySelector(location.hash).getBoundingClientRect().top < innerHeight") is True
+    assert browser.problems() == []
+
+
+def test_no_request_leaves_the_page_and_charts_are_drawn(page: Path, browser: Browser) -> None:
+    browser.open(page.as_uri())
+    drawn = "['scatter', 'eps'].every(id => Chart.getChart(id).data.datasets.length > 2)"
+    assert browser.run(drawn) is True
+    assert browser.run("Chart.getChart('eps').data.datasets[0].data.length") == 3
+    assert {url.split(":")[0] for url in browser.requests()} <= {"file", "data"}
+    assert browser.run("fetch('https://example.com').then(() => 'sent', () => 'refused')") == "refused"
+
+
+def test_phone_dark_print_and_no_scripts(page: Path, browser: Browser) -> None:
+    browser.open(page.as_uri())
+    browser.size(360, 700)
+    assert browser.run("document.documentElement.scrollWidth <= innerWidth") is True
+    browser.size(1200, 900)
+    before = browser.run("getComputedStyle(document.body).backgroundColor")
+    browser.run("document.getElementById('theme').click()")
+    assert browser.run("getComputedStyle(document.body).backgroundColor") != before
+    assert len(browser.send("Page.printToPDF")["data"]) > 10_000
+    browser.send("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(page.as_uri())
+        document = browser.send("DOM.getDocument", depth=0)["root"]["nodeId"]
+        assert (
+            len(browser.send("DOM.querySelectorAll", nodeId=document, selector=".board:not([hidden])")["nodeIds"]) == 2
+        )
+    finally:
+        browser.send("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_hostile_names_run_nothing_in_the_browser(hostile_page: Path, browser: Browser) -> None:
+    browser.open(hostile_page.as_uri())
+    assert browser.run("document.images.length") == 0
+    assert not any(event.get("method") == "Page.javascriptDialogOpening" for event in browser.events)
+    assert browser.problems() == []
+
+
+def test_tables_have_captions_scopes_and_the_controls_labels(page: Path, browser: Browser) -> None:
+    browser.open(page.as_uri())
+    assert browser.run("[...document.querySelectorAll('table')].every(t => t.caption && t.caption.textContent)") is True
+    assert browser.run("[...document.querySelectorAll('thead th')].every(th => th.scope === 'col')") is True
+    assert (
+        browser.run("[...document.querySelectorAll('input, select')].every(i => i.labels && i.labels.length)") is True
+    )
