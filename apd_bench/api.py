@@ -1,0 +1,130 @@
+"""The engine for any model: `evaluate(model, data, attack, threat)` for a callable from [0,1] pixels to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from apd_bench.attacks.inputs import check_labels, check_pixels
+from apd_bench.attacks.parse import canonical_options, parse_attack
+from apd_bench.errors import UsageError
+from apd_bench.evaluation import CellResult, OnProgress, Samples, evaluate_samples
+from apd_bench.registry import ATTACKS
+from apd_bench.specs import AttackSpec, ThreatModel, parse_eps
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Labelled images in memory."""
+
+    ids: Sequence[str]
+    labels: Tensor
+    images: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, indexes: Sequence[int]) -> Tensor:
+        return self.images[torch.as_tensor(indexes, dtype=torch.int64)]
+
+
+def evaluate(
+    model: Callable[[Tensor], Tensor],
+    data: Any,
+    attack: str | AttackSpec = "autoattack",
+    threat: ThreatModel | str | float = "Linf 4/255",
+    *,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+    seed: int = 0,
+    source: Callable[[Tensor], Tensor] | None = None,
+    on_progress: OnProgress | None = None,
+) -> CellResult:
+    """How robust `model`, any callable from pixels [B, C, H, W] in [0,1] to logits [B, K], is on `data`.
+
+    `data`: (images, labels) as tensors or arrays, an iterable of such batches (a loader), a split, or a loaded set (its
+    test split). `attack`: a name with options, such as "pgd(steps=100)". `threat`: a ThreatModel, "Linf 4/255",
+    "L2 0.5", or a Linf budget as a number. `source`: the model that a transfer attack differentiates through.
+    The result has `clean_accuracy`, `robust_accuracy`, `suspect` (why the number may be too good), per-sample
+    `outcomes`, `diagnostics` and `timing`. Raises UsageError for anything that would make the answer wrong.
+    """
+    if not callable(model):
+        raise UsageError(f"The model is a {type(model).__name__}, not a callable from pixels to logits.")
+    spec = parse_attack(attack) if isinstance(attack, str) else _checked(attack)
+    place = device if device is not None else _device_of(model)
+    return evaluate_samples(
+        model,
+        _samples(data),
+        spec,
+        _threat(threat),
+        seed=seed,
+        batch_size=batch_size,
+        device=place,
+        on_progress=on_progress,
+        source_classifier=source,
+    )
+
+
+def _checked(spec: AttackSpec) -> AttackSpec:
+    entry = ATTACKS.get(spec.name)
+    return AttackSpec(name=entry.name, options=canonical_options(entry, spec.options), version=entry.version)
+
+
+def _threat(value: ThreatModel | str | float) -> ThreatModel:
+    if isinstance(value, ThreatModel):
+        return value
+    norm, _, budget = str(value).strip().rpartition(" ")
+    spelled = {"linf": "Linf", "l2": "L2"}.get(norm.strip().lower(), norm.strip()) or "Linf"
+    return ThreatModel(eps=parse_eps(budget, spelled), norm=spelled)
+
+
+def _device_of(model: Any) -> torch.device:
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.device("cpu") if first is None else first.device
+
+
+def _samples(data: Any) -> Samples:
+    """Whatever holds images and labels as one interface; raises UsageError for what does not."""
+    if hasattr(data, "test") and hasattr(data, "classes"):
+        data = data.test
+    if hasattr(data, "pixels") and hasattr(data, "ids") and hasattr(data, "labels"):
+        split: Samples = data
+        return split
+    if isinstance(data, (tuple, list)) and len(data) == 2 and all(_is_array(item) for item in data):
+        return _images(data[0], data[1])
+    if isinstance(data, Iterable) and not _is_array(data):
+        batches = [_images(*_pair(batch)) for batch in data]
+        if batches:
+            images, labels = (torch.cat([getattr(part, name) for part in batches]) for name in ("images", "labels"))
+            return _images(images, labels)
+        return _images(torch.zeros(0, 3, 1, 1), torch.zeros(0, dtype=torch.int64))
+    raise UsageError(
+        f"The data is a {type(data).__name__}.",
+        hint="Pass (images, labels), a loader of such batches, a split, or a loaded set.",
+    )
+
+
+def _pair(batch: Any) -> tuple[Any, Any]:
+    if isinstance(batch, (tuple, list)) and len(batch) >= 2:
+        return batch[0], batch[1]
+    raise UsageError(
+        f"A batch of the data is a {type(batch).__name__} and not (images, labels).", hint="Yield (images, labels)."
+    )
+
+
+def _images(images: Any, labels: Any) -> _Images:
+    pixels = check_pixels(torch.as_tensor(images)).cpu()
+    return _Images(
+        [f"{place:08d}" for place in range(len(pixels))],
+        check_labels(torch.as_tensor(labels), len(pixels), torch.device("cpu")),
+        pixels,
+    )
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (Tensor, np.ndarray))

@@ -1,0 +1,78 @@
+"""From "pgd(steps=100)" to an AttackSpec: names and options are checked here, before any time is spent. Torch-free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from apd_bench.attacks.catalog import AttackEntry
+from apd_bench.errors import UsageError, unknown_name
+from apd_bench.registry import ATTACKS
+from apd_bench.specs import AttackSpec, parse_call
+
+_MAY_BE_ZERO = frozenset({"constant"})
+
+
+def parse_attack(text: str) -> AttackSpec:
+    """The attack that `text` names: canonical name, only the options that differ from the defaults, code version.
+
+    Raises UnknownName for an attack or option that does not exist, UsageError for a value that it cannot take.
+    """
+    name, options = parse_call(text)
+    entry: AttackEntry = ATTACKS.get(name)
+    return AttackSpec(name=entry.name, options=canonical_options(entry, options), version=entry.version)
+
+
+def canonical_options(entry: AttackEntry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options`, each checked against the entry and in its default's type, without those equal to their default."""
+    if entry.open_options:
+        return dict(sorted(options.items()))
+    checked: dict[str, Any] = {}
+    for key in sorted(options):
+        if key not in entry.defaults:
+            raise unknown_name(f"option of {entry.name}", key, entry.defaults, command=f"apd-bench show {entry.name}")
+        value = _check(entry, key, options[key])
+        if value != entry.defaults[key]:
+            checked[key] = value
+    return checked
+
+
+def all_options(spec: AttackSpec) -> dict[str, Any]:
+    """The options that the attack's function is called with: defaults overlaid with the spec's."""
+    entry: AttackEntry = ATTACKS.get(spec.name)
+    return {**entry.defaults, **canonical_options(entry, spec.options)}
+
+
+def _check(entry: AttackEntry, key: str, value: Any) -> Any:
+    default = entry.defaults[key]
+    if isinstance(default, tuple):
+        items = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
+        if not items:
+            raise _refuse(entry, key, value, "a list of names")
+        return tuple(_choose(entry, key, item) for item in items)
+    if isinstance(default, str):
+        return _choose(entry, key, value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _refuse(entry, key, value, "a number")
+    if isinstance(default, int):
+        if value != int(value) or value < 1:
+            raise _refuse(entry, key, value, "a whole number of at least 1")
+        return int(value)
+    if not math.isfinite(value) or value < 0 or (value == 0 and key not in _MAY_BE_ZERO):
+        raise _refuse(entry, key, value, "a number above 0")
+    return float(value)
+
+
+def _choose(entry: AttackEntry, key: str, value: Any) -> str:
+    allowed = entry.choices[key]
+    if not isinstance(value, str) or value not in allowed:
+        raise unknown_name(f"{key} of {entry.name}", str(value), allowed)
+    return value
+
+
+def _refuse(entry: AttackEntry, key: str, value: Any, wanted: str) -> UsageError:
+    return UsageError(
+        f"{entry.name}({key}={value!r}): {key} has to be {wanted}.",
+        hint=f"The default is {key}={entry.defaults[key]!r}.",
+    )
