@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from apd_bench.api import evaluate as evaluate
-    from apd_bench.api import load_records as load_records
-    from apd_bench.api import run as run
+    from apd_bench.runs import load_records as load_records
+    from apd_bench.runs import run as run
 
 try:
     __version__ = version("apd-bench")
@@ -17,10 +17,11 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0.0.0+source"
 
 __all__ = ["__version__", "evaluate", "load_records", "run"]
+_WHERE = {"evaluate": "api", "load_records": "runs", "run": "runs"}
 
 
 def __getattr__(name: str) -> Any:
     """Resolves the public API on first use, so that importing the package never imports torch."""
-    if name in ("evaluate", "load_records", "run"):
-        return getattr(import_module("apd_bench.api"), name)
+    if name in _WHERE:
+        return getattr(import_module(f"apd_bench.{_WHERE[name]}"), name)
     raise AttributeError(f"module 'apd_bench' has no attribute '{name}'")

@@ -1,0 +1,142 @@
+"""The runner for Python: `run(suite, ...)` and `load_records(path)`. Importing it does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from apd_bench.errors import MissingPrerequisite
+from apd_bench.records import Outcomes, Record
+from apd_bench.runner.report import RunReport
+from apd_bench.specs import Suite
+from apd_bench.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Records(Sequence[Record]):
+    """Stored records, in the order of their ids; `report` says what the run did that made them, if one did."""
+
+    store: Store
+    items: tuple[Record, ...]
+    report: RunReport | None = None
+
+    @overload
+    def __getitem__(self, place: int) -> Record: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Record, ...]: ...
+    def __getitem__(self, place: int | slice) -> Record | tuple[Record, ...]:
+        return self.items[place]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.items)
+
+    def outcomes(self, record: Record) -> Outcomes:
+        """What happened to each sample of a record."""
+        return self.store.outcomes(record.id, record)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row a record: the choices that make the cell, status, metrics, suspect marks, seconds and passes."""
+        import pandas as pd
+
+        return pd.DataFrame([_row(record) for record in self.items])
+
+
+def load_records(path: str | Path) -> Records:
+    """All readable records of the store at `path`; raises MissingPrerequisite when there is none."""
+    store = Store(path)
+    if not store.exists():
+        raise MissingPrerequisite(f"There are no records in {path}.", hint=f"Run: apd-bench run --results {path}")
+    return Records(store, tuple(store.records()))
+
+
+def run(
+    suite: str | Suite = "embedded",
+    *,
+    results: str | Path = "results",
+    methods: str | Sequence[str] | None = None,
+    datasets: str | Sequence[str] | None = None,
+    attacks: str | Sequence[str] | None = None,
+    backbones: str | Sequence[str] | None = None,
+    eps: Sequence[str | float] | str | float | None = None,
+    seeds: Sequence[int] | int | None = None,
+    shots: Sequence[int] | int | None = None,
+    limit: int | None = None,
+    settings: Sequence[str] = (),
+    strategy: str = "unfinished",
+    jobs: int = 1,
+    device: str | None = None,
+    batch_size: int | None = None,
+    display: str = "none",
+) -> Records:
+    """Runs what is left of a suite and returns the records of its cells.
+
+    `suite` is a name, a file or a Suite; the lists replace its own, written as on the command line ("apd,apt", "all",
+    "!food") or as sequences. `settings` are KEY=VALUE texts. With `jobs` above 1, worker processes are started, which
+    import the calling script again: call it under `if __name__ == "__main__":`. Failed cells are in `report.failures`
+    and as error records; raises UserError for what cannot be run at all.
+    """
+    from apd_bench.runner.machine import Machine
+    from apd_bench.runner.plan import plan
+    from apd_bench.runner.reporter import make_reporter
+    from apd_bench.runner.selection import Selection, resolve, split_list
+    from apd_bench.runner.session import run_plan
+    from apd_bench.suites import load_suite
+
+    def names(value: Any) -> tuple[str, ...] | None:
+        if value is None:
+            return None
+        items = [value] if isinstance(value, (str, int, float)) else list(value)
+        return tuple(split_list([str(item) for item in items]))
+
+    def numbers(value: Any) -> tuple[int, ...] | None:
+        return None if value is None else (value,) if isinstance(value, int) else tuple(value)
+
+    selection = Selection(
+        backbones=names(backbones),
+        methods=names(methods),
+        datasets=names(datasets),
+        attacks=names(attacks),
+        eps=names(eps),
+        seeds=numbers(seeds),
+        shots=numbers(shots),
+        limit=limit,
+        settings=tuple(settings),
+    )
+    grid = plan(resolve(load_suite(suite) if isinstance(suite, str) else suite, selection))
+    store = Store(results)
+    machine = Machine(jobs=jobs, device=device, batch_size=batch_size)
+    report = run_plan(grid, store, machine, make_reporter(display), strategy=strategy)
+    wanted = {cell.id for cell in grid.cells} & store.statuses().keys()
+    return Records(store, tuple(store.record(cell_id) for cell_id in sorted(wanted)), report)
+
+
+def _row(record: Record) -> dict[str, Any]:
+    cell, fit = record.cell, record.cell.fit
+    return {
+        "id": record.id,
+        "status": record.status,
+        "backbone": fit.backbone.name,
+        "method": fit.method.name,
+        "dataset": cell.dataset.name,
+        "classes": cell.classes,
+        "task": cell.task,
+        "shots": fit.shots if fit.method.trains else 0,
+        "seed": fit.seed,
+        "norm": cell.threat.norm,
+        "eps": cell.threat.eps,
+        "eps_255": cell.threat.eps_255,
+        "knowledge": cell.threat.knowledge,
+        "attack": cell.attack.label,
+        **{name: record.metrics.get(name) for name in ("n", "clean_accuracy", "robust_accuracy")},
+        "suspect": "; ".join(record.suspect),
+        **{name: record.timing.get(name) for name in ("seconds", "forwards", "backwards")},
+        "error": (record.error or {}).get("message"),
+    }
