@@ -21,6 +21,15 @@ from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, Me
 
 SCHEMA_VERSION = 1
 STATUSES = ("success", "error", "cancelled")
+_TEXTS, _PLACES = ("citation", "description"), ("path", "root")
+_LEFT_OUT = (
+    (("dataset",), _TEXTS),
+    (("fit", "dataset"), _TEXTS),
+    (("dataset", "options"), _PLACES),
+    (("fit", "dataset", "options"), _PLACES),
+    (("fit", "backbone", "options"), _PLACES),
+    (("fit", "method"), ("sources", "code")),
+)
 Spec = TypeVar("Spec")
 Array = NDArray[Any]
 
@@ -134,8 +143,18 @@ class Record:
         return self.status == "success"
 
     def to_json(self) -> str:
-        """The record as JSON text with sorted keys, ending in a newline."""
-        return json.dumps(plain(self), sort_keys=True, indent=1, allow_nan=False) + "\n"
+        """The record as JSON text with sorted keys, ending in a newline.
+
+        Left out of the cell: where files lie on this machine, and long texts that say nothing about the number.
+        """
+        data = plain(self)
+        for place, names in _LEFT_OUT:
+            part = data["cell"]
+            for step in place:
+                part = part[step]
+            for name in names:
+                part.pop(name, None)
+        return json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str = "record") -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def make_cell(**changes: object) -> Cell:
     method = MethodRecipe(name="apt", learner="text", objective="ce", needs=("text_tokens",), training={"epochs": 2})
     fit = Fit(backbone=backbone, method=method, dataset=dataset, seed=1, train_eps=2 / 255)
     cell = Cell(fit=fit, dataset=dataset, threat=ThreatModel(eps=2 / 255), attack=AttackSpec(name="pgd"), limit=4)
-    return cell if not changes else Cell(**{**vars(cell), **changes})  # type: ignore[arg-type]
+    return replace(cell, **changes)  # type: ignore[arg-type]
 
 
 def make_outcomes(n: int = 4, offset: int = 0, **extra: object) -> Outcomes:
@@ -52,6 +53,17 @@ def test_a_record_is_the_same_after_a_round_trip_through_json() -> None:
     again = Record.from_json(record.to_json())
     assert again == record
     assert again.cell.id == record.id
+
+
+def test_places_on_this_machine_stay_out_of_the_record_and_the_identity_is_kept() -> None:
+    cell = make_cell()
+    dataset = replace(cell.dataset, options={"path": "/home/me/x.npz", "root": "/data", "level": 3})
+    method = replace(cell.fit.method, sources={"training.epochs": "paper"}, code="/home/me/method.py")
+    cell = replace(cell, dataset=dataset, fit=replace(cell.fit, method=method, dataset=dataset))
+    text = make_record(id=cell.id, cell=cell).to_json()
+    assert "/home" not in text and "/data" not in text and 'paper"' not in text
+    assert Record.from_json(text).cell.id == cell.id
+    assert Record.from_json(text).cell.dataset.options == {"level": 3}
 
 
 def test_keys_are_sorted_and_numbers_are_numbers() -> None:
