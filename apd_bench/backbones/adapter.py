@@ -70,8 +70,8 @@ class Backbone(nn.Module):
         """Token ids [C, L] on the backbone's device, cut at the longest end token; UsageError for a text too long."""
         if hasattr(self.tokenizer, "encode"):
             check_length(self.tokenizer, texts, self.shapes.context_length)
-        tokens: Tensor = self.tokenizer(list(texts))
-        if isinstance(self._text, TextTransformer) and len(tokens):
+        tokens: Tensor = self.tokenizer(list(texts), context_length=self.shapes.context_length)
+        if isinstance(self._text, TextTransformer) and self._text.cuts and len(tokens):
             tokens = tokens[:, : int(self._text.end(tokens).max()) + 1]
         return tokens.to(self.device)
 
@@ -172,7 +172,8 @@ class Backbone(nn.Module):
             raise IncompatibleChoice(f"The backbone '{self.spec.name}' reads {height}x{width} images, not square ones.")
         context_length = int(self.model.context_length)
         with torch.no_grad():
-            probe = self._text(self.tokenizer([PLACEHOLDER]).to(next(self.model.parameters()).device))
+            words: Tensor = self.tokenizer([PLACEHOLDER], context_length=context_length)
+            probe = self._text(words.to(next(self.model.parameters()).device))
         return Shapes(
             image_size=int(height),
             embed_dim=int(probe.shape[-1]),

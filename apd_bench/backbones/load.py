@@ -122,7 +122,7 @@ def _embedded(name: str) -> Weights:
     card_path, path = embedded_path(f"{name}.json"), embedded_path(f"{name}.safetensors")
     card = read_json(card_path, mend=reinstall(card_path))
     try:
-        preprocess = card["preprocess"]
+        preprocess = card["preprocess_cfg"]
         digest, mean, std = str(card["sha256"]), _channels(preprocess["mean"]), _channels(preprocess["std"])
     except (KeyError, TypeError) as error:
         raise CorruptFile(f"{card_path} lacks {error}.", hint=reinstall(card_path)) from error

@@ -37,6 +37,6 @@ def offers_of(config: dict[str, object]) -> tuple[str, ...]:
     if not vision.get("timm_model_name") and isinstance(vision.get("layers", 12), int) and plain_pool:
         offers.append(VISUAL_TOKENS)
     foreign = text.get("hf_model_name") or text.get("hf_tokenizer_name") or text.get("embed_cls")
-    if not foreign and text.get("pool_type", "argmax") in ("argmax", "eos"):
+    if not foreign:
         offers += [TEXT_TOKENS, DEEP_TEXT]
     return tuple(name for name in ALL_OFFERS if name in offers)

@@ -32,16 +32,13 @@ class PlainTextTower:
 
     def __call__(self, tokens: Tensor, text: TextPrompts | None = None) -> Tensor:
         """Token ids [C, L] -> features [C, D]; `text` must be None."""
-        features: Tensor = self.model.encode_text(tokens)
+        features: Tensor = self.model.encode_text(tokens, normalize=False)
         return features
 
 
 @dataclass(frozen=True)
 class TextTransformer:
-    """open_clip's causal text transformer, built into CLIP or standing alone, with slots for prompts.
-
-    Because of the causal mask nothing behind the end token matters, so sequences may be cut there.
-    """
+    """open_clip's text transformer, built into CLIP or standing alone, with slots for prompts."""
 
     holder: Any
     pool_type: str
@@ -49,11 +46,16 @@ class TextTransformer:
 
     @staticmethod
     def fits(holder: nn.Module) -> bool:
-        """Whether the tower is causal and pools at the end token."""
-        pool_type = getattr(holder, "pool_type", getattr(holder, "text_pool_type", ""))
-        causal = getattr(holder, "attn_mask", None) is not None and getattr(holder, "cls_emb", None) is None
-        transformer = getattr(holder, "transformer", None)
-        return causal and pool_type in ("argmax", "eos") and getattr(transformer, "batch_first", False)
+        """Whether the token sequence can be entered: no class token behind it, no mask that depends on the padding."""
+        foreign = getattr(holder, "cls_emb", None) is not None or getattr(holder, "use_pad_mask", False)
+        pooled = _pool_type(holder) in ("argmax", "eos", "first", "last")
+        native = hasattr(holder, "token_embedding") and getattr(holder.transformer, "batch_first", False)
+        return native and pooled and not foreign
+
+    @property
+    def cuts(self) -> bool:
+        """Whether nothing behind the end token matters: causal attention, and the end token is read."""
+        return self.holder.attn_mask is not None and self.pool_type in ("argmax", "eos")
 
     def __call__(self, tokens: Tensor, text: TextPrompts | None = None) -> Tensor:
         """Token ids [C, L] and prompts -> features [C, D], not normalised."""
@@ -63,13 +65,13 @@ class TextTransformer:
         if text is not None and text.context is not None:
             x = place(x, text.context, text.rows)
         x = x + holder.positional_embedding[:length]
-        mask = holder.attn_mask[:length, :length]
+        mask = None if holder.attn_mask is None else holder.attn_mask[:length, :length]
         deep = None if text is None else text.deep
         for index, block in enumerate(holder.transformer.resblocks):
             if text is not None and deep is not None and 1 <= index <= len(deep):
                 x = place(x, deep[index - 1], text.rows)
             x = run_block(block, x, mask)
-        x = holder.ln_final(x[torch.arange(len(x), device=x.device), self.end(tokens)])
+        x = holder.ln_final(x[torch.arange(len(x), device=x.device), self._pooled_row(tokens)])
         projection = holder.text_projection
         if projection is None:
             return x
@@ -78,9 +80,15 @@ class TextTransformer:
 
     def end(self, tokens: Tensor) -> Tensor:
         """The row [C] of the end token of every text [C, L]."""
-        if self.pool_type == "argmax":
-            return tokens.argmax(dim=-1)
-        return torch.eq(tokens, self.eos_id or 0).int().argmax(dim=-1)
+        if self.pool_type == "eos":
+            return torch.eq(tokens, self.eos_id or 0).int().argmax(dim=-1)
+        return tokens.argmax(dim=-1)
+
+    def _pooled_row(self, tokens: Tensor) -> Tensor:
+        if self.pool_type in ("first", "last"):
+            row = 0 if self.pool_type == "first" else tokens.shape[1] - 1
+            return tokens.new_full((len(tokens),), row)
+        return self.end(tokens)
 
 
 def text_tower(model: nn.Module) -> TextTransformer | PlainTextTower:
@@ -88,6 +96,10 @@ def text_tower(model: nn.Module) -> TextTransformer | PlainTextTower:
     holder = getattr(model, "text", model)
     if not isinstance(holder, nn.Module) or not TextTransformer.fits(holder):
         return PlainTextTower(model)
-    pool_type = getattr(holder, "pool_type", getattr(holder, "text_pool_type", "argmax"))
     eos_id = getattr(holder, "eos_id", getattr(holder, "text_eos_id", None))
-    return TextTransformer(holder, str(pool_type), eos_id)
+    return TextTransformer(holder, _pool_type(holder), eos_id)
+
+
+def _pool_type(holder: nn.Module) -> str:
+    """How the tower pools; CLIP keeps the names of its built-in text tower with a prefix."""
+    return str(getattr(holder, "pool_type", getattr(holder, "text_pool_type", "")))

@@ -114,7 +114,7 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Any], bool]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 state = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
-            return {key: value for key, value in state.items() if value.ndim or "logit" in key}, True
+            return {key: value for key, value in state.items() if _is_weight(key, value)}, True
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # every reader raises its own types for a torn or foreign file
         raise CorruptFile(
@@ -124,6 +124,11 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Any], bool]:
     if not isinstance(content, Mapping):
         raise CorruptFile(f"{path} does not hold a table of tensors.", hint="Save model.state_dict().")
     return content, False
+
+
+def _is_weight(key: str, value: Tensor) -> bool:
+    """False for what an archive keeps beside its weights: sizes as scalars, the causal mask."""
+    return key != "attn_mask" and (value.ndim > 0 or key == "logit_scale")
 
 
 def _is_torchscript(path: Path) -> bool:

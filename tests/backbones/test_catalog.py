@@ -1,0 +1,78 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from apd_bench.backbones.catalog import builtin, resolve
+from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, UnknownName, UsageError
+from apd_bench.identity import digest
+from apd_bench.registry import BACKBONES
+
+
+def test_openai_weights_without_quick_gelu_are_an_error_that_names_the_right_model():
+    with pytest.raises(IncompatibleChoice, match=r"trained with quick_gelu.* Use ViT-B-32-quickgelu/openai"):
+        resolve("ViT-B-32/openai")
+    assert resolve("ViT-B-32-quickgelu/openai").activation == "quick_gelu"
+
+
+def test_any_tag_is_checked_against_the_activation_that_open_clip_lists():
+    assert resolve("ViT-B-16/datacomp_xl_s13b_b90k").activation == "gelu"
+    with pytest.raises(IncompatibleChoice, match="Use ViT-B-16-quickgelu/dfn2b"):
+        resolve("ViT-B-16/dfn2b")
+
+
+def test_unknown_architectures_and_tags_get_the_nearest_name():
+    with pytest.raises(UnknownName, match="Did you mean 'ViT-B-32'"):
+        resolve("ViT-B-23/openai")
+    with pytest.raises(UnknownName, match="Did you mean 'laion2b_s34b_b79k'"):
+        resolve("ViT-B-32/laion2b_s34b_b97k")
+    assert resolve("nothing") is None
+
+
+def test_robust_weights_are_marked_and_never_standard():
+    trainings = {spec.name: spec.training for spec in builtin()}
+    assert trainings["tiny-robust"] == trainings["hf-hub:chs20/FARE4-ViT-B-32-laion2B-s34B-b79K"] == "robust"
+    assert trainings["tiny-clean"] == trainings["ViT-B-32-quickgelu/openai"] == "standard"
+
+
+def test_embedded_backbones_answer_to_both_names():
+    assert BACKBONES.get("embedded:tiny-clean") is BACKBONES.get("tiny-clean")
+    assert BACKBONES.get("tiny-clean").image_size == 40
+
+
+def test_a_hub_name_must_have_an_organisation():
+    assert resolve("hf-hub:someone/clip").source == "https://huggingface.co/someone/clip"
+    with pytest.raises(UsageError, match="hf-hub:ORGANISATION/NAME"):
+        resolve("hf-hub:clip")
+
+
+def test_a_local_file_is_named_by_its_content_and_not_by_its_place(tmp_path):
+    first, second = tmp_path / "a" / "clip.pt", tmp_path / "b" / "clip.pt"
+    for path, value in ((first, 1), (second, 2)):
+        path.parent.mkdir()
+        torch.save({"value": torch.tensor(value)}, path)
+    one, two = (resolve(f"local:{path}@ViT-S-32") for path in (first, second))
+    moved = tmp_path / "clip.pt"
+    moved.write_bytes(first.read_bytes())
+    assert one.name.startswith("local:clip.pt@ViT-S-32#")
+    assert digest(one) != digest(two)
+    assert digest(one) == digest(resolve(f"local:{moved}@ViT-S-32"))
+    assert str(tmp_path) not in repr(one.identity())
+    assert resolve(f"local-robust:{first}@ViT-S-32").training == "robust"
+
+
+def test_a_local_name_that_is_incomplete_or_missing_is_explained(tmp_path):
+    with pytest.raises(UsageError, match="local:FILE@ARCHITECTURE"):
+        resolve("local:clip.pt")
+    with pytest.raises(MissingPrerequisite, match="does not exist"):
+        resolve(f"local:{tmp_path}/none.pt@ViT-S-32")
+
+
+def test_the_catalogue_and_a_listed_name_need_no_torch():
+    code = (
+        "import sys; from apd_bench.registry import BACKBONES\n"
+        "BACKBONES.get('ViT-B-16-quickgelu/openai'); BACKBONES.get('ViT-B-32/random')\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,205 @@
+import dataclasses
+import json
+import socket
+
+import pytest
+import torch
+from open_clip import SimpleTokenizer
+from safetensors.torch import save_file
+
+from apd_bench.backbones import catalog, configs, load
+from apd_bench.backbones.configs import sha256
+from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
+from apd_bench.specs import BackboneSpec
+
+SMALL = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+}
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """An architecture `Small` (and `Small-quickgelu`) in a configuration folder of its own, with a model of it."""
+    folder = tmp_path / "model_configs"
+    folder.mkdir()
+    (folder / "Small.json").write_text(json.dumps(SMALL))
+    (folder / "Small-quickgelu.json").write_text(json.dumps(SMALL | {"quick_gelu": True}))
+    monkeypatch.setattr(configs, "config_folder", lambda: folder)
+    monkeypatch.setattr(configs, "architectures", lambda: ("Small", "Small-quickgelu"))
+    monkeypatch.setattr(load, "tokenizer_of", lambda *_: SimpleTokenizer())
+    return load.instantiate(SMALL, seed=5)
+
+
+def visual_of(backbone):
+    return backbone.model.visual.state_dict()
+
+
+@pytest.mark.parametrize("form", ["state", "wrapped", "data_parallel", "safetensors", "half"])
+def test_a_whole_checkpoint_loads_in_float32_whatever_its_form(form, small, tmp_path):
+    state = small.state_dict()
+    path = tmp_path / ("clip.safetensors" if form == "safetensors" else "clip.pt")
+    if form == "safetensors":
+        save_file({key: value.clone() for key, value in state.items()}, path)
+    elif form == "wrapped":
+        torch.save({"epoch": 3, "state_dict": state}, path)
+    elif form == "data_parallel":
+        torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
+    else:
+        torch.save({key: value.half() for key, value in state.items()} if form == "half" else state, path)
+    backbone = load.load(catalog.resolve(f"local:{path}@Small"))
+    assert backbone.digest == sha256(path)
+    for key, value in visual_of(backbone).items():
+        assert value.dtype == torch.float32
+        assert torch.allclose(value, small.visual.state_dict()[key], atol=1e-3 if form == "half" else 0)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "module.visual."])
+def test_a_tecoa_image_tower_is_laid_over_its_base(prefix, small, tmp_path):
+    path = tmp_path / "vitb32_eps4.pth.tar"
+    tower = {prefix + key: value for key, value in small.visual.state_dict().items()}
+    torch.save({"epoch": 10, "best_acc1": 0.3, "vision_encoder_state_dict": tower}, path)
+    base = load.load(catalog.resolve("Small/random"))
+    backbone = load.load(catalog.resolve(f"local-robust:{path}@Small/random"))
+    assert backbone.spec.training == "robust"
+    assert torch.equal(backbone.model.visual.proj, small.visual.proj)
+    assert torch.equal(backbone.model.token_embedding.weight, base.model.token_embedding.weight)
+    with pytest.raises(IncompatibleChoice, match="holds an image tower only"):
+        load.load(catalog.resolve(f"local:{path}@Small"))
+
+
+def test_weights_of_another_architecture_are_refused_by_name(small, tmp_path):
+    path = tmp_path / "other.pt"
+    other = load.instantiate({**SMALL, "embed_dim": 24})
+    torch.save(other.state_dict(), path)
+    with pytest.raises(IncompatibleChoice, match=r"other.pt does not fit the architecture"):
+        load.load(catalog.resolve(f"local:{path}@Small"))
+    torch.save({"vision_encoder_state_dict": {"nothing": torch.zeros(1)}}, path)
+    with pytest.raises(IncompatibleChoice, match=r"other.pt does not fit the architecture"):
+        load.load(catalog.resolve(f"local:{path}@Small/random"))
+
+
+def test_pickled_code_is_never_run(small, tmp_path):
+    path = tmp_path / "evil.pt"
+    marker = tmp_path / "ran"
+    torch.save(_Evil(str(marker)), path)
+    with pytest.raises(CorruptFile, match="cannot be read as weights"):
+        load.load(catalog.resolve(f"local:{path}@Small"))
+    assert not marker.exists()
+
+
+class _Evil:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (open, (self.marker, "w"))
+
+
+def test_a_torn_file_and_a_changed_file_are_named(small, tmp_path):
+    path = tmp_path / "clip.safetensors"
+    save_file({key: value.clone() for key, value in small.state_dict().items()}, path)
+    spec = catalog.resolve(f"local:{path}@Small")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CorruptFile, match=r"clip.safetensors are damaged: SHA-256 .* expected"):
+        load.load(spec)
+    with pytest.raises(CorruptFile, match="cannot be read as weights"):
+        load.load(catalog.resolve(f"local:{path}@Small"))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_an_openai_archive_loads_and_needs_quick_gelu(small, tmp_path):
+    path = tmp_path / "ViT-S.pt"
+    torch.jit.save(torch.jit.script(load.instantiate(SMALL | {"quick_gelu": True}, seed=5)), path)
+    backbone = load.load(catalog.resolve(f"local:{path}@Small-quickgelu"))
+    assert torch.equal(backbone.model.visual.proj, small.visual.proj)
+    with pytest.raises(IncompatibleChoice, match=r"OpenAI archive, trained with quick_gelu.*-quickgelu"):
+        load.load(catalog.resolve(f"local:{path}@Small"))
+
+
+def test_an_activation_that_the_architecture_lacks_is_refused(small):
+    spec = dataclasses.replace(catalog.resolve("Small/random"), activation="quick_gelu")
+    with pytest.raises(IncompatibleChoice, match="asks for quick_gelu; Small has gelu"):
+        load.load(spec)
+
+
+def test_random_weights_are_the_same_every_time_and_leave_the_seed_alone(small):
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    one, two = (load.load(catalog.resolve("Small/random")) for _ in range(2))
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(one.model.visual.proj, two.model.visual.proj)
+
+
+@pytest.fixture
+def no_socket(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "APD_BENCH_OFFLINE"])
+@pytest.mark.parametrize(
+    "name", ["ViT-B-16/laion2b_s34b_b88k", "hf-hub:chs20/FARE4-ViT-B-32-laion2B-s34B-b79K", "RN50-quickgelu/cc12m"]
+)
+def test_offline_no_socket_is_opened_and_the_message_says_what_to_do(name, variable, no_socket, monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(load, "instantiate", lambda *_: pytest.fail("the weights come first"))
+    with pytest.raises(MissingPrerequisite, match=r"the network is switched off.*(hf download|Download https)"):
+        load.load(catalog.resolve(name))
+
+
+class TestEmbedded:
+    @pytest.fixture
+    def models(self, tmp_path, monkeypatch):
+        """A folder of embedded models with one weight file and its card."""
+        monkeypatch.setattr(configs, "embedded_path", lambda name: tmp_path / name)
+        monkeypatch.setattr(load, "embedded_path", lambda name: tmp_path / name)
+        monkeypatch.setattr(load, "tokenizer_of", lambda *_: SimpleTokenizer())
+        (tmp_path / "tiny.json").write_text(json.dumps(SMALL))
+        state = {key: value.half() for key, value in load.instantiate(SMALL, seed=9).state_dict().items()}
+        save_file(state, tmp_path / "one.safetensors")
+        card = {
+            "sha256": sha256(tmp_path / "one.safetensors"),
+            "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.5, 1.0]},
+        }
+        (tmp_path / "one.json").write_text(json.dumps(card))
+        return tmp_path
+
+    SPEC = BackboneSpec(
+        name="one", architecture="embedded:tiny", weights="embedded:one", activation="gelu", image_size=16
+    )
+
+    def test_half_precision_weights_become_float32_with_the_statistics_of_the_card(self, models):
+        backbone = load.load(self.SPEC)
+        assert {value.dtype for value in backbone.model.parameters()} == {torch.float32}
+        assert backbone.scale.flatten().tolist() == [4.0, 2.0, 1.0]
+        assert torch.allclose(backbone.shift.flatten(), torch.tensor([-2.0, -0.8, -0.3]))
+
+    def test_a_damaged_file_is_named_with_what_mends_it(self, models):
+        path = models / "one.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(CorruptFile, match=r"one.safetensors are damaged: SHA-256 .*Install it again: pip install"):
+            load.load(self.SPEC)
+
+    def test_missing_weights_and_cards_are_named(self, models):
+        (models / "one.safetensors").unlink()
+        with pytest.raises(MissingPrerequisite, match=r"one.safetensors are missing"):
+            load.load(self.SPEC)
+        (models / "one.json").write_text("{")
+        with pytest.raises(CorruptFile, match=r"one.json is not valid JSON"):
+            load.load(self.SPEC)
+        (models / "one.json").write_text('{"sha256": "0"}')
+        with pytest.raises(CorruptFile, match=r"one.json lacks 'preprocess_cfg'"):
+            load.load(self.SPEC)
+        (models / "one.json").unlink()
+        with pytest.raises(MissingPrerequisite, match=r"one.json is missing"):
+            load.load(self.SPEC)
