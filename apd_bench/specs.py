@@ -178,9 +178,12 @@ class DatasetSpec:
     aliases: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, object]:
-        """Name, version, content digest, template, and the options that change labels or splits."""
+        """Name, version, content digest, template, and the options that change labels or splits.
+
+        An image folder is known by its content alone: its name is the path that the user typed.
+        """
         return {
-            "name": self.name,
+            "name": "folder" if self.group == "folder" else self.name,
             "version": self.version,
             "digest": self.digest,
             "template": self.template,
