@@ -10,6 +10,7 @@ import torch
 from apd_bench.data.cards import cards
 from apd_bench.data.listing import Item, Source
 from apd_bench.data.places import cache_root, data_roots
+from apd_bench.data.protocols import exclude_samples
 from apd_bench.data.samples import list_samples
 from apd_bench.data.splits import ImageSplit, LoadedDataset
 from apd_bench.data.stores import FilePixels
@@ -36,7 +37,11 @@ def load(spec: DatasetSpec, *, image_size: int, resize: str = "crop", root: Path
 
 
 def assemble(spec: DatasetSpec, prefix: str, source: Source, *, image_size: int, resize: str) -> LoadedDataset:
-    """The loaded set of a source with the splits train, val, test; sample ids are `prefix`/split/key."""
+    """The loaded set of a source with the splits train, val, test; sample ids are `prefix`/split/key.
+
+    The spec's option `exclude` names samples to leave out; with `problems` "exclude" every image is decoded once, and
+    those that cannot be are left out too.
+    """
     cache = cache_root()
 
     def split(name: str) -> ImageSplit | None:
@@ -44,7 +49,7 @@ def assemble(spec: DatasetSpec, prefix: str, source: Source, *, image_size: int,
         if not items:
             return None
         ids = tuple(f"{prefix}/{name}/{item.key}" for item in items)
-        store = FilePixels(items, ids, source, image_size=image_size, resize=resize, cache=cache)
+        store = FilePixels(items, ids, source, spec.name, image_size=image_size, resize=resize, cache=cache)
         labels = torch.tensor([item.label for item in items], dtype=torch.int64)
         published = _published(source, ids) if name == "test" else {}
         return ImageSplit(name, ids, labels, store, np.arange(len(items), dtype=np.int64), published)
@@ -60,7 +65,16 @@ def assemble(spec: DatasetSpec, prefix: str, source: Source, *, image_size: int,
         "derived": list(source.derived),
         **source.notes,
     }
-    return LoadedDataset(spec, source.classes, spec.template, split("train"), split("val"), test, origin)
+    loaded = LoadedDataset(spec, source.classes, spec.template, split("train"), split("val"), test, origin)
+    unwanted = [*spec.options.get("exclude", ())]
+    if spec.options.get("problems") == "exclude":
+        unwanted += [name for found in loaded.splits() for name in _undecodable(found)]
+    return exclude_samples(loaded, unwanted)
+
+
+def _undecodable(split: ImageSplit) -> list[str]:
+    store = split.store
+    return [split.ids[row] for row in store.undecodable()] if isinstance(store, FilePixels) else []
 
 
 def _published(source: Source, ids: tuple[str, ...]) -> dict[int, tuple[str, ...]]:

@@ -59,14 +59,18 @@ class PixelCache:
         """The image in `slot` as uint8 [3, S, S], or None when it is not there or not that of `signature`."""
         if self._trusted[slot]:
             return np.asarray(self._pixels[slot])
-        record = self._index[slot]
-        if record["state"] != 1 or (int(record["size"]), int(record["time"])) != signature:
+        if not self.holds(slot, signature):
             return None
         image = np.array(self._pixels[slot])
-        if zlib.crc32(image.tobytes()) != int(record["crc"]):
+        if zlib.crc32(image.tobytes()) != int(self._index[slot]["crc"]):
             return None
         self._trusted[slot] = True
         return image
+
+    def holds(self, slot: int, signature: Signature) -> bool:
+        """Whether `slot` says that it holds the image of `signature`; its pixels are not read."""
+        record = self._index[slot]
+        return bool(record["state"] == 1 and (int(record["size"]), int(record["time"])) == signature)
 
     def get_trusted(self, slots: Rows) -> Bytes | None:
         """All of `slots` at once as uint8 [n, 3, S, S], or None unless each was verified by this process before."""

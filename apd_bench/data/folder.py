@@ -38,18 +38,21 @@ def load(spec: DatasetSpec, *, image_size: int, resize: str = "crop", root: Path
     """The folder set `spec`; raises CorruptFile naming files that are not images and classes without images."""
     from apd_bench.data.benchmark import assemble
 
-    source = read_folder(Path(spec.options["path"]))
-    if source.problems:
+    source = read_folder(Path(spec.options["path"]), spec.options.get("split", "official"))
+    if source.problems and spec.options.get("problems") != "exclude":
         shown = "; ".join(source.problems[:5])
         raise CorruptFile(
             f"{spec.name} has {len(source.problems)} sample problems: {shown}.",
-            hint="Remove what is not an image, and class folders that are not in every split.",
+            hint="Remove what is not an image, and class folders that are not in every split; or leave them out with "
+            f"\"folder(path='{spec.options['path']}', problems='exclude')\".",
         )
+    if source.problems:
+        source.notes["excluded"] = list(source.problems)
     return assemble(spec, spec.title, source, image_size=image_size, resize=resize)
 
 
-def read_folder(path: Path) -> Source:
-    """The samples of an image folder, split as its folders or its settings say."""
+def read_folder(path: Path, split: str = "official") -> Source:
+    """The samples of an image folder, split as its folders or its settings say; "derived" splits a test-only folder."""
     settings = _settings(path)
     names = _class_names(path, settings)
     labels = {folder: label for label, folder in enumerate(names)}
@@ -60,7 +63,7 @@ def read_folder(path: Path) -> Source:
             source.splits[name] = folder_items(path, labels, source.problems, below=name)
     else:
         everything = folder_items(path, labels, source.problems)
-        source.splits["all" if settings.get("split") == "derived" else "test"] = everything
+        source.splits["all" if "derived" in (split, settings.get("split")) else "test"] = everything
     derive_splits(source)
     return source
 
@@ -74,7 +77,7 @@ def describe_folder(path: Path) -> tuple[str, tuple[str, ...], str]:
 
 def folder_digest(spec: DatasetSpec) -> str:
     """Class names, and path and size of every image below the folder, hashed; no image is opened."""
-    source = read_folder(Path(spec.options["path"]))
+    source = read_folder(Path(spec.options["path"]), spec.options.get("split", "official"))
     digest = hashlib.sha256("\0".join(source.classes).encode())
     for name, items in sorted(source.splits.items()):
         for item in items:

@@ -43,7 +43,8 @@ def few_shot_dataset(dataset: LoadedDataset, *, shots: int, seed: int, classes: 
     """
     if dataset.train is None:
         raise IncompatibleChoice(
-            f"{dataset.spec.name} has only a test split; nothing can be fitted on it.",
+            f"{dataset.spec.name} has only a test split; nothing can be fitted on it."
+            + (f" ({dataset.origin['no_train']} is not there.)" if "no_train" in dataset.origin else ""),
             hint="Fit on another set and test here: --task cross_dataset",
         )
     train, val = few_shot_pair(dataset.train, dataset.val, shots, seed)
@@ -102,7 +103,8 @@ def select_classes(dataset: LoadedDataset, classes: str) -> LoadedDataset:
 
 def exclude_samples(dataset: LoadedDataset, ids: Iterable[str]) -> LoadedDataset:
     """`dataset` without the samples `ids`; raises UsageError naming those that it does not have."""
-    unwanted = {name for name in ids if name.split("/", 1)[0] == dataset.spec.name}
+    prefix = dataset.test.ids[0].split("/", 1)[0]
+    unwanted = {name for name in ids if name.split("/", 1)[0] == prefix}
     if not unwanted:
         return dataset
     known = {name for split in dataset.splits() for name in split.ids}

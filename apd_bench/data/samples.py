@@ -12,14 +12,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 
 from apd_bench.data import readers
-from apd_bench.data.cards import Card, cards
+from apd_bench.data.cards import Card
 from apd_bench.data.listing import Item, Source, align_classes, derive_splits, merge_splits
 from apd_bench.data.places import WEBDATASET, Place, find_places, find_split_file, not_found
 from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
@@ -61,17 +60,10 @@ def list_samples(card: Card, *, split: str = "official", problems: str = "error"
 def data_digest(card: Card, split: str, roots: tuple[Path, ...]) -> str:
     """What decides labels and splits, hashed: class names, split mode, and the split file or lists where present.
 
-    Cheap: no image is opened and no image folder is read. A set that is not there hashes to its card alone. The disk is
-    looked at again after five seconds, not for each of the thousands of cells of a plan.
+    Cheap: no image is opened and no image folder is read. A set that is not there hashes to its card alone.
     """
-    return _recent_digest(card.name, card.classes, split, tuple(map(str, roots)), int(time.monotonic() / 5))
-
-
-@lru_cache(maxsize=64)
-def _recent_digest(name: str, classes: tuple[str, ...], split: str, roots: tuple[str, ...], _clock: int) -> str:
-    paths = _deciding(cards()[name], split, tuple(map(Path, roots)))
-    files = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
-    return _digest_of(name, classes, split, files)
+    files = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _deciding(card, split, roots))
+    return _digest_of(card.name, card.classes, split, files)
 
 
 @lru_cache(maxsize=256)

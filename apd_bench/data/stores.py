@@ -34,13 +34,14 @@ class FilePixels:
         items: Sequence[Item],
         ids: Sequence[str],
         source: Source,
+        dataset: str,
         *,
         image_size: int,
         resize: str,
         cache: Path | None,
     ) -> None:
         self.image_size = image_size
-        self._items, self._ids, self._resize = items, ids, resize
+        self._items, self._ids, self._resize, self._dataset = items, ids, resize, dataset
         self._base, self._arrays = source.base, source.arrays
         self._stats: dict[str, Signature] = {}
         self._memory: dict[int, Bytes] = {}
@@ -76,8 +77,19 @@ class FilePixels:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(fill, range(len(rows))))
         if failures:
-            raise _undecodable(failures)
+            raise _undecodable(failures, self._dataset)
         return out
+
+    def undecodable(self) -> list[int]:
+        """The rows whose images cannot be decoded; what the cache already holds is not decoded again."""
+        cache, bad = self._opened(), []
+        for row in range(len(self._items)):
+            try:
+                if cache is None or not cache.holds(row, self._signature(self._items[row])):
+                    self._image(row, cache)
+            except CorruptFile:
+                bad.append(row)
+        return bad
 
     def _image(self, row: int, cache: PixelCache | None) -> Bytes:
         item = self._items[row]
@@ -150,10 +162,11 @@ def _cores() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-def _undecodable(failures: Mapping[str, str]) -> CorruptFile:
+def _undecodable(failures: Mapping[str, str], dataset: str) -> CorruptFile:
     shown = [f"{name} ({reason.removesuffix('.')})" for name, reason in sorted(failures.items())]
     more = f"; and {len(shown) - 5} more" if len(shown) > 5 else ""
     return CorruptFile(
         f"{len(shown)} image{'s' * (len(shown) > 1)} cannot be used: {'; '.join(shown[:5])}{more}.",
-        hint=f"Restore them, or leave them out (recorded): --exclude {','.join(sorted(failures))}",
+        hint=f"Restore them, or leave them out (recorded) with the dataset options exclude={sorted(failures)!r} or "
+        f"problems='exclude', as in --datasets \"{dataset.partition('(')[0]}(problems='exclude')\".",
     )

@@ -33,7 +33,7 @@ def make_store(pictures: Path, cache: Path | None) -> FilePixels:
     items = [Item(f"{number}.png", 0) for number in range(12)]
     ids = [f"toy/test/{item.key}" for item in items]
     source = Source(("a",), {"test": items}, pictures, "folders")
-    return FilePixels(items, ids, source, image_size=SIZE, resize="crop", cache=cache)
+    return FilePixels(items, ids, source, "toy", image_size=SIZE, resize="crop", cache=cache)
 
 
 def reds(store: FilePixels, rows: list[int]) -> list[int]:
@@ -154,7 +154,7 @@ def test_all_undecodable_images_are_named_with_the_way_out(pictures: Path, tmp_p
         make_store(pictures, tmp_path / "cache").read(np.arange(12))
     for name in ("3", "7", "9"):
         assert f"toy/test/{name}.png" in caught.value.message
-    assert "--exclude toy/test/3.png,toy/test/7.png,toy/test/9.png" in caught.value.hint
+    assert "exclude=['toy/test/3.png', 'toy/test/7.png', 'toy/test/9.png']" in caught.value.hint
 
 
 def test_a_store_travels_to_a_worker(pictures: Path, tmp_path: Path) -> None:

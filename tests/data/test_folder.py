@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from apd_bench.data.catalog import folder_spec
 from apd_bench.data.load import load_dataset
 from apd_bench.errors import CorruptFile, MissingPrerequisite
 from apd_bench.registry import DATASETS
@@ -80,13 +81,23 @@ def test_other_files_are_named(pets: Path) -> None:
     (pets / "cat" / "readme.md").write_text("x")
     with pytest.raises(CorruptFile, match=r"readme\.md is not an image"):
         load_dataset(DATASETS.get(f"folder:{pets}"), image_size=8)
+    loaded = load_dataset(DATASETS.get(f"folder(path={str(pets)!r}, problems='exclude')"), image_size=8)
+    assert len(loaded.test) == 30 and "readme.md" in loaded.origin["excluded"][0]
+
+
+def test_the_name_is_what_was_typed(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pets.parent)
+    assert DATASETS.get("folder:my_pets").name == "folder:my_pets"
+    spec = DATASETS.get("folder(path='my_pets', split='derived')")
+    assert DATASETS.get(spec.name) is spec
+    assert len(load_dataset(spec, image_size=8).test) == 9
 
 
 def test_moving_a_folder_keeps_its_identity_changing_it_does_not(pets: Path, tmp_path: Path) -> None:
-    before = DATASETS.get(f"folder:{pets}").identity()
+    before = folder_spec(str(pets)).identity()
     moved = tmp_path / "elsewhere" / "my_pets"
     moved.parent.mkdir()
     pets.rename(moved)
-    assert DATASETS.get(f"folder:{moved}").identity() == before
+    assert folder_spec(str(moved)).identity() == before
     picture(moved / "cat" / "new.png")
-    assert DATASETS.get(f"folder:{moved}").identity() != before
+    assert folder_spec(str(moved)).identity() != before

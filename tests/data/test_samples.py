@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from apd_bench.data import samples
 from apd_bench.data.cards import Card, cards
+from apd_bench.data.catalog import benchmark_spec
 from apd_bench.data.load import load_dataset
-from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
+from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UsageError
+from apd_bench.records import plain
 from apd_bench.registry import DATASETS
+from apd_bench.specs import DatasetSpec
 
 Listed = dict[str, list[tuple[str, int]]]
 Expect = Callable[..., Card]
@@ -177,9 +180,8 @@ def test_shards_of_other_classes_are_refused(root: Path, replicas: ModuleType) -
         load("dtd@publisher")
 
 
-def fresh_digest(name: str = "eurosat") -> object:
-    samples._recent_digest.cache_clear()
-    return DATASETS.get(name).identity()["digest"]
+def fresh_digest(split: str = "official") -> object:
+    return benchmark_spec(cards()["eurosat"], split=split).identity()["digest"]
 
 
 def test_the_digest_follows_the_split_file_and_nothing_else(root: Path, with_json: Path) -> None:
@@ -201,10 +203,37 @@ def test_the_digest_does_not_depend_on_where_the_data_lies(
 
 
 def test_another_split_is_another_identity(with_json: Path) -> None:
-    assert fresh_digest("eurosat") != fresh_digest("eurosat@derived")
+    assert fresh_digest() != fresh_digest("derived")
 
 
 def test_the_digest_does_not_import_torch_or_open_images(root: Path, with_json: Path) -> None:
     for path in (root / "eurosat/2750").rglob("*.jpg"):
         path.write_bytes(b"")
     assert isinstance(fresh_digest(), str)
+
+
+def test_a_record_knows_the_set_again(with_json: Path) -> None:
+    spec = benchmark_spec(cards()["eurosat"], problems="exclude")
+    stored = json.loads(json.dumps(plain(spec)))
+    assert stored["digest"] == spec.digest
+    assert DatasetSpec(**{**stored, "aliases": ()}).identity() == spec.identity()
+    assert pickle.loads(pickle.dumps(spec)) == spec  # noqa: S301
+
+
+def test_undecodable_images_can_be_left_out(root: Path, eurosat: Listed, with_json: Path) -> None:
+    broken = eurosat["test"][3][0]
+    (root / "eurosat/2750" / broken).write_bytes(b"not an image")
+    loaded = load_dataset(DATASETS.get("eurosat"), image_size=8)
+    with pytest.raises(CorruptFile, match=broken) as caught:
+        loaded.test.images()
+    assert f"exclude=['eurosat/test/{broken}']" in caught.value.hint
+    by_name = load_dataset(DATASETS.get(f"eurosat(exclude=['eurosat/test/{broken}'])"), image_size=8)
+    found = load_dataset(DATASETS.get("eurosat(problems='exclude')"), image_size=8)
+    for fewer in (by_name, found):
+        assert len(fewer.test.images()) == 29
+        assert fewer.origin["excluded"] == [f"eurosat/test/{broken}"]
+
+
+def test_an_excluded_sample_must_exist(with_json: Path) -> None:
+    with pytest.raises(UsageError, match="no sample 'eurosat/test/nothing'"):
+        load("eurosat(exclude='eurosat/test/nothing')")
