@@ -6,7 +6,9 @@ gradients are taken with respect to the pixels only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,8 @@ from torch import Tensor
 from apd_bench.errors import UsageError
 from apd_bench.methods.objective import Attacked, Prediction, Predictor, kl
 from apd_bench.specs import Options
+
+Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,15 @@ def project(moved: Tensor, pixels: Tensor, eps: float) -> Tensor:
 
 
 def ascend(
-    model: Predictor, pixels: Tensor, loss: Attacked, *, eps: float, options: Options, generator: torch.Generator
+    model: Callable[[Tensor], Seen],
+    pixels: Tensor,
+    loss: Callable[[Seen], Tensor],
+    *,
+    eps: float,
+    options: Options,
+    generator: torch.Generator,
 ) -> Tensor:
-    """`steps` signed-gradient steps of `step * eps` on `loss`."""
+    """Images after `steps` signed-gradient steps of `step * eps` on `loss` of what `model` makes of them."""
     moved = start(pixels, eps, str(options["start"]), generator)
     for _ in range(int(options["steps"])):
         moved = moved.detach().requires_grad_(True)

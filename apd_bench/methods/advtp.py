@@ -83,9 +83,10 @@ class PromptAttack(AdversarialCrossEntropy):
         for _ in range(int(options["steps"])):
             moved = moved.detach().requires_grad_(True)
             prompt = {name: value.detach().requires_grad_(True) for name, value in prompt.items()}
-            bound = torch.func.functional_call(binder, prompt, ())
-            setting.count(len(pixels))
-            loss = cross_entropy(bound(moved), labels)
+            setting.count(len(pixels), 1, 1)
+            with torch.enable_grad():
+                bound = torch.func.functional_call(binder, prompt, ())
+                loss = cross_entropy(bound(moved), labels)
             gradients = torch.autograd.grad(loss, [moved, *prompt.values()])
             moved = project(moved.detach() + float(options["step"]) * eps * gradients[0].sign(), pixels, eps)
             rises = zip(prompt.items(), gradients[1:], strict=True)

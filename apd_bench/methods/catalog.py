@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from apd_bench.errors import CorruptFile
 from apd_bench.methods.tables import read_toml
 from apd_bench.resources import baselines_path
 
-BUILTIN = ("zero_shot", "advtp", "apd")
+STATE_CARD = "card.json"
+BUILTIN = (
+    "zero_shot",
+    "coop",
+    "vpt",
+    "vlp",
+    "maple",
+    "advvp",
+    "advtp",
+    "advpt",
+    "advvlp",
+    "advmaple",
+    "ce_mix",
+    "fap",
+    "apd",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +61,13 @@ def entries_of(name: str, path: str) -> Iterator[MethodEntry]:
     """The method `name` in the recipe file `path`, and one entry `NAME.PRESET` for each of its presets."""
     table = read_toml(path)
     about = table.get("method", {})
+    aliases = tuple(about.get("aliases", ()))
     paper = str(about.get("paper", ""))
-    yield MethodEntry(
-        name=name, aliases=tuple(about.get("aliases", ())), title=str(about.get("title", "")), paper=paper, recipe=path
-    )
+    yield MethodEntry(name=name, aliases=aliases, title=str(about.get("title", "")), paper=paper, recipe=path)
     for preset, changes in table.get("presets", {}).items():
         yield MethodEntry(
             name=f"{name}.{preset}",
-            aliases=tuple(changes.get("aliases", ())),
+            aliases=(*(f"{alias}.{preset}" for alias in aliases), *changes.get("aliases", ())),
             title=str(changes.get("title", "")),
             paper=str(changes.get("paper", paper)),
             recipe=path,
@@ -59,10 +76,38 @@ def entries_of(name: str, path: str) -> Iterator[MethodEntry]:
 
 
 def resolve(name: str) -> MethodEntry | None:
-    """The method behind `path/to/file.py:NAME`, else None; raises UsageError when the file has no such method."""
-    file, _, attribute = name.rpartition(":")
-    if not file.endswith(".py"):
-        return None
-    from apd_bench.methods.plugins import method_in_file
+    """The method behind a name that the catalog does not list, else None; UsageError when it cannot be made.
 
-    return method_in_file(file, attribute)
+    `path/to/file.py:NAME` is a plug-in, `NAME(option=value)` a method with options changed, and a folder with a prompt
+    state (imported, or a fit of a store) is a method that is evaluated without training.
+    """
+    if name.endswith(")"):
+        from apd_bench.methods.variants import variant
+
+        return variant(name)
+    file, _, attribute = name.rpartition(":")
+    if file.endswith(".py"):
+        from apd_bench.methods.plugins import method_in_file
+
+        return method_in_file(file, attribute)
+    folder = Path(name).expanduser()
+    return _trained(folder) if (folder / STATE_CARD).is_file() else None
+
+
+def _trained(folder: Path) -> MethodEntry:
+    """A prompt state as a method: its learner as it stands on the card, and nothing to train."""
+    try:
+        card = json.loads((folder / STATE_CARD).read_text(encoding="utf-8"))
+        recipe, digest = card["recipe"], str(card["digest"])
+        learner = {"kind": recipe["learner"], **recipe["learner_options"]}
+        title, paper, name = str(recipe["title"]), str(recipe["paper"]), str(card["method"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptFile(f"'{folder}' is not a prompt state: {type(error).__name__}: {error}.") from error
+    return MethodEntry(
+        name=f"{name}@{digest[:8]}",
+        title=f"{title}, as trained",
+        paper=paper,
+        changes={"learner": learner, "sources": {f"learner.{key}": "code: of the prompt state" for key in learner}},
+        code=str(folder.resolve()),
+        digest=digest,
+    )

@@ -85,7 +85,7 @@ class Setting:
     """What a method may look at once, before training: see `Objective.prepare`.
 
     `model` is the student to be bound, `hand_made()` the model with the set's template, `images(places [B])` the
-    un-augmented pixels of the `size` training images; `count(n)` reports n image passes, forward and backward, that the
+    un-augmented pixels of the `size` training images; `count(images, forwards, backwards)` reports the passes that the
     method makes on its own.
     """
 
@@ -93,7 +93,7 @@ class Setting:
     model: Any
     hand_made: Callable[[], Predictor]
     images: Callable[[Tensor], Tensor]
-    count: Callable[[int], None]
+    count: Callable[[int, int, int], None]
     size: int
     batch_size: int
     eps: float

@@ -140,7 +140,7 @@ def _target(given: type | str) -> tuple[str, str | None]:
     if given.__module__ != "__main__" and not given.__module__.startswith(_MODULE):
         return f"{given.__module__}:{given.__qualname__}", None
     file = getattr(module, "__file__", None)
-    if file is None or "." in given.__qualname__:
+    if file is None or getattr(module, given.__qualname__, None) is not given:
         _LIVE[given.__qualname__] = given
         return f"session:{given.__qualname__}", None
     return f"file:{given.__qualname__}", str(Path(file).resolve())

@@ -8,7 +8,7 @@ from typing import Any
 
 from apd_bench.errors import UsageError, unknown_name
 from apd_bench.methods.catalog import MethodEntry
-from apd_bench.methods.tables import SECTIONS, Table, checked, overlay, override, read_toml
+from apd_bench.methods.tables import SECTIONS, Table, checked, numbers, overlay, override, read_toml
 from apd_bench.prompts.catalog import NEEDS
 from apd_bench.registry import METHODS
 from apd_bench.specs import MethodRecipe
@@ -61,7 +61,8 @@ def tables_of(entry: MethodEntry) -> tuple[Table, dict[str, str], tuple[str, ...
         table = overlay(table, entry.changes)
         sources |= entry.changes.get("sources", {})
         needs = tuple(entry.changes.get("needs", needs))
-    return table, sources, needs
+    stated = set(numbers(table))
+    return table, {name: source for name, source in sources.items() if name in stated}, needs
 
 
 def _recipe(entry: MethodEntry, table: Table, sources: dict[str, str], needs: tuple[str, ...]) -> MethodRecipe:

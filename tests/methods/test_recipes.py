@@ -93,7 +93,7 @@ def test_a_mistaken_override_is_explained(override, message):
 
 def test_an_unknown_method_names_the_nearest():
     with pytest.raises(UnknownName, match="Did you mean 'advtp'"):
-        load_recipe("advpt2")
+        load_recipe("advtp2")
 
 
 def test_loading_an_entry_needs_no_registry():

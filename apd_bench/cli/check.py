@@ -1,0 +1,60 @@
+"""`apd-bench check METHOD`: the contract of a method, tried out in seconds on a toy problem."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE
+
+if TYPE_CHECKING:
+    from apd_bench.methods.check import CheckResult
+
+EXAMPLES = """examples:
+  apd-bench check apd                          a registered method
+  apd-bench check my_method.py:METHOD          a method of your own, before it is registered
+  apd-bench check apd --backbone tiny-clean    on another backbone than the toy one
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of the verb."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("method", metavar="METHOD", help="a name, or path/to/file.py:NAME")
+    parser.add_argument("--backbone", default="toy", metavar="NAME", help="default: a toy CLIP with random weights")
+    parser.add_argument("--json", action="store_true", help="the results as JSON")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Prints one line a check; exit code 1 when one fails."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from apd_bench.methods.check import check
+    from apd_bench.registry import BACKBONES, METHODS
+
+    entry = METHODS.get(args.method)
+    backbone = None
+    if args.backbone != "toy":
+        from apd_bench.backbones.load import load
+
+        backbone = load(BACKBONES.get(args.backbone))
+    results = check(entry, backbone=backbone)
+    if args.json:
+        sys.stdout.write(json.dumps([dataclasses.asdict(result) for result in results], indent=1) + "\n")
+    else:
+        sys.stdout.write("\n".join(_lines(entry.name, results)) + "\n")
+    return EXIT_DONE if all(result.passed for result in results) else EXIT_CELLS_FAILED
+
+
+def _lines(name: str, results: list[CheckResult]) -> list[str]:
+    lines = []
+    for result in results:
+        lines.append(f"{'ok  ' if result.passed else 'FAIL'}  {result.name}  ({result.seconds:.1f} s)")
+        if result.detail:
+            lines.append(f"      {result.detail}")
+    failed = sum(not result.passed for result in results)
+    lines.append(f"{name}: " + (f"{failed} of {len(results)} checks failed" if failed else "all checks hold"))
+    return lines

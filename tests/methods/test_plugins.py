@@ -1,0 +1,227 @@
+"""Methods from outside: a file, an entry point, a plain object, a trained state; and what is said when one is wrong."""
+
+import json
+import pickle
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import torch
+
+from apd_bench.cli import check as check_verb
+from apd_bench.errors import CorruptFile, UsageError
+from apd_bench.methods import define
+from apd_bench.methods.adversarial import AdversarialCrossEntropy
+from apd_bench.methods.catalog import resolve
+from apd_bench.methods.check import check
+from apd_bench.methods.clean import CleanCrossEntropy
+from apd_bench.methods.objective import Objective
+from apd_bench.methods.plugins import load_class
+from apd_bench.methods.recipes import load_recipe, recipe_of
+from apd_bench.methods.toy import toy_fit
+from apd_bench.registry import METHODS, Registry
+from apd_bench.states import save_state
+from apd_bench.training import fit
+
+EXAMPLE = Path(__file__).with_name("example_method.py")
+QUICK = {"training": {"epochs": 1, "batch_size": 8, "warmup_epochs": 0}}
+
+
+@dataclass
+class Twice(Objective):
+    factor: float = 2.0
+
+    def __call__(self, student, batch, adversary, teacher):
+        return {"ce": self.factor * torch.nn.functional.cross_entropy(student(batch.pixels).logits, batch.labels)}
+
+
+def names_of(results):
+    return {result.name for result in results if not result.passed}
+
+
+def test_the_example_of_the_readme_is_short_and_keeps_the_contract(backbone):
+    assert len(EXAMPLE.read_text().splitlines()) < 60
+    results = check(resolve(f"{EXAMPLE}:SMOOTH"), backbone=backbone)
+    assert [result for result in results if not result.passed] == []
+
+
+def test_a_method_in_a_file_is_identified_by_its_content_not_by_its_path(tmp_path):
+    copies = [tmp_path / "one.py", tmp_path / "folder" / "two.py"]
+    copies[1].parent.mkdir()
+    for copy in copies:
+        copy.write_text(EXAMPLE.read_text())
+    one, two = (recipe_of(resolve(f"{copy}:SMOOTH")) for copy in copies)
+    assert one.identity() == two.identity()
+    copies[1].write_text(EXAMPLE.read_text().replace("label_smoothing=self.smoothing", "label_smoothing=0.2"))
+    assert recipe_of(resolve(f"{copies[1]}:SMOOTH")).identity() != one.identity()
+
+
+def test_the_recipe_of_a_plugin_travels_to_another_process(tmp_path):
+    recipe = pickle.loads(pickle.dumps(recipe_of(resolve(f"{EXAMPLE}:SMOOTH"))))  # noqa: S301
+    assert load_class(recipe.objective, recipe).__name__ == "SmoothedAndAnchored"
+
+
+def test_a_file_that_changes_after_planning_is_refused(tmp_path):
+    copy = tmp_path / "mine.py"
+    copy.write_text(EXAMPLE.read_text())
+    recipe = recipe_of(resolve(f"{copy}:SMOOTH"))
+    copy.write_text(EXAMPLE.read_text() + "\n# edited\n")
+    with pytest.raises(UsageError, match="has changed"):
+        load_class(recipe.objective, recipe)
+
+
+@pytest.mark.parametrize(
+    ("content", "asked", "message"),
+    [
+        (None, "missing.py:METHOD", "There is no file"),
+        ("x = 1 +", "mine.py:METHOD", "SyntaxError"),
+        ("import nowhere", "mine.py:METHOD", "No module named 'nowhere'"),
+        ("SMOOTH = 1", "mine.py:SMOTH", "Did you mean"),
+        ("METHOD = 1", "mine.py:METHOD", "is a int, not a method"),
+    ],
+)
+def test_a_wrong_file_is_explained(tmp_path, content, asked, message):
+    if content is not None:
+        (tmp_path / "mine.py").write_text(content)
+    with pytest.raises(UsageError, match=message):
+        resolve(str(tmp_path / asked))
+
+
+def test_a_plain_object_is_a_method(backbone, data):
+    entry = define("doubled", base="coop", objective=Twice, objective_options={"factor": 3.0})
+    recipe = recipe_of(entry, QUICK)
+    assert recipe.objective == f"{Twice.__module__}:Twice"
+    assert fit(toy_fit(recipe, backbone, data), backbone, data).card["history"][0]["ce"] > 0
+
+
+def test_a_class_typed_into_a_session_works_in_that_session_alone():
+    typed = type("Typed", (CleanCrossEntropy,), {"__module__": "__main__"})
+    recipe = recipe_of(define("typed", base="coop", objective=typed))
+    assert load_class(recipe.objective, recipe) is typed
+    with pytest.raises(UsageError, match="only in the session"):
+        load_class("session:Another", recipe)
+
+
+def test_a_plugin_comes_through_an_entry_point(monkeypatch):
+    point = EntryPoint("twice", f"{__name__}:TWICE", "apd_bench.methods")
+    monkeypatch.setattr("apd_bench.registry.entry_points", lambda group: [point] if group == point.group else [])
+    monkeypatch.setattr(EntryPoint, "load", lambda self: define("twice", base="coop", objective=Twice))
+    registry = Registry("method", "apd_bench.methods.catalog", "apd_bench.methods", "apd-bench list methods")
+    assert registry.get("twice").base == "coop"
+    assert registry.origin("twice") != "built-in"
+
+
+def test_define_refuses_a_section_that_does_not_exist():
+    with pytest.raises(UsageError, match="Did you mean 'training'"):
+        define("mine", base="coop", trainings={"epochs": 1})
+
+
+def test_a_variant_is_written_like_a_call():
+    variant = load_recipe("apd(temperature=2, inner_loss='kl', text_tokens=4, epochs=3)")
+    plain = load_recipe("apd")
+    assert variant.name == "apd(epochs=3, inner_loss='kl', temperature=2, text_tokens=4)"
+    assert variant.objective_options == {**plain.objective_options, "temperature": 2}
+    assert variant.inner_attack == {**plain.inner_attack, "loss": "kl"}
+    assert variant.learner_options == {**plain.learner_options, "text_tokens": 4}
+    assert variant.training == {**plain.training, "epochs": 3}
+    assert variant.sources["objective.temperature"].startswith("variant")
+
+
+def test_a_variant_has_one_name():
+    assert METHODS.canonical("apd(temperature=1)") == "apd"
+    one = METHODS.canonical("apd(direction='reverse', temperature=2)")
+    assert METHODS.canonical("apd( temperature = 2.0, direction = 'reverse' )") == one
+
+
+def test_a_variant_of_a_preset_keeps_the_preset():
+    recipe = load_recipe("apd.rslad(temperature=4)")
+    assert recipe.inner_attack["loss"] == "kl"
+    assert recipe.objective_options["temperature"] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("apd(temprature=2)", "Did you mean 'temperature'"),
+        ("apdd(temperature=2)", "Did you mean 'apd'"),
+        ("apd(2)", "does not read as NAME"),
+        ("zero_shot(tokens=2)", "has no options"),
+    ],
+)
+def test_a_wrong_variant_is_explained(text, message):
+    with pytest.raises(UsageError, match=message):
+        load_recipe(text)
+
+
+def test_a_trained_state_is_a_method_that_trains_nothing(backbone, data, tmp_path):
+    state = fit(toy_fit(load_recipe("apd", QUICK), backbone, data), backbone, data)
+    save_state(tmp_path / "mine", state)
+    recipe = load_recipe(str(tmp_path / "mine"))
+    assert recipe.name == f"apd@{state.card['digest'][:8]}"
+    assert not recipe.trains
+    assert recipe.needs == load_recipe("apd").needs
+    again = fit(toy_fit(recipe, backbone, data), backbone, data)
+    assert all(torch.equal(again.state[name], tensor) for name, tensor in state.state.items())
+    moved = tmp_path / "elsewhere"
+    (tmp_path / "mine").rename(moved)
+    assert load_recipe(str(moved)).identity() == recipe.identity()
+    with pytest.raises(UsageError):
+        resolve("x.py:y")
+
+
+def test_a_folder_with_a_broken_card_is_not_a_method(tmp_path):
+    (tmp_path / "card.json").write_text(json.dumps({"digest": 1}))
+    with pytest.raises(CorruptFile, match="not a prompt state"):
+        resolve(str(tmp_path))
+
+
+@dataclass
+class Unseeded(AdversarialCrossEntropy):
+    def __call__(self, student, batch, adversary, teacher):
+        terms = super().__call__(student, batch, adversary, teacher)
+        return {name: value * torch.rand(()) for name, value in terms.items()}
+
+
+@dataclass
+class Blind(CleanCrossEntropy):
+    def __call__(self, student, batch, adversary, teacher):
+        return {"ce": student(batch.pixels).logits.detach().sum()}
+
+
+@pytest.mark.parametrize(
+    ("objective", "failing", "detail"),
+    [
+        (Unseeded, "the seed decides", "use the generators"),
+        (Blind, "only its prompts are trained, and all of them", "RuntimeError"),
+        (Objective, "one step lowers its own loss", "has no loss"),
+    ],
+)
+def test_check_names_what_fails_and_why(objective, failing, detail, backbone):
+    results = check(define("wrong", base="advvlp", objective=objective), backbone=backbone)
+    found = {result.name: result.detail for result in results if not result.passed}
+    assert failing in found
+    assert detail in found[failing]
+
+
+def test_check_needs_an_inner_attack_where_the_objective_attacks(backbone):
+    results = check(define("wrong", base="coop", objective=AdversarialCrossEntropy), backbone=backbone)
+    assert "recipe and objective fit together" in names_of(results)
+
+
+def test_the_verb_prints_one_line_a_check_and_fails_with_1(capsys, tmp_path):
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    check_verb.add_arguments(parser)
+    assert check_verb.execute(parser.parse_args(["zero_shot"])) == 0
+    assert "zero_shot: all checks hold" in capsys.readouterr().out
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(
+        "from apd_bench.methods import define\n"
+        "from apd_bench.methods.objective import Objective\n"
+        "class Empty(Objective):\n    pass\n"
+        "METHOD = define('empty', base='coop', objective=Empty)\n"
+    )
+    assert check_verb.execute(parser.parse_args([f"{wrong}:METHOD"])) == 1
+    assert "FAIL  one step lowers its own loss" in capsys.readouterr().out
