@@ -28,7 +28,7 @@ _LEFT_OUT = (
     (("dataset", "options"), _PLACES),
     (("fit", "dataset", "options"), _PLACES),
     (("fit", "backbone", "options"), _PLACES),
-    (("fit", "method"), ("sources", "code")),
+    (("fit", "method"), ("code",)),
 )
 Spec = TypeVar("Spec")
 Array = NDArray[Any]

@@ -61,7 +61,7 @@ def test_places_on_this_machine_stay_out_of_the_record_and_the_identity_is_kept(
     method = replace(cell.fit.method, sources={"training.epochs": "paper"}, code="/home/me/method.py")
     cell = replace(cell, dataset=dataset, fit=replace(cell.fit, method=method, dataset=dataset))
     text = make_record(id=cell.id, cell=cell).to_json()
-    assert "/home" not in text and "/data" not in text and 'paper"' not in text
+    assert "/home" not in text and "/data" not in text
     assert Record.from_json(text).cell.id == cell.id
     assert Record.from_json(text).cell.dataset.options == {"level": 3}
 
