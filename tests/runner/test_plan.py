@@ -1,0 +1,200 @@
+"""A plan crosses a suite, shares fits, and says why a cell is impossible."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from apd_bench.errors import UsageError
+from apd_bench.runner.command import command_for, differences, selection_for
+from apd_bench.runner.estimate import cost_of, fit_passes, passes_of
+from apd_bench.runner.plan import plan, why_impossible
+from apd_bench.runner.queue import WorkQueue
+from apd_bench.runner.report import choose
+from apd_bench.runner.selection import Selection, resolve
+from apd_bench.runner.tasks import Task
+from apd_bench.specs import Cell, Suite, parse_call
+from apd_bench.suites import load_suite
+
+SUITE = Suite(
+    name="s",
+    backbones=("tiny-clean",),
+    methods=("apd", "advtp"),
+    reference=("zero_shot",),
+    datasets=("fashion", "food"),
+    attacks=("pgd", "autoattack"),
+    eps=(2 / 255,),
+    seeds=(1, 2),
+)
+
+
+def planned(suite: Suite = SUITE, **changes: object) -> list[Cell]:
+    return list(plan(resolve(suite.with_options(**changes), Selection())).cells)
+
+
+def test_the_grid_is_crossed_and_zero_shot_has_one_seed() -> None:
+    cells = planned()
+    assert len(cells) == 2 * 2 * (2 * 2 + 1)
+    assert len({cell.id for cell in cells}) == len(cells)
+
+
+def test_attacks_and_budgets_of_testing_share_a_fit_when_the_training_budget_is_given() -> None:
+    apart = planned(eps=(1 / 255, 4 / 255), methods=("advtp",), reference=(), seeds=(1,), datasets=("fashion",))
+    shared = planned(
+        eps=(1 / 255, 4 / 255), methods=("advtp",), reference=(), seeds=(1,), datasets=("fashion",), train_eps=1 / 255
+    )
+    assert len({cell.fit.id for cell in apart}) == 2
+    assert len({cell.fit.id for cell in shared}) == 1
+    assert {cell.fit.train_eps for cell in apart} == {1 / 255, 4 / 255}
+
+
+def test_clean_accuracy_is_measured_on_the_model_of_the_smallest_budget() -> None:
+    cells = planned(eps=(0.0, 1 / 255, 4 / 255), methods=("advtp",), reference=(), seeds=(1,), datasets=("food",))
+    clean = [cell for cell in cells if cell.threat.eps == 0]
+    assert {cell.fit.train_eps for cell in clean} == {1 / 255}
+
+
+def test_a_method_that_never_attacks_has_no_training_budget() -> None:
+    cells = planned(eps=(1 / 255, 4 / 255), methods=(), seeds=(1,), datasets=("food",))
+    assert {cell.fit.train_eps for cell in cells} == {None}
+    assert len({cell.fit.id for cell in cells}) == 1
+
+
+def test_base_to_new_fits_on_base_and_tests_on_both() -> None:
+    cells = planned(task="base_to_new", methods=("advtp",), datasets=("food",), seeds=(1,), attacks=("pgd",))
+    trained = [cell for cell in cells if cell.fit.method.trains]
+    assert {(cell.fit.classes, cell.classes) for cell in trained} == {("base", "base"), ("base", "new")}
+    assert {cell.fit.classes for cell in cells if not cell.fit.method.trains} == {"all"}
+
+
+def test_cross_dataset_fits_once_and_tests_everywhere() -> None:
+    cells = planned(task="cross_dataset", train_dataset="animals", methods=("advtp",), reference=(), seeds=(1,))
+    assert {cell.fit.dataset.name for cell in cells} == {"animals"}
+    assert {cell.dataset.name for cell in cells} == {"fashion", "food"}
+    assert len({cell.fit.id for cell in cells}) == 1
+    with pytest.raises(UsageError, match="needs a training set"):
+        planned(task="cross_dataset")
+
+
+def test_what_a_backbone_does_not_offer_makes_a_cell_impossible() -> None:
+    cell = next(cell for cell in planned() if cell.fit.method.name == "apd")
+    poor = replace(cell, fit=replace(cell.fit, backbone=replace(cell.fit.backbone, offers=("text_tokens",))))
+    reason = why_impossible(poor)
+    assert reason is not None and "visual_tokens" in reason and "tiny-clean does not offer" in reason
+    assert why_impossible(cell) is None
+
+
+def test_other_impossible_cells_say_why() -> None:
+    cell = next(cell for cell in planned() if cell.fit.method.name == "apd")
+    empty = replace(cell.fit.dataset, counts={"train": 0, "test": 5})
+    assert "no training images" in str(why_impossible(replace(cell, fit=replace(cell.fit, dataset=empty))))
+    assert "0 shots" in str(why_impossible(replace(cell, fit=replace(cell.fit, shots=0))))
+
+
+def test_impossible_cells_are_listed_and_the_others_planned() -> None:
+    grid = plan(resolve(SUITE.with_options(backbones=("RN50-quickgelu/openai",)), Selection()))
+    assert {item.cell.fit.method.name for item in grid.impossible} == {"apd"}
+    assert {cell.fit.method.name for cell in grid.cells} == {"zero_shot", "advtp"}
+    with pytest.raises(UsageError, match="None of the 8 cells can be measured"):
+        plan(
+            resolve(
+                SUITE.with_options(backbones=("RN50-quickgelu/openai",), methods=("apd",), reference=()), Selection()
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [("unfinished", "ecn"), ("missing", "n"), ("failed", "ec"), ("force", "secn"), ("cached", "")],
+)
+def test_the_strategy_chooses_by_status(strategy: str, expected: str) -> None:
+    cells = planned()[:4]
+    states = dict(zip((cell.id for cell in cells), ("success", "error", "cancelled"), strict=False))
+    letters = dict(zip((cell.id for cell in cells), "secn", strict=True))
+    assert "".join(letters[cell.id] for cell in choose(cells, states, strategy)) == expected
+
+
+def test_fits_come_first_and_autoattack_before_pgd() -> None:
+    cells = planned()
+    fits = {cell.fit.id: cell.fit for cell in cells}
+    queue = WorkQueue(cells, fits.values(), cost_of)
+    order: list[Task] = []
+    while task := queue.next(0):
+        order.append(task)
+        if task.kind == "fit":
+            queue.fit_done(task.fit)
+    assert [task.kind for task in order] == ["fit"] * len(fits) + ["cell"] * len(cells)
+    names = [task.cell.attack.name for task in order if task.cell is not None]
+    assert names == ["autoattack"] * 10 + ["pgd"] * 10
+
+
+def test_a_task_to_be_run_alone_waits_until_nothing_else_runs() -> None:
+    cells = planned()
+    queue = WorkQueue(cells, [], cost_of)
+    task = queue.next(0)
+    assert task is not None
+    queue.again(task, alone=True)
+    assert queue.next(1) is None
+    assert queue.next(0) is task
+
+
+def test_cost_grows_with_steps_samples_and_epochs() -> None:
+    cell = planned()[0]
+    longer = replace(cell, attack=replace(cell.attack, options={"steps": 80}))
+    assert passes_of(replace(cell, limit=10))[0] * 2 == passes_of(replace(cell, limit=20))[0]
+    assert cost_of(longer) > 1.9 * cost_of(cell)
+    fit = next(cell.fit for cell in planned() if cell.fit.method.trains)
+    twice = replace(fit, method=replace(fit.method, training={**fit.method.training, "epochs": 2}))
+    once = replace(fit, method=replace(fit.method, training={**fit.method.training, "epochs": 1}))
+    assert fit_passes(twice)[0] == 2 * fit_passes(once)[0]
+    assert passes_of(replace(cell, threat=replace(cell.threat, eps=0.0), limit=9)) == (9.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"eps": (0.0157,), "limit": 11, "seeds": (5,), "shots": (2,)},
+        {"task": "base_to_new", "precision": "bf16", "resize": "squash"},
+        {"task": "cross_dataset", "train_dataset": "animals"},
+        {"train_eps": 1 / 255, "attacks": ("pgd(steps=3, loss='margin')",)},
+        {"recipe": {"training": {"epochs": 3, "lr": 0.5}}, "recipes": {"apd": {"objective": {"temperature": 2.0}}}},
+    ],
+)
+def test_the_command_of_a_cell_plans_that_cell(changes: dict[str, object]) -> None:
+    blank = load_suite("blank")
+    for cell in planned(**changes):
+        assert differences(cell) == []
+        assert cell.id in {item.id for item in plan(resolve(blank, selection_for(cell))).cells}
+
+
+def test_the_command_can_be_pasted_into_a_shell(tmp_path: object) -> None:
+    import shlex
+    from pathlib import Path
+
+    cell = planned(attacks=("pgd(loss='margin', steps=3)",))[0]
+    words = shlex.split(command_for(cell, Path("my results")))
+    assert parse_call(words[words.index("--attacks") + 1])[1] == {"loss": "margin", "steps": 3}
+    assert words[words.index("--results") + 1] == "my results"
+
+
+def test_a_cell_of_another_version_says_what_differs() -> None:
+    cell = planned()[0]
+    assert differences(replace(cell, attack=replace(cell.attack, version=99))) == [
+        "the attack version of this version is not the one of the record"
+    ]
+    other = replace(cell.dataset, digest="0" * 64)
+    assert "dataset" in differences(replace(cell, dataset=other))[0]
+
+
+def test_planning_does_not_import_torch() -> None:
+    script = (
+        "import sys\nfrom apd_bench.runner.plan import plan\n"
+        "from apd_bench.runner.selection import Selection, resolve\n"
+        "from apd_bench.suites import load_suite\nplan(resolve(load_suite('embedded'), Selection()))\n"
+        "sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

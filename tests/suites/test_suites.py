@@ -1,0 +1,99 @@
+"""Suites are what their files say, and a mistake in one is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from apd_bench.errors import CorruptFile, MissingPrerequisite, UnknownName, UsageError
+from apd_bench.runner.selection import describe
+from apd_bench.suites import load_suite, merge_tables, suite_from, suite_names
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_every_shipped_suite_loads_and_has_a_title(name: str) -> None:
+    suite = load_suite(name)
+    assert suite.name == name and suite.title
+
+
+def test_the_default_comes_first_and_names_its_reference() -> None:
+    assert suite_names()[0] == "embedded"
+    assert load_suite("embedded").reference == ("zero_shot",)
+
+
+def test_a_file_is_read_with_budgets_as_fractions(tmp_path: Path) -> None:
+    suite = load_suite(
+        write(
+            tmp_path / "mine.toml",
+            'eps = ["4/255", 0.5]\nmethods = ["apd"]\nlimit = 7\ntrain_eps = "1/255"\n'
+            "[recipe.training]\nepochs = 3\n[recipes.apd.objective]\ntemperature = 2.0\n[sources]\neps = 'ours'",
+        )
+    )
+    assert suite.name == "mine"
+    assert suite.eps == (4 / 255, 0.5) and suite.train_eps == 1 / 255
+    assert suite.recipe == {"training": {"epochs": 3}}
+    assert suite.recipes == {"apd": {"objective": {"temperature": 2.0}}}
+
+
+def test_a_suite_that_extends_another_changes_only_what_it_says(tmp_path: Path) -> None:
+    write(tmp_path / "base.toml", "limit = 9\nseeds = [4]\n[recipe.training]\nepochs = 3\nlr = 0.1\n")
+    path = write(tmp_path / "child.toml", 'extends = "base.toml"\nlimit = 5\n[recipe.training]\nlr = 0.2\n')
+    child = load_suite(path)
+    assert (child.name, child.limit, child.seeds) == ("child", 5, (4,))
+    assert child.recipe == {"training": {"epochs": 3, "lr": 0.2}}
+    assert load_suite(write(tmp_path / "ci2.toml", 'extends = "ci"')).datasets == load_suite("ci").datasets
+
+
+def test_a_suite_cannot_extend_itself(tmp_path: Path) -> None:
+    write(tmp_path / "a.toml", 'extends = "b.toml"')
+    path = write(tmp_path / "b.toml", 'extends = "a.toml"')
+    with pytest.raises(UsageError, match="extends itself"):
+        load_suite(path)
+
+
+def test_a_resolved_run_is_read_back(tmp_path: Path) -> None:
+    suite = load_suite("ci")
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(describe(suite)))
+    assert load_suite(str(path)) == suite
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [
+        ("methodz = ['apd']", UnknownName, "methods"),
+        ("seeds = ['one']", UsageError, "'seeds' is a list of whole numbers"),
+        ("seeds = [true]", UsageError, "'seeds'"),
+        ("limit = 0", UsageError, "'limit'"),
+        ("title = 3", UsageError, "'title' is text"),
+        ("recipe = 3", UsageError, "'recipe' is a table"),
+        ("norm = 'L3'", UsageError, "Linf, L2"),
+        ("eps = ['8']", UsageError, "8/255"),
+        ("task = 'many_shot'", UsageError, "few_shot"),
+        ("methods = [", CorruptFile, "cannot be parsed"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        load_suite(write(tmp_path / "wrong.toml", text))
+
+
+def test_unknown_suites_and_missing_files_are_told_apart() -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'embedded'"):
+        load_suite("embeded")
+    with pytest.raises(MissingPrerequisite, match=r"no suite file 'no/such\.toml'"):
+        load_suite("no/such.toml")
+
+
+def test_tables_merge_at_every_depth_without_touching_the_originals() -> None:
+    below = {"a": {"b": 1, "c": 2}, "d": 3}
+    assert merge_tables(below, {"a": {"c": 9}, "e": 4}) == {"a": {"b": 1, "c": 9}, "d": 3, "e": 4}
+    assert below == {"a": {"b": 1, "c": 2}, "d": 3}
+    assert suite_from({"eps": "1/255"}).eps == (1 / 255,)
