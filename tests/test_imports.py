@@ -14,7 +14,8 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "build" not in path.r
 TORCH_FREE = [
     "apd_bench", "apd_bench.errors", "apd_bench.registry", "apd_bench.specs", "apd_bench.identity",
     "apd_bench.resources",
-    "apd_bench.records", "apd_bench.files", "apd_bench.store", "apd_bench.runs", "apd_bench.environment", "apd_bench.published", "apd_bench.regression", "apd_bench.suites",
+    "apd_bench.files", "apd_bench.runs", "apd_bench.environment", "apd_bench.records", "apd_bench.store",
+    "apd_bench.published", "apd_bench.regression", "apd_bench.suites",
     "apd_bench.leaderboard", "apd_bench.cli", "apd_bench.runner.plan", "apd_bench.backbones.catalog",
     "apd_bench.methods.catalog", "apd_bench.methods.recipes", "apd_bench.data.catalog", "apd_bench.attacks.catalog",
     "apd_bench.attacks.parse",
