@@ -1,0 +1,42 @@
+"""A tiny open_clip model with seeded random weights, and a way to make any learner on it."""
+
+import pytest
+import torch
+
+from apd_bench.backbones.adapter import Backbone
+from apd_bench.backbones.load import instantiate, tokenizer_of
+from apd_bench.backbones.needs import ALL_OFFERS
+from apd_bench.prompts.base import PromptLearner
+from apd_bench.prompts.catalog import LEARNERS
+from apd_bench.registry import resolve_target
+from apd_bench.specs import BackboneSpec
+
+NAMES = ("cat", "x_ray", "ice cream cone")
+TEMPLATE = "a photo of a {}, a kind of thing."
+CONFIG = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 32, "layers": 4, "head_width": 16},
+    "text_cfg": {"context_length": 40, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 3},
+}
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Backbone:
+    spec = BackboneSpec(
+        name="toy", architecture="toy", weights="random", activation="gelu", image_size=16, offers=ALL_OFFERS
+    )
+    return Backbone(instantiate(CONFIG), tokenizer_of("ViT-B-32", CONFIG), spec, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+@pytest.fixture(scope="session")
+def make(backbone):
+    def make(kind: str, names=NAMES, template=TEMPLATE, seed=0, **options) -> PromptLearner:
+        learner = resolve_target(LEARNERS[kind])
+        return learner(backbone, names, template, options, torch.Generator().manual_seed(seed))
+
+    return make
+
+
+@pytest.fixture
+def pixels() -> torch.Tensor:
+    return torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
