@@ -92,12 +92,16 @@ def load_expected(path: Path) -> dict[str, dict[str, Expected]]:
 def save_expected(path: Path, suite: str, measured: Measured) -> None:
     """Writes `measured` with its tolerances as the expectations of `suite`."""
     expected = {
-        place: {name: [value, tolerance_of(place, name, quantities)] for name, value in sorted(quantities.items())}
+        place: {
+            name: [_short(value), _short(tolerance_of(place, name, quantities))]
+            for name, value in sorted(quantities.items())
+        }
         for place, quantities in sorted(measured.places.items())
     }
     meaning = "place -> quantity -> [value, tolerance]; counts are samples, losses are means of the last epoch"
-    content = {"schema": SCHEMA, "suite": suite, "meaning": meaning, "expected": expected}
-    atomic_write(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    lines = [f"  {json.dumps(place)}: {json.dumps(values)}" for place, values in expected.items()]
+    head = f'{{\n "schema": {SCHEMA},\n "suite": {json.dumps(suite)},\n "meaning": {json.dumps(meaning)},\n'
+    atomic_write(path, (head + ' "expected": {\n' + ",\n".join(lines) + "\n }\n}\n").encode())
 
 
 def tolerance_of(place: str, quantity: str, quantities: Mapping[str, float]) -> float:
@@ -158,6 +162,10 @@ def fit_name(fit: Fit) -> str:
     if not fit.method.trains:
         return f"{fit.backbone.name} {fit.method.name} {fit.dataset.name}"
     return f"{fit.backbone.name} {fit.method.name} {fit.dataset.name}/{fit.classes} {fit.shots}-shot seed {fit.seed}"
+
+
+def _short(value: float) -> float:
+    return int(value) if value == int(value) else value
 
 
 def _losses(store: Store, record: Record) -> dict[str, dict[str, float]]:

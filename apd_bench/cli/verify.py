@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EXAMPLES = """examples:
   apd-bench verify                     exit 0 when everything is as expected, 3 with a table of differences otherwise
   apd-bench verify --results kept      keep the records (and go on from them)
-  apd-bench verify --update            what was measured now becomes what is expected: look at the diff before committing
+  apd-bench verify --update            what was measured becomes what is expected: look at the diff before committing
 """
 
 

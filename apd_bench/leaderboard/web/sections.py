@@ -166,16 +166,17 @@ def method_anchor(name: str) -> str:
 
 def _board(number: int, table: Table) -> Iterable[str]:
     columns = estimate_columns(table)
-    names = ["rank", "method", "learned", *columns, "95 %", "H", "samples", "seeds", "cells", "suspect",
-             "train s", "attack s"]  # fmt: skip
-    head = "".join(f"<th scope='col'>{html_text(name)}</th>" for name in names)
+    names = ["rank", "method", "learned", *columns, "95 %", "H", "samples", "seeds", "cells", "suspect"]
+    head = "".join(f"<th scope='col'>{html_text(name)}</th>" for name in (*names, "train s", "attack s"))
     front = set(pareto_front(table.ranked))
     body = "".join(_board_row(table, row, columns, row.method in front) for row in table.rows)
+    title = html_text(heading(table))
     yield (
-        f"<div class='board of-board' id='board-{number}' data-board='{number}'><h3>{html_text(heading(table))}</h3>"
+        f"<div class='board of-board' id='board-{number}' data-board='{number}'><h3>{title}</h3>"
         f"<p>Threat: {html_text(table.key.threat.label)}. {html_text(protocol_text(table), 2000)}</p>"
-        f"<div class='tools'></div><div class='scroll' tabindex='0' role='region' aria-label='{html_text(heading(table))}'><table class='data'><caption>{html_text(heading(table))}: "
-        f"percent</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<div class='tools'></div><div class='scroll' tabindex='0' role='region' aria-label='{title}'>"
+        f"<table class='data'><caption>{title}: percent</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
     notes = [f"{row.method}: {count}x {why}" for row in table.incomplete for why, count in row.failed.items()]
     notes += notes_of(table)

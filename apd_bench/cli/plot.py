@@ -1,0 +1,35 @@
+"""`apd-bench plot`: figures for papers from stored records."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from apd_bench.cli.console import out
+from apd_bench.errors import EXIT_DONE
+
+EXAMPLES = """examples:
+  apd-bench plot eps                         worst-case accuracy against the budget, one file per family of budgets
+  apd-bench plot pareto --format svg         clean against worst case with the Pareto front
+  apd-bench plot heatmap --out figures       per method and dataset
+  apd-bench plot seeds mine/ theirs/         one point per seed
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of the verb."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("kind", metavar="FIGURE", help="eps, pareto, heatmap or seeds")
+    parser.add_argument("stores", nargs="*", type=Path, metavar="STORE", help="folders of records (default: results)")
+    parser.add_argument("--format", default="pdf", metavar="NAME", help="pdf, png or svg (default: pdf)")
+    parser.add_argument("--out", type=Path, default=Path("plots"), metavar="DIR", help="default: plots")
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Writes the figures and prints their paths."""
+    from apd_bench.leaderboard.boards import collect
+    from apd_bench.leaderboard.plots import draw
+
+    for path in draw(args.kind, collect(args.stores or [Path("results")]).tables, args.out, args.format):
+        out(str(path))
+    return EXIT_DONE

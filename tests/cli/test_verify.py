@@ -1,0 +1,141 @@
+"""`verify` passes on what it was taught, and turns red for each deliberate defect of attack, teacher or labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from apd_bench.attacks import pgd
+from apd_bench.attacks.meter import Meter
+from apd_bench.attacks.projections import Region
+from apd_bench.cli import main
+from apd_bench.errors import EXIT_DONE, EXIT_REGRESSION, EXIT_USAGE
+from apd_bench.methods.apd import Distillation
+from apd_bench.runner import stages
+
+SUITE = """
+extends = "ci"
+name = "mini"
+datasets = ["fashion"]
+methods = ["apd"]
+limit = 48
+shots = [2]
+"""
+
+
+@dataclasses.dataclass
+class Verified:
+    """A small grid that was run once, and what is expected of it."""
+
+    suite: Path
+    expected: Path
+    results: Path
+
+    def run(self, results: Path) -> int:
+        """The exit code of `verify` on records in `results`."""
+        return main([
+            "verify", "--suite", str(self.suite), "--expected", str(self.expected), "--results", str(results),
+            "--jobs", "1", "--device", "cpu", "--quiet",
+        ])  # fmt: skip
+
+    def attack_again(self, folder: Path) -> int:
+        """The exit code after the same prompts were attacked again."""
+        shutil.copytree(self.results / "fits", folder / "fits")
+        return self.run(folder)
+
+
+@pytest.fixture(scope="module")
+def verified(tmp_path_factory: pytest.TempPathFactory) -> Verified:
+    folder = tmp_path_factory.mktemp("verify")
+    made = Verified(folder / "mini.toml", folder / "mini.json", folder / "results")
+    made.suite.write_text(SUITE)
+    assert main([
+        "verify", "--suite", str(made.suite), "--expected", str(made.expected), "--results", str(made.results),
+        "--jobs", "1", "--device", "cpu", "--quiet", "--update",
+    ]) == EXIT_DONE  # fmt: skip
+    return made
+
+
+def test_nothing_changed_is_green(verified: Verified, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verified.run(verified.results) == EXIT_DONE
+    assert "As expected" in capsys.readouterr().out
+
+
+def zero_step(steps: int, first: float, schedule: str) -> list[float]:
+    return [0.0] * steps
+
+
+def wrong_sign(self: Region, g: Tensor) -> Tensor:
+    return -g.sign()
+
+
+def normalised_twice(self: Meter, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    logits, _ = GRADIENT(self, x, loss)
+    return logits, GRADIENT(self, (x - 0.45) / 0.27, loss)[1]
+
+
+GRADIENT = Meter.gradient
+DISTIL = Distillation.__call__
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "defect"),
+    [(pgd, "lengths", zero_step), (Region, "direction", wrong_sign), (Meter, "gradient", normalised_twice)],
+    ids=["step size zero", "wrong sign", "normalised twice"],
+)
+def test_a_weakened_attack_is_red(
+    place: Any,
+    name: str,
+    defect: Any,
+    verified: Verified,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(place, name, defect)
+    assert verified.attack_again(tmp_path / "r") == EXIT_REGRESSION
+    shown = capsys.readouterr().out
+    assert "robust" in shown
+    assert "clean" not in shown.replace("tiny-clean", "")
+
+
+def test_a_swapped_label_is_red(
+    verified: Verified, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = stages.limit_split
+
+    def swapped(split: Any, limit: int | None) -> Any:
+        found = original(split, limit)
+        labels = found.labels.clone()
+        labels[found.labels == 0], labels[found.labels == 1] = 1, 0
+        return dataclasses.replace(found, labels=labels)
+
+    monkeypatch.setattr(stages, "limit_split", swapped)
+    assert verified.attack_again(tmp_path / "r") == EXIT_REGRESSION
+    assert "clean" in capsys.readouterr().out.replace("tiny-clean", "")
+
+
+def test_a_teacher_on_the_wrong_image_is_red(
+    verified: Verified, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def wrong_image(self: Distillation, student: Any, batch: Any, adversary: Any, teacher: Any) -> Any:
+        return DISTIL(self, student, batch, adversary, lambda pixels: teacher(torch.roll(pixels, 1, dims=0)))
+
+    monkeypatch.setattr(Distillation, "__call__", wrong_image)
+    assert verified.run(tmp_path / "r") == EXIT_REGRESSION
+    assert "kl_adversarial" in capsys.readouterr().out
+
+
+def test_without_expected_values_it_says_how_to_make_them(
+    verified: Verified, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = dataclasses.replace(verified, expected=tmp_path / "none.json")
+    assert missing.run(tmp_path / "r") == EXIT_USAGE
+    assert "apd-bench verify --update" in capsys.readouterr().err
