@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from apd_bench.data.splits import Bytes, Rows
+from apd_bench.data.images import Bytes, Rows
 
 FORMAT = 1
 _RECORD = np.dtype([("crc", "<u4"), ("state", "<u4"), ("size", "<i8"), ("time", "<i8")])

@@ -24,11 +24,15 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class Home:
-    """A place where a set may lie below a data root: the layout's name, the set's folder, its image folder."""
+    """A place where a set may lie below a data root: the layout's name, the set's folder, its image folder.
+
+    `probe` is the folder whose presence shows the layout, where the image folder is not telling.
+    """
 
     layout: str
     folder: str
     images: str
+    probe: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

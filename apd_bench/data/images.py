@@ -1,4 +1,4 @@
-"""Decoding and the two test-time resizes of this field, on Pillow alone (no torchvision)."""
+"""Decoding and the two test-time resizes of this field, on Pillow alone. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import io
 import struct
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from apd_bench.data.splits import Bytes, Rows
 from apd_bench.errors import CorruptFile
 from apd_bench.specs import RESIZES, one_of
 
+Bytes = NDArray[np.uint8]
+Rows = NDArray[np.int64]
 # Only these decoders are tried: the others cost time for every WebP file and have no business in an image set.
 FORMATS = ("JPEG", "PNG", "WEBP", "PPM", "GIF", "BMP", "TIFF")
 

@@ -24,10 +24,10 @@ class Place:
     images: Path
 
 
-def data_roots(root: Path | None = None) -> tuple[Path, ...]:
-    """The folders that hold the sets: `root`, else those in $APD_BENCH_DATA, else the user's data folder."""
-    if root is not None:
-        return (root.expanduser(),)
+def data_roots(*given: Path | None) -> tuple[Path, ...]:
+    """The folders that hold the sets: those given, else those in $APD_BENCH_DATA, else the user's data folder."""
+    if roots := tuple(root.expanduser() for root in given if root is not None):
+        return roots
     written = [part for part in os.environ.get(DATA_VARIABLE, "").split(os.pathsep) if part.strip()]
     if written:
         return tuple(Path(part.strip()).expanduser() for part in written)
@@ -48,9 +48,8 @@ def find_places(card: Card, roots: tuple[Path, ...]) -> list[Place]:
     for home in card.homes:
         for root in roots:
             folder = root / home.folder
-            images = folder / home.images
-            if images.is_dir():
-                found.append(Place(home.layout, folder, images))
+            if folder.joinpath(home.probe or home.images).is_dir():
+                found.append(Place(home.layout, folder, folder / home.images))
     for root in roots:
         for name in card.shards:
             for folder in (root / name, root / "clip-benchmark" / name):

@@ -8,14 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from apd_bench.data.images import Bytes, Rows
 from apd_bench.errors import CorruptFile, UsageError
 from apd_bench.specs import DatasetSpec
 
-Bytes = NDArray[np.uint8]
-Rows = NDArray[np.int64]
 Indexes = Sequence[int] | Tensor | Rows | None
 
 

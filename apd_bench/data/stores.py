@@ -13,9 +13,8 @@ import numpy as np
 from PIL import Image
 
 from apd_bench.data.cache import PixelCache, Signature, cache_folder
-from apd_bench.data.images import decode, square
+from apd_bench.data.images import Bytes, Rows, decode, square
 from apd_bench.data.listing import Item, Source
-from apd_bench.data.splits import Bytes, Rows
 from apd_bench.errors import CorruptFile
 
 _MEMORY = 1 << 30

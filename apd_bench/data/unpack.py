@@ -1,0 +1,84 @@
+"""Unpacking archives so that the result is whole or absent: into a temporary folder first, then moved. Torch-free."""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+from apd_bench.errors import CorruptFile
+
+
+def unpack(archive: Path, target: Path, *, strip: str = "", into: str = "", inner: str = "") -> None:
+    """Unpacks a tar (any compression) or zip archive below `target`; what is there already stays.
+
+    `strip` is a leading folder of the archive that is dropped, `into` one put in its place; `inner` names an archive
+    inside the archive that is unpacked instead. Raises CorruptFile for a damaged archive or one that reaches outside.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=target) as name:
+        work = Path(name)
+        _extract(archive, work)
+        if inner:
+            nested = next((path for path in sorted(work.rglob(Path(inner).name))), None)
+            if nested is None:
+                raise CorruptFile(f"{archive} does not contain {inner}.", hint="The publisher has changed the archive.")
+            work = work / ".inner"
+            _extract(nested, work)
+        elif strip:
+            work = work / strip
+            if not work.is_dir():
+                raise CorruptFile(f"{archive} has no folder {strip}.", hint="The publisher has changed the archive.")
+        _move_children(work, target / into if into else target)
+
+
+def _extract(archive: Path, work: Path) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(work)  # noqa: S202  (zipfile drops drive letters, leading slashes and "..")
+        else:
+            with tarfile.open(archive) as opened:
+                for member in opened:
+                    _refuse_outside(archive, member.name, work)
+                    if member.isfile() or member.isdir():
+                        _extract_member(opened, member, work)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # a full disk or a lost permission, not a damaged archive
+        raise CorruptFile(
+            f"{archive} cannot be unpacked: {error}.", hint="Delete it and prepare the set again."
+        ) from error
+
+
+def _extract_member(opened: tarfile.TarFile, member: tarfile.TarInfo, work: Path) -> None:
+    path = work / member.name
+    if member.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = opened.extractfile(member)
+    if content is not None:
+        with path.open("wb") as out:
+            shutil.copyfileobj(content, out, 1 << 20)
+
+
+def _refuse_outside(archive: Path, name: str, work: Path) -> None:
+    if not (work / name).resolve().is_relative_to(work.resolve()):
+        raise CorruptFile(f"{archive} contains '{name}', which lies outside of the folder it belongs to.")
+
+
+def _move_children(source: Path, target: Path) -> None:
+    """Moves every entry of `source` into `target`, merging folders that both have; existing files are replaced."""
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in sorted(source.iterdir()):
+        place = target / entry.name
+        if entry.is_dir() and place.is_dir():
+            _move_children(entry, place)
+        else:
+            entry.replace(place)

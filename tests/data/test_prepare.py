@@ -1,0 +1,182 @@
+"""The verb `datasets`: check, prepare and card, on replicas and without a network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from apd_bench.cli import main
+from apd_bench.data import prepare
+from apd_bench.data.cards import Card, cards
+from apd_bench.data.check import check_set
+from apd_bench.data.prepare import drive_address, fetch_shards, plan_steps
+from apd_bench.errors import CorruptFile, MissingPrerequisite
+from apd_bench.registry import DATASETS
+
+Expect = Callable[..., Card]
+Listed = dict[str, list[tuple[str, int]]]
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for the web: `fetch` copies the file of the address's last part from it."""
+    web = tmp_path / "web"
+    web.mkdir()
+
+    def fetch(url: str, target: Path, **options: object) -> Path:
+        source = web / url.split("/resolve/main/")[-1] if "/resolve/main/" in url else web / url.rpartition("/")[2]
+        if not source.is_file():
+            raise MissingPrerequisite(f"{url} cannot be fetched: 404.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+        return target
+
+    monkeypatch.setattr(prepare, "fetch", fetch)
+    return web
+
+
+@pytest.fixture
+def eurosat_on_the_web(served: Path, tmp_path: Path, replicas: ModuleType, expect: Expect) -> Listed:
+    card = cards()["eurosat"]
+    listed: Listed = replicas.write_set(tmp_path / "made", card)
+    expect("eurosat", listed)
+    split = replicas.write_coop_json(tmp_path / "made", card, listed)
+    shutil.copy(split, served / drive_address(card.split_url).rpartition("/")[2])
+    with zipfile.ZipFile(served / "EuroSAT.zip", "w") as archive:
+        for path in (tmp_path / "made/eurosat/2750").rglob("*.jpg"):
+            archive.write(path, path.relative_to(tmp_path / "made/eurosat"))
+    return listed
+
+
+def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+
+
+def test_prepare_downloads_unpacks_and_checks(
+    root: Path, eurosat_on_the_web: Listed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["datasets", "prepare", "eurosat"]) == 0
+    assert "eurosat: ready" in capsys.readouterr().out
+    assert not (root / "eurosat/EuroSAT.zip").exists()
+    assert main(["datasets", "check", "eurosat"]) == 0
+    assert main(["datasets", "prepare", "eurosat"]) == 0
+    assert capsys.readouterr().out.endswith("eurosat: ready\n")
+
+
+def test_prepare_goes_on_where_it_stopped(root: Path, eurosat_on_the_web: Listed, served: Path) -> None:
+    split = served / drive_address(cards()["eurosat"].split_url).rpartition("/")[2]
+    hidden = split.rename(served / "hidden")
+    assert main(["datasets", "prepare", "eurosat"]) == 2
+    hidden.rename(split)
+    (served / "EuroSAT.zip").unlink()
+    assert main(["datasets", "prepare", "eurosat"]) == 0
+
+
+def test_offline_opens_no_socket_and_says_the_steps(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    no_sockets(monkeypatch)
+    assert main(["datasets", "prepare", "eurosat", "ucf101", "stanford_cars", "--offline"]) == 2
+    said = capsys.readouterr().out
+    assert "EuroSAT.zip" in said and "split_zhou_EuroSAT.json" in said
+    assert "by hand: Download UCF-101-midframes.zip" in said
+    assert main(["datasets", "prepare", "stanford_cars", "--layout", "webdataset", "--offline"]) == 2
+    assert "clip-benchmark/wds_cars" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("card", cards().values(), ids=lambda card: card.name)
+def test_every_set_has_steps(card: Card, root: Path) -> None:
+    steps = plan_steps(card, root)
+    assert steps and not any(step.done for step in steps)
+    assert all(step.url.startswith("http") or step.text == card.manual for step in steps)
+
+
+def test_a_split_file_with_other_counts_is_refused(root: Path, eurosat_on_the_web: Listed, expect: Expect) -> None:
+    card = expect("eurosat", {**eurosat_on_the_web, "test": []})
+    step = next(step for step in plan_steps(card, root) if step.split)
+    with pytest.raises(CorruptFile, match="samples instead of"):
+        prepare.carry_out(card, step)
+    assert not list((root / "eurosat").iterdir())
+
+
+def test_shards_are_fetched_once(
+    root: Path, served: Path, tmp_path: Path, replicas: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = cards()["imagenet_a"]
+    items = [(f"{n}", n) for n in range(200)]
+    replicas.write_shards(tmp_path / "made", "copy", {"test": items}, {f"{n}": n for n in range(200)}, card.classes, 90)
+    shutil.copytree(tmp_path / "made/copy", served, dirs_exist_ok=True)
+    folder = fetch_shards(card, root)
+    assert folder == root / "wds_imagenet-a"
+    assert sorted(path.name for path in (folder / "test").iterdir()) == ["0.tar", "1.tar", "2.tar", "nshards.txt"]
+    shutil.rmtree(served)
+    assert fetch_shards(card, root) == folder
+
+
+def test_google_drive_links_become_downloads() -> None:
+    assert drive_address("https://drive.google.com/file/d/abc123/view") == (
+        "https://drive.google.com/uc?export=download&id=abc123"
+    )
+    assert drive_address("https://example.org/x.json") == "https://example.org/x.json"
+
+
+def test_check_tells_the_states_apart(root: Path, replicas: ModuleType, expect: Expect) -> None:
+    spec, card = DATASETS.get("dtd"), cards()["dtd"]
+    assert check_set(spec, (root,)).state == "absent"
+    listed = replicas.write_set(root, card)
+    expect("dtd", listed)
+    finding = check_set(spec, (root,))
+    assert (finding.state, finding.layout) == ("no official split", "coop")
+    assert "split_zhou_DescribableTextures.json" in finding.message
+    replicas.write_coop_json(root, card, listed)
+    finding = check_set(spec, (root,))
+    assert (finding.state, finding.counts) == ("ready", {"train": 94, "val": 47, "test": 47})
+    broken = root / "dtd/images" / listed["test"][2][0]
+    broken.write_bytes(b"")
+    assert check_set(spec, (root,)).state == "ready"
+    finding = check_set(spec, (root,), images=True)
+    assert (finding.state, finding.undecodable) == ("incomplete", (listed["test"][2][0],))
+    broken.unlink()
+    finding = check_set(spec, (root,))
+    assert finding.state == "incomplete" and "problems='exclude'" in finding.fix
+
+
+def test_check_of_everything_is_information_of_one_set_a_verdict(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["datasets", "check"]) == 0
+    assert "absent: imagenet, caltech101" in capsys.readouterr().out
+    assert main(["datasets", "check", "dtd"]) == 2
+    assert "to mend it:" in capsys.readouterr().out
+
+
+def test_check_as_json(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["datasets", "check", "dtd,eurosat", "--json"]) == 2
+    assert [item["name"] for item in json.loads(capsys.readouterr().out)] == ["dtd", "eurosat"]
+
+
+def test_a_card_shows_names_template_and_citation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["datasets", "card", "pets"]) == 0
+    said = capsys.readouterr().out
+    assert "a photo of a {}, a type of pet." in said and "Parkhi" in said and "abyssinian" in said
+
+
+def test_list_has_every_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["datasets", "list", "--json"]) == 0
+    assert {row["name"] for row in json.loads(capsys.readouterr().out)} == set(DATASETS.names())
+
+
+def test_an_unknown_action_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["datasets", "chek"]) == 2
+    assert "'list', 'check', 'prepare', 'card'" in capsys.readouterr().err
