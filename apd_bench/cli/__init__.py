@@ -18,11 +18,12 @@ from apd_bench import __version__
 from apd_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, UserError, unknown_name
 from apd_bench.files import explain
 
-# verb: (module, help line). A verb whose module is not part of this installation is not listed.
+# verb: (module, help line). A verb whose module is not part of this installation is not listed. A module must not be
+# called like a built-in: importing it makes it a name of this package.
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("run", "train, attack, record and rank: the whole grid, or what is left of it"),
     "plan": ("plan", "show the cells of a run: done, to do, impossible, and what they cost"),
-    "list": ("list", "list methods, datasets, attacks, backbones, suites, cells"),
+    "list": ("list_", "list methods, datasets, attacks, backbones, suites, cells"),
     "show": ("show", "show one record, recipe, dataset, attack, backbone or suite"),
     "fit": ("fit", "train prompts without attacking them"),
     "report": ("report", "turn stored records into leaderboards, without a model"),

@@ -88,6 +88,9 @@ def write_tables(store: Store, boards: Path, cells: set[str], *, show: bool) -> 
     """Writes the leaderboards of the store and prints the tables of `cells`; nothing while there is no success."""
     from apd_bench.leaderboard import collect, render_terminal, write_boards
 
+    statuses = store.statuses()
+    if not any(statuses.get(cell) == "success" for cell in cells):
+        return []
     shown = collect([store.path], cells)
     if not shown.tables:
         return []

@@ -74,7 +74,7 @@ def _entry(name: str) -> dict[str, Any] | None:
             canonical = registry.canonical(name)
         except UsageError:
             continue
-        data = {"kind": kind, "origin": registry.origin(canonical), **plain(registry.get(canonical))}
+        data = {"entry": kind, "origin": registry.origin(canonical), **plain(registry.get(canonical))}
         if kind == "method":
             from apd_bench.methods.recipes import load_recipe
 
@@ -82,7 +82,7 @@ def _entry(name: str) -> dict[str, Any] | None:
         return data
     from apd_bench.suites import load_suite, suite_names
 
-    return {"kind": "suite", **plain(load_suite(name))} if name in suite_names() else None
+    return {"entry": "suite", **plain(load_suite(name))} if name in suite_names() else None
 
 
 def _command(cell: Any, results: Path) -> int:

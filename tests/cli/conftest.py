@@ -1,0 +1,37 @@
+"""Running the command line inside the test process, in an empty folder, without settings from outside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from apd_bench.cli import main
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command returned and printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    for name in list(os.environ):
+        if name.startswith("APD_BENCH_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> Ran:
+        capsys.readouterr()
+        code = main(list(words))
+        printed = capsys.readouterr()
+        return Ran(code, printed.out, printed.err)
+
+    return run

@@ -1,0 +1,144 @@
+"""Every verb answers --help, mistakes are one line with the nearest match, and nothing heavy is loaded for help."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import pytest
+
+from apd_bench import __version__
+from apd_bench.cli import VERBS, main, verb_parser, verbs
+from apd_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, UserError
+
+Cli = Callable[..., object]
+
+
+def test_version_and_help(cli: Cli) -> None:
+    assert cli("--version").out == f"apd-bench {__version__}\n"
+    for words in ((), ("--help",), ("-h",), ("help",)):
+        result = cli(*words)
+        assert result.code == EXIT_DONE and "examples:" in result.out
+        assert all(verb in result.out for verb in verbs())
+
+
+def test_only_verbs_that_are_there_are_listed() -> None:
+    assert set(verbs()) == {
+        verb for verb, (module, _) in VERBS.items() if find_spec(f"apd_bench.cli.{module}") is not None
+    }
+    assert {"run", "plan", "list", "show", "fit", "report"} <= set(verbs())
+
+
+@pytest.mark.parametrize("verb", sorted(verbs()))
+def test_every_verb_has_help_with_examples(cli: Cli, verb: str) -> None:
+    result = cli(verb, "--help")
+    assert result.code == EXIT_DONE
+    assert f"apd-bench {verb}" in result.out and "examples:" in result.out
+    assert cli("help", verb).out == result.out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("rnu",), "Unknown verb 'rnu'. Did you mean 'run'?"),
+        (("--results", "x"), "The first word is a verb"),
+        (("run", "--epz", "1/255"), "Unknown option '--epz'. Did you mean '--eps'?"),
+        (("run", "--eps", "8"), "--eps 8/255"),
+        (("run", "--eps", "much"), "eps 'much' is not a number"),
+        (("run", "--methods", "apdd"), "Did you mean 'apd'?"),
+        (("run", "--datasets", "fashio"), "Did you mean 'fashion'?"),
+        (("run", "--attacks", "pdg"), "Did you mean 'pgd'?"),
+        (("run", "--suite", "embeded"), "Did you mean 'embedded'?"),
+        (("run", "--limit", "0"), "--limit takes a number of samples"),
+        (("run", "--jobs", "none"), "--jobs takes a number of processes"),
+        (("run", "--batch-size", "big"), "--batch-size takes a number of images"),
+        (("run", "--seeds", "one"), "--seeds takes whole numbers"),
+        (("run", "--force", "--missing"), "not allowed with"),
+        (("run", "--set", "training.epoch=3"), "Did you mean 'epochs'?"),
+        (("run", "--device", "tpu"), "Device 'tpu' is not one of"),
+        (("list", "metods"), "Did you mean 'methods'?"),
+        (("show", "apdd"), "Did you mean 'apd'?"),
+        (("show", "deadbeef"), "There is no cell 'deadbeef'"),
+    ],
+)
+def test_a_mistake_is_one_line_on_standard_error_and_exit_2(cli: Cli, words: tuple[str, ...], expected: str) -> None:
+    result = cli(*words)
+    assert result.code == EXIT_USAGE
+    assert result.out == ""
+    assert result.err.startswith("apd-bench: error: ") and result.err.count("\n") == 1
+    assert expected in result.err
+
+
+def test_environment_variables_set_options_and_the_command_line_wins(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APD_BENCH_EPS", "1/255,4/255")
+    monkeypatch.setenv("APD_BENCH_DATASETS", "food")
+    monkeypatch.setenv("APD_BENCH_NO_REFERENCE", "yes")
+    monkeypatch.setenv("APD_BENCH_SET", "training.epochs=3")
+    monkeypatch.setenv("APD_BENCH_BATCH_SIZE", "17")
+    args = verb_parser("run").parse_args([])
+    assert (args.eps, args.datasets, args.no_reference, args.batch_size) == (["1/255,4/255"], ["food"], True, 17)
+    assert args.set == ["training.epochs=3"]
+    assert verb_parser("run").parse_args(["--eps", "2/255"]).eps == ["2/255"]
+    plan = cli("plan", "--methods", "advtp", "--attacks", "pgd")
+    assert plan.code == EXIT_DONE and plan.out.count("to do") == 2 and "food" in plan.out
+
+
+@pytest.mark.parametrize(("name", "value"), [("FORCE", "maybe"), ("DISPLAY", "cinema"), ("BATCH_SIZE", "big")])
+def test_a_wrong_environment_variable_is_named(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"APD_BENCH_{name}", value)
+    result = cli("run", "--dry-run")
+    assert result.code == EXIT_USAGE and value in result.err and result.err.count("\n") == 1
+
+
+def test_an_interrupt_is_exit_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    import apd_bench.cli.list_ as verb
+
+    def interrupted(args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verb, "execute", interrupted)
+    result = cli("list")
+    assert result.code == EXIT_INTERRUPTED and "same command goes on" in result.err
+
+
+def test_errors_that_are_not_the_users_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    import apd_bench.cli.list_ as verb
+
+    def broken(args: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(verb, "execute", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["list"])
+    assert not issubclass(ZeroDivisionError, UserError)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["list"], ["plan"], ["show", "apd"]])
+def test_answers_that_need_no_model_do_not_import_torch(words: list[str], tmp_path: object) -> None:
+    script = (
+        "import sys; from apd_bench.cli import main; code = main(sys.argv[1:])\n"
+        "sys.exit(code or ('torch' in sys.modules) * 7 or ('pandas' in sys.modules) * 8)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words], cwd=str(tmp_path), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_costs_little(tmp_path: object) -> None:
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "apd_bench", "--help"], capture_output=True, check=True
+    )
+    modules = {line.rsplit(b"|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert not modules & {b"numpy", b"rich", b"pandas", b"torch", b"rich.console"}
+    assert time.perf_counter() - began < 30  # a shared machine; the benchmark script measures it properly
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path: object) -> None:
+    command = f"{sys.executable} -m apd_bench list attacks | head -1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, check=False)
+    assert done.stderr == b"" and done.stdout.startswith(b"name")

@@ -1,0 +1,232 @@
+"""The whole way on the embedded instance: run, run again, damage, show, list, fit; numbers obey their laws."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import apd_bench
+from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_USAGE, MissingPrerequisite
+from apd_bench.store import Store
+
+Cli = Callable[..., object]
+SMALL = (
+    "--methods", "apd,apt", "--datasets", "fashion", "--attacks", "pgd(steps=3),cw(steps=3)", "--limit", "6",
+    "--shots", "1", "--set", "training.epochs=1", "--jobs", "1", "--device", "cpu",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one small finished run."""
+    from apd_bench.cli import main
+
+    folder = tmp_path_factory.mktemp("finished")
+    code = main(["run", *SMALL, "--results", str(folder / "results"), "--boards", str(folder / "boards"), "-q"])
+    assert code == EXIT_DONE
+    return folder
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished store in the current folder."""
+    import shutil
+
+    shutil.copytree(finished / "results", tmp_path / "results")
+    return tmp_path / "results"
+
+
+def test_a_run_leaves_records_outcomes_fits_and_boards(finished: Path) -> None:
+    store = Store(finished / "results")
+    records = list(store.records())
+    assert len(records) == 6 and all(record.done for record in records)
+    assert {record.cell.fit.method.name for record in records} == {"zero_shot", "apd", "advtp"}
+    assert all(record.metrics["n"] == 6 and len(store.outcomes(record.id)) == 6 for record in records)
+    assert len(list(store.fits.iterdir())) == 3
+    assert (finished / "boards" / "embedded.md").is_file() and (finished / "boards" / "embedded.csv").is_file()
+    assert str(finished) not in "".join(path.read_text() for path in store.cells.rglob("*.json"))
+
+
+def test_robust_is_at_most_clean_and_the_rows_differ(finished: Path) -> None:
+    store = Store(finished / "results")
+    margins = {}
+    for record in store.records():
+        outcomes = store.outcomes(record.id)
+        wrong = outcomes.clean_prediction != outcomes.label
+        assert record.metrics["robust_accuracy"] <= record.metrics["clean_accuracy"]
+        assert bool(outcomes.broken[wrong].all())
+        margins[record.cell.fit.method.name] = outcomes.extra["clean_margin"].tolist()
+    assert len({json.dumps(margin) for margin in margins.values()}) == 3
+
+
+def test_the_second_run_computes_nothing_and_says_so(cli: Cli, copied: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*.json") if path.name != ".index.json"}
+    result = cli("run", *SMALL)
+    assert result.code == EXIT_DONE
+    assert "Nothing to compute: 6 cells, all done." in result.err
+    assert "zero_shot" in result.out and "worst" in result.out
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_the_same_seed_gives_the_same_samples_in_any_number_of_processes(cli: Cli, copied: Path) -> None:
+    words = [word for word in SMALL if word not in ("--jobs", "1")] + ["--shots", "1"]
+    assert cli("run", *words, "--results", "again", "--jobs", "2", "--methods", "apd").code == EXIT_DONE
+    again, first = Store("again"), Store(copied)
+    assert len(again.statuses()) == 4
+    for cell_id in again.statuses():
+        for (name, one), (_, two) in zip(
+            first.outcomes(cell_id).columns(), again.outcomes(cell_id).columns(), strict=True
+        ):
+            np.testing.assert_array_equal(one, two, err_msg=name)
+
+
+def test_a_damaged_record_is_named_kept_and_measured_again(cli: Cli, copied: Path) -> None:
+    path = next(copied.glob("cells/*/*.json"))
+    path.write_text(path.read_text()[:99])
+    shown = cli("show", path.stem)
+    assert shown.code == EXIT_USAGE and path.name in shown.err and shown.err.count("\n") == 1
+    result = cli("run", *SMALL)
+    assert result.code == EXIT_DONE
+    assert f"{path.name} is damaged" in result.err and "[1/1]" in result.err
+    assert len(path.with_name(f"{path.name}.damaged").read_text()) == 99
+    assert cli("run", *SMALL).err.startswith("Nothing to compute")
+
+
+def test_show_prints_the_record_the_samples_and_the_command(cli: Cli, copied: Path) -> None:
+    cell_id = next(copied.glob("cells/*/*.json")).stem
+    assert "robust_accuracy" in cli("show", cell_id[:8]).out
+    assert json.loads(cli("show", cell_id, "--json").out)["id"] == cell_id
+    lines = cli("show", cell_id, "--samples").out.splitlines()
+    assert lines[0].startswith("sample_id,label,") and len(lines) == 7
+    command = cli("show", cell_id, "--as-command")
+    assert command.err == ""
+    words = shlex.split(command.out)
+    planned = cli("plan", *(word for word in words[2:] if word != "--force"), "--json")
+    assert cell_id in [cell["id"] for cell in json.loads(planned.out)["cells"]]
+
+
+@pytest.mark.parametrize("name", ["apd", "pgd", "fashion", "tiny-clean", "embedded"])
+def test_show_prints_registry_entries(cli: Cli, name: str) -> None:
+    assert name in cli("show", name).out
+    assert json.loads(cli("show", name, "--json").out)["entry"] in ("method", "attack", "dataset", "backbone", "suite")
+
+
+def test_list_prints_what_there_is(cli: Cli, copied: Path) -> None:
+    assert "methods" in cli("list").out
+    assert cli("list", "methods", "ap*").out.splitlines()[1].startswith("apd")
+    assert cli("list", "dataset").out == cli("list", "datasets").out
+    assert len(cli("list", "cells").out.splitlines()) == 7
+    assert cli("list", "cells", "--status", "error").err == "nothing there\n"
+    assert {row["name"] for row in json.loads(cli("list", "suites", "--json").out)} >= {"embedded", "ci", "blank"}
+
+
+def test_plan_and_dry_run_write_nothing(cli: Cli, tmp_path: Path) -> None:
+    for words in (("plan", *SMALL), ("run", *SMALL, "--dry-run")):
+        result = cli(*words)
+        assert result.code == EXIT_DONE
+        assert result.out.count("to do") == 6
+        assert "6 cells: 0 need nothing, 6 to measure" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_counts_what_is_done(cli: Cli, copied: Path) -> None:
+    data = json.loads(cli("plan", *SMALL, "--seeds", "1,2", "--json").out)
+    assert len(data["to_do"]) == 4 and len(data["cells"]) == 10 and len(data["fits_to_train"]) == 2
+    assert [cell["status"] for cell in data["cells"]].count("success") == 6
+
+
+def test_cached_only_writes_the_boards_and_computes_nothing(cli: Cli, copied: Path) -> None:
+    result = cli("run", *SMALL, "--seeds", "1,2", "--cached-only")
+    assert result.code == EXIT_DONE
+    assert "6 done, 4 left out by the options" in result.err
+    assert Path("leaderboards/embedded.md").is_file()
+
+
+def test_fit_trains_and_run_goes_on_from_there(cli: Cli) -> None:
+    words = [word if word != "apd,apt" else "apd" for word in SMALL]
+    fitted = cli("fit", *words, "--no-reference")
+    assert fitted.code == EXIT_DONE
+    folder = Path(fitted.out.split("\t")[0])
+    assert (folder / "card.json").is_file()
+    assert "Nothing to compute" in cli("fit", *words, "--no-reference").err
+    assert "0 fits to train (1 reused)" in cli("run", *words, "--no-reference").err
+
+
+def test_display_json_is_only_json_on_standard_output(cli: Cli) -> None:
+    result = cli("run", *SMALL, "--methods", "zero_shot", "--display", "json")
+    events = [json.loads(line)["event"] for line in result.out.splitlines()]
+    assert events[0] == "start" and events[-1] == "finish" and "progress" in events
+
+
+def test_a_file_in_place_of_the_results_folder_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    result = cli("run", *SMALL)
+    assert result.code == EXIT_USAGE
+    assert "Cannot write to results" in result.err and result.err.count("\n") == 1
+
+
+def test_missing_data_is_exit_2_with_one_sentence_per_cause(cli: Cli) -> None:
+    result = cli("run", *SMALL, "--datasets", "eurosat", "--methods", "zero_shot", "--data", "nowhere")
+    assert result.code == EXIT_USAGE
+    errors = [line for line in result.err.splitlines() if line.startswith("apd-bench: error:")]
+    assert len(errors) == 1 and "2 cells" in errors[0] and "eurosat" in errors[0].lower()
+    assert "Traceback" not in result.err
+
+
+def test_a_cell_that_fails_is_exit_1_and_the_others_are_there(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    import apd_bench.runner.stages as stages
+
+    real = stages.evaluate_cell
+
+    def evaluate(cell: object, *arguments: object, **options: object) -> object:
+        if cell.attack.name == "cw":
+            raise FloatingPointError("not a number")
+        return real(cell, *arguments, **options)
+
+    monkeypatch.setattr(stages, "evaluate_cell", evaluate)
+    result = cli("run", *SMALL, "--methods", "zero_shot")
+    assert result.code == EXIT_CELLS_FAILED
+    assert "apd-bench: error: 1 cell: FloatingPointError: not a number" in result.err
+    failed = cli("list", "cells", "--status", "error", "--json")
+    (row,) = json.loads(failed.out)
+    assert "FloatingPointError" in cli("show", row["cell"]).out
+    monkeypatch.undo()
+
+
+def test_memory_that_runs_out_halves_the_batch_and_is_recorded(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    import apd_bench.runner.stages as stages
+
+    real = stages.evaluate_cell
+
+    def evaluate(cell: object, *arguments: object, batch_size: int, **options: object) -> object:
+        if batch_size > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(cell, *arguments, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(stages, "evaluate_cell", evaluate)
+    words = (*SMALL, "--methods", "zero_shot", "--batch-size", "6")
+    assert cli("run", *words).code == EXIT_DONE
+    for record in Store("results").records():
+        assert record.effective["batch_size"] == 1 and record.effective["out_of_memory"] == 2
+
+
+def test_python_has_the_same(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = apd_bench.load_records(copied)
+    frame = records.to_pandas()
+    assert len(frame) == len(records) == 6
+    assert set(frame["method"]) == {"apd", "advtp", "zero_shot"} and frame["robust_accuracy"].between(0, 1).all()
+    assert len(records.outcomes(records[0])) == 6
+    again = apd_bench.run(
+        "embedded", results=copied, methods="apd,apt", datasets="fashion", attacks=["pgd(steps=3)"], limit=6, shots=1,
+        settings=["training.epochs=1"], device="cpu",
+    )  # fmt: skip
+    assert again.report is not None and again.report.to_do == 0 and len(again) == 3
+    with pytest.raises(MissingPrerequisite, match="no records"):
+        apd_bench.load_records("nowhere")
