@@ -47,7 +47,7 @@ def execute(args: argparse.Namespace) -> int:
     save_state(folder, state)
     sys.stdout.write(
         f"{state.card['num_parameters']} parameters ({', '.join(state.state)}) -> {folder}\n"
-        f"Evaluate them: apd-bench run --backbones {args.backbone} --methods {folder}\n"
+        f"Evaluate them: apd-bench run --backbone {args.backbone} --methods {folder}\n"
     )
     return EXIT_DONE
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from apd_bench.attacks.losses import LOSSES
 from apd_bench.errors import UsageError
-from apd_bench.methods.objective import Attacked, Prediction, Predictor, kl
+from apd_bench.methods.objective import Attacked, Predictor, kl
 from apd_bench.specs import Options
 
 Seen = TypeVar("Seen")
@@ -90,16 +90,8 @@ def ascend(
 
 
 def _named_loss(name: str, labels: Tensor, target: Tensor | None) -> Attacked:
-    if name == "ce":
-        return lambda prediction: F.cross_entropy(prediction.logits, labels, reduction="sum")
-    if name == "margin":
-        return lambda prediction: _margin(prediction, labels).sum()
+    if name in LOSSES:
+        return lambda prediction: LOSSES[name](prediction.logits, labels).sum()
     if name == "kl" and target is not None:
         return lambda prediction: kl(target, prediction.logits).sum()
     raise UsageError(f"This method cannot attack with inner_attack.loss = '{name}'.", hint="Use 'ce' or 'margin'.")
-
-
-def _margin(prediction: Prediction, labels: Tensor) -> Tensor:
-    own = prediction.logits.gather(1, labels[:, None]).squeeze(1)
-    others = prediction.logits.scatter(1, labels[:, None], float("-inf"))
-    return others.amax(dim=1) - own

@@ -20,7 +20,7 @@ OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "constant")
 AUGMENTATIONS = ("none", "crop_flip")
 STARTS = ("uniform", "gaussian", "none")
-INNER_LOSSES = ("ce", "kl", "margin", "feature_kl")
+INNER_LOSSES = ("ce", "stable-ce", "margin", "dlr", "kl", "feature_kl")
 
 # What the training loop reads from [training]; a recipe names what differs, and what its paper states.
 TRAINING: Mapping[str, Any] = {

@@ -10,7 +10,8 @@ import torch
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.backbones.load import instantiate, tokenizer_of
 from apd_bench.backbones.needs import ALL_OFFERS
-from apd_bench.data.splits import Bytes, ImageSplit, LoadedDataset, Rows
+from apd_bench.data.arrays import Bytes, Rows
+from apd_bench.data.splits import ImageSplit, LoadedDataset
 from apd_bench.specs import BackboneSpec, DatasetSpec, Fit, MethodRecipe
 
 CLASSES = ("red square", "green stripes", "blue dots", "grey_noise")

@@ -4,13 +4,18 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from apd_bench.classifier import Output
 from apd_bench.errors import UsageError
 from apd_bench.methods.adversarial import AdversarialCrossEntropy
+from apd_bench.methods.advpt import FeatureBank
 from apd_bench.methods.apd import Distillation
+from apd_bench.methods.ce_mix import MixedCrossEntropy
 from apd_bench.methods.clean import CleanCrossEntropy
+from apd_bench.methods.fap import ConsistencyWithDifference
 from apd_bench.methods.objective import Batch, kl, reverse_kl
+from apd_bench.methods.recipes import load_recipe
 
 CLEAN, ATTACKED = 0.0, 1.0
 LN2, LN3 = math.log(2), math.log(3)
@@ -158,3 +163,63 @@ def test_no_gradient_of_the_student_reaches_the_teacher_nor_back():
 def test_impossible_switches_are_refused(options):
     with pytest.raises(UsageError):
         Distillation(**options)
+
+
+def test_fap_by_hand():
+    # cos(z, z') = 0.6; KL((1/2, 1/2) || (3/4, 1/4)) = ln(2/sqrt(3)); CE of (1/2, 1/2) = ln 2
+    student = Table(logits(0.5, 0.5), logits(0.75, 0.25), {0.0: [1.0, 0.0], 1.0: [0.6, 0.8]})
+    terms = ConsistencyWithDifference(consistency_weight=1.5)(student, batch(4), attack, None)
+    assert float(terms["ce_clean"]) == pytest.approx(math.log(2))
+    assert float(terms["kl_adversarial"]) == pytest.approx(1.5 * 1.6 * math.log(2 / math.sqrt(3)))
+    assert float(terms["_cosine"]) == pytest.approx(0.6)
+    assert total(terms) == pytest.approx(math.log(2) + 2.4 * math.log(2 / math.sqrt(3)))
+
+
+def test_fap_multiplies_per_sample_not_the_means():
+    student = Table(logits(0.5, 0.5), logits(0.75, 0.25), {0.0: [1.0, 0.0], 1.0: [-1.0, 0.0]})
+
+    def half(pixels, labels, **options):
+        return torch.cat([torch.zeros_like(pixels[:2]), torch.ones_like(pixels[2:])])
+
+    terms = ConsistencyWithDifference()(student, batch(4), half, None)
+    assert float(terms["kl_adversarial"]) == pytest.approx(0.0)  # KL 0 where cos 1, and 1 + cos = 0 where KL > 0
+
+
+def test_fap_without_the_difference_is_clean_ce_and_kl():
+    student = Table(logits(0.5, 0.5), logits(0.75, 0.25), {0.0: [1.0, 0.0], 1.0: [0.6, 0.8]})
+    terms = ConsistencyWithDifference(consistency_weight=1.0, difference=False)(student, batch(4), attack, None)
+    assert float(terms["kl_adversarial"]) == pytest.approx(math.log(2 / math.sqrt(3)))
+
+
+def test_fap_attacks_the_kl_from_the_clean_prediction():
+    seen = {}
+
+    def spy(pixels, labels, **options):
+        seen.update(options)
+        return torch.ones_like(pixels)
+
+    clean = torch.tensor([0.4, 0.1], requires_grad=True)
+    ConsistencyWithDifference()(Table(clean, logits(0.75, 0.25)), batch(2), spy, None)
+    torch.testing.assert_close(seen["target"], F.softmax(clean.detach(), 0).expand(2, 2))
+    assert not seen["target"].requires_grad
+    assert load_recipe("fap").inner_attack["loss"] == "kl"
+
+
+def test_ce_mix_by_hand():
+    student = Table(logits(0.25, 0.75), logits(0.5, 0.5))
+    terms = MixedCrossEntropy(adversarial_weight=5.0)(student, batch(3), attack, None)
+    assert total(terms) == pytest.approx(2 * math.log(2) + 5 * math.log(2))
+
+
+def test_advpt_by_hand():
+    # two stored features at 0 and 60 degrees from the text feature of class 0, scale 2
+    objective = FeatureBank()
+    objective._bank = torch.tensor([[1.0, 0.0], [0.5, math.sqrt(0.75)]])
+    objective._scale = 2.0
+    student = Table(logits(0.5, 0.5), logits(0.5, 0.5))  # text features: the unit vectors
+    pixels = torch.zeros(2, 3, 2, 2)
+    labels = torch.tensor([0, 0])
+    terms = objective(student, Batch(pixels, labels, ("a", "b"), torch.tensor([1, 0])), attack, None)
+    first = math.log(1 + math.exp(0 - 2))  # -log softmax((2, 0))_0
+    second = math.log(1 + math.exp(2 * math.sqrt(0.75) - 1))  # -log softmax((1, 2 sqrt(3/4)))_0
+    assert total(terms) == pytest.approx((first + second) / 2)
