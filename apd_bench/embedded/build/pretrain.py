@@ -1,6 +1,6 @@
 """Pre-trains the clean backbone contrastively: two pictures for each caption.
 
-    python -m apd_bench.embedded.build.pretrain --corpus CORPUS --out RUN --steps 6000 --decay-at 4500
+    python -m apd_bench.embedded.build.pretrain --corpus CORPUS --out RUN
 
 The schedule goes by step: warm-up, constant, then linear to zero from `--decay-at` to `--steps`. A file RUN/decay
 holding "decay_at steps" changes both while the run goes on. On a CPU single-threaded processes share each batch (a
@@ -20,8 +20,8 @@ RATE, MATRIX_RATE = 1.5e-3, 5e-3
 def main() -> None:
     """Command line."""
     parser = options(__doc__)
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--decay-at", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=4200)
+    parser.add_argument("--decay-at", type=int, default=3000)
     args = parser.parse_args()
     recipe = {
         "objective": "contrastive, two pictures for each caption",

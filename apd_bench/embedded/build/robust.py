@@ -1,6 +1,6 @@
 """Fine-tunes the clean backbone adversarially, in the manner of TeCoA (Mao et al., 2023).
 
-    python -m apd_bench.embedded.build.robust --corpus CORPUS --clean CLEAN_RUN --out RUN --steps 800
+    python -m apd_bench.embedded.build.robust --corpus CORPUS --clean CLEAN_RUN --out RUN
 
 Each caption has one clean and one attacked picture. The attack (two steps of projected gradient ascent from a random
 start, budget drawn per picture between 0 and 4/255) maximises the cross-entropy of the picture against the captions
@@ -21,7 +21,7 @@ from apd_bench.embedded.build.loop import Plan, Tower, launch, options
 
 STEPS = 2
 BUDGET = 4 / 255
-RATE, MATRIX_RATE = 5e-4, 1.5e-3
+RATE, MATRIX_RATE = 8e-4, 2.5e-3
 
 
 def attack_half(model: CLIP, tower: Tower, pictures: Tensor, texts: Tensor, rng: torch.Generator) -> Tensor:
@@ -51,7 +51,7 @@ def main() -> None:
     """Command line."""
     parser = options(__doc__)
     parser.add_argument("--clean", type=Path, required=True, help="folder of the finished pre-training")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=900)
     args = parser.parse_args()
     clean = json.loads((args.clean / "run.json").read_text(encoding="utf-8"))
     recipe = {
