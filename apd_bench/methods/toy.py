@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.backbones.load import instantiate, tokenizer_of
 from apd_bench.backbones.needs import ALL_OFFERS
-from apd_bench.data.arrays import Bytes, Rows
 from apd_bench.data.splits import ImageSplit, LoadedDataset
 from apd_bench.specs import BackboneSpec, DatasetSpec, Fit, MethodRecipe
 
@@ -36,10 +36,10 @@ class Painted:
         pixels[label == 0, 0] += 40
         pixels[label == 1, 1, ::2] += 40
         pixels[label == 2, 2, ::2, ::2] += 40
-        self.pixels: Bytes = pixels.astype(np.uint8)
+        self.pixels: NDArray[np.uint8] = pixels.astype(np.uint8)
         self.label = torch.from_numpy(label.astype(np.int64))
 
-    def read(self, rows: Rows) -> Bytes:
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The images at `rows`."""
         return self.pixels[rows]
 
