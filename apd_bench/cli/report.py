@@ -3,47 +3,116 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from apd_bench.errors import EXIT_DONE
+from apd_bench.cli.console import err, out
+from apd_bench.errors import EXIT_DONE, RegressionFound, UsageError
+
+if TYPE_CHECKING:
+    from apd_bench.leaderboard.boards import View
 
 EXAMPLES = """examples:
-  apd-bench report                         the tables of results/ on the screen
-  apd-bench report results --out boards    write boards/*.md and *.csv
-  apd-bench report mine/ theirs/           one table from two stores
+  apd-bench report                                   the tables of results/ on the screen
+  apd-bench report results --out boards --format md,csv,json,tex,html
+  apd-bench report results --board board.html        one file, its format by the suffix
+  apd-bench report mine/ theirs/ --methods apd,apt   one table from two stores
+  apd-bench report results --attacks pgd,cw          these columns; further attacks only lower the worst case
   apd-bench report results --out leaderboards --check   exit 3 when the files there are out of date
 """
+_LISTS = ("backbones", "methods", "datasets", "attacks", "eps", "seeds", "shots")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
     parser.epilog = EXAMPLES
     parser.add_argument("stores", nargs="*", type=Path, metavar="STORE", help="folders of records (default: results)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write the boards into this folder")
-    parser.add_argument("--format", default="md,csv", metavar="LIST", help="file formats, by comma (default: md,csv)")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 3 when the files in --out are stale")
+    where = parser.add_argument_group("where to")
+    where.add_argument("--out", type=Path, metavar="DIR", help="write all boards into this folder")
+    where.add_argument("--board", type=Path, metavar="FILE", help="write one board: FILE.md, .csv, .json, .tex, .html")
+    where.add_argument("--format", default="md,csv", metavar="LIST", help="for --out: md,csv,json,tex,html")
+    where.add_argument("--check", action="store_true", help="write nothing; exit 3 when --out or --board is stale")
+    what = parser.add_argument_group("what (default: everything that is stored)")
+    for name in _LISTS:
+        what.add_argument(f"--{name}", nargs="+", metavar="LIST", help=f"only these {name}")
+    what.add_argument("--group", metavar="NAME", help="only this group of datasets: embedded, benchmark, ...")
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Prints, writes or checks the boards; the exit code says which files are stale by being 3."""
-    from rich.console import Console
-
+    """Prints, writes or checks the boards; stale files are a RegressionFound, which exits with 3."""
     from apd_bench.leaderboard import check_boards, collect, render_terminal, write_boards
 
     stores: list[Path] = args.stores or [Path("results")]
     formats = [name.strip() for name in args.format.split(",") if name.strip()]
+    view = view_of(args)
+    if args.board is not None:
+        return _one(args.board, stores, view, check=args.check)
     if args.check:
-        checked = check_boards(stores, args.out or Path("leaderboards"), formats)
-        Console(stderr=True).print(f"{len(checked)} board files are up to date.", highlight=False)
-        return EXIT_DONE
-    if args.out is not None:
-        for path in write_boards(stores, args.out, formats):
-            sys.stdout.write(f"{path}\n")
-        return EXIT_DONE
-    boards = collect(stores)
-    if not boards.tables:
-        Console(stderr=True).print("There is no finished cell yet: apd-bench run measures some.", highlight=False)
-        return EXIT_DONE
-    render_terminal(boards)
+        checked = check_boards(stores, args.out or Path("leaderboards"), formats, view=view)
+        err(f"{len(checked)} board files are up to date.")
+    elif args.out is not None:
+        for path in write_boards(stores, args.out, formats, view=view):
+            out(str(path))
+    else:
+        boards = collect(stores, view=view)
+        if not boards.tables:
+            err("No finished cell belongs to this board: apd-bench run measures some.")
+        render_terminal(boards)
     return EXIT_DONE
+
+
+def view_of(args: argparse.Namespace) -> View:
+    """What the options ask for; names may be aliases, budgets are written as 4/255 or 0.0157."""
+    from apd_bench.leaderboard.boards import View
+    from apd_bench.runner.selection import split_list
+    from apd_bench.specs import parse_eps
+
+    given = {name: tuple(split_list(getattr(args, name) or [])) for name in _LISTS}
+    try:
+        numbers = {name: tuple(int(text) for text in given[name]) for name in ("seeds", "shots")}
+    except ValueError as error:
+        raise UsageError(f"--seeds and --shots take whole numbers: {error}.") from error
+    return View(
+        backbones=given["backbones"],
+        methods=tuple(_canonical("METHODS", name) for name in given["methods"]),
+        datasets=tuple(_canonical("DATASETS", name) for name in given["datasets"]),
+        attacks=tuple(_attack(text) for text in given["attacks"]),
+        eps=tuple(parse_eps(text) for text in given["eps"]),
+        seeds=numbers["seeds"],
+        shots=numbers["shots"],
+        groups=(args.group,) if args.group else (),
+    )
+
+
+def _one(path: Path, stores: list[Path], view: View, *, check: bool) -> int:
+    from apd_bench.files import atomic_write
+    from apd_bench.leaderboard.boards import collect, render_one
+
+    content = render_one(collect(stores, view=view), path, stores).encode()
+    if not check:
+        atomic_write(path, content)
+        out(str(path))
+    elif not path.is_file() or path.read_bytes() != content:
+        raise RegressionFound(f"{path} is stale.", hint="Make it anew with the same command without --check.")
+    return EXIT_DONE
+
+
+def _canonical(registry: str, name: str) -> str:
+    """The canonical name; one that this installation does not know may still be in the records."""
+    from apd_bench import registry as registries
+    from apd_bench.errors import UserError
+
+    try:
+        return str(getattr(registries, registry).canonical(name))
+    except UserError:
+        return name
+
+
+def _attack(text: str) -> str:
+    from apd_bench.attacks.parse import parse_attack
+    from apd_bench.errors import UserError
+
+    try:
+        return parse_attack(text).label
+    except UserError:
+        return text

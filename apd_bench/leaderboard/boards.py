@@ -24,6 +24,32 @@ DEFAULT_FORMATS = ("md", "csv")
 FORMATS = ("md", "csv", "json", "tex", "html")
 
 
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a board is about; empty means everything. `attacks` are columns: further evidence still lowers the worst."""
+
+    backbones: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
+    eps: tuple[float, ...] = ()
+    seeds: tuple[int, ...] = ()
+    shots: tuple[int, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    def wants(self, item: Measurement) -> bool:
+        """True when `item` belongs to the board; seeds and shots do not concern methods that learn nothing."""
+        return (
+            (not self.backbones or item.backbone in self.backbones)
+            and (not self.methods or item.method in self.methods)
+            and (not self.datasets or item.dataset in self.datasets)
+            and (not self.eps or any(abs(item.threat.eps - eps) < 1e-9 for eps in self.eps))
+            and (not self.seeds or not item.trains or item.seed in self.seeds)
+            and (not self.shots or not item.trains or item.shots in self.shots)
+            and (not self.groups or item.group in self.groups)
+        )
+
+
 @dataclass(frozen=True)
 class Boards:
     """Everything that stores hold, as tables by group, with notes on what could not be used."""
@@ -72,12 +98,12 @@ def read_measurements(stores: Sequence[Path]) -> tuple[list[Measurement], list[s
     return kept, notes
 
 
-def collect(stores: Sequence[Path], cells: Container[str] | None = None) -> Boards:
-    """The tables of all records in `stores` (only of `cells` where given); no tables when there is nothing."""
+def collect(stores: Sequence[Path], cells: Container[str] | None = None, *, view: View | None = None) -> Boards:
+    """The tables of all records in `stores` (only of `cells`, only what `view` wants); none when there is nothing."""
+    view = view or View()
     measurements, notes = read_measurements(stores)
-    if cells is not None:
-        measurements = [item for item in measurements if item.id in cells]
-    return Boards(tuple(measurements), tuple(tables(measurements)), tuple(notes))
+    kept = [item for item in measurements if (cells is None or item.id in cells) and view.wants(item)]
+    return Boards(tuple(kept), tuple(tables(kept, view.attacks)), tuple(notes))
 
 
 def render_files(boards: Boards, formats: Sequence[str] = DEFAULT_FORMATS) -> dict[str, str]:
@@ -102,20 +128,24 @@ def render_files(boards: Boards, formats: Sequence[str] = DEFAULT_FORMATS) -> di
     return files
 
 
-def write_boards(stores: Sequence[Path], out: Path, formats: Sequence[str] = DEFAULT_FORMATS) -> list[Path]:
+def write_boards(
+    stores: Sequence[Path], out: Path, formats: Sequence[str] = DEFAULT_FORMATS, *, view: View | None = None
+) -> list[Path]:
     """Writes the boards of `stores` into the folder `out` and returns the files, in order of their names.
 
     Raises MissingPrerequisite when a store is not there, holds nothing, or `out` cannot be written.
     """
-    files = render_files(_filled(collect(stores), stores), formats)
+    files = render_files(_filled(collect(stores, view=view), stores), formats)
     for name, content in sorted(files.items()):
         atomic_write(out / name, content.encode())
     return [out / name for name in sorted(files)]
 
 
-def check_boards(stores: Sequence[Path], out: Path, formats: Sequence[str] = DEFAULT_FORMATS) -> list[Path]:
+def check_boards(
+    stores: Sequence[Path], out: Path, formats: Sequence[str] = DEFAULT_FORMATS, *, view: View | None = None
+) -> list[Path]:
     """The files in `out` that agree with `stores`; raises RegressionFound naming those that do not."""
-    files = render_files(_filled(collect(stores), stores), formats)
+    files = render_files(_filled(collect(stores, view=view), stores), formats)
     stale = [name for name, content in sorted(files.items()) if _content(out / name) != content.encode()]
     if stale:
         places = " ".join(str(path) for path in stores)
@@ -123,6 +153,20 @@ def check_boards(stores: Sequence[Path], out: Path, formats: Sequence[str] = DEF
             f"Stale in {out}: {', '.join(stale)}.", hint=f"Make them anew: apd-bench report {places} --out {out}"
         )
     return [out / name for name in sorted(files)]
+
+
+def render_one(boards: Boards, path: Path, stores: Sequence[Path]) -> str:
+    """The content of one board file, its format by the suffix of `path`.
+
+    Raises UsageError for another suffix, and when the records are of several groups, which never share a file.
+    """
+    form = path.suffix.removeprefix(".").lower()
+    if len(_filled(boards, stores).groups) > 1:
+        raise UsageError(
+            f"The records belong to several groups: {', '.join(boards.groups)}.", hint="Choose one with --group."
+        )
+    files = render_files(boards, [form])
+    return files[f"{file_name(boards.groups[0])}.{form}"]
 
 
 def _filled(boards: Boards, stores: Sequence[Path]) -> Boards:

@@ -154,3 +154,34 @@ def test_mixed_attack_versions_are_noted() -> None:
 
 def test_no_measurements_no_tables() -> None:
     assert tables([]) == []
+
+
+def test_a_further_attack_lowers_the_worst_case_and_makes_no_gap() -> None:
+    items = grid({"apd": SHARES["apd"], "zero_shot": SHARES["zero_shot"]}, datasets=("food",), seeds=(1,))
+    spec = items[0][0].cell
+    better = replace(spec, attack=replace(spec.attack, name="fab"))
+    items.append((record(better), outcomes([1] * 40, [0] * 40)))
+    union = tables(measured(items))[0]
+    declared = tables(measured(items), ["pgd", "cw"])[0]
+    assert [row.method for row in union.incomplete] == ["zero_shot"]
+    assert declared.attacks == ("pgd", "cw")
+    assert not declared.incomplete
+    row = next(row for row in declared.rows if row.method == "apd")
+    assert row.estimates["worst"].value == 0.0
+    assert row.estimates["pgd"].value > 0.0
+    assert "further attack fab" in row.notes[0]
+
+
+def test_base_new_and_cross_dataset_cells_have_tables_of_their_own() -> None:
+    base = {"task": "base_to_new", "fit": {"classes": "base"}}
+    items = [
+        (record(cell()), outcomes([1], [1])),
+        (record(cell(**base, classes="base")), outcomes([1], [1])),
+        (record(cell(**base, classes="new")), outcomes([1], [0])),
+        (record(cell(task="cross_dataset", source=dataset("objects"))), outcomes([1], [1])),
+    ]
+    made = tables(measured(items))
+    assert [(table.key.task, table.key.classes, table.key.trained_on) for table in made] == [
+        ("few_shot", "all", ""), ("base_to_new", "base", ""), ("base_to_new", "new", ""),
+        ("cross_dataset", "all", "objects"),
+    ]  # fmt: skip

@@ -1,0 +1,90 @@
+"""The verb `report`: screen, files, one file, filters, staleness, and its mistakes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "leaderboard"))
+
+from synthetic import dataset, fill, grid
+
+from apd_bench.cli import main
+
+SHARES = {"zero_shot": {"clean": 0.7, "pgd": 0.1, "cw": 0.1}, "advtp": {"clean": 0.6, "pgd": 0.4, "cw": 0.3}}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    items = grid(SHARES, seeds=(1, 2)) + grid(SHARES, seeds=(1, 2), eps=4 / 255)
+    return str(fill(tmp_path_factory.mktemp("report") / "results", items))
+
+
+def test_screen(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", store]) == 0
+    assert capsys.readouterr().out.count("| rank | method |") == 2
+
+
+def test_filters_take_aliases_and_both_spellings_of_eps(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["report", store, "--methods", "apt", "--eps", "0.00784313725", "--seeds", "1", "--attacks", "pgd"]) == 0
+    )
+    shown = capsys.readouterr().out
+    assert shown.count("| rank | method |") == 1
+    assert "zero_shot" not in shown
+    assert "2/2" in shown
+    assert "further attack cw" in shown
+
+
+def test_files_and_check(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "boards")
+    assert main(["report", store, "--out", out, "--format", "md,csv,json,tex"]) == 0
+    assert len(capsys.readouterr().out.split()) == 5
+    assert main(["report", store, "--out", out, "--check"]) == 0
+    (tmp_path / "boards" / "embedded.md").write_text("other")
+    assert main(["report", store, "--out", out, "--check"]) == 3
+    assert "embedded.md" in capsys.readouterr().err
+
+
+def test_one_file(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.json"
+    assert main(["report", store, "--board", str(path)]) == 0
+    content = json.loads(path.read_text())
+    assert len(content["tables"]) == 2
+    assert content["tables"][0]["rows"][0]["means"]["worst"]["n"] == 80
+    assert main(["report", store, "--board", str(path), "--check"]) == 0
+    path.write_text("{}")
+    assert main(["report", store, "--board", str(path), "--check"]) == 3
+    assert main(["report", store, "--board", str(tmp_path / "mine.doc")]) == 2
+    assert "no board format 'doc'" in capsys.readouterr().err
+
+
+def test_groups_never_share_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items = grid(SHARES, datasets=("food",), seeds=(1,))
+    first = items[0][0].cell
+    assert dataset().group == first.dataset.group == "embedded"
+    real = [
+        (type(one)(id=f"{one.id[:-1]}x", cell=_moved(one.cell), status=one.status), result) for one, result in items
+    ]
+    path = fill(tmp_path / "r", [*items, *real])
+    assert main(["report", str(path), "--board", str(tmp_path / "b.md")]) == 2
+    assert "--group" in capsys.readouterr().err
+    assert main(["report", str(path), "--board", str(tmp_path / "b.md"), "--group", "benchmark"]) == 0
+    assert "embedded suite" not in (tmp_path / "b.md").read_text()
+
+
+def _moved(cell):  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    return replace(cell, dataset=dataset("caltech101", group="benchmark"))
+
+
+def test_nothing_stored_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path / "none")]) == 2
+    assert "There are no records" in capsys.readouterr().err
+    assert main(["report", str(fill(tmp_path / "empty", []))]) == 0
+    assert "apd-bench run" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "empty"), "--seeds", "one"]) == 2
