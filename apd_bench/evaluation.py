@@ -23,6 +23,7 @@ from apd_bench.attacks.inputs import check_clean_logits, check_labels, check_pix
 from apd_bench.attacks.losses import margin
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.parse import all_options
+from apd_bench.attacks.projections import distance
 from apd_bench.attacks.result import AttackResult
 from apd_bench.errors import IncompatibleChoice, UsageError
 from apd_bench.records import Outcomes
@@ -225,7 +226,7 @@ class _Evaluation:
         return part
 
     def _attack(self, x: Tensor, y: Tensor, ids: list[str]) -> AttackResult:
-        options = dict(self.options)
+        options = {**self.options, **self.entry.fixed}
         if self.entry.whole:
             options["checkpoint"] = self.checkpoint_dir
         began, inside = time.perf_counter(), self.adversary.seconds
@@ -260,8 +261,9 @@ class _Evaluation:
         for name, column in result.columns.items():
             if name.startswith("broken_"):
                 columns[name] = spread(column, wrong)
-            elif name == "distance":
-                columns[name] = spread(column, none)
+        if self.entry.kind == "distance":
+            far = distance(found.pixels, x[correct], "L2")
+            columns["distance"] = spread(far.masked_fill(found.prediction == y[correct], float("inf")), none.double())
         return columns
 
     def _repeatable(self, x: Tensor) -> bool:

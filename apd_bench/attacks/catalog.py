@@ -29,7 +29,8 @@ class AttackEntry:
 
     `kind` "ball" attacks answer whether a sample breaks within eps; "distance" attacks look for the nearest
     adversarial point, whatever its distance. `whole` attacks get all samples of a cell at once and split them into
-    batches themselves. `open_options` leaves the options to a library. `choices` lists the values of text options.
+    batches themselves. `open_options` leaves the options to a library. `choices` lists the values of text options;
+    `fixed` holds arguments that are part of the attack and no option.
     """
 
     name: str
@@ -38,6 +39,7 @@ class AttackEntry:
     version: int = 1
     defaults: Mapping[str, Any] = field(default_factory=dict)
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     norms: tuple[str, ...] = BOTH
     kind: str = "ball"
@@ -118,11 +120,11 @@ def builtin() -> Iterator[AttackEntry]:
                       defaults={"steps": 20, "targets": 9}, whole=True)  # fmt: skip
     yield AttackEntry(name="cw-l2", target="apd_bench.attacks.carlini_wagner:carlini_wagner_l2",
                       title="minimal L2 distance by Carlini and Wagner's search over the constant", kind="distance",
-                      defaults={"steps": 100, "searches": 9, "rate": 0.01, "constant": 0.01},
+                      defaults={"steps": 100, "searches": 3, "rate": 1.0, "constant": 2.0, "targets": 9},
                       paper="Carlini & Wagner, S&P 2017")  # fmt: skip
     yield AttackEntry(name="ddn", target="apd_bench.attacks.ddn:ddn", kind="distance",
-                      title="minimal L2 distance, direction and norm decoupled", defaults={"steps": 100, "gamma": 0.05},
-                      paper="Rony et al., CVPR 2019")  # fmt: skip
+                      title="minimal L2 distance, direction and norm decoupled",
+                      defaults={"steps": 100, "gamma": 0.05, "targets": 9}, paper="Rony et al., CVPR 2019")  # fmt: skip
     yield _auto("autoattack", "standard AutoAttack", STANDARD, aliases=("aa", "autoattack.standard"))
     yield _auto("autoattack.rand", "AutoAttack for randomised models, 20 draws a gradient", ("apgd-ce", "apgd-dlr"),
                 eot=20)  # fmt: skip
@@ -150,6 +152,7 @@ def resolve(name: str) -> AttackEntry | None:
         name=f"{EXTRA_PREFIX}{spelled}",
         target="apd_bench.attacks.torchattacks_adapter:torchattack",
         title=f"{spelled} of the torchattacks library",
+        fixed={"library_name": spelled},
         extra="torchattacks",
         open_options=True,
     )

@@ -58,8 +58,8 @@ def probe(
         first, second = meter.predict(pixels), meter.predict(pixels)
     scale = torch.linalg.vector_norm(first, dim=1, keepdim=True).clamp_min(1e-12)
     before = meter.bad_gradients
-    _, g_stable = meter.gradient(pixels, lambda z: stable_ce(z, labels))
-    _, g_plain = meter.gradient(pixels, lambda z: ce(z, labels))
+    _, _, g_stable = meter.gradient(pixels, lambda z: stable_ce(z, labels))
+    _, _, g_plain = meter.gradient(pixels, lambda z: ce(z, labels))
     bad = meter.bad_gradients - before
     dead, dead_plain = _dead(g_stable), _dead(g_plain)
     key = {"sample_ids": ids, "seed": seed}

@@ -59,23 +59,24 @@ class Meter:
             size = self.batch_size
             return torch.cat([self._forward(x[low : low + size]) for low in range(0, len(x), size)])
 
-    def gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits [B, K] and the gradient [B, 3, H, W] of the summed `loss(logits)` [B] with respect to x.
+    def gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [B, K], `loss(logits)` [B] and the gradient [B, 3, H, W] of its sum with respect to x.
 
         A model that cuts the graph gives zeros; non-finite entries are set to zero. Both are counted per image.
         """
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             z = self._forward(x)
-            value = loss(z).sum()
+            f = loss(z)
+            value = f.sum()
         if not value.requires_grad:
             self.zero_gradients += len(x)
             self.backwards += len(x)
-            return z.detach(), torch.zeros_like(x)
+            return z.detach(), f.detach(), torch.zeros_like(x)
         with self._clock:
             (g,) = torch.autograd.grad(value, x, materialize_grads=True)
         self.backwards += len(x)
-        return z.detach(), self._inspect(g)
+        return z.detach(), f.detach(), self._inspect(g)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits for a library's attack, differentiable with respect to x where x asks for it."""

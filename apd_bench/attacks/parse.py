@@ -11,8 +11,6 @@ from apd_bench.errors import UsageError, unknown_name
 from apd_bench.registry import ATTACKS
 from apd_bench.specs import AttackSpec, parse_call
 
-_MAY_BE_ZERO = frozenset({"constant"})
-
 
 def parse_attack(text: str) -> AttackSpec:
     """The attack that `text` names: canonical name, only the options that differ from the defaults, code version.
@@ -59,7 +57,7 @@ def _check(entry: AttackEntry, key: str, value: Any) -> Any:
         if value != int(value) or value < 1:
             raise _refuse(entry, key, value, "a whole number of at least 1")
         return int(value)
-    if not math.isfinite(value) or value < 0 or (value == 0 and key not in _MAY_BE_ZERO):
+    if not math.isfinite(value) or value <= 0:
         raise _refuse(entry, key, value, "a number above 0")
     return float(value)
 

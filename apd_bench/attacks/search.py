@@ -148,7 +148,7 @@ def ascend(
     for i, α in enumerate(lengths):
         if i == late:
             search.late_margin[rows] = search.margin[rows]
-        z, g = search.meter.gradient(x, lambda z, rows=rows: loss(z, rows))  # type: ignore[misc]
+        z, _, g = search.meter.gradient(x, lambda z, rows=rows: loss(z, rows))  # type: ignore[misc]
         standing = search.see(rows, x, z)
         if standing is not None:
             rows, x, g, region = rows[standing], x[standing], g[standing], region.take(standing)

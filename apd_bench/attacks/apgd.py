@@ -1,0 +1,174 @@
+"""Auto-PGD (Croce & Hein, ICML 2020, algorithm 1): momentum, and a step length that halves where it stops paying.
+
+Unlike the original, samples leave as soon as they are broken, and the last gradient, which no step would use, is saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from apd_bench.attacks.losses import LOSSES, targeted_dlr
+from apd_bench.attacks.meter import Meter, Model
+from apd_bench.attacks.projections import Region
+from apd_bench.attacks.result import AttackResult, OnStep
+from apd_bench.attacks.search import Search, attacking
+from apd_bench.attacks.targeted import ranked_targets
+from apd_bench.specs import ThreatModel
+
+_ρ = 0.75  # share of steps that have to raise the loss for the step length to stay
+_MOMENTUM = 0.75
+
+
+def apgd_ce(
+    classifier: Model | Meter,
+    pixels: Tensor,
+    labels: Tensor,
+    threat: ThreatModel,
+    *,
+    sample_ids: Sequence[str],
+    seed: int = 0,
+    on_step: OnStep | None = None,
+    steps: int = 20,
+    restarts: int = 1,
+    loss: str = "stable-ce",
+) -> AttackResult:
+    """Auto-PGD on `loss`; each restart sees the survivors only."""
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
+        for restart in range(restarts):
+            untargeted(search, loss, steps, restart)
+    return search.result()
+
+
+def apgd_targeted(
+    classifier: Model | Meter,
+    pixels: Tensor,
+    labels: Tensor,
+    threat: ThreatModel,
+    *,
+    sample_ids: Sequence[str],
+    seed: int = 0,
+    on_step: OnStep | None = None,
+    steps: int = 20,
+    targets: int = 9,
+) -> AttackResult:
+    """Auto-PGD on the targeted DLR loss towards each of the strongest wrong classes in turn.
+
+    For fewer than four classes, where that loss does not exist, on the targeted margin.
+    """
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
+        targeted(search, targets, steps)
+    return search.result()
+
+
+def untargeted(search: Search, loss: str, steps: int, restart: int = 0) -> None:
+    """One run of auto-PGD on `loss` for all that stand."""
+    objective = LOSSES[loss]
+    for rows in search.batches():
+        x = search.random(rows, "apgd", loss, restart)
+        climb(search, rows, x, lambda z, rows: objective(z, search.labels[rows]), steps)
+
+
+def targeted(search: Search, targets: int, steps: int) -> None:
+    """One run of auto-PGD for each of the min(targets, K - 1) targets; survivors go on to the next."""
+    ordered = ranked_targets(search, targets)
+    if ordered.shape[1] != targets:
+        search.effective["targets"] = ordered.shape[1]
+    for place, t in enumerate(ordered.unbind(1)):
+        for rows in search.batches():
+
+            def loss(z: Tensor, rows: Tensor, t: Tensor = t) -> Tensor:
+                return targeted_dlr(z, search.labels[rows], t[rows])
+
+            climb(search, rows, search.random(rows, "apgd-t", place), loss, steps)
+
+
+@dataclass
+class _State:
+    """The samples of one run that still stand; every field has them in its first dimension [A, ...]."""
+
+    rows: Tensor
+    x: Tensor
+    old: Tensor
+    g: Tensor
+    f: Tensor
+    η: Tensor
+    best_x: Tensor
+    best_g: Tensor
+    best_f: Tensor
+    rises: Tensor
+    checked_f: Tensor
+    halved: Tensor
+
+    def take(self, mask: Tensor) -> _State:
+        return _State(*(getattr(self, item.name)[mask] for item in fields(self)))
+
+
+def climb(search: Search, rows: Tensor, x: Tensor, loss: Callable[[Tensor, Tensor], Tensor], steps: int) -> None:
+    """Auto-PGD on `loss(logits, rows)` from x [A, 3, H, W]; at most `steps` gradients for each sample."""
+    region = search.region.take(rows)
+    z, f, g = search.meter.gradient(x, lambda z: loss(z, rows))
+    flat = torch.zeros_like(f, dtype=torch.bool)
+    η = torch.full_like(f, 2 * search.threat.eps)[:, None, None, None]
+    s = _State(rows, x, x, g, f, η, x, g, f, torch.zeros_like(f), f, flat)
+    s, region = _drop(search, s, region, z)
+    checkpoints = _checkpoints(steps)
+    since = 0
+    for k in range(1, steps + 1):
+        if not len(s.rows):
+            return
+        if k == int(0.9 * steps):
+            search.late_margin[s.rows] = search.margin[s.rows]
+        moved = region.step(s.x, s.g, s.η)
+        if k > 1:
+            moved = region.project(s.x + _MOMENTUM * (moved - s.x) + (1 - _MOMENTUM) * (s.x - s.old))
+        s.old, s.x = s.x, moved
+        if k == steps:
+            search.see(s.rows, s.x, search.meter.predict(s.x))
+            return
+        z, f, s.g = search.meter.gradient(s.x, lambda z, now=s.rows: loss(z, now))  # type: ignore[misc]
+        _improve(s, f)
+        s, region = _drop(search, s, region, z)
+        since += 1
+        if k in checkpoints:
+            _halve(s, since)
+            since = 0
+
+
+def _improve(s: _State, f: Tensor) -> None:
+    s.rises = s.rises + (f > s.f)
+    s.f = f
+    better = f > s.best_f
+    wide = better[:, None, None, None]
+    s.best_x, s.best_g = torch.where(wide, s.x, s.best_x), torch.where(wide, s.g, s.best_g)
+    s.best_f = torch.where(better, f, s.best_f)
+
+
+def _drop(search: Search, s: _State, region: Region, z: Tensor) -> tuple[_State, Region]:
+    standing = search.see(s.rows, s.x, z)
+    return (s, region) if standing is None else (s.take(standing), region.take(standing))
+
+
+def _halve(s: _State, since: int) -> None:
+    """At a checkpoint: halve the step and return to the best point where too few steps rose, or nothing improved."""
+    stuck = (~s.halved) & (s.checked_f >= s.best_f)
+    halve = (s.rises <= _ρ * since) | stuck
+    wide = halve[:, None, None, None]
+    s.η = torch.where(wide, s.η / 2, s.η)
+    s.x, s.g = torch.where(wide, s.best_x, s.x), torch.where(wide, s.best_g, s.g)
+    s.f = torch.where(halve, s.best_f, s.f)
+    s.halved, s.checked_f, s.rises = halve, s.best_f, torch.zeros_like(s.rises)
+
+
+def _checkpoints(steps: int) -> set[int]:
+    """The steps after which the step length is judged: intervals of 22 % of the steps, shrinking by 3 % down to 6 %."""
+    interval, shortest, shrink = (max(int(part * steps), 1) for part in (0.22, 0.06, 0.03))
+    places, place = set(), interval
+    while place < steps:
+        places.add(place)
+        interval = max(interval - shrink, shortest)
+        place += interval
+    return places

@@ -1,0 +1,107 @@
+"""Any attack of the torchattacks library as `torchattacks:NAME(options)`, an optional extra because of its pins.
+
+The library sees float32 logits of an evaluated, frozen model; the random state is forked and seeded; its points are
+projected and judged here. Its AutoAttack and CW are refused by the catalog.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apd_bench.attacks.guard import same_trace
+from apd_bench.attacks.meter import Meter, Model
+from apd_bench.attacks.result import AttackResult, OnStep
+from apd_bench.attacks.search import Search, attacking
+from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
+from apd_bench.specs import ThreatModel
+
+_OURS = ("model", "eps", "norm", "n_classes", "seed", "verbose")
+
+
+def torchattack(
+    classifier: Model | Meter,
+    pixels: Tensor,
+    labels: Tensor,
+    threat: ThreatModel,
+    *,
+    sample_ids: Sequence[str],
+    seed: int = 0,
+    on_step: OnStep | None = None,
+    library_name: str,
+    **options: Any,
+) -> AttackResult:
+    """What torchattacks' `library_name` finds within the threat; eps, norm, seed and class count come from the cell.
+
+    Raises MissingPrerequisite when the package is missing, UnknownName for an option that the attack does not take.
+    """
+    build = _constructor(library_name)
+    parameters = inspect.signature(build).parameters
+    for name in options:
+        if name in _OURS and name in parameters:
+            raise UsageError(f"torchattacks:{library_name}({name}=...): '{name}' comes from the threat and the seed.")
+        if name not in parameters:
+            own = [item for item in parameters if item not in _OURS]
+            raise unknown_name(f"option of torchattacks:{library_name}", name, own)
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search, same_trace():
+        given = {
+            "eps": threat.eps, "norm": threat.norm, "n_classes": search.num_classes, "seed": seed, "verbose": False,
+        }  # fmt: skip
+        given = {name: value for name, value in given.items() if name in parameters} | options
+        torch.manual_seed(seed)
+        for rows in search.batches():
+            x = _run(build, search, rows, given, library_name)
+            x = search.region.take(rows).project(x)
+            search.see(rows, x, search.meter.predict(x))
+        search.effective |= {"package": f"torchattacks {version('torchattacks')}", "options": _plain(given)}
+    return search.result()
+
+
+class _AsModule(nn.Module):
+    """The meter as the module that the library asks for; it finds the device by the only parameter."""
+
+    def __init__(self, meter: Meter, device: torch.device) -> None:
+        super().__init__()
+        self.meter = meter
+        self.place = nn.Parameter(torch.zeros((), device=device), requires_grad=False)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.meter(x)
+
+
+def _constructor(name: str) -> Callable[..., Any]:
+    try:
+        library = import_module("torchattacks")
+    except ImportError as error:
+        raise MissingPrerequisite(
+            f"torchattacks:{name} needs the package torchattacks.", hint="pip install 'apd-bench[torchattacks]'"
+        ) from error
+    build: Callable[..., Any] | None = getattr(library, name, None)
+    if build is None:
+        raise MissingPrerequisite(f"This version of torchattacks has no attack '{name}'.")
+    return build
+
+
+def _run(build: Callable[..., Any], search: Search, rows: Tensor, given: dict[str, Any], name: str) -> Tensor:
+    x, y = search.region.x0[rows].clone(), search.labels[rows].clone()
+    with torch.enable_grad():
+        try:
+            found = build(_AsModule(search.meter, x.device), **given)(x, y)
+        except (TypeError, IndexError, ValueError, AttributeError) as error:
+            raise IncompatibleChoice(
+                f"torchattacks:{name} fails on {search.num_classes} classes with {given}: "
+                f"{type(error).__name__}: {error}."
+            ) from error
+    points: Tensor = found[0] if isinstance(found, tuple) else found
+    return points.detach().to(x).nan_to_num(nan=0.5)
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if isinstance(value, (bool, int, float, str))}
