@@ -13,7 +13,7 @@ from apd_bench.backbones.needs import ALL_OFFERS, DEEP_TEXT, FRAME, TEXT_TOKENS,
 from apd_bench.backbones.slots import Shapes, TextPrompts, VisualPrompts
 from apd_bench.backbones.text import TextTransformer, text_tower
 from apd_bench.backbones.tokens import PLACEHOLDER, PromptLayout, arrange, check_length, clean_name, encode_words
-from apd_bench.backbones.vision import ImageTransformer, image_tower
+from apd_bench.backbones.vision import ImageTransformer, has_quick_gelu, image_tower
 from apd_bench.errors import IncompatibleChoice, UsageError
 from apd_bench.specs import BackboneSpec
 
@@ -61,6 +61,11 @@ class Backbone(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.scale.device
+
+    @property
+    def activation(self) -> str:
+        """The activation that the towers really have: "quick_gelu" or "gelu"."""
+        return "quick_gelu" if has_quick_gelu(self.model) else "gelu"
 
     def train(self: BackboneT, mode: bool = True) -> BackboneT:
         """Stays in eval mode: a frozen backbone has no other."""

@@ -59,6 +59,7 @@ def _attend(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None, ro
         mask = None if mask is None else mask[:rows]
     count, heads = len(x), attention.num_heads
     query, key, value = (part.reshape(count, -1, heads, width // heads).transpose(1, 2) for part in (query, key, value))
+    mask = None if mask is None else mask.to(query.dtype)
     mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     out: Tensor = attention.out_proj(mixed.transpose(1, 2).flatten(2))
     return out

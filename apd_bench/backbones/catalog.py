@@ -13,6 +13,7 @@ from pathlib import Path
 
 from apd_bench.backbones.configs import (
     EMBEDDED,
+    Config,
     activation_of,
     architectures,
     embedded_path,
@@ -28,6 +29,7 @@ from apd_bench.specs import BackboneSpec
 
 RANDOM = "random"
 HUB = "hf-hub:"
+HUB_CONFIG = "open_clip_config.json"
 LOCAL = {"local:": "standard", "local-robust:": "robust"}
 
 _ZOO = (
@@ -144,7 +146,8 @@ def _tag_activation(architecture: str, tag: str) -> str:
 def _hub(repository: str, architecture: str | None, training: str) -> BackboneSpec:
     if repository.count("/") != 1 or repository.startswith("/") or repository.endswith("/"):
         raise UsageError(f"'{HUB}{repository}' is not a hub name.", hint=f"Write {HUB}ORGANISATION/NAME.")
-    config = (model_config(architecture) if architecture else None) or {"vision_cfg": {}, "text_cfg": {}}
+    config = model_config(architecture) if architecture else _cached_config(repository)
+    config = config or {"vision_cfg": {}, "text_cfg": {}}  # what most models have, until the weights are here
     return BackboneSpec(
         name=f"{HUB}{repository}",
         architecture=f"{HUB}{repository}",
@@ -156,6 +159,17 @@ def _hub(repository: str, architecture: str | None, training: str) -> BackboneSp
         title=f"Hub repository {repository}",
         source=f"https://huggingface.co/{repository}",
     )
+
+
+def _cached_config(repository: str) -> Config | None:
+    """The configuration of a hub repository that was downloaded before; no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(repository, HUB_CONFIG)
+    if not isinstance(path, str):
+        return None
+    config: Config | None = read_json(Path(path), mend=f"Fetch it again: hf download {repository}").get("model_cfg")
+    return config
 
 
 def _local(text: str, training: str) -> BackboneSpec:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from typing import Any
 
@@ -12,7 +11,7 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import nn
 
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.backbones.catalog import HUB, RANDOM
+from apd_bench.backbones.catalog import HUB, HUB_CONFIG, RANDOM
 from apd_bench.backbones.configs import (
     EMBEDDED,
     Config,
@@ -25,6 +24,7 @@ from apd_bench.backbones.configs import (
 from apd_bench.backbones.weights import (
     HUB_WEIGHTS,
     Weights,
+    forbid_network,
     hub_file,
     load_image_tower,
     load_whole,
@@ -43,14 +43,18 @@ def load(spec: BackboneSpec, device: str | torch.device = "cpu") -> Backbone:
     Raises MissingPrerequisite (weights not there), CorruptFile (wrong digest, unreadable) or IncompatibleChoice
     (weights and architecture do not belong together).
     """
+    forbid_network()
     config, weights = _find(spec)
     expected = activation_of(config)
     if spec.activation in ("quick_gelu", "gelu") and spec.activation != expected:
         raise IncompatibleChoice(f"'{spec.name}' asks for {spec.activation}; {spec.architecture} has {expected}.")
     model = instantiate(config)
+    digest = RANDOM if weights is None else weights.digest
     if weights is not None and spec.options.get("base"):
         if spec.options["base"] != RANDOM:
-            load_whole(model, tagged_file(spec.architecture, spec.options["base"]).path, spec.name)
+            base = tagged_file(spec.architecture, spec.options["base"])
+            load_whole(model, base.path, spec.name)
+            digest = f"{digest}+{base.digest}"
         load_image_tower(model, weights.path, spec.name)
     elif weights is not None:
         load_whole(model, weights.path, spec.name)
@@ -60,7 +64,7 @@ def load(spec: BackboneSpec, device: str | torch.device = "cpu") -> Backbone:
         spec,
         mean=(weights.mean if weights else None) or OPENAI_DATASET_MEAN,
         std=(weights.std if weights else None) or OPENAI_DATASET_STD,
-        digest=weights.digest if weights else RANDOM,
+        digest=digest,
     )
     return backbone.to(device)
 
@@ -91,12 +95,22 @@ def instantiate(config: Config, seed: int = 0) -> nn.Module:
 
 def tokenizer_of(architecture: str, config: Config) -> Any:
     """The tokenizer of an architecture; the embedded models have a vocabulary of their own."""
-    if not architecture.startswith(EMBEDDED):
+    settings = config["text_cfg"]
+    length, extra = settings.get("context_length", 77), settings.get("tokenizer_kwargs") or {}
+    if architecture.startswith(EMBEDDED):
+        path = embedded_path(BPE_FILE)
+        if not path.is_file():
+            raise MissingPrerequisite(f"The vocabulary {path} is missing.", hint=reinstall(path))
+        return open_clip.SimpleTokenizer(bpe_path=str(path), context_length=length)
+    if not settings.get("hf_tokenizer_name"):
+        return open_clip.SimpleTokenizer(context_length=length, **extra)
+    try:
         return open_clip.get_tokenizer(architecture)
-    path = embedded_path(BPE_FILE)
-    if not path.is_file():
-        raise MissingPrerequisite(f"The vocabulary {path} is missing.", hint=reinstall(path))
-    return open_clip.SimpleTokenizer(bpe_path=str(path), context_length=config["text_cfg"]["context_length"])
+    except (ImportError, OSError, ValueError) as error:
+        raise MissingPrerequisite(
+            f"The tokenizer '{settings['hf_tokenizer_name']}' of {architecture} is not there: {error}",
+            hint="It needs `pip install transformers` and, once, the network.",
+        ) from error
 
 
 def _find(spec: BackboneSpec) -> tuple[Config, Weights | None]:
@@ -135,9 +149,9 @@ def _channels(value: Any) -> tuple[float, ...]:
 
 
 def _find_on_hub(repository: str) -> tuple[Config, Weights]:
-    content = json.loads(hub_file(repository, ("open_clip_config.json",)).read_text(encoding="utf-8"))
+    content = read_json(hub_file(repository, (HUB_CONFIG,)), mend=f"Fetch it again: hf download {repository}")
     if "model_cfg" not in content:
-        raise CorruptFile(f"open_clip_config.json of {repository} has no model_cfg.")
+        raise CorruptFile(f"{HUB_CONFIG} of {repository} has no model_cfg.")
     path = hub_file(repository, HUB_WEIGHTS)
     preprocess = content.get("preprocess_cfg", {})
     return content["model_cfg"], Weights(

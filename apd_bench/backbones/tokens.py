@@ -63,14 +63,15 @@ def arrange(
             hint="Change the phrase or the number of tokens, or put the class at the end.",
         )
     before = length // 2 if position == "middle" else 0
-    arranged, rows = tokens.clone(), torch.empty(len(tokens), length, dtype=torch.int64)
+    source, rows = tokens.cpu(), torch.empty(len(tokens), length, dtype=torch.int64)
+    arranged = source.clone()
     for index, name in enumerate(class_names):
         words = len(encode_words(tokenizer, clean_name(name)))
-        source = [
+        order = [
             *range(1, 1 + before),
             *range(1 + length, 1 + length + words),
             *range(1 + before, 1 + length),
         ]
-        arranged[index, 1 : 1 + length + words] = tokens[index, source]
+        arranged[index, 1 : 1 + length + words] = source[index, order]
         rows[index] = torch.tensor([*range(1, 1 + before), *range(1 + before + words, 1 + length + words)])
-    return PromptLayout(arranged, rows.to(tokens.device))
+    return PromptLayout(arranged.to(tokens.device), rows.to(tokens.device))

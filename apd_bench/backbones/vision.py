@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from apd_bench.backbones.blocks import patches_of, run_block
@@ -86,3 +87,8 @@ class ImageTransformer:
 def image_tower(visual: nn.Module) -> ImageTransformer | PlainImageTower:
     """The walker for an image tower."""
     return ImageTransformer(visual) if ImageTransformer.fits(visual) else PlainImageTower(visual)
+
+
+def has_quick_gelu(model: nn.Module) -> bool:
+    """Whether any activation of an open_clip model is QuickGELU."""
+    return any(isinstance(module, QuickGELU) for module in model.modules())

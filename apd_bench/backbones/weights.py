@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from apd_bench.backbones.configs import sha256
+from apd_bench.backbones.vision import has_quick_gelu
 from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
 
 VISION_KEY = "vision_encoder_state_dict"
@@ -37,6 +38,15 @@ def offline() -> bool:
         os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on")
         for name in ("HF_HUB_OFFLINE", "APD_BENCH_OFFLINE")
     )
+
+
+def forbid_network() -> None:
+    """Tells the hub client, which reads its environment once at import, that the network is switched off."""
+    if offline():
+        from huggingface_hub import constants
+
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        constants.HF_HUB_OFFLINE = True
 
 
 def hub_file(repository: str, names: tuple[str, ...]) -> Path:
@@ -146,7 +156,7 @@ def load_whole(model: nn.Module, path: Path, name: str) -> None:
             f"{path} holds an image tower only ({VISION_KEY}).",
             hint="Say which weights it lies over: local:FILE@ARCHITECTURE/TAG, such as ViT-B-32-quickgelu/openai.",
         )
-    if torchscript and not _has_quick_gelu(model):
+    if torchscript and not has_quick_gelu(model):
         raise IncompatibleChoice(
             f"{path} is an OpenAI archive, trained with quick_gelu; the architecture of '{name}' has gelu.",
             hint="Use the architecture that ends in -quickgelu.",
@@ -181,10 +191,6 @@ def _without_prefix(key: str) -> str:
 def _for_class(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     custom = not hasattr(model, "positional_embedding")
     return open_clip.model.convert_to_custom_text_state_dict(state) if custom else state
-
-
-def _has_quick_gelu(model: nn.Module) -> bool:
-    return any(type(module).__name__ == "QuickGELU" for module in model.modules())
 
 
 def _misfit(path: Path, name: str, error: Exception) -> IncompatibleChoice:

@@ -205,3 +205,15 @@ def test_a_copy_does_not_share_weights(plain, pixels):
         twin.model.visual.proj.zero_()
         assert twin.encode_image(pixels).abs().max() == 0
         assert plain.encode_image(pixels).abs().max() > 0
+
+
+def test_autocast_runs_both_towers(plain, pixels):
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        image, text = plain.encode_image(pixels), plain.encode_text(plain.tokenize(["a cat."]))
+    assert torch.allclose(image.float(), plain.encode_image(pixels), atol=0.1)
+    assert torch.allclose(text.float(), plain.encode_text(plain.tokenize(["a cat."])), atol=0.1)
+
+
+def test_the_activation_is_read_from_the_modules(backbones):
+    assert backbones["quick_gelu"].activation == "quick_gelu"
+    assert backbones["plain"].activation == "gelu"

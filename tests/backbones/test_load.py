@@ -4,6 +4,7 @@ import socket
 
 import pytest
 import torch
+from huggingface_hub import constants
 from open_clip import SimpleTokenizer
 from safetensors.torch import save_file
 
@@ -133,6 +134,21 @@ def test_random_weights_are_the_same_every_time_and_leave_the_seed_alone(small):
     assert torch.equal(one.model.visual.proj, two.model.visual.proj)
 
 
+def test_a_hub_repository_brings_its_own_configuration_and_statistics(small, tmp_path, monkeypatch):
+    content = {"model_cfg": SMALL | {"quick_gelu": True}, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(content))
+    torch.save(small.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
+    monkeypatch.setattr(load, "hub_file", lambda repository, names: tmp_path / names[-1])
+    backbone = load.load(catalog.resolve("hf-hub:someone/clip"))
+    assert backbone.activation == "quick_gelu"
+    assert backbone.shapes.image_size == 16
+    assert backbone.scale.flatten().tolist() == [2.0] * 3
+    assert backbone.digest == sha256(tmp_path / "open_clip_pytorch_model.bin")
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    with pytest.raises(CorruptFile, match=r"open_clip_config.json of someone/clip has no model_cfg"):
+        load.load(catalog.resolve("hf-hub:someone/clip"))
+
+
 @pytest.fixture
 def no_socket(monkeypatch):
     def refuse(*_, **__):
@@ -149,6 +165,7 @@ def no_socket(monkeypatch):
 def test_offline_no_socket_is_opened_and_the_message_says_what_to_do(name, variable, no_socket, monkeypatch, tmp_path):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv(variable, "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(load, "instantiate", lambda *_: pytest.fail("the weights come first"))
     with pytest.raises(MissingPrerequisite, match=r"the network is switched off.*(hf download|Download https)"):
@@ -203,3 +220,12 @@ class TestEmbedded:
         (models / "one.json").unlink()
         with pytest.raises(MissingPrerequisite, match=r"one.json is missing"):
             load.load(self.SPEC)
+
+
+@pytest.mark.parametrize("name", ["tiny-clean", "tiny-robust"])
+def test_the_shipped_models_are_what_their_cards_say(name):
+    spec = next(spec for spec in catalog.builtin() if spec.name == name)
+    backbone = load.load(spec)
+    assert backbone.digest == spec.digest is not None
+    assert backbone.shapes.offers == set(spec.offers)
+    assert (backbone.shapes.image_size, backbone.shapes.context_length) == (spec.image_size, 32) == (40, 32)
