@@ -140,3 +140,11 @@ def whole(options: Mapping[str, Any], name: str, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UsageError(f"The option {name} = {value!r} must be a whole number of at least {least}.")
     return int(value)
+
+
+def flag(options: Mapping[str, Any], name: str) -> bool:
+    """The option `name` as true or false; UsageError otherwise."""
+    value = options[name]
+    if not isinstance(value, bool):
+        raise UsageError(f"The option {name} = {value!r} must be true or false.")
+    return value

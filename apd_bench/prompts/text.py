@@ -10,7 +10,7 @@ from torch import nn
 
 from apd_bench.backbones.slots import Prompts, TextPrompts
 from apd_bench.errors import IncompatibleChoice
-from apd_bench.prompts.base import normal, whole
+from apd_bench.prompts.base import flag, normal, whole
 from apd_bench.prompts.context import ContextLearner
 
 
@@ -36,7 +36,7 @@ class TextLearner(ContextLearner):
         self.depth = min(whole(self.options, "depth", 1), self.backbone.shapes.text_layers)
         plan = self._plan(tokens)
         context = plan.start(self.backbone, self.template, generator)
-        if self.options["class_specific"]:
+        if flag(self.options, "class_specific"):
             others = [plan.start(self.backbone, self.template, generator) for _ in self.class_names[1:]]
             context = torch.stack([context, *others])
         self.context = nn.Parameter(context)
@@ -53,7 +53,7 @@ class TextLearner(ContextLearner):
 
     def rebind(self, class_names: Sequence[str], template: str | None = None) -> None:
         """Carries the context to other classes; class-wise context has none for a class it was not learned for."""
-        if self.options["class_specific"]:
+        if flag(self.options, "class_specific"):
             unknown = [name for name in class_names if name not in self.class_names]
             if unknown:
                 raise IncompatibleChoice(

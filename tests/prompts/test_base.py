@@ -87,6 +87,10 @@ def test_an_unknown_option_gets_the_nearest_name(make):
         make("visual", depth=0)
     with pytest.raises(UsageError, match=r"tokens = True must be"):
         make("visual", tokens=True)
+    with pytest.raises(UsageError, match="class_specific = 'no' must be true or false"):
+        make("text", class_specific="no")
+    with pytest.raises(UsageError, match="Class position 'left' is not one of: end, middle, front"):
+        make("text", position="left").texts()
     with pytest.raises(UsageError, match="at least one class name"):
         make("text", names=())
 
