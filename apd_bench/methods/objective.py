@@ -43,7 +43,10 @@ class Prediction(Protocol):
 class Predictor(Protocol):
     """A model with its prompts and text features computed for this step (`classifier.BoundModel`)."""
 
-    text_features: Tensor
+    @property
+    def text_features(self) -> Tensor:
+        """[C, D], of length 1."""
+        ...
 
     def __call__(self, pixels: Tensor) -> Prediction:
         """The prediction for pixels [B, 3, H, W] in [0,1]."""
