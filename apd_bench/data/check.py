@@ -9,6 +9,7 @@ from pathlib import Path
 from apd_bench.data.cards import Card, cards
 from apd_bench.data.images import decode
 from apd_bench.data.listing import Item, Source
+from apd_bench.data.packed import read_arrays
 from apd_bench.data.places import WEBDATASET, find_places, find_split_file
 from apd_bench.data.samples import list_samples
 from apd_bench.errors import CorruptFile, MissingPrerequisite, UserError
@@ -114,8 +115,6 @@ def _failed(spec: DatasetSpec, error: UserError, roots: tuple[Path, ...]) -> Fin
 
 
 def _check_embedded(spec: DatasetSpec) -> Finding:
-    from apd_bench.data.embedded import read_arrays
-
     path = Path(spec.options["path"])
     try:
         read_arrays(path, spec.digest)
