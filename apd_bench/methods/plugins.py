@@ -39,12 +39,14 @@ def define(
     """
     changes: dict[str, Any] = {}
     code: str | None = None
+    digests: list[str] = []
     for section, given in (("learner", learner), ("objective", objective)):
         options = dict(tables.pop(f"{section}_options", {}))
         if given is not None:
             target, file = _target(given)
             options = {"kind": target} | options
             code = _one_file(name, code, file)
+            digests += _source_digest(given)
         if options:
             changes[section] = options
     for section in ("inner_attack", "training", "sources"):
@@ -66,7 +68,7 @@ def define(
         base=base,
         changes=changes,
         code=code,
-        digest=_digest(Path(code)) if code is not None else None,
+        digest="+".join(dict.fromkeys(digests)) or None,
     )
 
 
@@ -144,6 +146,14 @@ def _target(given: type | str) -> tuple[str, str | None]:
         _LIVE[given.__qualname__] = given
         return f"session:{given.__qualname__}", None
     return f"file:{given.__qualname__}", str(Path(file).resolve())
+
+
+def _source_digest(given: type | str) -> list[str]:
+    """The digest of the file in which a class from outside this package is written, if it has one."""
+    if isinstance(given, str) or given.__module__.startswith("apd_bench."):
+        return []
+    file = getattr(sys.modules[given.__module__], "__file__", None)
+    return [_digest(Path(file))] if file is not None and Path(file).is_file() else []
 
 
 def _one_file(method: str, known: str | None, file: str | None) -> str | None:

@@ -95,6 +95,25 @@ def test_a_plain_object_is_a_method(backbone, data):
     assert fit(toy_fit(recipe, backbone, data), backbone, data).card["history"][0]["ce"] > 0
 
 
+def test_the_code_of_an_installed_plugin_counts_too():
+    assert recipe_of(define("doubled", base="coop", objective=Twice)).digest is not None
+    assert recipe_of(define("same", base="coop", objective=CleanCrossEntropy)).digest is None
+
+
+def test_a_learner_of_your_own(backbone, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from apd_bench.methods import define\n"
+        "from apd_bench.prompts.text import TextLearner\n"
+        "class Halved(TextLearner):\n"
+        "    def forward(self):\n"
+        "        prompts = super().forward()\n"
+        "        return type(prompts)(text=type(prompts.text)(context=self.context / 2, rows=self.rows()))\n"
+        "METHOD = define('halved', base='apt', learner=Halved, learner_options={'tokens': 2}, needs=['text_tokens'])\n"
+    )
+    results = check(resolve(f"{tmp_path / 'mine.py'}:METHOD"), backbone=backbone)
+    assert [result for result in results if not result.passed] == []
+
+
 def test_a_class_typed_into_a_session_works_in_that_session_alone():
     typed = type("Typed", (CleanCrossEntropy,), {"__module__": "__main__"})
     recipe = recipe_of(define("typed", base="coop", objective=typed))
