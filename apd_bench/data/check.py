@@ -10,7 +10,7 @@ from apd_bench.data.cards import Card, cards
 from apd_bench.data.images import decode
 from apd_bench.data.listing import Item, Source
 from apd_bench.data.packed import read_arrays
-from apd_bench.data.places import WEBDATASET, find_places, find_split_file
+from apd_bench.data.places import WEBDATASET, data_roots, find_places, find_split_file
 from apd_bench.data.samples import list_samples
 from apd_bench.errors import CorruptFile, MissingPrerequisite, UserError
 from apd_bench.specs import DatasetSpec
@@ -60,6 +60,25 @@ def check_set(
         fix=fix,
         undecodable=bad,
     )
+
+
+def what_is_missing(spec: DatasetSpec) -> str | None:
+    """Why the set cannot be opened here, as far as a look at folder names can tell; None where nothing is missing.
+
+    Cheap enough for a plan: no image folder is read and no file is opened.
+    """
+    if spec.group != "benchmark":
+        return None
+    roots, card, split = data_roots(), _card(spec), spec.options.get("split", "official")
+    places = find_places(card, roots)
+    if not places:
+        return f"{card.title} is not on this machine: apd-bench datasets prepare {card.name}"
+    if split == "official" and card.split_file:
+        if find_split_file(card, roots) is None:
+            return f"{card.split_file} is missing: apd-bench datasets prepare {card.name}"
+        if all(place.layout == WEBDATASET for place in places):
+            return f"{card.split_file} needs the image files, there are only webdataset shards of {card.title}"
+    return None
 
 
 def undecodable(source: Source, on_image: Callable[[int], None] | None = None) -> Iterator[str]:

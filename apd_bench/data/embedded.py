@@ -52,5 +52,5 @@ def load(spec: DatasetSpec, *, image_size: int, resize: str = "crop", root: Path
         train=split("train"),
         val=split("val"),
         test=test,
-        origin={"layout": "embedded", "split": path.name, "derived": False},
+        origin={"layout": "embedded", "split": path.name, "derived": []},
     )

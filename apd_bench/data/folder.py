@@ -47,7 +47,7 @@ def load(spec: DatasetSpec, *, image_size: int, resize: str = "crop", root: Path
             f"\"folder(path='{spec.options['path']}', problems='exclude')\".",
         )
     if source.problems:
-        source.notes["excluded"] = list(source.problems)
+        source.notes["excluded"] = [text.replace(f"{source.base}/", "") for text in source.problems]
     return assemble(spec, spec.title, source, image_size=image_size, resize=resize)
 
 

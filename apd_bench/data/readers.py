@@ -198,7 +198,7 @@ def imagenet(card: Card, place: Place) -> Source:
         wordnet_names(card, place), splits, place.images, "the folders train and val", problems=problems, listed=True
     )
     if "train" not in splits:
-        source.notes["no_train"] = str(place.images / "train")
+        source.notes["no_train"] = f"{place.folder.name}/{place.images.joinpath('train').relative_to(place.folder)}"
     return source
 
 

@@ -48,7 +48,7 @@ def list_samples(card: Card, *, split: str = "official", problems: str = "error"
     if found and problems == "error":
         raise CorruptFile(_summary(card, found), hint=_mend(card, split))
     if found:
-        source.notes["excluded"] = found
+        source.notes["excluded"] = [text.replace(f"{source.base}/", "") for text in found]
     wrong = _wrong_counts(card, source, split)
     if wrong and problems == "error":
         raise CorruptFile(f"{card.title} below {place.folder} is not complete: {wrong}.", hint=_mend(card, split))

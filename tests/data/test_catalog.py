@@ -45,10 +45,13 @@ def test_unknown_splits_and_options_list_the_known_ones() -> None:
         DATASETS.get("nothing@derived")
 
 
-def test_specs_and_identities_need_no_torch() -> None:
+def test_specs_identities_and_checks_need_no_torch() -> None:
     code = (
         "import sys; from apd_bench.registry import DATASETS;"
-        "[DATASETS.get(name).identity() for name in DATASETS.names()];"
-        "assert not {'torch', 'scipy', 'PIL', 'numpy.random'} & set(sys.modules) - {'numpy.random'}, 'heavy'"
+        "specs = [DATASETS.get(name) for name in DATASETS.names()]; [spec.identity() for spec in specs];"
+        "assert not {'torch', 'scipy', 'PIL'} & set(sys.modules), 'heavy';"
+        "from apd_bench.data.check import check_set, what_is_missing; import apd_bench.data.prepare;"
+        "[(what_is_missing(spec), check_set(spec, ())) for spec in specs];"
+        "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,7 +15,7 @@ import pytest
 from apd_bench.cli import main
 from apd_bench.data import prepare
 from apd_bench.data.cards import Card, cards
-from apd_bench.data.check import check_set
+from apd_bench.data.check import check_set, what_is_missing
 from apd_bench.data.prepare import drive_address, fetch_shards, plan_steps
 from apd_bench.errors import CorruptFile, MissingPrerequisite
 from apd_bench.registry import DATASETS
@@ -150,6 +150,22 @@ def test_check_tells_the_states_apart(root: Path, replicas: ModuleType, expect: 
     broken.unlink()
     finding = check_set(spec, (root,))
     assert finding.state == "incomplete" and "problems='exclude'" in finding.fix
+
+
+def test_a_plan_learns_cheaply_what_is_missing(root: Path, replicas: ModuleType) -> None:
+    spec, card = DATASETS.get("dtd"), cards()["dtd"]
+    assert "not on this machine" in str(what_is_missing(spec))
+    listed = replicas.write_set(root, card)
+    assert "split_zhou_DescribableTextures.json is missing" in str(what_is_missing(spec))
+    assert what_is_missing(DATASETS.get("dtd@derived")) is None
+    replicas.write_coop_json(root, card, listed)
+    assert what_is_missing(spec) is None
+    assert what_is_missing(DATASETS.get("animals")) is None
+    shutil.rmtree(root / "dtd/images")
+    replicas.write_shards(
+        root, card.shards[0], {"test": listed["test"]}, {p: 0 for p, _ in listed["test"]}, card.classes
+    )
+    assert "only webdataset shards" in str(what_is_missing(spec))
 
 
 def test_check_of_everything_is_information_of_one_set_a_verdict(
