@@ -31,10 +31,13 @@ VERBS: dict[str, tuple[str, str]] = {
     "plot": ("plot", "draw curves and boards from stored records"),
     "published": ("published", "numbers from the literature, with source and protocol"),
     "verify": ("verify", "run the reduced grid and compare it with the expected values"),
+    "submit": ("submit", "pack results so that somebody else can check them"),
+    "verify-submission": ("verify_submission", "check an archive by measuring some of its cells again"),
     "datasets": ("datasets", "list, check and prepare datasets"),
     "check": ("check", "check a method: what it learns, how it trains, whether it masks gradients"),
     "import": ("import_", "import prompts trained elsewhere"),
     "bench": ("bench", "time our paths and the usual ones side by side"),
+    "bench": ("bench", "time parts of this machine: how fast images come"),
     "doctor": ("doctor", "what this machine has and what it lacks"),
 }
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
