@@ -10,6 +10,7 @@ from pathlib import Path
 from apd_bench.errors import UsageError
 from apd_bench.runner.machine import Machine
 from apd_bench.runner.selection import Selection, split_list
+from apd_bench.runner.shards import SHARD
 from apd_bench.specs import Suite
 from apd_bench.suites import DEFAULT_SUITE, load_suite
 
@@ -84,6 +85,12 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         type=_batch_size,
         metavar="N",
         help="images per batch, or 'auto' (default); halved when memory runs out",
+    )
+    group.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="N",
+        help="measure larger cells in parts of about N samples, which are kept and merged (default: 500)",
     )
     group.add_argument(
         "--wait", action="store_true", help="wait for another run on the same folder instead of refusing"
@@ -176,6 +183,12 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
+def _shard(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--shard takes a number of samples, not '{text}'.", hint="Write --shard 500.")
+    return int(text)
+
+
 def _batch_size(text: str) -> int | None:
     if text == "auto":
         return None
@@ -188,4 +201,10 @@ def _batch_size(text: str) -> int | None:
 
 def machine_of(args: argparse.Namespace) -> Machine:
     """How the work is carried out, as the options say."""
-    return Machine(jobs=args.jobs, device=args.device, batch_size=args.batch_size, wait=args.wait)
+    return Machine(
+        jobs=args.jobs,
+        device=args.device,
+        batch_size=args.batch_size,
+        wait=args.wait,
+        shard_size=args.shard or SHARD,
+    )

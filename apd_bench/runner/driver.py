@@ -20,10 +20,11 @@ from apd_bench.files import utc_now
 from apd_bench.records import Outcomes, Record
 from apd_bench.runner.estimate import cost_of
 from apd_bench.runner.executor import Executor
-from apd_bench.runner.plan import Plan
+from apd_bench.runner.plan import Plan, fits_of
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport, choose
 from apd_bench.runner.reporter import Reporter
+from apd_bench.runner.shards import SHARD, Shard, keep, kept, merge, shards_of
 from apd_bench.runner.tasks import CellDone, Failure, FitDone, Result, Stopped, Task
 from apd_bench.specs import Cell, Fit
 from apd_bench.store import Store
@@ -44,9 +45,10 @@ class Driver:
         *,
         strategy: str = "unfinished",
         only_fits: bool = False,
+        shard_size: int = SHARD,
     ) -> None:
         self.plan, self.store, self.executor, self.reporter = plan, store, executor, reporter
-        self.strategy, self.only_fits = strategy, only_fits
+        self.strategy, self.only_fits, self.shard_size = strategy, only_fits, shard_size
         self.report = RunReport(planned=len(plan.cells))
         self._stopping = False
         self._deaths: dict[str, int] = {}
@@ -58,12 +60,13 @@ class Driver:
         """Does what is left to do and returns what happened; raises what makes going on pointless (a full disk)."""
         began = time.perf_counter()
         cells = self._cells()
+        self._environment = describe_environment() if cells else {}
         missing = self._missing_fits(cells)
-        queue = WorkQueue([] if self.only_fits else cells, missing, cost_of)
-        self.report.to_do = 0 if self.only_fits else len(cells)
+        cells = [] if self.only_fits else self._without_complete(cells)
+        queue = WorkQueue(cells, missing, cost_of, self._shards_to_do)
+        self.report.to_do = len(cells)
         self.report.fits_to_do = len(missing)
         self.reporter.start(self.report, queue, self.plan)
-        self._environment = describe_environment() if cells else {}
         failed = True
         try:
             with self._signals():
@@ -98,7 +101,7 @@ class Driver:
         return cells
 
     def _missing_fits(self, cells: list[Cell]) -> list[Fit]:
-        fits = dict(self.plan.fits) if self.only_fits else {cell.fit.id: cell.fit for cell in cells}
+        fits = self.plan.fits if self.only_fits else {fit.id: fit for cell in cells for fit in fits_of(cell)}
         missing = []
         for fit_id, fit in fits.items():
             problem = self.store.fit_problem(fit_id)
@@ -107,8 +110,37 @@ class Driver:
                 self.report.damaged.append(f"The fit {fit_id} is damaged ({problem}); moved to {moved.name}.")
             if problem is not None or self.strategy == "force":
                 missing.append(fit)
+        lost = {fit.id for fit in missing}
+        for cell in cells:
+            if any(fit.id in lost for fit in fits_of(cell)):
+                self.store.drop_checkpoint(cell.id)  # what was done of it belongs to another prompt state
         self.report.fits_reused = len(fits) - len(missing)
         return missing
+
+    # ---------------------------------------------------------------- shards
+
+    def _shards_to_do(self, cell: Cell) -> list[Shard | None]:
+        folder = self.store.checkpoint_path(cell.id)
+        return [shard for shard in shards_of(cell, self.shard_size) if shard is None or kept(folder, shard) is None]
+
+    def _without_complete(self, cells: list[Cell]) -> list[Cell]:
+        """Records the cells whose last shard was written just before the last run was killed; returns the others."""
+        return [cell for cell in cells if self._shards_to_do(cell) or not self._merge(cell)]
+
+    def _merge(self, cell: Cell) -> bool:
+        """Makes the record of a cell when all of its shards are there, and says whether they are."""
+        folder = self.store.checkpoint_path(cell.id)
+        parts = [kept(folder, shard) for shard in shards_of(cell, self.shard_size) if shard is not None]
+        whole = [part for part in parts if part is not None]
+        if not parts or len(whole) < len(parts):
+            return False
+        self._success(cell, merge(whole))
+        return True
+
+    def _success(self, cell: Cell, result: CellDone) -> None:
+        self._put(cell, "success", result)
+        self.store.drop_checkpoint(cell.id)
+        self.report.computed.append(cell.id)
 
     # ---------------------------------------------------------------- the loop
 
@@ -158,9 +190,11 @@ class Driver:
             self.report.fits_computed.append(task.fit.id)
             queue.fit_done(task.fit)
         elif isinstance(result, CellDone) and task.cell is not None:
-            self._put(task.cell, "success", result)
-            self.store.drop_checkpoint(task.cell.id)
-            self.report.computed.append(task.cell.id)
+            if task.shard is None:
+                self._success(task.cell, result)
+            else:
+                keep(self.store.checkpoint_path(task.cell.id), task.shard, result)
+                self._merge(task.cell)
         elif isinstance(result, Stopped):
             self.report.cancelled += 1
             if task.cell is not None:
@@ -173,7 +207,7 @@ class Driver:
         cells = [task.cell] if task.cell is not None else queue.fit_failed(task.fit)
         for cell in cells:
             self._put(cell, "error", None, failure.as_error(task.kind))
-            self.report.failures[cell.id] = failure
+            self.report.failures.setdefault(cell.id, failure)
         if not cells:
             self.report.failures[task.fit.id] = failure
 

@@ -66,9 +66,9 @@ class LiveReporter(Reporter):
     def task_finished(self, task: Task, result: Result) -> None:
         """Colours its cell."""
         self._tasks.pop(task.id, None)
-        self._cost_done += cost_of(task.cell) if task.cell is not None else fit_cost_of(task.fit)
+        self._cost_done += _cost(task)
         if task.cell is not None:
-            self._done[_key(task.cell)] += isinstance(result, CellDone)
+            self._done[_key(task.cell)] += isinstance(result, CellDone) and self._whole(task)
             self._bad[_key(task.cell)] += isinstance(result, Failure)
         if isinstance(result, CellDone):
             self._passes += float(result.timing.get("forwards") or 0) + float(result.timing.get("backwards") or 0)
@@ -137,13 +137,22 @@ class LiveReporter(Reporter):
         text = f"{len(report.computed)}/{report.to_do} cells, {duration(elapsed)}{left}{speed}"
         return Text(text, style="bold", no_wrap=True, overflow="ellipsis")
 
+    def _whole(self, task: Task) -> bool:
+        """True when the task completed its cell."""
+        return task.cell is not None and (task.shard is None or task.cell.id in self._report.computed)
+
     def _fraction(self, task_id: str) -> float:
         task, _ = self._tasks.get(task_id, (None, 0.0))
         item = self._progress.get(task_id)
         if task is None or item is None or not item.total:
             return 0.0
-        cost = cost_of(task.cell) if task.cell is not None else fit_cost_of(task.fit)
-        return cost * min(item.done / item.total, 1.0)
+        return _cost(task) * min(item.done / item.total, 1.0)
+
+
+def _cost(task: Task) -> float:
+    if task.cell is None:
+        return fit_cost_of(task.fit)
+    return cost_of(task.cell) / (1 if task.shard is None else task.shard[1])
 
 
 def _key(cell: Cell) -> Key:

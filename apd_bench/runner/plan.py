@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import product
@@ -11,7 +11,7 @@ from itertools import product
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.errors import UsageError
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.registry import ATTACKS, BACKBONES, DATASETS
+from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS
 from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
 
 
@@ -34,7 +34,24 @@ class Plan:
     @cached_property
     def fits(self) -> dict[str, Fit]:
         """Every prompt state that the cells need, once, by its id."""
-        return {cell.fit.id: cell.fit for cell in self.cells}
+        return {fit.id: fit for cell in self.cells for fit in fits_of(cell)}
+
+
+def fits_of(cell: Cell) -> tuple[Fit, ...]:
+    """The fits that a cell needs: its own, and for a transfer threat the one whose model makes the examples."""
+    source = source_fit(cell)
+    return (cell.fit,) if source is None or source.id == cell.fit.id else (cell.fit, source)
+
+
+def source_fit(cell: Cell) -> Fit | None:
+    """The fit of the method that a transfer threat names: same backbone, data, seed, shots and budget as the cell's."""
+    if cell.threat.source is None:
+        return None
+    recipe = load_recipe(cell.threat.source)
+    budget = (
+        (cell.fit.train_eps if cell.fit.train_eps is not None else cell.threat.eps) if recipe.inner_attack else None
+    )
+    return replace(cell.fit, method=recipe, train_eps=budget)
 
 
 def plan(suite: Suite) -> Plan:
@@ -60,9 +77,11 @@ def plan(suite: Suite) -> Plan:
 def why_impossible(cell: Cell) -> str | None:
     """The reason why this cell cannot be measured, or None."""
     backbone, method = cell.fit.backbone, cell.fit.method
-    missing = [need for need in method.needs if need not in backbone.offers]
-    if missing:
-        return f"{method.name} needs {', '.join(missing)}, which {backbone.name} does not offer"
+    source = source_fit(cell)
+    for needed in (method,) if source is None else (method, source.method):
+        missing = [need for need in needed.needs if need not in backbone.offers]
+        if missing:
+            return f"{needed.name} needs {', '.join(missing)}, which {backbone.name} does not offer"
     attack = ATTACKS.get(cell.attack.name)
     if cell.threat.norm not in attack.norms:
         return f"{attack.name} does not know the norm {cell.threat.norm} (it knows {', '.join(attack.norms)})"
@@ -138,9 +157,8 @@ def training_budget(suite: Suite, recipe: MethodRecipe, eps: float) -> float | N
 
 
 def _cells(suite: Suite, fit: Fit, dataset: DatasetSpec, eps: float, attacks: Iterable[AttackSpec]) -> Iterator[Cell]:
-    threat = ThreatModel(
-        eps=eps, norm=suite.norm, knowledge=suite.knowledge, space=suite.space, source=suite.transfer_source
-    )
+    source = METHODS.canonical(suite.transfer_source) if suite.transfer_source else None
+    threat = ThreatModel(eps=eps, norm=suite.norm, knowledge=suite.knowledge, space=suite.space, source=source)
     parts = ("base", "new") if suite.task == "base_to_new" else ("all",)
     for attack, part in product(attacks, parts):
         yield Cell(

@@ -6,40 +6,53 @@ import heapq
 from collections.abc import Callable, Iterable
 from itertools import count
 
+from apd_bench.runner.plan import fits_of, source_fit
+from apd_bench.runner.shards import Shard
 from apd_bench.runner.tasks import Task
 from apd_bench.specs import Cell, Fit
 
 
 class WorkQueue:
-    """Fits and cells that wait; a cell becomes ready when its fit is done.
+    """Fits and cells that wait; a cell becomes ready, shard by shard, when its fits are done.
 
     Backbones come one after the other; within one, what takes long starts early, so that the end of a run does not
     wait for one last AutoAttack. A fit is as urgent as the longest cell that waits for it.
     """
 
-    def __init__(self, cells: Iterable[Cell], fits: Iterable[Fit], cost: Callable[[Cell], float]) -> None:
-        self._cost = cost
+    def __init__(
+        self,
+        cells: Iterable[Cell],
+        fits: Iterable[Fit],
+        cost: Callable[[Cell], float],
+        shards: Callable[[Cell], list[Shard | None]] = lambda cell: [None],
+    ) -> None:
+        self._cost, self._shards = cost, shards
         self._ready: list[tuple[int, int, float, int, Task]] = []
         self._number = count()
         self._backbones: dict[str, int] = {}
-        self._waiting: dict[str, list[Cell]] = {}
         self._alone: list[Task] = []
-        missing = {fit.id: fit for fit in fits}
+        self._waiting: dict[str, Cell] = {}
+        self._lacks: dict[str, set[str]] = {}
+        fits = list(fits)
+        self._wanted_by: dict[str, list[Cell]] = {fit.id: [] for fit in fits}
         for cell in cells:
-            if cell.fit.id in missing:
-                self._waiting.setdefault(cell.fit.id, []).append(cell)
-            else:
-                self._push(Task(fit=cell.fit, cell=cell), cost(cell))
-        for fit_id, fit in missing.items():
-            self._push(Task(fit=fit), max((cost(cell) for cell in self._waiting.get(fit_id, ())), default=0.0))
+            lacks = {fit.id for fit in fits_of(cell)} & self._wanted_by.keys()
+            if not lacks:
+                self._push_cell(cell)
+                continue
+            self._waiting[cell.id], self._lacks[cell.id] = cell, lacks
+            for fit_id in lacks:
+                self._wanted_by[fit_id].append(cell)
+        for fit in fits:
+            self._push(Task(fit=fit), max(map(cost, self._wanted_by[fit.id]), default=0.0))
 
     def __len__(self) -> int:
-        return len(self._ready) + len(self._alone) + sum(map(len, self._waiting.values()))
+        return len(self._ready) + len(self._alone) + len(self._waiting)
 
     def cells(self) -> list[Cell]:
-        """All cells that are still to be started."""
-        waiting = [cell for cells in self._waiting.values() for cell in cells]
-        return waiting + [task.cell for task in self._tasks() if task.cell is not None]
+        """All cells of which something is still to be started."""
+        started = {task.cell.id: task.cell for task in self._tasks() if task.cell is not None}
+        return [*self._waiting.values(), *started.values()]
 
     def fits(self) -> list[Fit]:
         """All fits that are still to be started."""
@@ -52,13 +65,17 @@ class WorkQueue:
         return heapq.heappop(self._ready)[-1] if self._ready else None
 
     def fit_done(self, fit: Fit) -> None:
-        """Makes the cells ready that waited for `fit`."""
-        for cell in self._waiting.pop(fit.id, ()):
-            self._push(Task(fit=fit, cell=cell), self._cost(cell))
+        """Makes the cells ready that waited for `fit` and for nothing else."""
+        for cell in self._wanted_by.pop(fit.id, ()):
+            lacks = self._lacks[cell.id]
+            lacks.discard(fit.id)
+            if not lacks and cell.id in self._waiting:
+                self._push_cell(self._waiting.pop(cell.id))
 
     def fit_failed(self, fit: Fit) -> list[Cell]:
         """Removes and returns the cells that waited for `fit`."""
-        return self._waiting.pop(fit.id, [])
+        wanted = self._wanted_by.pop(fit.id, [])
+        return [self._waiting.pop(cell.id) for cell in wanted if cell.id in self._waiting]
 
     def again(self, task: Task, *, alone: bool) -> None:
         """Puts a task back; `alone`: it ran when a worker died, and runs without company now."""
@@ -69,6 +86,13 @@ class WorkQueue:
 
     def _tasks(self) -> list[Task]:
         return [entry[-1] for entry in self._ready] + self._alone
+
+    def _push_cell(self, cell: Cell) -> None:
+        parts = self._shards(cell)
+        for shard in parts:
+            self._push(
+                Task(fit=cell.fit, cell=cell, shard=shard, source=source_fit(cell)), self._cost(cell) / len(parts)
+            )
 
     def _push(self, task: Task, cost: float) -> None:
         # Fits first within a backbone: they are short, and everything waits for them.

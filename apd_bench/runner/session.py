@@ -44,7 +44,9 @@ def run_plan(
             work = len(choose(plan.cells, store.statuses(), strategy))
         device = pick_device(machine.device) if work else "cpu"
         executor = make_executor(plan, store, machine, device, work)
-        driver = Driver(plan, store, executor, reporter, strategy=strategy, only_fits=only_fits)
+        driver = Driver(
+            plan, store, executor, reporter, strategy=strategy, only_fits=only_fits, shard_size=machine.shard_size
+        )
         if isinstance(executor, InProcess):
             executor.on_tick = driver.tick
         return driver.run()

@@ -17,7 +17,9 @@ from apd_bench.data.load import load_dataset
 from apd_bench.data.protocols import exclude_samples, limit_split, select_classes
 from apd_bench.data.splits import LoadedDataset
 from apd_bench.evaluation import evaluate_cell
+from apd_bench.methods.recipes import load_recipe
 from apd_bench.registry import resolve_target
+from apd_bench.runner.shards import shard_rows
 from apd_bench.runner.tasks import (
     CellDone,
     Failure,
@@ -30,8 +32,8 @@ from apd_bench.runner.tasks import (
     Task,
     Watch,
 )
-from apd_bench.specs import BackboneSpec, Cell, DatasetSpec
-from apd_bench.states import PromptState, load_state, restore, save_state
+from apd_bench.specs import BackboneSpec, Cell, DatasetSpec, Fit
+from apd_bench.states import PromptState, build_learner, load_state, restore, save_state
 from apd_bench.training import fit as train
 
 Value = TypeVar("Value")
@@ -101,16 +103,18 @@ class Stages:
         return FitDone(files=files, card=prompt_state.card)
 
     def cell(self, task: Task, cell: Cell, watch: Watch) -> CellDone:
-        """Measures one cell; when memory runs out, halves the batch and goes on from the checkpoint."""
+        """Measures one cell, or a shard of it; when memory runs out, halves the batch and goes on."""
         began = time.perf_counter()
         watch(Progress())
         backbone = self.backbone(cell.fit.backbone)
         data = self.test_set(cell, backbone.shapes.image_size)
-        classifier, state = self._classifiers.get(
-            (cell.fit.id, cell.dataset.name, cell.classes, cell.precision),
-            lambda: self.classifier(task, cell, backbone, data),
-        )
+        classifier, state = self.classifier(task, cell.fit, cell, backbone, data)
         test = limit_split(data.split(cell.split), cell.limit)
+        folder = Path(self.settings.checkpoints) / cell.id
+        if task.shard is not None:
+            test = test.subset(list(shard_rows(task.shard, len(test))))
+            folder /= f"{task.shard[0]}-of-{task.shard[1]}"
+        source = self.source(task, cell, backbone, data)
         loaded = time.perf_counter() - began
         batch_size, halved = self.settings.batch_size or default_batch_size(backbone.shapes.image_size), 0
 
@@ -125,8 +129,9 @@ class Stages:
                     test,
                     batch_size=batch_size,
                     device=self.settings.device,
-                    checkpoint_dir=Path(self.settings.checkpoints) / cell.id,
+                    checkpoint_dir=folder,
                     on_progress=on_progress,
+                    source_classifier=source,
                 )
                 break
             except (RuntimeError, MemoryError) as error:
@@ -170,19 +175,32 @@ class Stages:
         return select_classes(exclude_samples(data, cell.exclude), cell.classes)
 
     def classifier(
-        self, task: Task, cell: Cell, backbone: Backbone, data: LoadedDataset
+        self, task: Task, fit: Fit, cell: Cell, backbone: Backbone, data: LoadedDataset
     ) -> tuple[Classifier, PromptState]:
-        """The frozen model that the cell attacks, and the prompt state in it."""
-        state = self.prompt_state(task)
-        learner = restore(state, backbone, data.classes, data.template)
-        return Classifier.from_learner(backbone, learner, precision=cell.precision), state
+        """The frozen model of a fit on the cell's classes, and the prompt state in it."""
 
-    def prompt_state(self, task: Task) -> PromptState:
-        """The state of the task's fit, from the files it carries or from the store."""
-        if task.fit_files is None:
-            return load_state(Path(self.settings.fits) / task.fit.id)
+        def make() -> tuple[Classifier, PromptState]:
+            state = self.prompt_state(task, fit)
+            learner = restore(state, backbone, data.classes, data.template)
+            return Classifier.from_learner(backbone, learner, precision=cell.precision), state
+
+        return self._classifiers.get((fit.id, cell.dataset.name, cell.classes, cell.precision), make)
+
+    def source(self, task: Task, cell: Cell, backbone: Backbone, data: LoadedDataset) -> Classifier | None:
+        """The model that the adversary differentiates through where it is not the attacked one."""
+        if cell.threat.knowledge == "hand_prompt":
+            learner = build_learner(load_recipe("zero_shot"), backbone, data.classes, data.template)
+            return Classifier.from_learner(backbone, learner, precision=cell.precision)
+        if task.source is None:
+            return None
+        return self.classifier(task, task.source, cell, backbone, data)[0]
+
+    def prompt_state(self, task: Task, fit: Fit) -> PromptState:
+        """The state of a fit, from the files that the task carries or from the store."""
+        if task.files is None:
+            return load_state(Path(self.settings.fits) / fit.id)
         with tempfile.TemporaryDirectory(prefix="apd-bench-fit-") as folder:
-            for name, content in task.fit_files.items():
+            for name, content in task.files[fit.id].items():
                 (Path(folder) / name).write_bytes(content)
             return load_state(folder)
 

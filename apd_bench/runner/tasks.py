@@ -32,16 +32,24 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A fit, or a cell whose fit is done. `fit_files` carries the prompt state to workers on another disk."""
+    """A fit, a cell whose fits are done, or the shard (k, of m) of such a cell.
+
+    `source` is the fit whose model makes the examples of a transfer attack. `files` carries prompt states by fit id to
+    workers on another disk.
+    """
 
     fit: Fit
     cell: Cell | None = None
-    fit_files: Mapping[str, bytes] | None = None
+    shard: tuple[int, int] | None = None
+    source: Fit | None = None
+    files: Mapping[str, Mapping[str, bytes]] | None = None
 
     @property
     def id(self) -> str:
-        """The content address of the fit or the cell."""
-        return self.fit.id if self.cell is None else self.cell.id
+        """The content address of the fit or the cell, with the shard."""
+        if self.cell is None:
+            return self.fit.id
+        return self.cell.id if self.shard is None else f"{self.cell.id}.{self.shard[0]}of{self.shard[1]}"
 
     @property
     def kind(self) -> str:
@@ -51,7 +59,9 @@ class Task:
     @property
     def label(self) -> str:
         """One line for people."""
-        return self.fit.label if self.cell is None else self.cell.label
+        if self.cell is None:
+            return self.fit.label
+        return self.cell.label if self.shard is None else f"{self.cell.label} part {self.shard[0] + 1}/{self.shard[1]}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import numpy as np
 from apd_bench.errors import MissingPrerequisite
 from apd_bench.records import Outcomes
 from apd_bench.runner.plan import Plan
+from apd_bench.runner.shards import shard_rows
 from apd_bench.runner.tasks import CellDone, FitDone, Progress, Result, Settings, Task, Watch
 from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
 
@@ -36,7 +37,7 @@ class FakeBench:
         behave = task.fit.method.learner_options if task.cell is None else task.cell.attack.options
         watch(Progress(total=SAMPLES))
         _misbehave(str(behave.get("behave", "")), task)
-        result = self.fit(task) if task.cell is None else self.cell(task.cell, watch)
+        result = self.fit(task) if task.cell is None else self.cell(task, task.cell, watch)
         _log(f"end-{task.kind} {task.id}")
         return result
 
@@ -45,33 +46,34 @@ class FakeBench:
         card = {"id": task.fit.id, "seconds": 0.5, "forwards": 10, "backwards": 5}
         return FitDone(files={"card.json": json.dumps(card).encode(), "state": task.fit.id.encode()}, card=card)
 
-    def cell(self, cell: Cell, watch: Watch) -> CellDone:
+    def cell(self, task: Task, cell: Cell, watch: Watch) -> CellDone:
         state = Path(self.settings.fits) / cell.fit.id / "state"
-        checkpoint = Path(self.settings.checkpoints) / cell.id / "batches"
-        draws = np.frombuffer(hashlib.sha256(state.read_bytes() + cell.id.encode()).digest(), np.uint8)[:SAMPLES]
+        checkpoint = Path(self.settings.checkpoints) / cell.id / f"batches-{task.shard}"
+        rows = range(SAMPLES) if task.shard is None else shard_rows(task.shard, SAMPLES)
+        draws = np.frombuffer(hashlib.sha256(state.read_bytes() + cell.id.encode()).digest(), np.uint8)[list(rows)]
         done = int(checkpoint.read_text()) if checkpoint.exists() else 0
-        while done < SAMPLES:
-            watch(Progress(done=done, total=SAMPLES, broken=int((draws[:done] < 99).sum()), passes=done * 10))
+        while done < len(rows):
+            watch(Progress(done=done, total=len(rows), broken=int((draws[:done] < 99).sum()), passes=done * 10))
             time.sleep(self.pause)
             done += BATCH
-            _log(f"batch {cell.id} {done}")
+            _log(f"batch {task.id} {done}")
             checkpoint.parent.mkdir(parents=True, exist_ok=True)
             temporary = checkpoint.with_name(f".batches.{os.getpid()}")
             temporary.write_text(str(done))
             temporary.replace(checkpoint)
         broken = draws < 128
         outcomes = Outcomes(
-            sample_id=[f"{cell.dataset.name}/{row}" for row in range(SAMPLES)],
-            label=np.zeros(SAMPLES),
+            sample_id=[f"{cell.dataset.name}/{row}" for row in rows],
+            label=np.zeros(len(rows)),
             clean_prediction=draws < 40,
             adversarial_prediction=broken,
             broken=broken,
         )
         return CellDone(
             metrics={
-                "n": SAMPLES,
-                "clean_accuracy": float((draws >= 40).mean()),
-                "robust_accuracy": float((~broken).mean()),
+                "n": len(rows),
+                "clean_accuracy": float(((draws < 40) == 0).mean()),
+                "robust_accuracy": 1 - float(broken.mean()),
             },
             outcomes=outcomes,
             timing={"seconds": 1.0, "attack_seconds": 0.8, "model_seconds": 0.6, "forwards": 100, "backwards": 50},

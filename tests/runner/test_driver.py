@@ -29,7 +29,12 @@ JOBS = pytest.mark.parametrize("jobs", [1, 2])
 
 
 def go(plan: Plan, store: Store, *, jobs: int = 1, strategy: str = "unfinished", **more: object) -> RunReport:
-    machine = Machine(jobs=jobs, device="cpu", workbench=str(more.pop("bench", "fakes:FakeBench")))
+    machine = Machine(
+        jobs=jobs,
+        device="cpu",
+        workbench=str(more.pop("bench", "fakes:FakeBench")),
+        shard_size=int(str(more.pop("shard_size", 500))),
+    )
     reporter = more.pop("reporter", None) or Reporter()
     return run_plan(plan, store, machine, reporter, strategy=strategy, **more)  # type: ignore[arg-type]
 

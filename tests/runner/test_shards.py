@@ -1,0 +1,144 @@
+"""A cell measured in parts is the same record as one measured whole, and finished parts are never repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import SAMPLES, make_plan
+from test_driver import Interrupting, ends, go
+
+from apd_bench.records import Outcomes
+from apd_bench.runner.shards import keep, kept, merge, shard_rows, shards_of
+from apd_bench.runner.tasks import CellDone
+from apd_bench.store import Store
+
+Log = Callable[[], list[str]]
+
+
+def part(rows: range, **facts: object) -> CellDone:
+    outcomes = Outcomes(
+        sample_id=[f"s{row:02d}" for row in rows],
+        label=np.zeros(len(rows)),
+        clean_prediction=np.asarray(rows) % 4 == 0,
+        adversarial_prediction=np.ones(len(rows)),
+        broken=np.asarray(rows) % 2 == 0,
+        extra={"distance": np.asarray(rows, dtype=np.float32)},
+    )
+    values: dict[str, object] = {
+        "metrics": {"n": len(rows)},
+        "timing": {"seconds": 2.0, "forwards": 10, "peak_memory": float(rows.stop)},
+        "diagnostics": {"zero_gradients": 0.5 if rows.start else 0.0, "warnings": [f"w{rows.start}", "same"]},
+        "fit": {"digest": "d"},
+    }
+    return CellDone(outcomes=outcomes, **{**values, **facts})  # type: ignore[arg-type]
+
+
+def test_the_rows_of_the_shards_are_the_rows_of_the_cell() -> None:
+    for samples, number in ((10, 3), (7, 7), (5, 8), (1000, 6)):
+        rows = [row for place in range(number) for row in shard_rows((place, number), samples)]
+        assert rows == list(range(samples))
+
+
+def test_small_cells_stay_whole_and_large_ones_are_split_evenly() -> None:
+    cell = make_plan().cells[0]
+
+    def sized(n: int) -> list[object]:
+        return list(shards_of(replace(cell, dataset=replace(cell.dataset, counts={"test": n})), 100))
+
+    assert sized(100) == sized(150) == [None]
+    assert sized(151) == [(0, 2), (1, 2)]
+    assert len(sized(1001)) == 11
+    assert shards_of(replace(cell, limit=5), 4) == [None]
+
+
+def test_merging_counts_accuracies_anew_and_adds_up_the_cost() -> None:
+    whole = merge([part(range(0, 6)), part(range(6, 8))])
+    assert whole.outcomes.sample_id.tolist() == [f"s{row:02d}" for row in range(8)]
+    assert whole.metrics["n"] == 8
+    assert whole.metrics["robust_accuracy"] == 0.5
+    assert whole.metrics["clean_accuracy"] == 0.75
+    assert whole.metrics["median_distance"] == 3.5
+    assert whole.timing == {"seconds": 4.0, "forwards": 20.0, "peak_memory": 8.0}
+    assert whole.diagnostics["zero_gradients"] == 0.125
+    assert whole.diagnostics["warnings"] == ["w0", "same", "w6"]
+    assert whole.suspect == ("flat loss: gradients are exactly zero",)
+    assert whole.effective["shards"] == 2
+
+
+def test_a_kept_shard_is_read_back_and_a_torn_one_is_not(tmp_path: Path) -> None:
+    assert kept(tmp_path, (0, 2)) is None
+    keep(tmp_path, (0, 2), part(range(3)))
+    again = kept(tmp_path, (0, 2))
+    assert again is not None and again.timing == part(range(3)).timing
+    assert again.outcomes.extra["distance"].tolist() == [0, 1, 2]
+    assert kept(tmp_path, (0, 3)) is None  # of another division
+    for path in tmp_path.iterdir():
+        content = path.read_bytes()
+        for torn in (b"", content[:30], content[:-1] + b"x"):
+            path.write_bytes(torn)
+            assert kept(tmp_path, (0, 2)) is None
+        path.write_bytes(content)
+    assert kept(tmp_path, (0, 2)) is not None
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_sharded_and_whole_cells_have_the_same_outcomes(tmp_path: Path, log: Log, jobs: int) -> None:
+    plan = make_plan(datasets=("a",))
+    whole, sharded = Store(tmp_path / "whole"), Store(tmp_path / "sharded")
+    go(plan, whole)
+    before = len(log())
+    report = go(plan, sharded, jobs=jobs, shard_size=4)
+    assert len(report.computed) == 4 and len(ends(log()[before:], "cell")) == 4 * 3
+    for cell in plan.cells:
+        one, two = whole.record(cell.id), sharded.record(cell.id)
+        assert one.metrics == two.metrics
+        assert one.outcomes == two.outcomes
+    assert not list((sharded.path / "checkpoints").glob("*"))
+
+
+def test_an_interrupted_cell_repeats_no_finished_shard(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(methods=("one",), datasets=("a",), attacks=("pgd",))
+    store = Store(tmp_path / "results")
+    monkeypatch.setenv("FAKE_SECONDS", "0.1")
+    go(plan, store, reporter=Interrupting(), shard_size=4)
+    monkeypatch.setenv("FAKE_SECONDS", "0")
+    assert store.statuses().get(plan.cells[0].id) != "success"
+    go(plan, Store(store.path), shard_size=4)
+    batches = [line for line in log() if line.startswith("batch")]
+    assert len(batches) == len(set(batches)) == SAMPLES / 4
+    assert store.statuses() == {plan.cells[0].id: "success"}
+
+
+def test_a_run_killed_between_the_last_shard_and_the_record_only_merges(tmp_path: Path, log: Log) -> None:
+    plan = make_plan(methods=("one",), datasets=("a",), attacks=("pgd",))
+    (cell,) = plan.cells
+    store = Store(tmp_path / "results")
+    go(plan, store, only_fits=True)
+    for place in range(3):
+        keep(store.checkpoint_path(cell.id), (place, 3), part(shard_rows((place, 3), SAMPLES)))
+    report = go(plan, store, shard_size=4)
+    assert report.computed == [cell.id] and not ends(log(), "cell")
+    assert len(store.outcomes(cell.id)) == SAMPLES
+
+
+def test_shards_of_a_fit_that_is_trained_again_are_dropped(tmp_path: Path, log: Log) -> None:
+    plan = make_plan(methods=("one",), datasets=("a",), attacks=("pgd",))
+    (cell,) = plan.cells
+    store = Store(tmp_path / "results")
+    keep(store.checkpoint_path(cell.id), (0, 3), part(shard_rows((0, 3), SAMPLES)))
+    go(plan, store, shard_size=4)
+    assert len(ends(log(), "cell")) == 3
+
+
+def test_a_shard_that_fails_is_an_error_of_its_cell(tmp_path: Path) -> None:
+    plan = make_plan(methods=("one",), datasets=("a",), attacks=("pgd:raise", "cw"))
+    store = Store(tmp_path / "results")
+    report = go(plan, store, shard_size=4)
+    assert len(report.failures) == 1 and len(report.computed) == 1
+    assert sorted(store.statuses().values()) == ["error", "success"]
