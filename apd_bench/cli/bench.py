@@ -1,54 +1,69 @@
-"""`apd-bench bench`: how fast the parts of the machine are."""
+"""`apd-bench bench PART`: our paths and the field's usual ones, timed side by side on this machine."""
 
 from __future__ import annotations
 
 import argparse
-import tempfile
-from functools import partial
+import dataclasses
+import json
+import sys
 from pathlib import Path
 
-from apd_bench.cli.console import err, out, table
-from apd_bench.errors import EXIT_DONE
+from apd_bench.cli import bench_data
+from apd_bench.errors import EXIT_DONE, UsageError
 
 EXAMPLES = """examples:
-  apd-bench bench data                      JPEG files made for the purpose, first and second epoch
-  apd-bench bench data oxford_pets          a set of yours
-  apd-bench bench data imagenet --limit 5000 --image-size 336
+  apd-bench bench train                            one training step on ViT-B/32 shapes, 100 classes, batch 4 and 32
+  apd-bench bench train --classes 1000 --batch 4   the class list of ImageNet
+  apd-bench bench train --quick                    a small model, seconds instead of minutes
+  apd-bench bench data                             decoding against the image cache, on JPEG files made for it
+  apd-bench bench data oxford_pets --limit 1000    on a set of yours
 """
+FULL, QUICK = "ViT-B-32-quickgelu/random", "tiny-clean"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
     parser.epilog = EXAMPLES
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True, parser_class=type(parser))
-    data = parts.add_parser("data", help="decoding, and reading from the image cache")
-    data.add_argument("name", nargs="?", help="a dataset (default: made-up photographs)")
-    data.add_argument("--limit", type=int, default=500, metavar="N", help="images to read (default 500)")
-    data.add_argument("--image-size", type=int, default=224, metavar="S", help="side of the images (default 224)")
-    data.add_argument("--batch-size", type=int, default=100, metavar="B", help="images at a time (default 100)")
+    train = parts.add_parser("train", help="one training step, ours and the usual one")
+    train.add_argument("--backbone", metavar="NAME", help=f"default: {FULL} (random weights)")
+    train.add_argument("--classes", type=int, default=100, metavar="N", help="default: 100")
+    train.add_argument("--batch", nargs="+", default=["4", "32"], metavar="N", help="default: 4 32")
+    train.add_argument("--repeats", type=int, default=3, metavar="N", help="timed repeats of each step (default: 3)")
+    train.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1")
+    train.add_argument("--quick", action="store_true", help=f"on the embedded model {QUICK}")
+    train.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    bench_data.add_arguments(parts.add_parser("data", help="decoding, and reading from the image cache"))
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Times the epochs and prints images a second."""
-    from apd_bench.data.load import ImageSplit, load_dataset
-    from apd_bench.data.timing import Epoch, folder_split, photographs, time_epochs
-    from apd_bench.registry import DATASETS
+    """Prints the table of one part."""
+    return bench_data.execute(args) if args.part == "data" else _train(args)
 
-    epochs: list[Epoch]
-    if args.name is None:
-        with tempfile.TemporaryDirectory(prefix="apd-bench-timing-") as name:
-            work = Path(name)
-            err(f"making {args.limit} photographs of 500 x 375")
-            photographs(work / "images", args.limit)
-            opened = partial(folder_split, work / "images", args.image_size, work / "cache")
-            epochs = time_epochs(opened(), limit=args.limit, batch_size=args.batch_size, reopen=opened)
-    else:
-        spec = DATASETS.get(args.name)
 
-        def reopen() -> ImageSplit:
-            return load_dataset(spec, image_size=args.image_size).test
+def _train(args: argparse.Namespace) -> int:
+    sizes = _sizes(args.batch)
+    if args.classes < 2 or args.repeats < 1:
+        raise UsageError("At least 2 classes and 1 repeat are needed.")
+    from apd_bench.backbones.load import load
+    from apd_bench.bench.train import compare, markdown
+    from apd_bench.registry import BACKBONES
 
-        epochs = time_epochs(reopen(), limit=args.limit, batch_size=args.batch_size, reopen=reopen)
-    rows = [(epoch.name, str(epoch.images), f"{epoch.seconds:.2f}", f"{epoch.rate:,.0f}") for epoch in epochs]
-    out(table(rows, ("epoch", "images", "seconds", "images/s")))
+    name = args.backbone or (QUICK if args.quick else FULL)
+    backbone = load(BACKBONES.get(name), args.device)
+    rows = [compare(backbone, size, classes=args.classes, repeats=args.repeats) for size in sizes]
+    sys.stdout.write(markdown(rows) + "\n")
+    if args.json is not None:
+        table = [dataclasses.asdict(row) | {"ratio": row.ratio} for row in rows]
+        args.json.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return EXIT_DONE
+
+
+def _sizes(words: list[str]) -> list[int]:
+    try:
+        sizes = [int(part) for word in words for part in word.split(",") if part]
+    except ValueError as error:
+        raise UsageError(f"--batch takes whole numbers: {' '.join(words)}.") from error
+    if not sizes or min(sizes) < 1:
+        raise UsageError("--batch takes numbers of 1 or more.")
+    return sizes
