@@ -1,0 +1,176 @@
+"""What a worker really does, on the embedded tiny CLIP: fits, cells, shards, other people's examples, bad files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from apd_bench.runner.plan import plan, source_fit
+from apd_bench.runner.selection import Selection, resolve
+from apd_bench.runner.shards import merge
+from apd_bench.runner.stages import Recent, Stages, default_batch_size, out_of_memory
+from apd_bench.runner.tasks import CellDone, Failure, FitDone, Interrupted, Progress, Settings, Stopped, Task
+from apd_bench.specs import Cell, Suite
+
+SUITE = Suite(
+    name="s",
+    backbones=("tiny-clean",),
+    methods=("advtp",),
+    datasets=("fashion",),
+    attacks=("pgd(steps=3)",),
+    eps=(1 / 255,),
+    seeds=(1,),
+    shots=(1,),
+    limit=9,
+    recipe={"training": {"epochs": 1}},
+)
+
+
+def cell_of(**changes: object) -> Cell:
+    return plan(resolve(SUITE.with_options(**changes), Selection())).cells[0]
+
+
+def quiet(progress: Progress) -> None:
+    """Watches nothing."""
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
+    """A workbench with the fit of the suite's cell and of its zero-shot relative in its store."""
+    folder = tmp_path_factory.mktemp("store")
+    stages = Stages(Settings(fits=str(folder / "fits"), checkpoints=str(folder / "checkpoints"), threads=1))
+    for cell in (cell_of(), cell_of(methods=("zero_shot",))):
+        done = stages.run(Task(fit=cell.fit), quiet)
+        assert isinstance(done, FitDone)
+        target = folder / "fits" / cell.fit.id
+        target.mkdir(parents=True)
+        for name, content in done.files.items():
+            (target / name).write_bytes(content)
+    yield stages
+    stages.close()
+
+
+def run(bench: Stages, cell: Cell, **more: object) -> CellDone:
+    result = bench.run(Task(fit=cell.fit, cell=cell, source=source_fit(cell), **more), quiet)  # type: ignore[arg-type]
+    assert isinstance(result, CellDone), result
+    return result
+
+
+def test_a_cell_says_what_it_measured_and_on_what(bench: Stages) -> None:
+    seen: list[Progress] = []
+    cell = cell_of()
+    done = bench.run(Task(fit=cell.fit, cell=cell), seen.append)
+    assert isinstance(done, CellDone)
+    assert done.metrics["n"] == len(done.outcomes) == 9
+    assert done.environment == {"device": "cpu", "threads": 1}
+    assert len(str(done.fit["digest"])) == 64 and done.fit["num_parameters"] > 0
+    assert done.timing["seconds"] >= done.timing["attack_seconds"] >= done.timing["model_seconds"] > 0
+    assert seen[-1].done == seen[-1].total == 9 and seen[-1].passes > 0
+
+
+def test_shards_merge_into_the_whole_cell(bench: Stages) -> None:
+    cell = cell_of()
+    whole = run(bench, cell)
+    merged = merge([run(bench, cell, shard=(place, 3)) for place in range(3)])
+    assert merged.metrics == whole.metrics
+    for (name, one), (_, two) in zip(whole.outcomes.columns(), merged.outcomes.columns(), strict=True):
+        if one.dtype.kind == "f":
+            np.testing.assert_allclose(one, two, atol=1e-5, err_msg=name)
+        else:
+            np.testing.assert_array_equal(one, two, err_msg=name)
+
+
+def test_prompt_states_may_travel_with_the_task(bench: Stages, tmp_path: Path) -> None:
+    cell = cell_of()
+    folder = Path(bench.settings.fits) / cell.fit.id
+    files = {cell.fit.id: {path.name: path.read_bytes() for path in folder.iterdir()}}
+    far = Stages(replace(bench.settings, fits=str(tmp_path / "none"), checkpoints=str(tmp_path / "checkpoints")))
+    there = run(far, cell, files=files)
+    far.close()
+    assert there.outcomes.to_bytes() == run(bench, cell).outcomes.to_bytes()
+
+
+def test_examples_of_another_model_are_no_stronger_than_the_models_own(bench: Stages) -> None:
+    own = run(bench, cell_of())
+    transfer = run(bench, cell_of(knowledge="transfer", transfer_source="zero_shot"))
+    by_hand = run(bench, cell_of(knowledge="hand_prompt"))
+    assert transfer.metrics["clean_accuracy"] == own.metrics["clean_accuracy"]
+    assert transfer.metrics["robust_accuracy"] >= own.metrics["robust_accuracy"]
+    np.testing.assert_array_equal(transfer.outcomes.broken, by_hand.outcomes.broken)  # both are zero-shot CLIP
+
+
+def test_base_and_new_classes_use_the_prompts_of_base(bench: Stages) -> None:
+    cells = plan(resolve(SUITE.with_options(task="base_to_new", methods=("zero_shot",)), Selection())).cells
+    done = [run(bench, cell) for cell in cells]
+    assert [cell.classes for cell in cells] == ["base", "new"]
+    assert set(done[0].outcomes.sample_id).isdisjoint(done[1].outcomes.sample_id)
+
+
+def test_a_request_to_stop_is_obeyed_at_the_next_report(bench: Stages) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.passes:
+            raise Interrupted
+
+    cell = cell_of()
+    assert bench.run(Task(fit=cell.fit, cell=cell), stop) == Stopped()
+
+
+def test_a_corrupt_weight_file_is_one_sentence_that_says_what_mends_it(
+    bench: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from apd_bench.resources import package_path
+
+    spec = cell_of().fit.backbone
+    broken = tmp_path / "weights.safetensors"
+    content = bytearray(package_path("embedded", "models", "tiny-clean.safetensors").read_bytes())
+    content[len(content) // 2] ^= 1
+    broken.write_bytes(content)
+    local = replace(spec, name="broken", options={**spec.options, "path": str(broken)}, weights="local")
+    cell = cell_of()
+    result = bench.run(Task(fit=replace(cell.fit, backbone=local)), quiet)
+    assert isinstance(result, Failure) and result.prerequisite
+    assert "weights.safetensors" in result.message and result.hint
+
+
+def test_a_damaged_prompt_state_is_refused(bench: Stages, tmp_path: Path) -> None:
+    cell = cell_of()
+    files = {path.name: path.read_bytes() for path in (Path(bench.settings.fits) / cell.fit.id).iterdir()}
+    files["state.safetensors"] = files["state.safetensors"][:-4] + b"\0\0\0\x7f"
+    fresh = Stages(bench.settings)
+    result = fresh.run(Task(fit=cell.fit, cell=cell, files={cell.fit.id: files}), quiet)
+    fresh.close()
+    assert isinstance(result, Failure) and result.prerequisite and "digest" in result.message
+
+
+def test_the_process_gets_its_settings_back(bench: Stages) -> None:
+    before = (torch.get_num_threads(), torch.backends.cudnn.deterministic)
+    stages = Stages(replace(bench.settings, threads=before[0] + 1))
+    assert torch.get_num_threads() == before[0] + 1 and torch.backends.cudnn.deterministic
+    stages.close()
+    assert (torch.get_num_threads(), torch.backends.cudnn.deterministic) == before
+
+
+def test_only_the_last_things_stay_loaded() -> None:
+    made: list[str] = []
+
+    def make(key: str) -> str:
+        made.append(key)
+        return key
+
+    recent: Recent[str] = Recent(2)
+    for key in "abacab":
+        recent.get(key, lambda key=key: make(key))  # type: ignore[misc]
+    assert made == ["a", "b", "c", "b"]
+
+
+def test_memory_errors_are_told_from_others() -> None:
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert out_of_memory(MemoryError())
+    assert out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))
+    assert not out_of_memory(RuntimeError("shapes do not match"))
+    assert default_batch_size(40) > default_batch_size(224)
