@@ -19,6 +19,7 @@ from apd_bench.cli import main
 from apd_bench.errors import EXIT_DONE, EXIT_REGRESSION, EXIT_USAGE
 from apd_bench.methods.apd import Distillation
 from apd_bench.runner import stages
+from apd_bench.store import Store
 
 SUITE = """
 extends = "ci"
@@ -140,3 +141,31 @@ def test_without_expected_values_it_says_how_to_make_them(
     missing = dataclasses.replace(verified, expected=tmp_path / "none.json")
     assert missing.run(tmp_path / "r") == EXIT_USAGE
     assert "apd-bench verify --update" in capsys.readouterr().err
+
+
+def test_a_submission_of_these_results_is_checked_by_measuring_again(
+    verified: Verified, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive, accepted = tmp_path / "mine.tar.gz", tmp_path / "accepted"
+    assert main(["submit", str(verified.results), "--methods", "apd", "--out", str(archive)]) == EXIT_DONE
+    check = ["verify-submission", str(archive), "--cells", "1", "--jobs", "1", "--device", "cpu", "--quiet"]
+    assert main([*check, "--accept", str(accepted)]) == EXIT_DONE
+    assert "all 32 samples agree" in capsys.readouterr().out
+    assert [record.cell.fit.method.name for record in Store(accepted).records()] == ["apd"]
+
+
+def test_a_submission_with_invented_outcomes_is_refused(
+    verified: Verified, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forged = Store(tmp_path / "forged")
+    with forged.writer():
+        shutil.copytree(verified.results / "fits", forged.fits)
+        for record in Store(verified.results).records():
+            outcomes = Store(verified.results).outcomes(record.id)
+            better = dataclasses.replace(outcomes, broken=outcomes.clean_prediction != outcomes.label)
+            forged.put(dataclasses.replace(record, metrics={"n": len(better)}), better)
+    archive = tmp_path / "forged.tar.gz"
+    assert main(["submit", str(forged.path), "--methods", "apd", "--out", str(archive)]) == EXIT_DONE
+    check = ["verify-submission", str(archive), "--cells", "1", "--jobs", "1", "--device", "cpu", "--quiet"]
+    assert main(check) == EXIT_REGRESSION
+    assert "samples that differ" in capsys.readouterr().out

@@ -7,6 +7,7 @@
   const palette = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f"];
   const shapes = ["circle", "triangle", "rect", "rectRot", "star", "cross", "rectRounded", "crossRot"];
   const grids = new Map();
+  let quiet = true; // while a view is being applied, nothing is written to the address
   const charts = [];
 
   // ---- theme: what the system says, unless the reader chose
@@ -26,6 +27,7 @@
     return hash.includes("=") ? new URLSearchParams(hash) : new URLSearchParams();
   };
   const writeView = () => {
+    if (quiet) return;
     const number = chooser.value;
     const grid = grids.get(number);
     const view = new URLSearchParams({ board: number });
@@ -37,6 +39,7 @@
     window.history.replaceState(null, "", `#${view}`);
   };
   const applyView = (view) => {
+    quiet = true;
     const wanted = view.get("board") || "0";
     const number = data.boards[Number(wanted)] ? wanted : "0";
     chooser.value = number;
@@ -52,6 +55,7 @@
     document.querySelectorAll(`#board-${number} .tools input[data-column]`).forEach((box) => {
       box.checked = grid.column(Number(box.dataset.column)).visible();
     });
+    window.setTimeout(() => { quiet = false; }, 0);
   };
   const show = (number) => {
     document.querySelectorAll(".of-board").forEach((part) => { part.hidden = part.dataset.board !== number; });
@@ -157,6 +161,8 @@
   dark.addEventListener("change", () => { if (!remembered()) setTheme(systemTheme()); });
   root.classList.add(remembered() || systemTheme());
   applyView(view);
+  const place = document.getElementById(window.location.hash.slice(1));
+  if (place) place.scrollIntoView();
   chooser.addEventListener("change", () => { show(chooser.value); writeView(); });
   document.getElementById("link").addEventListener("click", () => {
     writeView();

@@ -239,7 +239,8 @@ def _method(name: str, items: Sequence[Measurement]) -> list[str]:
              f"<p>{html_text(first.method_title)}</p>"]  # fmt: skip
     if first.paper:
         lines.append(f"<p>Paper: {html_text(first.paper, 400)}</p>")
-    lines.append(f"<p>Repeat it:</p><pre><code>{html_text(repeat_command(items), 2000)}</code></pre>")
+    lines.append("<p>Repeat it (one record alone: <code>apd-bench show RECORD --as-command</code>):</p>")
+    lines.append(f"<pre><code>{html_text(repeat_command(items), 2000)}</code></pre>")
     for variant, recipe in sorted(recipes.items()):
         text = json.dumps(recipe.identity(), indent=1, sort_keys=True, default=str)
         lines.append(f"<details><summary>Recipe {variant}</summary><pre>{_escaped_lines(text)}</pre>")
@@ -264,9 +265,10 @@ def repeat_command(items: Sequence[Measurement]) -> str:
 
     eps = sorted({item.threat.eps for item in items})
     limits = {dict(item.protocol)["test samples"] for item in items} - {"all"}
+    suite = "" if items[0].group == "embedded" else " --suite blank"
     attacks = " ".join(f"'{attack}'" if "(" in attack else attack for attack in sorted({item.attack for item in items}))
     return (
-        f"apd-bench run{some('--backbone', (item.backbone for item in items))} --methods {items[0].method}"
+        f"apd-bench run{suite}{some('--backbone', (item.backbone for item in items))} --methods {items[0].method}"
         f"{some('--datasets', (item.dataset for item in items))} --attacks {attacks}"
         f" --eps {','.join(format_eps(value) for value in eps)}"
         f"{some('--seeds', (item.seed for item in items if item.trains))}"

@@ -1,0 +1,101 @@
+"""`apd-bench verify-submission`: checks an archive, measures some of its cells again, and compares sample by sample."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apd_bench.cli import arguments
+from apd_bench.cli.console import err, out, table
+from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_REGRESSION
+
+if TYPE_CHECKING:
+    from apd_bench.specs import Cell
+    from apd_bench.store import Store
+
+EXAMPLES = """examples:
+  apd-bench verify-submission submission.tar.gz                  5 cells at random
+  apd-bench verify-submission submission.tar.gz --cells 20 --seed 7
+  apd-bench verify-submission submission.tar.gz --accept results  and add it to a store when everything agrees
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of the verb."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("archive", type=Path, metavar="FILE", help="what `apd-bench submit` wrote")
+    parser.add_argument("--cells", type=int, default=5, metavar="N", help="cells to measure again (default: 5)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="which cells are drawn (default: 0)")
+    parser.add_argument(
+        "--allow", type=int, default=0, metavar="N", help="samples per cell that may differ (default: 0, same machine)"
+    )
+    parser.add_argument("--accept", type=Path, metavar="STORE", help="add the records to this store when all agree")
+    arguments.add_machine(parser)
+    arguments.add_display(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """0 when all drawn cells agree, 3 with a table when they do not, 1 when some could not be measured."""
+    from apd_bench.store import Store
+    from apd_bench.submission import check_records, disagreement, draw_cells, unpack
+
+    with tempfile.TemporaryDirectory(prefix="apd-bench-submission-") as name:
+        folder = Path(name)
+        manifest = unpack(args.archive, folder / "submitted")
+        submitted, again = Store(folder / "submitted"), Store(folder / "again")
+        records = check_records(submitted)
+        err(f"{len(records)} records of {', '.join(manifest['methods'])} are whole and consistent.")
+        cells = draw_cells(records, args.cells, args.seed)
+        code = _measure(args, cells, submitted, again)
+        if code != EXIT_DONE:
+            return code
+        found = [
+            item
+            for cell in cells
+            if (item := disagreement(cell, submitted.outcomes(cell.id), again.outcomes(cell.id), args.allow))
+        ]
+        if found:
+            rows = [(i.cell.label, f"{i.samples}/{i.n}", str(i.submitted), str(i.measured)) for i in found]
+            out(table(rows, header=("cell", "samples that differ", "robust submitted", "robust here")))
+            return EXIT_REGRESSION
+        samples = sum(len(again.outcomes(cell.id)) for cell in cells)
+        out(f"{len(cells)} cells measured again: all {samples} samples agree.")
+        if args.accept is not None:
+            _accept(submitted, Store(args.accept), args)
+    return EXIT_DONE
+
+
+def _measure(args: argparse.Namespace, cells: list[Cell], submitted: Store, again: Store) -> int:
+    """Attacks the submitted prompt states again, in a store of its own."""
+    from apd_bench.runner.plan import Plan
+    from apd_bench.runner.reporter import make_reporter
+    from apd_bench.runner.session import run_plan
+    from apd_bench.specs import Suite
+
+    for cell in cells:
+        shutil.copytree(submitted.fit_path(cell.fit.id), again.fit_path(cell.fit.id), dirs_exist_ok=True)
+    reporter = make_reporter("none" if args.quiet else args.display)
+    report = run_plan(Plan(Suite(name="submission"), tuple(cells)), again, arguments.machine_of(args), reporter)
+    return EXIT_CELLS_FAILED if report.exit_code == EXIT_CELLS_FAILED else int(report.exit_code)
+
+
+def _accept(submitted: Store, target: Store, args: argparse.Namespace) -> None:
+    """Adds records and prompt states that are not there yet."""
+    added = 0
+    with target.writer(wait=args.wait):
+        statuses = target.statuses()
+        for record in submitted.records():
+            if statuses.get(record.id) == "success":
+                continue
+            fit_id = record.cell.fit.id
+            if target.fit_problem(fit_id) is not None:
+                folder = submitted.fit_path(fit_id)
+                files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
+                target.put_fit(fit_id, files)
+            target.put(record, submitted.outcomes(record.id, record))
+            added += 1
+    out(f"{added} records added to {target.path}.")
+    err(f"Make the boards anew: apd-bench report {target.path} --out leaderboards")

@@ -1,0 +1,133 @@
+"""Archives are complete and repeatable, and nothing in a bad one gets past the checks."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sys
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "leaderboard"))
+
+from synthetic import cell, dataset, fill, method, outcomes, record
+
+from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
+from apd_bench.records import Record
+from apd_bench.store import Store
+from apd_bench.submission import check_records, disagreement, draw_cells, pack, unpack
+
+
+def made(path: Path, *, fits: bool = True, **changes: object) -> Path:
+    items = [
+        (record(cell(method_spec=method(name)), **changes), outcomes([1, 1, 0], [1, 0, 0]))
+        for name in ("mine", "other")
+    ]
+    store = Store(fill(path, items))
+    if fits:
+        with store.writer():
+            for one, _ in items:
+                store.put_fit(one.cell.fit.id, {"card.json": b"{}", "state.safetensors": b"tensors"})
+    return path
+
+
+def rewritten(archive: Path, target: Path, changes: dict[str, bytes | None]) -> Path:
+    """The archive with some files replaced, added or (None) left out."""
+    with tarfile.open(archive) as bundle:
+        files: dict[str, bytes | None] = {name: bundle.extractfile(name).read() for name in bundle.getnames()}  # type: ignore[union-attr]
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as bundle:
+        for name, content in (files | changes).items():
+            if content is not None:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                bundle.addfile(entry, io.BytesIO(content))
+    target.write_bytes(gzip.compress(plain.getvalue()))
+    return target
+
+
+def test_packing_repeats_exactly_and_unpacks_to_the_same_records(tmp_path: Path) -> None:
+    store = made(tmp_path / "r")
+    for name in ("a.tar.gz", "b.tar.gz"):
+        assert pack([store], tmp_path / name, methods=["mine"], author="A", card="# Mine") == 1
+    assert (tmp_path / "a.tar.gz").read_bytes() == (tmp_path / "b.tar.gz").read_bytes()
+    manifest = unpack(tmp_path / "a.tar.gz", tmp_path / "u")
+    assert (manifest["methods"], manifest["cells"], manifest["author"]) == (["mine"], 1, "A")
+    (found,) = check_records(Store(tmp_path / "u"))
+    assert found.cell.fit.method.name == "mine"
+    assert (tmp_path / "u" / "CARD.md").read_text() == "# Mine"
+    assert Store(tmp_path / "u").fit_problem(found.cell.fit.id) is None
+
+
+def test_nothing_to_pack_and_a_missing_prompt_state_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(MissingPrerequisite, match="no finished cell of unheard"):
+        pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=["unheard"], author="")
+    with pytest.raises(MissingPrerequisite, match="not in the store"):
+        pack([made(tmp_path / "s", fits=False)], tmp_path / "a.tar.gz", methods=[], author="")
+
+
+@pytest.mark.parametrize("name", ["../evil.json", "/etc/evil", "cells/zz/x.json", "fits/00/../../x", "run.py"])
+def test_foreign_paths_are_refused(name: str, tmp_path: Path) -> None:
+    pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="")
+    bad = rewritten(tmp_path / "a.tar.gz", tmp_path / "bad.tar.gz", {name: b"x"})
+    with pytest.raises(CorruptFile, match="which no submission has"):
+        unpack(bad, tmp_path / "u")
+    assert not (tmp_path / "evil.json").exists()
+
+
+def test_changed_missing_and_added_files_are_refused(tmp_path: Path) -> None:
+    pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="")
+    with tarfile.open(tmp_path / "a.tar.gz") as bundle:
+        state = next(name for name in bundle.getnames() if name.endswith("state.safetensors"))
+    for changes in ({state: b"other"}, {state: None}, {"fits/00/more": b"x"}):
+        bad = rewritten(tmp_path / "a.tar.gz", tmp_path / "bad.tar.gz", changes)
+        with pytest.raises(CorruptFile, match="not as its list says"):
+            unpack(bad, tmp_path / "u")
+    (tmp_path / "no.tar.gz").write_bytes(b"not an archive")
+    with pytest.raises(CorruptFile, match="not a submission"):
+        unpack(tmp_path / "no.tar.gz", tmp_path / "u")
+
+
+def test_records_that_claim_more_than_their_samples_show_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CorruptFile, match=r"claims robust_accuracy 0\.9"):
+        check_records(Store(made(tmp_path / "r", metrics={"robust_accuracy": 0.9})))
+    lucky = outcomes([0, 1], [1, 1])
+    with pytest.raises(CorruptFile, match="misclassified samples as robust"):
+        check_records(Store(fill(tmp_path / "s", [(record(cell()), lucky)])))
+
+
+def test_a_record_under_another_cells_name_is_refused(tmp_path: Path) -> None:
+    one = record(cell())
+    moved = Record(id=one.id, cell=replace(one.cell, attack_seed=5), status="success")
+    with pytest.raises(CorruptFile, match="describes another cell"):
+        check_records(Store(fill(tmp_path / "r", [(moved, outcomes([1], [1]))])))
+
+
+def test_other_or_unknown_contents_cannot_be_repeated() -> None:
+    with pytest.raises(IncompatibleChoice, match="another version"):
+        draw_cells([record(cell())], 1, 0)
+    with pytest.raises(IncompatibleChoice, match="cannot repeat a cell: Unknown dataset 'unheard'"):
+        draw_cells([record(cell(data=dataset("unheard")))], 1, 0)
+
+
+def test_disagreement_counts_samples() -> None:
+    one, other = outcomes([1, 1, 1], [1, 1, 0]), outcomes([1, 1, 1], [1, 0, 0])
+    assert disagreement(cell(), one, one, 0) is None
+    assert disagreement(cell(), one, other, 1) is None
+    found = disagreement(cell(), one, other, 0)
+    assert found is not None
+    assert (found.samples, found.submitted, found.measured) == (1, 2, 1)
+    strange = disagreement(cell(), one, outcomes([1, 1, 1], [1, 1, 0], prefix="other"), 2)
+    assert strange is not None
+    assert strange.samples == 3
+
+
+def test_manifest_lists_every_file(tmp_path: Path) -> None:
+    pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="")
+    unpack(tmp_path / "a.tar.gz", tmp_path / "u")
+    manifest = json.loads((tmp_path / "u" / "submission.json").read_text())
+    assert len(manifest["files"]) == 2 * 2 + 2 * 3
