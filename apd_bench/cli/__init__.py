@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "plot": ("plot", "draw curves and boards from stored records"),
     "published": ("published", "numbers from the literature, with source and protocol"),
     "verify": ("verify", "run the reduced grid and compare it with the expected values"),
+    "examples": ("examples", "pictures of attacked images for the web page"),
     "submit": ("submit", "pack results so that somebody else can check them"),
     "verify-submission": ("verify_submission", "check an archive by measuring some of its cells again"),
     "datasets": ("datasets", "list, check and prepare datasets"),

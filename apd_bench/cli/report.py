@@ -32,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--board", type=Path, metavar="FILE", help="write one board: FILE.md, .csv, .json, .tex, .html")
     where.add_argument("--format", default="md,csv", metavar="LIST", help="for --out: md,csv,json,tex,html")
     where.add_argument("--check", action="store_true", help="write nothing; exit 3 when --out or --board is stale")
+    add_filters(parser)
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Declares what chooses among stored records."""
     what = parser.add_argument_group("what (default: everything that is stored)")
     for name in _LISTS:
         what.add_argument(f"--{name}", nargs="+", metavar="LIST", help=f"only these {name}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from apd_bench.errors import CorruptFile, MissingPrerequisite, RegressionFound, UsageError
+from apd_bench.examples import load_examples
 from apd_bench.files import atomic_write
 from apd_bench.leaderboard.aggregate import tables, unique
 from apd_bench.leaderboard.csv_file import render_csv, render_long_csv
@@ -57,6 +59,7 @@ class Boards:
     measurements: tuple[Measurement, ...]
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
+    examples: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def groups(self) -> list[str]:
@@ -103,7 +106,7 @@ def collect(stores: Sequence[Path], cells: Container[str] | None = None, *, view
     view = view or View()
     measurements, notes = read_measurements(stores)
     kept = [item for item in measurements if (cells is None or item.id in cells) and view.wants(item)]
-    return Boards(tuple(kept), tuple(tables(kept, view.attacks)), tuple(notes))
+    return Boards(tuple(kept), tuple(tables(kept, view.attacks)), tuple(notes), tuple(load_examples(stores)))
 
 
 def render_files(boards: Boards, formats: Sequence[str] = DEFAULT_FORMATS) -> dict[str, str]:

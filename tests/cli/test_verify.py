@@ -17,6 +17,7 @@ from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.projections import Region
 from apd_bench.cli import main
 from apd_bench.errors import EXIT_DONE, EXIT_REGRESSION, EXIT_USAGE
+from apd_bench.examples import load_examples
 from apd_bench.methods.apd import Distillation
 from apd_bench.runner import stages
 from apd_bench.store import Store
@@ -169,3 +170,20 @@ def test_a_submission_with_invented_outcomes_is_refused(
     check = ["verify-submission", str(archive), "--cells", "1", "--jobs", "1", "--device", "cpu", "--quiet"]
     assert main(check) == EXIT_REGRESSION
     assert "samples that differ" in capsys.readouterr().out
+
+
+def test_examples_show_what_the_record_says(verified: Verified, tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    shutil.copytree(verified.results, folder)
+    assert main(["examples", str(folder), "--methods", "apd", "--count", "2"]) == EXIT_DONE
+    (record,) = [item for item in Store(folder).records() if item.cell.fit.method.name == "apd"]
+    outcomes = Store(folder).outcomes(record.id)
+    shown = load_examples([folder])
+    assert len(shown) == 2
+    for item in shown:
+        place = outcomes.sample_id.tolist().index(item["sample"])
+        assert (item["adversarial_prediction"] != item["label"]) == bool(outcomes.broken[place])
+        assert item["clean_prediction"] == item["label"]
+    board = tmp_path / "board.html"
+    assert main(["report", str(folder), "--board", str(board)]) == EXIT_DONE
+    assert board.read_text().count("alt='attacked image'") == 2

@@ -6,6 +6,7 @@ import csv
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,11 @@ from synthetic import cell, dataset, fill, grid, method, outcomes, record
 
 from apd_bench.errors import MissingPrerequisite, RegressionFound, UsageError
 from apd_bench.leaderboard import check_boards, collect, render_terminal, write_boards
+from apd_bench.leaderboard.aggregate import tables
 from apd_bench.leaderboard.escape import csv_text, file_name, html_text, latex, markdown
+from apd_bench.leaderboard.markdown import render_markdown
+from apd_bench.leaderboard.tidy import measurement
+from apd_bench.records import SCHEMA_VERSION
 
 SHARES = {
     "zero_shot": {"clean": 0.6, "pgd": 0.1, "cw": 0.2, "autoattack": 0.05},
@@ -131,3 +136,28 @@ def test_report_needs_no_torch(store: Path, tmp_path: Path) -> None:
         f"write_boards([Path({str(store)!r})], Path({str(tmp_path)!r})); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("folder", sorted((Path(__file__).parent / "stored").iterdir()), ids=lambda path: path.name)
+def test_stores_of_every_schema_version_still_load(folder: Path) -> None:
+    (table,) = collect([folder]).tables
+    found = {row.method: round(row.estimates["worst"].value * 20) for row in table.ranked}
+    assert found == {"apd": 6, "zero_shot": 3}
+
+
+def test_every_schema_version_is_stored() -> None:
+    kept = {path.name for path in (Path(__file__).parent / "stored").iterdir()}
+    assert kept == {f"schema-{version}" for version in range(1, SCHEMA_VERSION + 1)}
+
+
+def test_many_records_make_one_clear_page() -> None:
+    spec, hits = cell(), outcomes([1, 1, 0], [1, 0, 0])
+    one = measurement(record(spec), hits)
+    many = [
+        replace(one, id=f"{place:x}", method=f"m{place % 10}", variant=f"{place % 10}", seed=place // 10 % 20,
+                dataset=f"d{place // 200}", dataset_key=f"{place // 200}")
+        for place in range(2000)
+    ]  # fmt: skip
+    (table,) = tables(many)
+    assert (len(table.ranked), table.ranked[0].done, len(table.datasets)) == (10, 200, 10)
+    assert render_markdown([table], "embedded").count("200/200") == 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ _SCRIPTS = ("vendor/jquery.min.js", "vendor/datatables.min.js", "vendor/chart.mi
 _STYLES = ("vendor/datatables.min.css", "page.css")
 
 
-def render_page(tables: Sequence[Table], group: str, boards: Boards, examples: Sequence[Mapping[str, Any]] = ()) -> str:
+def render_page(tables: Sequence[Table], group: str, boards: Boards) -> str:
     """The page for the tables of one group; the same records give the same bytes."""
     scripts = [(_HERE / name).read_text(encoding="utf-8") for name in _SCRIPTS]
     styles = [(_HERE / name).read_text(encoding="utf-8") for name in _STYLES]
@@ -41,7 +41,7 @@ def render_page(tables: Sequence[Table], group: str, boards: Boards, examples: S
         *sections.heat_maps(tables),
         *sections.few_shot(tables),
         *sections.reported(tables),
-        *sections.examples(examples),
+        *sections.examples([item for item in boards.examples if item.get("group") == group]),
         *sections.methods(tables, boards.measurements),
         *sections.how_to_read(tables, boards.notes),
         "</main>",
