@@ -58,6 +58,9 @@ def autoattack(
     with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
         suite = _Suite(search, iterations=iterations, targets=targets, queries=queries, eot=eot)
         plan = [_replacement(name, search.num_classes) for name in members]
+        if "square" in plan and not _square_fits(search):
+            plan.remove("square")
+            search.effective["left_out"] = "square: its L2 version cannot tile images of this size"
         options = {"members": plan, "iterations": iterations, "targets": targets, "queries": queries, "eot": eot}
         state = Checkpoint(checkpoint, search, options)
         progress = state.load()
@@ -110,6 +113,15 @@ def _replacement(member: str, num_classes: int) -> str:
     if member == "apgd-t" and num_classes <= 3:
         return "margin-t"
     return "margin" if member == "apgd-dlr" and num_classes <= 2 else member
+
+
+def _square_fits(search: Search) -> bool:
+    """False for the image sizes below 20 pixels on which pyautoattack's L2 Square writes beyond the image."""
+    height, width = search.region.x0.shape[-2:]
+    tile, edge = height // 5, height % 5 // 2
+    return search.threat.norm == "Linf" or (
+        tile > 0 and all(edge + side // tile * tile <= side for side in (height, width))
+    )
 
 
 class _Suite:

@@ -48,7 +48,7 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return Progress()
         try:
-            with np.load(self.path, allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as arrays:
                 saved = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
             return self._restore(saved)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

@@ -45,11 +45,12 @@ class Oracle:
         return W[None] - W[self.y][:, None], need.scatter(1, true, float("inf"))
 
     def excess(self, eps, norm):
-        """The largest margin [N] that any perturbation within eps and [0,1] reaches; positive means broken."""
+        """The largest margin [N] reached within eps (a number or [N]) and [0,1]; positive means broken."""
         d, need = self.directions()
         low, high = -self.x.double().flatten(1)[:, None], 1 - self.x.double().flatten(1)[:, None]
+        eps = torch.as_tensor(eps, dtype=torch.float64).expand(len(self.x))[:, None, None]
         if norm == "Linf":
-            low, high = low.clamp(min=-eps), high.clamp(max=eps)
+            low, high = torch.maximum(low, -eps), torch.minimum(high, eps)
             gain = torch.maximum(d * low, d * high).sum(2)
         else:
             gain = (d * self._sphere(d, low, high, eps)).sum(2)
@@ -60,7 +61,7 @@ class Oracle:
         d, need = self.directions()
         low, high = -self.x.double().flatten(1)[:, None], 1 - self.x.double().flatten(1)[:, None]
         small, large = torch.zeros_like(need), torch.full_like(need, 1e3)
-        for _ in range(80):
+        for _ in range(50):
             middle = (small + large) / 2
             reached = (d * (middle[..., None] * d).clamp(low, high)).sum(2) >= need
             small, large = torch.where(reached, small, middle), torch.where(reached, middle, large)
@@ -69,9 +70,9 @@ class Oracle:
 
     def _sphere(self, d, low, high, eps):
         small, large = torch.zeros(d.shape[:2]).double(), torch.full(d.shape[:2], 1e3).double()
-        for _ in range(80):
+        for _ in range(50):
             middle = (small + large) / 2
-            outside = (middle[..., None] * d).clamp(low, high).norm(dim=2) > eps
+            outside = (middle[..., None] * d).clamp(low, high).norm(dim=2) > eps[..., 0]
             small, large = torch.where(outside, small, middle), torch.where(outside, middle, large)
         return (small[..., None] * d).clamp(low, high)
 

@@ -15,7 +15,14 @@ def test_options_equal_to_their_default_leave_no_trace():
 
 def test_defaults_fill_what_was_not_said():
     options = all_options(parse_attack("pgd.apt(restarts=2)"))
-    assert options == {"steps": 100, "step": 0.25, "schedule": "constant", "restarts": 2, "start": "uniform", "loss": "ce"}
+    assert options == {
+        "steps": 100,
+        "step": 0.25,
+        "schedule": "constant",
+        "restarts": 2,
+        "start": "uniform",
+        "loss": "ce",
+    }
 
 
 @pytest.mark.parametrize(
@@ -48,6 +55,6 @@ def test_an_unknown_name_gets_what_exists(text, said):
     ],
 )
 def test_a_value_that_cannot_be_is_refused(text, said):
-    with pytest.raises(UsageError, match="pgd|autoattack") as caught:
+    with pytest.raises(UsageError) as caught:
         parse_attack(text)
     assert said in str(caught.value)

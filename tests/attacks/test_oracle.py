@@ -1,0 +1,104 @@
+"""Linear models: the robust accuracy and the minimal distances are known in closed form."""
+
+import pytest
+import torch
+
+from apd_bench.attacks.parse import all_options, parse_attack
+from apd_bench.registry import ATTACKS, resolve_target
+from apd_bench.specs import ThreatModel
+
+EXACT = ["cw", "pgd-t", "apgd-t", "worst"]
+VARIANTS = {
+    "plain": {},
+    "small logits": {"scale": 1e-4},
+    "large logits": {"scale": 1e4},
+    "shifted": {"shift": 50.0},
+    "shifted and large": {"scale": 100.0, "shift": -3000.0},
+}
+
+
+def attack(oracle, text, eps, norm):
+    spec = parse_attack(text)
+    function = resolve_target(ATTACKS.get(spec.name).target)
+    threat = ThreatModel(eps=eps, norm=norm)
+    return function(oracle.model, oracle.x, oracle.y, threat, sample_ids=oracle.ids, seed=0, **all_options(spec))
+
+
+def between(oracle, norm):
+    """A budget that breaks about half of the samples and lies well away from every sample's own threshold."""
+    low = torch.zeros(len(oracle.x)).double()
+    high = torch.full_like(low, 1.0 if norm == "Linf" else 30.0)
+    for _ in range(30):
+        middle = (low + high) / 2
+        broken = oracle.excess(middle, norm) > 0
+        low, high = torch.where(broken, low, middle), torch.where(broken, middle, high)
+    edges = high.sort().values
+    ratio = (edges[1:] / edges[:-1]).log()
+    place = len(edges) // 4 + int(ratio[len(edges) // 4 : -len(edges) // 4].argmax())
+    return float((edges[place] * edges[place + 1]).sqrt())
+
+
+@pytest.mark.parametrize("saturated", [False, True], ids=["free", "box binds"])
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("classes", [2, 3, 5, 10])
+def test_robust_accuracy_is_the_closed_form(classes, norm, saturated, oracle):
+    case = oracle(classes, n=12, size=4, saturated=saturated, seed=classes)
+    eps = between(case, norm)
+    broken = case.excess(eps, norm) > 0
+    assert 2 <= int(broken.sum()) <= 10
+    for name in [*EXACT, *(["pgd", "apgd-ce"] if classes == 2 else [])]:
+        assert torch.equal(attack(case, name, eps, norm).broken, broken), name
+    for name in ("noise", "fgsm", "pgd", "pgd.apt", "apgd-ce"):
+        assert not (attack(case, name, eps, norm).broken & ~broken).any(), name
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("classes", [2, 4])
+def test_scale_and_shift_of_the_logits_change_nothing(classes, variant, oracle):
+    case = oracle(classes, n=12, size=4, seed=5, **VARIANTS[variant])
+    eps = between(case, "Linf")
+    broken = case.excess(eps, "Linf") > 0
+    for name in [*EXACT, *(["pgd"] if classes == 2 else [])]:
+        assert torch.equal(attack(case, name, eps, "Linf").broken, broken), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_half_precision_logits(dtype, scale, oracle):
+    """The verdict is that of the rounded logits: exact where the margin left at the optimum is above the rounding."""
+    case = oracle(3, n=16, size=4, seed=3, dtype=dtype, scale=scale)
+    eps = between(case, "Linf")
+    excess = case.excess(eps, "Linf")
+    clear = excess.abs() > 4 * torch.finfo(dtype).eps * case.model(case.x).float().abs().amax(1) / scale
+    assert int(clear.sum()) >= 10
+    for name in ("pgd", "cw", "worst", "autoattack(iterations=20, queries=20)"):
+        result = attack(case, name, eps, "Linf")
+        assert torch.equal(result.broken[clear], excess[clear] > 0), name
+
+
+def test_plain_cross_entropy_fails_where_the_stable_form_does_not(oracle):
+    case = oracle(2, n=12, size=4, seed=2, scale=1e4)
+    eps = between(case, "Linf")
+    broken = case.excess(eps, "Linf") > 0
+    plain = attack(case, "pgd(loss='ce', start='none')", eps, "Linf")
+    assert int(plain.broken.sum()) < int(broken.sum())
+    assert torch.equal(attack(case, "pgd(start='none')", eps, "Linf").broken, broken)
+
+
+@pytest.mark.parametrize("saturated", [False, True], ids=["free", "box binds"])
+@pytest.mark.parametrize("variant", ["plain", "small logits", "large logits"])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_minimal_norm_attacks_come_within_five_percent(classes, variant, saturated, oracle):
+    case = oracle(classes, n=8, size=4, saturated=saturated, seed=classes, **VARIANTS[variant])
+    exact = case.distance()
+    for name in ("ddn(steps=60)", "cw-l2(steps=50, searches=3)"):
+        ratio = attack(case, name, 0.1, "L2").columns["distance"] / exact
+        assert ratio.min() > 0.999 and ratio.max() < 1.05, (name, ratio)
+
+
+def test_more_budget_never_helps(oracle):
+    case = oracle(4, n=12, size=4, seed=9)
+    eps = between(case, "Linf")
+    for name in ("pgd", "worst"):
+        counts = [int(attack(case, name, factor * eps, "Linf").broken.sum()) for factor in (0, 0.5, 1, 2, 8)]
+        assert counts == sorted(counts) and counts[0] == 0 and counts[-1] == 12

@@ -1,0 +1,83 @@
+"""torchattacks behind the adapter: any of its attacks, our verdicts, our errors."""
+
+import builtins
+
+import pytest
+import torch
+
+from apd_bench.attacks import torchattacks_adapter
+from apd_bench.attacks.parse import all_options, parse_attack
+from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, UnknownName, UsageError
+from apd_bench.registry import ATTACKS
+from apd_bench.specs import ThreatModel
+
+
+def run(text, case, threat=None):
+    net, x, y, ids = case
+    spec = parse_attack(text)
+    entry = ATTACKS.get(spec.name)
+    options = {**all_options(spec), **entry.fixed}
+    threat = threat or ThreatModel(eps=6 / 255)
+    return torchattacks_adapter.torchattack(net, x, y, threat, sample_ids=ids, seed=0, **options)
+
+
+def test_without_the_package_the_message_names_the_command(small_net, monkeypatch):
+    real = builtins.__import__
+
+    def missing(name, *rest):
+        if name.startswith("torchattacks"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    def import_module(name):
+        return missing(name)
+
+    monkeypatch.setattr(torchattacks_adapter, "import_module", import_module)
+    net, x, y, ids = small_net(classes=3, n=2)
+    with pytest.raises(MissingPrerequisite, match=r"pip install 'apd-bench\[torchattacks\]'"):
+        torchattacks_adapter.torchattack(net, x, y, ThreatModel(eps=0.1), sample_ids=ids, library_name="PGD")
+
+
+@pytest.fixture
+def case(small_net):
+    pytest.importorskip("torchattacks")
+    return small_net(classes=5, n=8)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["torchattacks:PGD(steps=10)", "torchattacks:FGSM", "torchattacks:DIFGSM", "torchattacks:APGD", "torchattacks:FAB",
+     "torchattacks:Square(n_queries=20)", "torchattacks:TPGD", "torchattacks:DeepFool(steps=5)"],
+)  # fmt: skip
+def test_its_points_keep_the_budget_and_the_verdicts_are_ours(text, case):
+    net, x, y, _ = case
+    result = run(text, case)
+    assert (result.adversarials - x).abs().max() <= 6 / 255 + 1e-6
+    assert torch.equal(net(result.adversarials).argmax(1) != y, result.broken)
+    assert result.forwards > len(x)
+    assert torch.equal(run(text, case).adversarials, result.adversarials)
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_pgd_is_as_strong_as_ours(case):
+    from apd_bench.attacks.pgd import pgd
+
+    net, x, y, ids = case
+    ours = pgd(net, x, y, ThreatModel(eps=8 / 255), sample_ids=ids)
+    theirs = run(f"torchattacks:PGD(steps=40, alpha={1 / 255})", case, ThreatModel(eps=8 / 255))
+    assert ours.broken.any() and int(ours.broken.sum()) >= int(theirs.broken.sum())
+
+
+def test_misclassified_samples_are_never_sent(case):
+    net, x, y, ids = case
+    result = run("torchattacks:PGD", (net, x, (y + 1) % 5, ids))
+    assert result.backwards == 0 and result.broken.all() and torch.equal(result.adversarials, x)
+
+
+def test_options_are_checked_against_the_library(case):
+    with pytest.raises(UnknownName, match="Did you mean 'steps'"):
+        run("torchattacks:PGD(step=3)", case)
+    with pytest.raises(UsageError, match="comes from the threat"):
+        run("torchattacks:PGD(eps=0.3)", case)
+    with pytest.raises(IncompatibleChoice, match="fails on 5 classes"):
+        run("torchattacks:PGD(steps='many')", case)
