@@ -37,6 +37,7 @@ class MethodEntry:
     `recipe` is the path of a `recipe.toml`, `preset` the name of one of its `[presets.NAME]` tables. A plug-in may
     instead start from the method called `base` and give `changes`, tables of the same layout; `code` is the file that
     defines its learner or objective, and `digest` the digest of that file, which is part of the method's identity.
+    `written` marks changes that stand in the method's name: a suite does not override them.
     """
 
     name: str
@@ -49,6 +50,7 @@ class MethodEntry:
     changes: Mapping[str, Any] = field(default_factory=dict)
     code: str | None = None
     digest: str | None = None
+    written: bool = False
 
 
 def builtin() -> Iterator[MethodEntry]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from apd_bench.errors import UsageError, unknown_name
@@ -14,6 +14,20 @@ from apd_bench.registry import METHODS
 from apd_bench.specs import MethodRecipe
 
 OVERRIDDEN = "set by the suite or on the command line"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One step from a recipe file to a method: the file, a preset, a plug-in's difference, or a variant's options.
+
+    `written` says that a person wrote the options into the method's name, so that no suite changes them.
+    """
+
+    name: str
+    tables: Mapping[str, Any]
+    sources: Mapping[str, str]
+    needs: tuple[str, ...]
+    written: bool = False
 
 
 def load_recipe(name: str, *overrides: Mapping[str, Any]) -> MethodRecipe:
@@ -29,40 +43,96 @@ def recipe_of(entry: MethodEntry, *overrides: Mapping[str, Any]) -> MethodRecipe
     """The recipe of a registry entry, or of an entry that was never registered."""
     table, sources, needs = tables_of(entry)
     for changes in overrides:
-        before = table
-        table = override(table, changes, entry.name)
-        for section in SECTIONS:
-            for option, value in table.get(section, {}).items():
-                if option not in before.get(section, {}) or value != before[section][option]:
-                    sources[f"{section}.{option}"] = OVERRIDDEN
+        table = _overridden(table, changes, entry.name, sources)
     return _recipe(entry, table, sources, needs)
+
+
+def suite_recipe(name: str, common: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]) -> MethodRecipe:
+    """The recipe of the method `name` inside a suite: `common` overrides every method, `own[METHOD]` one of them.
+
+    What a suite sets for a method also holds for its presets and variants, which then differ from it in nothing but
+    what they are named for. Where they meet, the stronger one last: the recipe file, `common`, `own` of the method, the
+    preset (but not against `common`: a suite's budget is the same for all), `own` of the preset, and what stands in the
+    name itself, as in `apd(epochs=40)`.
+    """
+    entry = METHODS.get(name)
+    table: Table = {}
+    sources: dict[str, str] = {}
+    needs: tuple[str, ...] = ()
+    for place, layer in enumerate(layers(entry)):
+        changes = layer.tables if layer.written or place == 0 else _without(layer.tables, common)
+        table = overlay(table, changes)
+        sources |= layer.sources
+        needs = layer.needs or needs
+        if place == 0:
+            table = _overridden(table, common, layer.name, sources)
+        if layer.name in own:
+            table = _overridden(table, own[layer.name], layer.name, sources)
+    return _recipe(entry, table, _stated(table, sources), needs)
 
 
 def tables_of(entry: MethodEntry) -> tuple[Table, dict[str, str], tuple[str, ...]]:
     """The sections, the sources and the needs of an entry, before any override."""
+    table: Table = {}
+    sources: dict[str, str] = {}
+    needs: tuple[str, ...] = ()
+    for layer in layers(entry):
+        table = overlay(table, layer.tables)
+        sources |= layer.sources
+        needs = layer.needs or needs
+    return table, _stated(table, sources), needs
+
+
+def layers(entry: MethodEntry) -> list[Layer]:
+    """What an entry is made of, from the recipe file up."""
+    found: list[Layer] = []
     if entry.recipe is not None:
         whole = read_toml(entry.recipe)
-        table = {section: dict(whole[section]) for section in SECTIONS if section in whole}
-        sources = dict(whole.get("sources", {}))
-        needs = tuple(whole.get("method", {}).get("needs", ()))
+        root = entry.name.removesuffix(f".{entry.preset}")
+        found.append(_layer(root, whole, whole.get("method", {}).get("needs", ())))
         if entry.preset is not None:
             presets = whole.get("presets", {})
             if entry.preset not in presets:
                 raise unknown_name(f"preset of '{entry.recipe}'", entry.preset, presets)
-            preset = presets[entry.preset]
-            table = overlay(table, preset)
-            sources |= preset.get("sources", {})
-            needs = tuple(preset.get("needs", needs))
+            found.append(_layer(entry.name, presets[entry.preset]))
     elif entry.base is not None:
-        table, sources, needs = tables_of(METHODS.get(entry.base))
-    else:
-        table, sources, needs = {}, {}, ()
-    if entry.changes:
-        table = overlay(table, entry.changes)
-        sources |= entry.changes.get("sources", {})
-        needs = tuple(entry.changes.get("needs", needs))
+        found += layers(METHODS.get(entry.base))
+    if entry.changes or not found:
+        found.append(_layer(entry.name, entry.changes, written=entry.written))
+    return found
+
+
+def _layer(name: str, content: Mapping[str, Any], needs: Iterable[str] = (), *, written: bool = False) -> Layer:
+    return Layer(
+        name=name,
+        tables={section: dict(content[section]) for section in SECTIONS if section in content},
+        sources=dict(content.get("sources", {})),
+        needs=tuple(content.get("needs", needs)),
+        written=written,
+    )
+
+
+def _overridden(table: Table, changes: Mapping[str, Any], method: str, sources: dict[str, str]) -> Table:
+    """`table` with the overrides laid over it; `sources` learns which values came from there."""
+    changed = override(table, changes, method)
+    for section, options in changed.items():
+        for option, value in options.items():
+            if option not in table[section] or value != table[section][option]:
+                sources[f"{section}.{option}"] = OVERRIDDEN
+    return changed
+
+
+def _without(tables: Mapping[str, Any], common: Mapping[str, Any]) -> Table:
+    """`tables` less the options that `common` sets."""
+    return {
+        section: {name: value for name, value in options.items() if name not in common.get(section, {})}
+        for section, options in tables.items()
+    }
+
+
+def _stated(table: Table, sources: Mapping[str, str]) -> dict[str, str]:
     stated = set(numbers(table))
-    return table, {name: source for name, source in sources.items() if name in stated}, needs
+    return {name: source for name, source in sources.items() if name in stated}
 
 
 def _recipe(entry: MethodEntry, table: Table, sources: dict[str, str], needs: tuple[str, ...]) -> MethodRecipe:

@@ -48,6 +48,7 @@ def variant(text: str) -> MethodEntry:
         changes={**changes, "sources": sources},
         code=entry.code,
         digest=entry.digest,
+        written=True,
     )
 
 

@@ -10,7 +10,7 @@ from itertools import product
 
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.errors import UsageError
-from apd_bench.methods.recipes import load_recipe
+from apd_bench.methods.recipes import load_recipe, suite_recipe
 from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS
 from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
 
@@ -98,7 +98,7 @@ def why_impossible(cell: Cell) -> str | None:
 
 def _cross(suite: Suite) -> Iterator[Cell]:
     recipes = {
-        name: load_recipe(name, suite.recipe, suite.recipes.get(name, {}))
+        name: suite_recipe(name, suite.recipe, suite.recipes)
         for name in dict.fromkeys((*suite.reference, *suite.methods))
     }
     attacks = [parse_attack(text) for text in suite.attacks]

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from apd_bench.identity import digest
-from apd_bench.methods.recipes import load_recipe
+from apd_bench.methods.recipes import load_recipe, suite_recipe
 from apd_bench.suites import load_suite
 
 
@@ -14,6 +14,14 @@ def test_every_row_is_another_method(name):
     recipes = [load_recipe(method) for method in load_suite(name).methods]
     options = {digest([recipe.objective_options, recipe.inner_attack]) for recipe in recipes}
     assert len(options) == len(recipes)
+
+
+@pytest.mark.parametrize("name", ["apd-ablation", "apd-ablation-full"])
+def test_the_rows_differ_in_their_losses_alone(name):
+    suite = load_suite(name)
+    bimodal = [method for method in (*suite.methods, *suite.reference) if method != "zero_shot"]
+    recipes = [suite_recipe(method, suite.recipe, suite.recipes) for method in bimodal]
+    assert len({digest([recipe.learner, recipe.learner_options, recipe.training]) for recipe in recipes}) == 1
 
 
 def test_the_full_grid_is_complete():

@@ -6,7 +6,7 @@ import pytest
 
 from apd_bench.errors import UnknownName, UsageError
 from apd_bench.methods.catalog import BUILTIN, builtin
-from apd_bench.methods.recipes import OVERRIDDEN, load_recipe, recipe_of, tables_of
+from apd_bench.methods.recipes import OVERRIDDEN, load_recipe, recipe_of, suite_recipe, tables_of
 from apd_bench.methods.tables import INNER_ATTACK, TRAINING, numbers
 from apd_bench.registry import METHODS
 from apd_bench.resources import baselines_path
@@ -98,3 +98,41 @@ def test_an_unknown_method_names_the_nearest():
 
 def test_loading_an_entry_needs_no_registry():
     assert recipe_of(next(entry for entry in ENTRIES if entry.name == "apd")) == load_recipe("apd")
+
+
+BUDGET = {"training": {"epochs": 20, "optimizer": "adamw"}}
+OWN = {"apd": {"learner": {"visual_tokens": 16, "init": "a picture of a"}, "training": {"lr": 0.01}}}
+
+
+def test_in_a_suite_a_method_gets_the_common_budget_and_its_own_settings():
+    recipe = suite_recipe("apd", BUDGET, OWN)
+    assert recipe == load_recipe("apd", BUDGET, OWN["apd"])
+    assert suite_recipe("advtp", BUDGET, OWN) == load_recipe("advtp", BUDGET)
+
+
+@pytest.mark.parametrize("name", ["apd.rslad", "apd.offline", "apd(temperature=2)", "apd.rslad(temperature=2)"])
+def test_in_a_suite_a_variant_differs_from_its_method_in_what_it_is_named_for_alone(name):
+    method, variant = suite_recipe("apd", BUDGET, OWN), suite_recipe(name, BUDGET, OWN)
+    assert (variant.learner_options, variant.training) == (method.learner_options, method.training)
+    alone = load_recipe(name)
+    assert (variant.objective_options, variant.inner_attack) == (alone.objective_options, alone.inner_attack)
+
+
+def test_what_stands_in_the_name_beats_the_suite():
+    recipe = suite_recipe("apd(epochs=40, visual_tokens=3)", BUDGET, OWN)
+    assert recipe.training["epochs"] == 40
+    assert recipe.learner_options["visual_tokens"] == 3
+    assert recipe.learner_options["init"] == "a picture of a"
+
+
+def test_the_common_budget_beats_a_preset_but_a_preset_keeps_the_rest():
+    recipe = suite_recipe("maple.cross-dataset", {"training": {"epochs": 20}}, {"maple": {"learner": {"depth": 4}}})
+    assert recipe.training["epochs"] == 20
+    assert recipe.training["lr"] == 0.0026
+    assert recipe.learner_options["depth"] == 3
+
+
+def test_a_setting_of_the_preset_itself_is_the_last_word_of_a_suite():
+    own = {**OWN, "apd.rslad": {"learner": {"visual_tokens": 2}}}
+    assert suite_recipe("apd.rslad", BUDGET, own).learner_options["visual_tokens"] == 2
+    assert suite_recipe("apd", BUDGET, own).learner_options["visual_tokens"] == 16
