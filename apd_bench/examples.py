@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from apd_bench.errors import CorruptFile
 from apd_bench.files import atomic_write
+from apd_bench.leaderboard.pictures import FOLDER
 from apd_bench.registry import ATTACKS, resolve_target
 from apd_bench.specs import Cell, format_eps
 from apd_bench.store import Store
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
 
     from apd_bench.attacks.result import AttackResult
     from apd_bench.runner.stages import Stages
-
-FOLDER = "examples"
-PICTURES = ("clean", "change", "attacked")
-FIELDS = (
-    "method", "dataset", "group", "backbone", "attack", "sample", "label", "clean_prediction",
-    "adversarial_prediction", *PICTURES,
-)  # fmt: skip
 
 
 def make_examples(store: Store, cells: Sequence[Cell], count: int, device: str = "cpu") -> list[Path]:
@@ -47,25 +40,6 @@ def make_examples(store: Store, cells: Sequence[Cell], count: int, device: str =
         atomic_write(path, (text + "\n").encode())
         written.append(path)
     return written
-
-
-def load_examples(stores: Sequence[Path]) -> list[dict[str, str]]:
-    """Everything that `make_examples` left in the stores, in the order of the cell ids, as text fields.
-
-    Raises CorruptFile for a file that holds anything else.
-    """
-    found: dict[str, list[dict[str, str]]] = {}
-    for store in stores:
-        for path in sorted((store / FOLDER).glob("*.json")):
-            try:
-                items = [{name: str(item[name]) for name in FIELDS} for item in json.loads(path.read_bytes())]
-                for item in items:
-                    for name in PICTURES:
-                        base64.b64decode(item[name], validate=True)
-            except (OSError, ValueError, TypeError, KeyError) as error:
-                raise CorruptFile(f"{path} is damaged: {error}.", hint="Make it anew: apd-bench examples") from error
-            found.setdefault(path.stem, items)
-    return [item for key in sorted(found) for item in found[key]]
 
 
 def _pictures(stages: Stages, store: Store, cell: Cell, count: int) -> list[dict[str, str]]:

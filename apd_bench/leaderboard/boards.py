@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from apd_bench.errors import CorruptFile, MissingPrerequisite, RegressionFound, UsageError
-from apd_bench.examples import load_examples
 from apd_bench.files import atomic_write
 from apd_bench.leaderboard.aggregate import tables, unique
 from apd_bench.leaderboard.csv_file import render_csv, render_long_csv
@@ -17,6 +16,7 @@ from apd_bench.leaderboard.json_file import render_json
 from apd_bench.leaderboard.latex_file import render_latex
 from apd_bench.leaderboard.markdown import render_markdown
 from apd_bench.leaderboard.model import Table
+from apd_bench.leaderboard.pictures import load_examples
 from apd_bench.leaderboard.tidy import Measurement, measurement
 from apd_bench.leaderboard.web.page import render_page
 from apd_bench.specs import MethodRecipe

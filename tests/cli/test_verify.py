@@ -17,7 +17,7 @@ from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.projections import Region
 from apd_bench.cli import main
 from apd_bench.errors import EXIT_DONE, EXIT_REGRESSION, EXIT_USAGE
-from apd_bench.examples import load_examples
+from apd_bench.leaderboard.pictures import load_examples
 from apd_bench.methods.apd import Distillation
 from apd_bench.runner import stages
 from apd_bench.store import Store
