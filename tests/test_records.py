@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 
@@ -120,6 +121,24 @@ def test_outcomes_are_the_same_after_a_round_trip_and_the_bytes_do_not_vary() ->
     for (_, left), (_, right) in zip(outcomes.columns(), again.columns(), strict=True):
         np.testing.assert_array_equal(left, right)
         assert left.dtype == right.dtype
+
+
+@pytest.mark.parametrize("samples", [0, 1, 7])
+def test_numpy_reads_the_same_file_and_the_same_values(samples: int) -> None:
+    outcomes = make_outcomes(samples, distance=np.linspace(0, 1, samples, dtype=np.float32))
+    ours = dict(Outcomes.from_bytes(outcomes.to_bytes()).columns())
+    with np.load(io.BytesIO(outcomes.to_bytes()), allow_pickle=False) as arrays:
+        assert set(arrays.files) == set(ours)
+        for name in arrays.files:
+            np.testing.assert_array_equal(arrays[name], ours[name])
+            assert arrays[name].dtype == ours[name].dtype
+
+
+def test_outcomes_that_would_run_code_are_refused() -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, sample_id=np.asarray([{"a": 1}], dtype=object))
+    with pytest.raises(CorruptFile, match="objects"):
+        Outcomes.from_bytes(buffer.getvalue())
 
 
 @pytest.mark.parametrize("keep", [0, 10, 100, 500])

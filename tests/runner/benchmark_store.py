@@ -30,11 +30,13 @@ SAMPLES = 100
 
 
 def grid(number: int) -> Plan:
-    """About `number` cells of the embedded suite, by ever more seeds."""
-    selection = Selection(methods=("advtp", "apd"), attacks=("pgd", "cw", "autoattack"))
-    suite = resolve(load_suite("embedded"), selection)
-    each = len(suite.datasets) * len(suite.attacks) * 2
-    return plan(suite.with_options(seeds=tuple(range(number // each + 1)), reference=(), limit=SAMPLES))
+    """About `number` cells: all methods on the embedded sets, three seeds, three attacks, ever more budgets."""
+    suite = resolve(load_suite("embedded"), Selection(methods=("all",), attacks=("pgd", "cw", "autoattack")))
+    suite = suite.with_options(seeds=(1, 2, 3), reference=(), limit=SAMPLES)
+    each = len(plan(suite.with_options(eps=(1 / 255,))).cells)
+    eps = tuple(step / 255 for step in range(1, number // each + 2))
+    cells = plan(suite.with_options(eps=eps))
+    return replace(cells, cells=cells.cells[:number])
 
 
 def fill(store: Store, cells: Plan) -> None:
