@@ -77,6 +77,15 @@ class Browser:
             raise RuntimeError(answer["exceptionDetails"])
         return answer["result"].get("value")
 
+    def settles(self, condition: str) -> bool:
+        """Whether a JavaScript condition becomes true within ten seconds (charts follow a new window size later)."""
+        deadline = time.monotonic() + 10
+        while not self.run(condition):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
     def press(self, key: str) -> None:
         """One key, as a person presses it."""
         text = {"Enter": "\r", "Tab": "\t"}.get(key, key)

@@ -111,7 +111,7 @@ def test_no_request_leaves_the_page_and_charts_are_drawn(page: Path, browser: Br
 def test_phone_dark_print_and_no_scripts(page: Path, browser: Browser) -> None:
     browser.open(page.as_uri())
     browser.size(360, 700)
-    assert browser.run("document.documentElement.scrollWidth <= innerWidth") is True
+    assert browser.settles("document.documentElement.scrollWidth <= innerWidth")
     browser.size(1200, 900)
     before = browser.run("getComputedStyle(document.body).backgroundColor")
     browser.run("document.getElementById('theme').click()")
