@@ -33,6 +33,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def show_plan(args: argparse.Namespace) -> int:
     """Prints cells, fits, impossible cells and the estimate; measures nothing and writes nothing."""
+    from apd_bench.data.check import what_is_missing
     from apd_bench.runner.estimate import fit_passes, passes_of
     from apd_bench.runner.plan import plan
     from apd_bench.runner.report import choose
@@ -47,6 +48,8 @@ def show_plan(args: argparse.Namespace) -> int:
     missing = [fit for fit_id, fit in fits.items() if not store.fit_path(fit_id).is_dir()]
     passes = [passes_of(cell) for cell in todo] + [fit_passes(fit) for fit in missing]
     forwards, backwards = sum(item[0] for item in passes), sum(item[1] for item in passes)
+    sets = {spec.name: spec for cell in todo for spec in (cell.fit.dataset, cell.dataset)}
+    absent = {name: reason for name, spec in sets.items() if (reason := what_is_missing(spec)) is not None}
     if getattr(args, "json", False):
         out(
             json.dumps(
@@ -64,6 +67,7 @@ def show_plan(args: argparse.Namespace) -> int:
                     "fits_to_train": [fit.id for fit in missing],
                     "forwards": forwards,
                     "backwards": backwards,
+                    "missing_data": absent,
                 },
                 indent=1,
             )
@@ -82,5 +86,7 @@ def show_plan(args: argparse.Namespace) -> int:
         f"{len(grid.cells)} cells: {len(grid.cells) - len(todo)} need nothing, {len(todo)} to measure; "
         f"{len(grid.impossible)} impossible. {len(missing)} of {len(grid.fits)} fits to train."
     )
+    for name, reason in absent.items():
+        err(f"missing data: {name}: {reason}")
     err(f"At most {forwards:,.0f} forward and {backwards:,.0f} backward image passes, if every sample resists.")
     return EXIT_DONE

@@ -139,7 +139,7 @@ class Stages:
                     raise
                 batch_size, halved = batch_size // 2, halved + 1
                 free_memory()
-        effective = {**result.effective, "batch_size": batch_size}
+        effective = {**result.effective, "batch_size": batch_size, "data": dict(data.origin)}
         if halved:
             effective["out_of_memory"] = halved
         return CellDone(
