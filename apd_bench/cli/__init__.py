@@ -27,7 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "show": ("show", "show one record, recipe, dataset, attack, backbone or suite"),
     "fit": ("fit", "train prompts without attacking them"),
     "report": ("report", "turn stored records into leaderboards, without a model"),
-    "compare": ("compare", "compare two methods or two stores, sample by sample"),
+    "compare": ("compare", "compare two methods, sample by sample"),
     "plot": ("plot", "draw curves and boards from stored records"),
     "published": ("published", "numbers from the literature, with source and protocol"),
     "verify": ("verify", "run the reduced grid and compare it with the expected values"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import sys
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,6 +23,9 @@ EXAMPLES = """examples:
   apd-bench list attacks --json
 """
 Row = dict[str, Any]
+BUILT_IN = "built-in"
+_CELL = 44  # characters of a list in a table; --json has all of it
+_ENDLESS = 10_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Prints the rows of one kind, or how many there are of each."""
+    """Prints the rows of one kind, or how many there are of each; a terminal cuts long lines, `--json` has everything."""
     if args.kind is None:
         rows = [{"kind": kind, "number": len(list(make(args)))} for kind, make in KINDS.items()]
     else:
@@ -45,8 +50,11 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         out(json.dumps(rows, indent=1, default=str))
     elif rows:
-        header = tuple(rows[0])
-        out(table([tuple(_text(row[name]) for name in header) for row in rows], header))
+        plugins = any(row.get("origin", BUILT_IN) != BUILT_IN for row in rows)
+        header = tuple(name for name in rows[0] if name != "paper" and (plugins or name != "origin"))
+        lines = table([tuple(_text(row[name]) for name in header) for row in rows], header).splitlines()
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
+        out("\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in lines))
     else:
         err("nothing there")
     return EXIT_DONE
@@ -125,7 +133,8 @@ def _text(value: Any) -> str:
     if value is None or value == "":
         return "-"
     if isinstance(value, (list, tuple)):
-        return ",".join(map(str, value)) or "-"
+        whole = ",".join(map(str, value))
+        return (whole if len(whole) <= _CELL else f"{len(value)}: {value[0]}, ...") or "-"
     return str(value)
 
 
