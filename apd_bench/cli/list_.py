@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Prints the rows of one kind, or how many there are of each; a terminal cuts long lines, `--json` has everything."""
+    """Prints the rows of one kind, or how many there are of each; a terminal cuts long lines, --json has all."""
     if args.kind is None:
         rows = [{"kind": kind, "number": len(list(make(args)))} for kind, make in KINDS.items()]
     else:
