@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +18,10 @@ from apd_bench.attacks import diagnostics
 from apd_bench.attacks.audit import FLIP_TOLERANCE, Audit, AuditError, audit
 from apd_bench.attacks.catalog import AttackEntry
 from apd_bench.attacks.guard import untouched
-from apd_bench.attacks.inputs import check_clean_logits, check_labels, check_pixels
+from apd_bench.attacks.inputs import check_classes, check_clean_logits, check_labels, check_pixels
 from apd_bench.attacks.losses import margin
 from apd_bench.attacks.meter import Meter, Model
-from apd_bench.attacks.parse import all_options
+from apd_bench.attacks.parse import all_options, require_extra
 from apd_bench.attacks.projections import distance
 from apd_bench.attacks.result import AttackResult
 from apd_bench.errors import IncompatibleChoice, UsageError
@@ -155,6 +154,7 @@ class _Evaluation:
     ) -> None:  # fmt: skip
         self.entry: AttackEntry = ATTACKS.get(attack.name)
         self.options = all_options(attack)
+        require_extra(self.entry)
         if threat.norm not in self.entry.norms:
             known = ", ".join(self.entry.norms)
             raise IncompatibleChoice(f"{attack.name} does not know the norm {threat.norm} (it knows {known}).")
@@ -198,6 +198,7 @@ class _Evaluation:
         began = time.perf_counter()
         z = self.meter.predict(x)
         check_clean_logits(z)
+        check_classes(y, z.shape[1])
         clean = z.argmax(1)
         correct = (clean == y).nonzero().squeeze(1)
         self.clean_seconds += time.perf_counter() - began
@@ -377,4 +378,8 @@ def _peak_memory(device: torch.device) -> float:
     """The largest memory held so far, in bytes: by torch on a GPU, by the process elsewhere."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from apd_bench.attacks.catalog import AttackEntry
-from apd_bench.errors import UsageError, unknown_name
+from apd_bench.errors import MissingPrerequisite, UsageError, unknown_name
 from apd_bench.registry import ATTACKS
 from apd_bench.specs import AttackSpec, parse_call
 
@@ -40,6 +41,14 @@ def all_options(spec: AttackSpec) -> dict[str, Any]:
     """The options that the attack's function is called with: defaults overlaid with the spec's."""
     entry: AttackEntry = ATTACKS.get(spec.name)
     return {**entry.defaults, **canonical_options(entry, spec.options)}
+
+
+def require_extra(entry: AttackEntry) -> None:
+    """Raises MissingPrerequisite, with the command, when the optional package behind the attack is not installed."""
+    if entry.extra is not None and find_spec(entry.extra) is None:
+        raise MissingPrerequisite(
+            f"{entry.name} needs the package {entry.extra}.", hint=f"pip install 'apd-bench[{entry.extra}]'"
+        )
 
 
 def _check(entry: AttackEntry, key: str, value: Any) -> Any:

@@ -15,17 +15,18 @@ SHORT = {"iterations": 8, "queries": 40}
 
 
 def test_the_verdicts_are_those_of_the_library_run_by_itself(small_net):
-    net, x, y, ids = small_net(classes=10, n=12)
+    net, x, y, ids = small_net(classes=10, n=8)
     threat = ThreatModel(eps=4 / 255)
-    ours = autoattack(net, x, y, threat, sample_ids=ids, seed=3, iterations=100, queries=60)
+    members = ("apgd-ce", "apgd-t", "square")  # FAB-T goes through the same lines and takes half of the time
+    ours = autoattack(net, x, y, threat, sample_ids=ids, seed=3, members=members, queries=60)
     library = AutoAttack(net, norm="Linf", eps=threat.eps, version="standard", seed=3, device="cpu")
-    library.square.n_queries = 60
+    library.square.n_queries, library.attacks_to_run = 60, list(members)
     logging.getLogger("auto-attack").setLevel(logging.CRITICAL)
     with torch.random.fork_rng(), same_trace():
-        points, predictions = library.run_standard_evaluation(x, y, batch_size=12)
+        points, predictions = library.run_standard_evaluation(x, y, batch_size=8)
     logging.getLogger("auto-attack").setLevel(logging.NOTSET)
     assert torch.equal(ours.broken, predictions != y)
-    assert 2 <= int(ours.broken.sum()) <= 10
+    assert 1 <= int(ours.broken.sum()) <= 7
     assert torch.allclose(ours.adversarials[ours.broken], points[ours.broken], atol=1e-6)
 
 

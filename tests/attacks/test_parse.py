@@ -2,8 +2,9 @@
 
 import pytest
 
-from apd_bench.attacks.parse import all_options, parse_attack
-from apd_bench.errors import UnknownName, UsageError
+from apd_bench.attacks import catalog, parse
+from apd_bench.attacks.parse import all_options, parse_attack, require_extra
+from apd_bench.errors import MissingPrerequisite, UnknownName, UsageError
 from apd_bench.specs import AttackSpec
 
 
@@ -58,3 +59,11 @@ def test_a_value_that_cannot_be_is_refused(text, said):
     with pytest.raises(UsageError) as caught:
         parse_attack(text)
     assert said in str(caught.value)
+
+
+def test_a_missing_extra_names_the_command(monkeypatch):
+    monkeypatch.setattr(parse, "find_spec", lambda name: None)
+    monkeypatch.setattr(catalog, "find_spec", lambda name: None)
+    with pytest.raises(MissingPrerequisite, match=r"pip install 'apd-bench\[torchattacks\]'"):
+        require_extra(catalog.resolve("torchattacks:PGD"))
+    require_extra(next(catalog.builtin()))
