@@ -92,6 +92,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="measure larger cells in parts of about N samples, which are kept and merged (default: 500)",
     )
+    group.add_argument("--calibrate", action="store_true", help="with a plan: time the backbones on this machine first")
     group.add_argument(
         "--wait", action="store_true", help="wait for another run on the same folder instead of refusing"
     )

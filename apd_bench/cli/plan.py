@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, table
 from apd_bench.errors import EXIT_DONE
 
+if TYPE_CHECKING:
+    from apd_bench.runner.speed import Speed
+    from apd_bench.specs import Cell
+    from apd_bench.store import Store
+
+_RECORDS_TIMED = 200  # enough to know a speed, few enough to read at once
 EXAMPLES = """examples:
   apd-bench plan                                    the embedded suite
   apd-bench plan --methods all --eps 1/255,4/255    what a larger grid would cost
+  apd-bench plan --calibrate                        with hours, after some seconds of measuring
   apd-bench plan --json | jq '.cells[].id'
 """
 
@@ -35,21 +44,26 @@ def show_plan(args: argparse.Namespace) -> int:
     """Prints cells, fits, impossible cells and the estimate; measures nothing and writes nothing."""
     from apd_bench.data.check import what_is_missing
     from apd_bench.runner.estimate import fit_passes, passes_of
-    from apd_bench.runner.plan import plan
+    from apd_bench.runner.plan import fits_of, plan
     from apd_bench.runner.report import choose
+    from apd_bench.runner.reporter import duration
     from apd_bench.runner.selection import resolve
+    from apd_bench.runner.speed import disk_bytes, work_seconds
     from apd_bench.store import Store
 
     grid = plan(resolve(arguments.suite_of(args), arguments.selection_of(args)))
     store = Store(args.results)
     statuses = store.statuses()
     todo = choose(grid.cells, statuses, arguments.strategy_of(args))
-    fits = {cell.fit.id: cell.fit for cell in todo}
+    fits = {fit.id: fit for cell in todo for fit in fits_of(cell)}
     missing = [fit for fit_id, fit in fits.items() if not store.fit_path(fit_id).is_dir()]
     passes = [passes_of(cell) for cell in todo] + [fit_passes(fit) for fit in missing]
     forwards, backwards = sum(item[0] for item in passes), sum(item[1] for item in passes)
     sets = {spec.name: spec for cell in todo for spec in (cell.fit.dataset, cell.dataset)}
     absent = {name: reason for name, spec in sets.items() if (reason := what_is_missing(spec)) is not None}
+    speeds = _speeds(args, store, todo)
+    seconds, unknown = work_seconds(todo, missing, speeds)
+    room = disk_bytes(todo, missing)
     if getattr(args, "json", False):
         out(
             json.dumps(
@@ -68,6 +82,9 @@ def show_plan(args: argparse.Namespace) -> int:
                     "forwards": forwards,
                     "backwards": backwards,
                     "missing_data": absent,
+                    "work_seconds": seconds,
+                    "work_seconds_unknown_for": sorted(unknown),
+                    "disk_bytes": room,
                 },
                 indent=1,
             )
@@ -89,4 +106,26 @@ def show_plan(args: argparse.Namespace) -> int:
     for name, reason in absent.items():
         err(f"missing data: {name}: {reason}")
     err(f"At most {forwards:,.0f} forward and {backwards:,.0f} backward image passes, if every sample resists.")
+    if todo and speeds:
+        source = ", ".join(sorted({speed.source for speed in speeds.values()}))
+        err(f"That is at most {duration(seconds)} of work for one process, by {source}; {room / 1e6:,.1f} MB on disk.")
+    for name in sorted(unknown):
+        err(f"No timing of {name} on this machine yet: add --calibrate to measure it for some seconds.")
     return EXIT_DONE
+
+
+def _speeds(args: argparse.Namespace, store: Store, todo: list[Cell]) -> dict[str, Speed]:
+    """The speed of each backbone of the plan: a calibration where asked for or kept, else the stored records."""
+    from apd_bench.runner.speed import calibrate, calibrated, speeds_of
+
+    backbones = {cell.fit.backbone.name: cell.fit.backbone for cell in todo}
+    if not backbones:
+        return {}
+    found = speeds_of(islice(store.records(), _RECORDS_TIMED))
+    speeds = {name: found[name] for name in backbones if name in found}
+    for name, spec in backbones.items():
+        device = args.device or "cpu"
+        speed = calibrate(spec, device) if args.calibrate else calibrated(spec, device)
+        if speed is not None:
+            speeds[name] = speed
+    return speeds

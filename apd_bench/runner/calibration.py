@@ -1,0 +1,69 @@
+"""`python -m apd_bench.runner.calibration BACKBONE DEVICE`: seconds per image pass, as one JSON line."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from apd_bench.backbones.adapter import Backbone
+from apd_bench.classifier import Classifier
+from apd_bench.errors import UserError
+from apd_bench.methods.recipes import load_recipe
+from apd_bench.registry import BACKBONES, resolve_target
+from apd_bench.runner.session import TINY, pick_device
+from apd_bench.runner.stages import default_batch_size
+from apd_bench.states import build_learner
+
+_CLASSES = [f"thing {number}" for number in range(10)]
+_SECONDS = 2.0
+
+
+def measure(name: str, device: str) -> dict[str, float]:
+    """Seconds of one forward and one backward image pass of a backbone with ten classes."""
+    spec = BACKBONES.get(name)
+    if device == "cpu" and spec.image_size <= TINY:
+        torch.set_num_threads(1)  # as the workers do
+    load: Callable[..., Backbone] = resolve_target(spec.loader)  # type: ignore[assignment]
+    backbone = load(spec, device=pick_device(device))
+    learner = build_learner(load_recipe("zero_shot"), backbone, _CLASSES, "a picture of a {}.")
+    classifier = Classifier.from_learner(backbone, learner)
+    batch = default_batch_size(backbone.shapes.image_size)
+    size = backbone.shapes.image_size
+    pixels = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def forward() -> None:
+        with torch.no_grad():
+            classifier(pixels)
+
+    def both() -> None:
+        leaf = pixels.clone().requires_grad_()
+        torch.autograd.grad(classifier(leaf).sum(), leaf)
+
+    alone, together = (_seconds(step, device) / batch for step in (forward, both))
+    return {"forward": alone, "backward": max(together - alone, alone)}
+
+
+def _seconds(step: Callable[[], None], device: str) -> float:
+    """The median seconds of a step over about two seconds, after one that warms up."""
+    step()
+    spent: list[float] = []
+    began = time.perf_counter()
+    while len(spent) < 3 or time.perf_counter() - began < _SECONDS:
+        start = time.perf_counter()
+        step()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        spent.append(time.perf_counter() - start)
+    return sorted(spent)[len(spent) // 2]
+
+
+if __name__ == "__main__":
+    try:
+        sys.stdout.write(json.dumps(measure(sys.argv[1], sys.argv[2])) + "\n")
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(error.exit_code) from None

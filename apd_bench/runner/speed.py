@@ -1,0 +1,115 @@
+"""How long a plan takes on this machine: seconds per image pass, from stored records or a short calibration.
+
+Imports no torch; the calibration runs in a process of its own and is kept in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from apd_bench.errors import MissingPrerequisite
+from apd_bench.files import atomic_write
+from apd_bench.records import Record
+from apd_bench.runner.estimate import BACKWARD, fit_passes, passes_of, samples_of
+from apd_bench.specs import BackboneSpec, Cell, Fit
+
+_RECORD_BYTES, _SAMPLE_BYTES, _FIT_BYTES = 9_000, 60, 150_000  # measured on the embedded suite
+_ENOUGH = 200  # image passes below which a record's time says more about loading than about the model
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of one forward and one backward image pass, and where the numbers come from."""
+
+    forward: float
+    backward: float
+    source: str
+
+    def seconds(self, passes: tuple[float, float]) -> float:
+        """Seconds for (forwards, backwards) image passes."""
+        return passes[0] * self.forward + passes[1] * self.backward
+
+
+def speeds_of(records: Iterable[Record]) -> dict[str, Speed]:
+    """The speed of every backbone that stored records were measured with, as seconds of attack per image pass."""
+    seconds: dict[str, float] = {}
+    units: dict[str, float] = {}
+    for record in records:
+        forwards, backwards = (float(record.timing.get(name) or 0) for name in ("forwards", "backwards"))
+        spent = float(record.timing.get("attack_seconds") or 0)
+        if forwards + backwards >= _ENOUGH and spent > 0:
+            name = record.cell.fit.backbone.name
+            seconds[name] = seconds.get(name, 0.0) + spent
+            units[name] = units.get(name, 0.0) + forwards + BACKWARD * backwards
+    return {
+        name: Speed(seconds[name] / units[name], BACKWARD * seconds[name] / units[name], "the stored records")
+        for name in seconds
+    }
+
+
+def calibration_file() -> Path:
+    """Where calibrations are kept: `$APD_BENCH_CACHE`, else the platform's cache folder."""
+    folder = os.environ.get("APD_BENCH_CACHE")
+    if folder is None:
+        from platformdirs import user_cache_dir
+
+        folder = user_cache_dir("apd-bench")
+    return Path(folder) / "calibration.json"
+
+
+def calibrated(backbone: BackboneSpec, device: str) -> Speed | None:
+    """The kept calibration of a backbone on this machine, or None."""
+    try:
+        row = json.loads(calibration_file().read_bytes())[_key(backbone, device)]
+        return Speed(float(row["forward"]), float(row["backward"]), "a calibration on this machine")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # none yet, or a file that is not one: it is made anew
+
+
+def calibrate(backbone: BackboneSpec, device: str) -> Speed:
+    """Measures a backbone for a few seconds in another process, and keeps the result.
+
+    Raises MissingPrerequisite when the backbone cannot be loaded.
+    """
+    command = [sys.executable, "-m", "apd_bench.runner.calibration", backbone.name, device]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (our own module)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise MissingPrerequisite(f"{backbone.name} could not be timed: {reason}")
+    row = json.loads(done.stdout.splitlines()[-1])
+    path = calibration_file()
+    try:
+        kept = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        kept = {}
+    atomic_write(path, json.dumps({**kept, _key(backbone, device): row}, indent=1, sort_keys=True).encode())
+    return Speed(row["forward"], row["backward"], "a calibration on this machine")
+
+
+def work_seconds(cells: Iterable[Cell], fits: Iterable[Fit], speeds: dict[str, Speed]) -> tuple[float, set[str]]:
+    """Seconds of work if every sample resists, and the backbones that no speed is known for (not counted)."""
+    total, unknown = 0.0, set()
+    work = [(cell.fit.backbone.name, passes_of(cell)) for cell in cells]
+    work += [(fit.backbone.name, fit_passes(fit)) for fit in fits]
+    for name, passes in work:
+        if name in speeds:
+            total += speeds[name].seconds(passes)
+        else:
+            unknown.add(name)
+    return total, unknown
+
+
+def disk_bytes(cells: Iterable[Cell], fits: Iterable[Fit]) -> int:
+    """About how much the records, outcomes and prompt states take on disk."""
+    return sum(_RECORD_BYTES + _SAMPLE_BYTES * samples_of(cell) for cell in cells) + _FIT_BYTES * sum(1 for _ in fits)
+
+
+def _key(backbone: BackboneSpec, device: str) -> str:
+    return f"{backbone.name}|{device}|{platform.node()}"

@@ -1,0 +1,73 @@
+"""Hours and megabytes follow from measured passes, and a plan that knows no speed says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import make_plan
+
+from apd_bench.errors import MissingPrerequisite
+from apd_bench.records import Record
+from apd_bench.registry import BACKBONES
+from apd_bench.runner import speed
+from apd_bench.runner.estimate import fit_passes, passes_of
+from apd_bench.runner.speed import Speed, calibrate, calibrated, calibration_file, disk_bytes, speeds_of, work_seconds
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APD_BENCH_CACHE", str(tmp_path / "cache"))
+
+
+def record(seconds: float, forwards: float, backwards: float) -> Record:
+    cell = make_plan().cells[0]
+    timing = {"attack_seconds": seconds, "forwards": forwards, "backwards": backwards}
+    return Record(id=cell.id, cell=cell, status="success", timing=timing)
+
+
+def test_records_tell_the_seconds_of_a_pass() -> None:
+    (name,) = found = speeds_of([record(3.0, 100, 100), record(3.0, 100, 100)])
+    assert name == "fake"
+    assert found[name].forward == pytest.approx(0.01) and found[name].backward == pytest.approx(0.02)
+    assert found[name].seconds((100, 100)) == pytest.approx(3.0)
+
+
+def test_records_of_few_passes_or_without_time_tell_nothing() -> None:
+    assert speeds_of([record(3.0, 10, 10), record(0.0, 1000, 1000)]) == {}
+
+
+def test_work_is_the_sum_over_cells_and_fits_and_names_what_it_lacks() -> None:
+    plan = make_plan()
+    cells, fits = list(plan.cells), list(plan.fits.values())
+    known = {"fake": Speed(0.5, 1.0, "a test")}
+    expected = sum(0.5 * f + b for f, b in [*map(passes_of, cells), *map(fit_passes, fits)])
+    assert work_seconds(cells, fits, known) == (pytest.approx(expected), set())
+    assert work_seconds(cells, fits, {}) == (0.0, {"fake"})
+
+
+def test_disk_grows_with_cells_samples_and_fits() -> None:
+    plan = make_plan()
+    assert disk_bytes(plan.cells, []) == 8 * disk_bytes(plan.cells[:1], [])
+    large = replace(plan.cells[0], dataset=replace(plan.cells[0].dataset, counts={"test": 10_000}))
+    assert disk_bytes([large], []) > disk_bytes(plan.cells[:1], [])
+    assert disk_bytes([], plan.fits.values()) > 0
+
+
+def test_a_calibration_is_kept_for_the_next_plan() -> None:
+    spec = BACKBONES.get("tiny-clean")
+    assert calibrated(spec, "cpu") is None
+    measured = calibrate(spec, "cpu")
+    assert 0 < measured.forward < 10 and measured.backward >= measured.forward
+    assert calibrated(spec, "cpu") == measured
+    assert calibrated(spec, "cuda") is None
+    calibration_file().write_text("torn")
+    assert calibrated(spec, "cpu") is None
+
+
+def test_a_backbone_that_cannot_be_loaded_cannot_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = replace(BACKBONES.get("tiny-clean"), name="no-such-backbone")
+    with pytest.raises(MissingPrerequisite, match="no-such-backbone could not be timed"):
+        calibrate(wrong, "cpu")
+    assert speed.calibrated(wrong, "cpu") is None
