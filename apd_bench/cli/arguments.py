@@ -92,6 +92,10 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="measure larger cells in parts of about N samples, which are kept and merged (default: 500)",
     )
+    group.add_argument(
+        "--executor", default="local", choices=("local", "ray"), help="where the work is done (default: local)"
+    )
+    group.add_argument("--address", metavar="HOST:PORT|auto", help="of a Ray cluster (default: start one here)")
     group.add_argument("--calibrate", action="store_true", help="with a plan: time the backbones on this machine first")
     group.add_argument(
         "--wait", action="store_true", help="wait for another run on the same folder instead of refusing"
@@ -204,6 +208,8 @@ def machine_of(args: argparse.Namespace) -> Machine:
     """How the work is carried out, as the options say."""
     return Machine(
         jobs=args.jobs,
+        executor=args.executor,
+        address=args.address,
         device=args.device,
         batch_size=args.batch_size,
         wait=args.wait,

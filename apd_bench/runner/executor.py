@@ -17,7 +17,10 @@ STAGES = "apd_bench.runner.stages:Stages"
 class Executor(Protocol):
     """Carries out tasks, up to `slots` at a time. One that lost a worker breaks its futures with a BrokenExecutor."""
 
-    slots: int
+    @property
+    def slots(self) -> int:
+        """How many tasks it can carry out at a time."""
+        ...
 
     def submit(self, task: Task) -> Future[Result]:
         """Starts a task; never called with `slots` tasks already running."""
@@ -59,7 +62,7 @@ def guarded(bench: Workbench, task: Task, watch: Watch) -> Result:
 class InProcess:
     """Runs each task at once, in this process; `on_tick` is called while it works."""
 
-    slots = 1
+    slots: int = 1
 
     def __init__(self, settings: Settings, *, workbench: str = STAGES, on_tick: Callable[[], None] | None = None):
         self._bench: Workbench | None = None

@@ -29,13 +29,6 @@ class LiveReporter(Reporter):
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self._live = Live(
-            get_renderable=self.render,
-            console=self.console,
-            refresh_per_second=4,
-            transient=True,
-            redirect_stdout=False,
-        )
         self._report = RunReport()
         self._total: Counter[Key] = Counter()
         self._done: Counter[Key] = Counter()
@@ -44,6 +37,13 @@ class LiveReporter(Reporter):
         self._progress: Mapping[str, Progress] = {}
         self._cost_done = self._cost_total = self._passes = 0.0
         self._began = time.monotonic()
+        self._live = Live(
+            get_renderable=self.render,
+            console=self.console,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,
+        )
 
     def start(self, report: RunReport, queue: WorkQueue, plan: Plan) -> None:
         """Draws the grid."""

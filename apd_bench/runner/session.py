@@ -63,9 +63,19 @@ def make_executor(plan: Plan, store: Store, machine: Machine, device: str, work:
         batch_size=machine.batch_size,
         threads=threads_for(tiny, jobs, device),
     )
+    if machine.executor == "ray" and work:
+        return _ray(settings, machine)
     if min(jobs, work) <= 1:
         return InProcess(settings, workbench=machine.workbench)
     return Pool(settings, min(jobs, work), workbench=machine.workbench)
+
+
+def _ray(settings: Settings, machine: Machine) -> Executor:
+    try:
+        from apd_bench.runner.ray_executor import RayExecutor
+    except ImportError as error:
+        raise MissingPrerequisite("--executor ray needs Ray.", hint="pip install 'apd-bench[ray]'") from error
+    return RayExecutor(settings, address=machine.address, jobs=machine.jobs, workbench=machine.workbench)
 
 
 def threads_for(tiny: bool, jobs: int, device: str) -> int | None:

@@ -216,6 +216,14 @@ def test_memory_that_runs_out_halves_the_batch_and_is_recorded(cli: Cli, monkeyp
         assert record.effective["batch_size"] == 3 and record.effective["out_of_memory"] == 1
 
 
+def test_two_runs_on_one_store_do_not_mix(cli: Cli, copied: Path) -> None:
+    with Store(copied).writer():
+        refused = cli("run", *SMALL)
+    assert refused.code == EXIT_USAGE
+    assert "Another run is writing to results" in refused.err and "--wait" in refused.err
+    assert cli("run", *SMALL, "--wait").err.startswith("Nothing to compute")
+
+
 def test_python_has_the_same(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = apd_bench.load_records(copied)
     frame = records.to_pandas()

@@ -1,0 +1,115 @@
+"""What a run shows: every line fits the terminal, whatever its width, and says what happened."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import make_plan
+from rich.console import Console
+from test_driver import go
+
+from apd_bench.errors import UsageError
+from apd_bench.runner.cost import stages_of, summary
+from apd_bench.runner.estimate import cost_of
+from apd_bench.runner.live import LiveReporter
+from apd_bench.runner.queue import WorkQueue
+from apd_bench.runner.report import RunReport
+from apd_bench.runner.reporter import JsonReporter, PlainReporter, Reporter, closing, duration, make_reporter, opening
+from apd_bench.runner.tasks import Failure, Progress, Task
+from apd_bench.store import Store
+
+DATASETS = tuple(f"a-rather-long-dataset-name-{number}" for number in range(11))
+
+
+def live(width: int) -> tuple[LiveReporter, io.StringIO]:
+    stream = io.StringIO()
+    return LiveReporter(Console(file=stream, width=width, height=24, force_terminal=False)), stream
+
+
+def drawn(reporter: LiveReporter, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, height=24)
+    reporter.console = console
+    console.print(reporter.render())
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_no_line_of_the_live_view_is_wider_than_the_terminal(width: int) -> None:
+    plan = make_plan(methods=("one", "a-method-with-a-long-name"), datasets=DATASETS)
+    reporter, _ = live(width)
+    report = RunReport(planned=44, to_do=44, fits_to_do=22)
+    reporter.start(report, WorkQueue(plan.cells, plan.fits.values(), cost_of), plan)
+    task = Task(fit=plan.cells[0].fit, cell=plan.cells[0])
+    reporter.task_started(task)
+    reporter.tick({task.id: Progress(done=6, total=12, broken=4, passes=900)})
+    for columns in (width, 33, 120):  # a terminal that is resized while it runs
+        lines = drawn(reporter, columns)
+        assert max(map(len, lines)) <= columns
+    text = "\n".join(drawn(reporter, 120))
+    assert "6/12 4 broken" in text and "0/44 cells" in text and "passes/s" in text
+    reporter.finish(report)
+
+
+def test_the_live_view_counts_what_is_done_and_what_failed(tmp_path: Path) -> None:
+    reporter, stream = live(80)
+    go(make_plan(attacks=("pgd", "cw:raise")), Store(tmp_path / "results"), reporter=reporter)
+    grid = "\n".join(drawn(reporter, 80))
+    assert grid.count("1/2 1!") == 4
+    assert "Measured 4 cells and trained 4 fits" in stream.getvalue()
+    assert "4 cells: ZeroDivisionError: the attack divided by zero" in stream.getvalue()
+
+
+def test_plain_lines_name_every_cell_and_its_result(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    go(make_plan(methods=("one",), datasets=("a",)), Store(tmp_path / "results"), reporter=PlainReporter(stream))
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "2 cells: 2 to measure, 1 fits to train."
+    assert lines[1].startswith("[fit] ") and lines[2].startswith("[1/2] ") and lines[3].startswith("[2/2] ")
+    assert "clean" in lines[2] and "robust" in lines[2] and "(n=12" in lines[2]
+
+
+def test_the_opening_tells_what_is_reused_and_what_was_damaged() -> None:
+    report = RunReport(planned=9, already_done=4, to_do=5, fits_to_do=1, fits_reused=2, damaged=["x is damaged."])
+    assert opening(report) == [
+        "warning: x is damaged.",
+        "9 cells, 4 already done: 5 to measure, 1 fits to train (2 reused).",
+    ]
+    assert opening(RunReport(planned=9, already_done=9)) == ["Nothing to compute: 9 cells, all done."]
+
+
+def test_the_closing_says_how_to_go_on() -> None:
+    report = RunReport(planned=3, to_do=3, computed=["a"], interrupted=True, seconds=61)
+    assert closing(report)[-1] == "Interrupted with 2 cells and fits left; the same command goes on from here."
+    failure = Failure(type="KeyError", message="no", hint="do this", prerequisite=True)
+    failed = replace(report, interrupted=False, failures={"b": failure, "c": failure})
+    assert closing(failed)[1] == "apd-bench: error: 2 cells: no do this"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (59.9, "59.9 s"), (200, "3 min 20 s"), (7500, "2 h 05 min"), (266_000, "3 d 1 h")],
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_the_display_is_chosen_by_name_and_lines_are_plain_where_there_is_no_terminal() -> None:
+    assert isinstance(make_reporter("auto"), PlainReporter)  # the test runner's standard error is no terminal
+    assert isinstance(make_reporter("json"), JsonReporter)
+    assert type(make_reporter("none")) is Reporter
+    assert isinstance(make_reporter("rich"), LiveReporter)
+    with pytest.raises(UsageError, match="cinema"):
+        make_reporter("cinema")
+
+
+def test_the_cost_adds_up_by_stage_and_tells_the_time_outside_the_model(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    report = go(make_plan(), store)
+    stages = stages_of(store, map(store.record, report.computed), report.fits_computed)
+    assert {stage.name: stage.runs for stage in stages} == {"fit": 4, "pgd": 4, "cw": 4}
+    assert [stage.forwards for stage in stages] == [40, 400, 400]
+    lines = summary(stages, 3.0)
+    assert "25%" in lines[2] and "25.0% of attack time was outside the model's passes" in lines[-1]
