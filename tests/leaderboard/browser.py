@@ -41,6 +41,7 @@ class Browser:
         self._session = self.send("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
+        self.send("Emulation.setFocusEmulationEnabled", enabled=True)  # else a page without focus may drop keys
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """The result of one command; events that arrive meanwhile are kept."""
