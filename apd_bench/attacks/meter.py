@@ -97,13 +97,13 @@ class Meter:
         return z.float().contiguous()
 
     def _inspect(self, g: Tensor) -> Tensor:
-        peak = g.flatten(1).abs().amax(1)
-        bad = ~peak.isfinite()
-        if bad.any():
-            self.bad_gradients += int(bad.sum())
-            g = g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        self.zero_gradients += int((peak == 0).sum())
-        return g.contiguous()
+        g = g.contiguous()
+        flat = g.flatten(1)
+        peak = torch.maximum(flat.amax(1), -flat.amin(1))  # NaN stays NaN
+        bad, zero = torch.stack([(~peak.isfinite()).sum(), (peak == 0).sum()]).tolist()
+        self.bad_gradients += int(bad)
+        self.zero_gradients += int(zero)
+        return g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) if bad else g
 
 
 class _Pass(torch.autograd.Function):

@@ -70,19 +70,19 @@ class Search:
         return self.region.take(rows).random([self.ids[row] for row in rows.tolist()], self.seed, *key)
 
     def see(self, rows: Tensor, x: Tensor, z: Tensor) -> Tensor | None:
-        """Records the points x of `rows` with their logits z; the mask of those still standing if some just broke."""
+        """Records the points x of `rows` with their logits z; the places of those that stand if some just broke."""
         y = self.labels[rows]
         m = margin(z, y)
         hit = z.argmax(1) != y
-        better = (m > self.margin[rows]) | (hit & ~self.broken[rows])
-        if better.any():
+        better = ((m > self.margin[rows]) | (hit & ~self.broken[rows])).nonzero().squeeze(1)
+        if len(better):
             chosen = rows[better]
-            self.best[chosen] = x[better]
+            self.best.index_copy_(0, chosen, x.index_select(0, better))
             self.margin[chosen] = m[better]
         if not hit.any():
             return None
         self.broken[rows[hit]] = True
-        return None if self.meter.persist else ~hit
+        return None if self.meter.persist else (~hit).nonzero().squeeze(1)
 
     def spent(self) -> tuple[int, ...]:
         """Forwards, backwards, zero and non-finite gradients of this search so far, per image."""
@@ -141,7 +141,8 @@ def ascend(
 ) -> None:
     """Projected gradient ascent of `loss(logits, rows)` from x [A, 3, H, W], one step for each of `lengths` (pixels).
 
-    Each step costs one gradient for every sample that still stands; the last point costs one forward pass.
+    Each step costs one gradient for every sample that still stands; the last point costs one forward pass. The steps
+    are written into x, which must be nobody else's.
     """
     region = search.region.take(rows)
     late = int(0.9 * len(lengths))
@@ -151,8 +152,8 @@ def ascend(
         z, _, g = search.meter.gradient(x, lambda z, rows=rows: loss(z, rows))  # type: ignore[misc]
         standing = search.see(rows, x, z)
         if standing is not None:
-            rows, x, g, region = rows[standing], x[standing], g[standing], region.take(standing)
-            if not len(rows):
+            if not len(standing):
                 return
-        x = region.step(x, g, α)
+            rows, x, g, region = rows[standing], x[standing], g[standing], region.take(standing)
+        x = region.advance(x, g, α)
     search.see(rows, x, search.meter.predict(x))

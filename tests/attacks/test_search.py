@@ -1,0 +1,91 @@
+"""The loop that all own ascents share has the bits of the plain one: fused updates and fewer copies change nothing."""
+
+import pytest
+import torch
+
+from apd_bench.attacks.losses import LOSSES, margin
+from apd_bench.attacks.meter import Meter
+from apd_bench.attacks.pgd import lengths
+from apd_bench.attacks.search import ascend, attacking
+from apd_bench.specs import ThreatModel
+
+
+def plain(net, x0, y, threat, x, loss, α):
+    """Projected ascent as a textbook has it, with an active set and the best point kept; nothing in place."""
+    best, record = x0.clone(), margin(net(x0), y)
+    broken = net(x0).argmax(1) != y
+    late = record.clone()
+    rows = torch.arange(len(x0))[~broken]
+    x = x[rows]
+
+    def see(rows, x, z):
+        for place, row in enumerate(rows.tolist()):
+            m, hit = margin(z, y[rows])[place], z[place].argmax() != y[row]
+            if m > record[row] or (hit and not broken[row]):
+                best[row], record[row] = x[place], m
+            broken[row] |= hit
+
+    for step, length in enumerate(α):
+        if step == int(0.9 * len(α)):
+            late[rows] = record[rows]
+        leaf = x.clone().requires_grad_()
+        z = net(leaf)
+        (g,) = torch.autograd.grad(loss(z, y[rows]).sum(), leaf)
+        see(rows, x, z.detach())
+        stand = ~broken[rows]
+        rows, x, g = rows[stand], x[stand], g[stand]
+        if not len(rows):
+            return best, record, late, broken
+        if threat.norm == "Linf":
+            x = x + length * g.sign()
+            x = x.clamp((x0[rows] - threat.eps).clamp(min=0), (x0[rows] + threat.eps).clamp(max=1))
+        else:
+            x = x + length * (g / g.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None])
+            δ = x - x0[rows]
+            far = δ.flatten(1).norm(dim=1)[:, None, None, None]
+            x = (x0[rows] + δ * (threat.eps / far.clamp_min(1e-12)).clamp(max=1)).clamp(0, 1)
+    see(rows, x, net(x).detach())
+    return best, record, late, broken
+
+
+@pytest.mark.parametrize("loss", ["stable-ce", "margin", "ce"])
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 3 / 255), ("Linf", 0.5), ("L2", 0.3)])
+def test_the_loop_has_the_bits_of_the_plain_one(loss, norm, eps, small_net):
+    net, x, y, ids = small_net(classes=4, n=16)
+    threat = ThreatModel(eps=float(eps), norm=norm)
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    α = lengths(12, 0.25 * eps, "cosine")
+    with attacking(net, x, y, threat, ids, 0) as search:
+        start = search.random(torch.arange(len(x)), "test")
+        rows = search.standing()
+        ascend(search, rows, start[rows], lambda z, rows: LOSSES[loss](z, y[rows]), α)
+    best, record, late, broken = plain(net, x, y, threat, start, LOSSES[loss], α)
+    assert torch.equal(search.broken, broken) and broken.any()
+    tolerance = 0 if norm == "Linf" else 1e-5  # two ways to sum an L2 norm differ in the last bit
+    assert torch.allclose(search.best, best, atol=tolerance, rtol=0)
+    assert torch.allclose(search.margin, record, atol=100 * tolerance, rtol=0)
+    assert torch.allclose(search.late_margin, late, atol=100 * tolerance, rtol=0)
+
+
+def test_the_images_and_what_the_model_was_given_stay_as_they_were(small_net):
+    net, x, y, ids = small_net(classes=4, n=8)
+    before = x.clone()
+    with attacking(net, x, y, ThreatModel(eps=0.02), ids, 0) as search:
+        ascend(
+            search, torch.arange(8), search.region.x0[torch.arange(8)], lambda z, rows: margin(z, y[rows]), [0.01] * 4
+        )
+    assert torch.equal(x, before)
+    assert torch.equal(search.region.x0, before)
+
+
+def test_zero_and_bad_gradients_are_counted_and_bad_ones_replaced():
+    meter = Meter(lambda x: x.flatten(1)[:, :2])
+    g = torch.ones(4, 3, 2, 2)
+    g[0] = 0
+    g[1, 0, 0, 0] = float("nan")
+    g[2, 0, 0, 0] = float("-inf")
+    clean = meter._inspect(g)
+    assert (meter.zero_gradients, meter.bad_gradients) == (1, 2)
+    assert clean.isfinite().all()
+    assert clean[1].sum() == 11
