@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apd_bench.leaderboard import statistics
+from apd_bench.leaderboard.grids import RowKey, by_row, common_attacks, common_seeds, parts_by_dataset
 from apd_bench.leaderboard.model import DatasetResult, Hits, Row, Table, TableKey
 from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.leaderboard.tidy import Evidence, Measurement, attack_order
@@ -36,8 +37,8 @@ def unique(measurements: Iterable[Measurement]) -> tuple[list[Measurement], list
 def tables(measurements: Iterable[Measurement], attacks: Sequence[str] = ()) -> list[Table]:
     """All tables in a fixed order; an empty list for no measurements.
 
-    `attacks` declares the columns (default: every attack that occurs). Evidence of further attacks then makes no
-    column and no gap, but a sample that one of them breaks does not count as withstanding.
+    `attacks` declares the columns (default: those that most methods were attacked with). Evidence of further attacks
+    makes no column and no gap, but a sample that one of them breaks does not count as withstanding.
     """
     grouped: dict[TableKey, list[Measurement]] = defaultdict(list)
     references: list[Measurement] = []
@@ -46,12 +47,17 @@ def tables(measurements: Iterable[Measurement], attacks: Sequence[str] = ()) -> 
             grouped[table_key(item)].append(item)
         else:
             references.append(item)
+    places = {key: {item.dataset_key for item in items} for key, items in grouped.items()}
     for item in references:  # a method without training is a row of every table that differs only in shots
         own = table_key(item)
-        homes = [key for key in grouped if replace(key, shots=0, trained_on="") == own]
-        for home in homes or [own]:
-            grouped.setdefault(home, []).append(item)
-    return [build_table(key, grouped[key], attacks) for key in sorted(grouped, key=_key_order)]
+        homes = [key for key in places if replace(key, shots=0, trained_on="") == own]
+        for home in [key for key in homes if item.dataset_key in places[key]] or [own]:
+            grouped[home].append(item)
+    return [
+        build_table(key, part, attacks, further=number > 0)
+        for key in sorted(grouped, key=_key_order)
+        for number, part in enumerate(parts_by_dataset(grouped[key]))
+    ]
 
 
 def table_key(item: Measurement) -> TableKey:
@@ -70,19 +76,21 @@ def table_key(item: Measurement) -> TableKey:
     )
 
 
-def build_table(key: TableKey, items: list[Measurement], declared: Sequence[str] = ()) -> Table:
-    """The table of `items`, which all have `key`; `declared` are its attack columns (default: all that occur)."""
+def build_table(
+    key: TableKey, items: list[Measurement], declared: Sequence[str] = (), *, further: bool = False
+) -> Table:
+    """The table of `items`, which all have `key`; `declared` are its attack columns (default: what most rows have)."""
     names = _dataset_names(items)
+    grid = by_row(items)
     found = {item.attack for item in items if not item.distance_attack}
-    attacks = tuple(sorted(found & set(declared) or found, key=attack_order))
+    attacks = tuple(sorted(found & set(declared) or common_attacks(grid), key=attack_order))
     distances = tuple(sorted({item.attack for item in items if item.distance_attack}))
-    seeds = tuple(sorted({item.seed for item in items if item.trains})) or (0,)
+    seeds = common_seeds(grid)
     reference_ids = _common_ids(items, names)
-    by_row = _by_row(items)
-    labels = _row_labels(by_row)
+    labels = _row_labels(grid)
     drafts = [
-        _Draft(labels[row], by_row[row], names, attacks, seeds if by_row[row][0].trains else (0,), reference_ids)
-        for row in sorted(by_row)
+        _Draft(labels[row], grid[row], names, attacks, seeds if grid[row][0].trains else (0,), reference_ids)
+        for row in sorted(grid)
     ]
     rows = _with_means(drafts, tuple(names.values()), attacks, seeds)
     done = [item for item in items if item.done]
@@ -101,6 +109,7 @@ def build_table(key: TableKey, items: list[Measurement], declared: Sequence[str]
         notes=tuple(_mixed_notes(done)),
         embedded=all(item.group == "embedded" for item in items),
         titles={names[item.dataset_key]: item.dataset_title for item in items},
+        further=further,
     )
 
 
@@ -116,16 +125,22 @@ class _Draft:
         seeds: tuple[int, ...],
         reference_ids: Mapping[str, NDArray[np.str_]],
     ) -> None:
-        self.label, self.items, self.seeds = label, items, seeds
+        self.label, self.seeds, self.attacks = label, seeds, attacks
+        self.all = items
+        self.items = [item for item in items if not item.trains or item.seed in seeds]
         self.notes: list[str] = []
         self.done = 0
+        self.missing: dict[str, int] = {}
         self.planned = len(names) * len(seeds) * len(attacks)
         self.hits: dict[str, dict[str, Hits]] = {}
         self.partial: dict[str, tuple[int, ...]] = {}
         self.lowered: Counter[str] = Counter()
         found = {(item.dataset_key, item.seed if item.trains else 0, item.attack): item for item in items if item.done}
         for dataset, name in names.items():
+            before = self.done
             columns, complete_seeds = self._dataset(found, dataset, name, attacks, reference_ids.get(dataset))
+            if self.done - before < len(seeds) * len(attacks):
+                self.missing[name] = len(seeds) * len(attacks) - (self.done - before)
             if complete_seeds:
                 self.hits[name] = columns
                 self.partial[name] = complete_seeds
@@ -177,7 +192,9 @@ class _Draft:
         return self.planned > 0 and self.done == self.planned
 
     def row(self, estimates: Mapping[str, Estimate], rank: int | None) -> Row:
-        first, done = self.items[0], [item for item in self.items if item.done]
+        first = self.items[0] if self.items else self.all[0]
+        done = [item for item in self.items if item.done]
+        attacked = [item for item in done if item.attack in self.attacks]
         harmonic = statistics.harmonic_mean(estimates["clean"].value, estimates["worst"].value) if estimates else None
         failed = Counter(item.error or item.status for item in self.items if not item.done)
         return Row(
@@ -195,18 +212,23 @@ class _Draft:
             trains=first.trains,
             done=self.done,
             planned=self.planned,
+            missing=self.missing,
             suspect=dict(sorted(Counter(reason for item in done for reason in item.suspect).items())),
             collapsed=len({item.fit_id for item in done if item.collapsed}),
             failed=dict(sorted(failed.items())),
             train_seconds=_train_seconds(done),
-            attack_seconds=_total(item.attack_seconds for item in done),
-            forwards=_per_sample(done, (item.forwards for item in done)),
-            backwards=_per_sample(done, (item.backwards for item in done)),
-            records=tuple(sorted(item.id for item in self.items)),
+            attack_seconds=_total(item.attack_seconds for item in attacked),
+            sample_seconds=_per_sample(attacked, (item.attack_seconds for item in attacked), len(self.attacks)),
+            forwards=_per_sample(attacked, (item.forwards for item in attacked)),
+            backwards=_per_sample(attacked, (item.backwards for item in attacked)),
+            records=tuple(sorted(item.id for item in self.all)),
             notes=(*dict.fromkeys(self.notes), *self._further()),
         )
 
     def _further(self) -> Iterable[str]:
+        seeds = sorted({item.seed for item in self.all if item.trains} - set(self.seeds))
+        if seeds:
+            yield f"left out: seeds {', '.join(map(str, seeds))}, which most methods of the table lack"
         for attack, samples in sorted(self.lowered.items()):
             yield f"the worst case counts the further attack {attack}, which broke {samples} more (sample, seed) pairs"
 
@@ -272,25 +294,11 @@ def _common_ids(items: list[Measurement], names: Mapping[str, str]) -> dict[str,
     }
 
 
-def _by_row(items: list[Measurement]) -> dict[tuple[str, str], list[Measurement]]:
-    """Measurements by method and recipe; recipes of one method that never meet on a dataset are one row."""
-    by_row: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
-    for item in items:
-        by_row[(item.method, item.variant)].append(item)
-    for method in sorted({method for method, _ in by_row}):
-        own = sorted(row for row in by_row if row[0] == method)
-        places = [item.dataset_key for row in own for item in {i.dataset_key: i for i in by_row[row]}.values()]
-        if len(own) > 1 and len(places) == len(set(places)):
-            for row in own[1:]:
-                by_row[own[0]].extend(by_row.pop(row))
-    return by_row
-
-
-def _row_labels(by_row: Mapping[tuple[str, str], list[Measurement]]) -> dict[tuple[str, str], str]:
+def _row_labels(rows: Mapping[RowKey, list[Measurement]]) -> dict[RowKey, str]:
     """The method's name; where several variants of a method meet, what tells them apart."""
-    often = Counter(method for method, _ in by_row)
-    labels: dict[tuple[str, str], str] = {}
-    for (method, variant), items in by_row.items():
+    often = Counter(method for method, _ in rows)
+    labels: dict[RowKey, str] = {}
+    for (method, variant), items in rows.items():
         eps = items[0].train_eps
         budget = f", trained at {format_eps(eps)}" if eps is not None else ""
         labels[(method, variant)] = method if often[method] == 1 else f"{method} [{variant[:6]}{budget}]"
@@ -312,14 +320,15 @@ def _train_seconds(done: list[Measurement]) -> float | None:
     return sum(fits.values()) / len(fits) if fits else None
 
 
-def _per_sample(done: list[Measurement], passes: Iterable[float | None]) -> float | None:
+def _per_sample(done: list[Measurement], passes: Iterable[float | None], times: int = 1) -> float | None:
+    """The mean over all samples of `done`, times `times`."""
     counted = [
         (count, len(item.evidence.ids))
         for item, count in zip(done, passes, strict=True)
         if count is not None and item.evidence is not None
     ]
     samples = sum(number for _, number in counted)
-    return sum(count for count, _ in counted) / samples if samples else None
+    return times * sum(count for count, _ in counted) / samples if samples else None
 
 
 def _median_distances(done: list[Measurement]) -> dict[str, float]:

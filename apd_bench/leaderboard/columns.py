@@ -50,6 +50,18 @@ def suspect_text(row: Row) -> str:
     return " ".join([*parts, f"collapsed {row.collapsed}"] if row.collapsed else parts)
 
 
+def missing_text(row: Row) -> str:
+    """The datasets that lack cells of the row, with how many; empty for a complete row."""
+    return ", ".join(f"{name} {count}" for name, count in row.missing.items())
+
+
+def cost(seconds: float | None) -> str:
+    """Seconds to two figures, or a dash."""
+    if seconds is None:
+        return "–"
+    return f"{seconds:.0f}" if seconds >= 9.95 else f"{seconds:.1f}" if seconds >= 0.995 else f"{seconds:.2g}"
+
+
 def estimate_columns(table: Table) -> list[str]:
     """The names of the accuracy columns in their declared order."""
     return ["clean", *table.attacks, "worst"]
@@ -100,6 +112,7 @@ def table_columns(attacks: Sequence[str]) -> list[Column]:
         Column("collapsed fits", lambda _t, r: r.collapsed),
         Column("train seconds per fit", lambda _t, r: _rounded(r.train_seconds, 1)),
         Column("attack seconds", lambda _t, r: _rounded(r.attack_seconds, 1)),
+        Column("attack seconds per sample", lambda _t, r: _rounded(r.sample_seconds, 3)),
         Column("forwards per sample", lambda _t, r: _rounded(r.forwards, 1)),
         Column("backwards per sample", lambda _t, r: _rounded(r.backwards, 1)),
         Column("recipe", lambda _t, r: r.variant),

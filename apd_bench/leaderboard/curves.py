@@ -20,7 +20,7 @@ class Point:
 
 
 def eps_families(tables: Sequence[Table]) -> list[list[Table]]:
-    """Tables that differ in eps only, smallest first; families of one are kept."""
+    """Tables that differ in eps only, smallest first, with the same datasets; families of one are kept."""
     return _families(tables, lambda key: replace(key, threat=replace(key.threat, eps=0.0)), lambda key: key.threat.eps)
 
 
@@ -78,7 +78,7 @@ def _row(table: Table, method: str) -> Row | None:
 def _families(
     tables: Sequence[Table], same: Callable[[TableKey], TableKey], place: Callable[[TableKey], float]
 ) -> list[list[Table]]:
-    groups: dict[TableKey, list[Table]] = defaultdict(list)
-    for table in tables:
-        groups[same(table.key)].append(table)
+    groups: dict[tuple[TableKey, tuple[str, ...]], list[Table]] = defaultdict(list)
+    for table in tables:  # a mean over other datasets is another quantity
+        groups[(same(table.key), table.datasets)].append(table)
     return [sorted(group, key=lambda table: place(table.key)) for group in groups.values()]

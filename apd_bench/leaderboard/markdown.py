@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from apd_bench.leaderboard.columns import (
+    cost,
     estimate_columns,
     interval,
+    missing_text,
     percent,
     rank_text,
     suspect_text,
@@ -64,23 +66,25 @@ def table_section(table: Table) -> list[str]:
 
 def summary(table: Table) -> list[str]:
     """The ranked rows."""
-    header = ["rank", "method", "learned", *estimate_columns(table), "H", "samples", "seeds", "cells", "suspect"]
+    names = estimate_columns(table)
+    header = ["rank", "method", "learned", *names, "H", "n", "cells", "suspect", "train s", "attack s"]
     body = []
     for row in table.ranked:
         values = [
             with_interval(row.estimates.get(name)) if name in ("clean", "worst") else percent(_value(row, name))
-            for name in estimate_columns(table)
+            for name in names
         ]
         body.append(
-            [rank_text(row), safe(row.method), parameters(row), *values, percent(row.harmonic), str(row.samples),
-             str(len(row.seeds)) if row.trains else "1", f"{row.done}/{row.planned}", suspect_text(row)]
+            [rank_text(row), safe(row.method), parameters(row), *values, percent(row.harmonic),
+             f"{row.samples} × {len(row.seeds)}", f"{row.done}/{row.planned}", suspect_text(row),
+             cost(row.train_seconds if row.trains else 0.0), cost(row.sample_seconds)]
         )  # fmt: skip
     return grid([safe(name) for name in header], body, left=("method",))
 
 
 def per_dataset(table: Table) -> list[str]:
-    """Worst-case accuracy per dataset with its interval, clean accuracy in brackets."""
-    header = ["method", *(f"{safe(name)} (n={table.counts.get(name, 0)})" for name in table.datasets)]
+    """Worst-case accuracy per dataset with its interval, clean accuracy in brackets, and the mean of complete rows."""
+    header = ["method", *(f"{safe(name)} (n={table.counts.get(name, 0)})" for name in table.datasets), "mean"]
     body = []
     for row in table.rows:
         cells = []
@@ -92,7 +96,8 @@ def per_dataset(table: Table) -> list[str]:
             part = "" if len(result.seeds) == len(row.seeds) else f" {len(result.seeds)}/{len(row.seeds)} seeds"
             worst, clean = result.estimates["worst"], result.estimates["clean"]
             cells.append(f"{percent(worst.value)} ({interval(worst, 0)}) [{percent(clean.value)}]{part}")
-        body.append([safe(row.method), *cells])
+        mean = f"{percent(_value(row, 'worst'))} [{percent(_value(row, 'clean'))}]" if row.complete else "–"
+        body.append([safe(row.method), *cells, mean])
     return grid(header, body, left=("method",))
 
 
@@ -167,8 +172,9 @@ def _incomplete(table: Table) -> list[str]:
     body = []
     for row in table.incomplete:
         gone = "; ".join(f"{count}x {reason}" for reason, count in row.failed.items())
-        body.append([safe(row.method), parameters(row), f"{row.done}/{row.planned}", safe(gone, 160)])
-    return grid(["method", "learned", "cells", "failed"], body, left=("method", "failed"))
+        cells = f"{row.done}/{row.planned}"
+        body.append([safe(row.method), parameters(row), cells, safe(missing_text(row), 160), safe(gone, 160)])
+    return grid(["method", "learned", "cells", "missing", "failed"], body, left=("method", "missing", "failed"))
 
 
 def _distances(table: Table) -> list[str]:

@@ -42,7 +42,11 @@ class DatasetResult:
 
 @dataclass(frozen=True)
 class Row:
-    """One method in one table; `estimates` (means over datasets) is empty unless the row is complete."""
+    """One method in one table; `estimates` (means over datasets) is empty unless the row is complete.
+
+    `missing` counts the cells that a dataset lacks; `attack_seconds` is the total of the row's cells, `sample_seconds`
+    what all attacks of the table took on one sample.
+    """
 
     method: str
     title: str
@@ -58,11 +62,13 @@ class Row:
     trains: bool
     done: int
     planned: int
+    missing: Mapping[str, int]
     suspect: Mapping[str, int]
     collapsed: int
     failed: Mapping[str, int]
     train_seconds: float | None
     attack_seconds: float | None
+    sample_seconds: float | None
     forwards: float | None
     backwards: float | None
     records: tuple[str, ...]
@@ -81,7 +87,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that may be compared: same backbone, threat model, protocol, datasets, attacks and seeds."""
+    """Rows that may be compared: same backbone, threat model, protocol, datasets, attacks and seeds.
+
+    `further` tables hold datasets that only a minority of the methods was tried on.
+    """
 
     key: TableKey
     backbone_title: str
@@ -97,6 +106,7 @@ class Table:
     notes: tuple[str, ...] = ()
     embedded: bool = False
     titles: Mapping[str, str] = field(default_factory=dict)
+    further: bool = False
 
     @property
     def counts(self) -> dict[str, int]:

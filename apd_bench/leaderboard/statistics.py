@@ -91,15 +91,23 @@ def resampled_means(panel: Panel, resamples: int) -> Floats:
 
 
 def estimates(panel: Panel, draws: Floats) -> list[Estimate]:
-    """One estimate per row of `panel` from its bootstrap draws."""
+    """One estimate per row of `panel` from its bootstrap draws.
+
+    Where all outcomes are alike (all broken, say) every draw is, and the bootstrap would call that certain; Wilson's
+    interval for as many samples stands there instead.
+    """
     n = sum(hits.shape[2] for hits in panel)
     single = all(size == 1 for hits in panel for size in hits.shape[1:])
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
-    means = panel_means(panel)
-    return [
-        Estimate(float(mean), None if single else float(lo), None if single else float(hi), n)
-        for mean, lo, hi in zip(means, low, high, strict=True)
-    ]
+    found = []
+    for mean, lo, hi in zip(panel_means(panel).tolist(), low.tolist(), high.tolist(), strict=True):
+        if single:
+            found.append(Estimate(mean, None, None, n))
+        elif mean in (0.0, 1.0):
+            found.append(wilson(n if mean else 0, n))
+        else:
+            found.append(Estimate(mean, lo, hi, n))
+    return found
 
 
 def bootstrap_p(draws: Floats) -> float:
@@ -133,7 +141,10 @@ def resamples_for(rows: int) -> int:
 
 
 def shared_ranks(means: Floats, draws: Floats) -> list[int]:
-    """Rank of each row: one plus the number of rows that are significantly better (paired, Holm over all pairs)."""
+    """Rank of each row: one plus the number of rows that are significantly better (paired, Holm over all pairs).
+
+    A row never ranks behind one with a lower mean: paired differences vary in spread, so the counts alone could.
+    """
     rows = len(means)
     pairs = [(i, j) for i in range(rows) for j in range(i + 1, rows)]
     adjusted = holm([bootstrap_p(draws[i] - draws[j]) for i, j in pairs])
@@ -141,7 +152,7 @@ def shared_ranks(means: Floats, draws: Floats) -> list[int]:
     for (i, j), p in zip(pairs, adjusted, strict=True):
         if p < ALPHA and means[i] != means[j]:
             better[j if means[i] > means[j] else i] += 1
-    return [1 + count for count in better]
+    return [1 + min(better[j] for j in range(rows) if means[j] <= means[i]) for i in range(rows)]
 
 
 def harmonic_mean(first: float, second: float) -> float:

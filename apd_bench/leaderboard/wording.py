@@ -29,7 +29,15 @@ def heading(table: Table) -> str:
         key.task, ""
     )
     origin = f" of {key.trained_on}" if key.trained_on else ""
-    return f"{task}{key.backbone}{robust}, {key.threat.short}{shots}{origin}"
+    return f"{task}{key.backbone}{robust}, {key.threat.short}{shots}{origin}{_further(table)}"
+
+
+def _further(table: Table) -> str:
+    """What tells a table of further datasets from the one that most methods are in."""
+    if not table.further:
+        return ""
+    named = ", ".join(table.datasets[:3])
+    return f", further sets: {named}" + (f" and {len(table.datasets) - 3} more" if len(table.datasets) > 3 else "")
 
 
 def parameters(row: Row) -> str:
@@ -80,13 +88,15 @@ def legend_lines(tables: Sequence[Table], notes: Sequence[str] = ()) -> list[str
         "All numbers are percent of test samples classified correctly. clean: without attack; one column per attack; "
         "worst: a sample counts only if it survives every attack of the table.",
         "Each number is a mean over datasets of a mean over seeds and samples. H: harmonic mean of clean and worst. "
-        "learned: how many numbers were trained. samples: different test images over all datasets.",
-        f"Intervals are {LEVEL:.0%}: cluster bootstrap over seeds and samples within each dataset (one cell alone: "
-        f"Wilson); {spread}. An interval from few seeds is too narrow rather than too wide.",
+        "learned: how many numbers were trained. n: different test images over all datasets x seeds.",
+        f"Intervals are {LEVEL:.0%}: cluster bootstrap over seeds and samples within each dataset (one cell alone, "
+        f"or all outcomes alike: Wilson); {spread}. An interval from few seeds is too narrow rather than too wide.",
         "rank: one plus the number of methods that are significantly better (paired bootstrap on the same samples, "
         "Holm over all pairs of the table, 5 %); methods that cannot be told apart share a rank.",
-        "cells: done / planned (datasets x seeds x attacks). Rows with a gap stand below, unranked and without a mean. "
+        "cells: done / planned (datasets x seeds x attacks that most methods have). Rows with a gap stand "
+        "below, unranked and without a mean; sets that only a few methods were tried on have a table of their own.",
         "suspect: cells whose diagnostics hint at masked gradients; the reasons stand below the table.",
+        "train s: seconds per fit; attack s: seconds for all attacks on one sample, on the machines of the records.",
         "Threat models, budgets and backbones are never mixed in one table.",
         *notes,
     ]

@@ -82,6 +82,14 @@ def _moved(cell):  # type: ignore[no-untyped-def]
     return replace(cell, dataset=dataset("caltech101", group="benchmark"))
 
 
+def test_committed_boards_are_what_the_committed_records_say() -> None:
+    root = Path(__file__).parents[2]
+    present = {path.suffix[1:] for path in (root / "leaderboards").glob("embedded*")}
+    boards = ["report", str(root / "results" / "embedded"), "--out", str(root / "leaderboards")]
+    assert {"md", "csv", "json"} <= present
+    assert main([*boards, "--format", ",".join(sorted(present)), "--check"]) == 0
+
+
 def test_nothing_stored_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path / "none")]) == 2
     assert "There are no records" in capsys.readouterr().err

@@ -87,6 +87,20 @@ def test_ranks_are_shared_until_a_difference_is_significant() -> None:
     assert statistics.shared_ranks(means[:1], means[:1, None] + noise[:1]) == [1]
 
 
+def test_no_method_ranks_behind_one_with_a_lower_mean() -> None:
+    generator = np.random.default_rng(0)
+    steady, wild = generator.normal(0, 0.01, (2, 4999)), generator.normal(0, 0.2, 4999)
+    means = np.array([0.60, 0.50, 0.49])  # the second is surely behind the first; of the third nobody knows
+    draws = means[:, None] + np.stack([steady[0], steady[1], wild])
+    assert statistics.shared_ranks(means, draws) == [1, 1, 1]
+
+
+def test_outcomes_that_are_all_alike_have_wilsons_interval() -> None:
+    for hits in (np.zeros((1, 3, 20), dtype=bool), np.ones((1, 3, 20), dtype=bool)):
+        (found,) = statistics.estimates([hits], statistics.resampled_means([hits], 99))
+        assert found == statistics.wilson(int(hits[0, 0].sum()), 20)
+
+
 def test_enough_resamples_for_holm_over_all_pairs() -> None:
     for rows in (2, 10, 20, 30):
         pairs = rows * (rows - 1) / 2
