@@ -23,6 +23,9 @@ _EVERY = 15.0  # seconds between two progress lines of a long task
 class Reporter:
     """Shows nothing; the others say more."""
 
+    def prepare(self) -> None:
+        """Called before torch and the models are loaded, where there is work to do."""
+
     def start(self, report: RunReport, queue: WorkQueue, plan: Plan) -> None:
         """Called once, before the first task."""
 

@@ -42,6 +42,8 @@ def run_plan(
             work = sum(not store.fit_path(fit_id).is_dir() or strategy == "force" for fit_id in plan.fits)
         else:
             work = len(choose(plan.cells, store.statuses(), strategy))
+        if work:
+            reporter.prepare()
         device = pick_device(machine.device) if work else "cpu"
         executor = make_executor(plan, store, machine, device, work)
         driver = Driver(

@@ -1,0 +1,265 @@
+"""The live view on terminals: it fits, it survives a resize, and it leaves nothing behind but what was said."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fakes import make_plan
+from rich.console import Console
+
+from apd_bench.runner.estimate import cost_of, passes_of
+from apd_bench.runner.live import LiveReporter
+from apd_bench.runner.plan import Plan
+from apd_bench.runner.queue import WorkQueue
+from apd_bench.runner.report import RunReport
+from apd_bench.runner.tasks import Progress, Task
+from apd_bench.store import Store
+
+pty = pytest.importorskip("pty", reason="pseudo-terminals are a Unix thing")
+METHODS = tuple(f"method-{number}" for number in range(26))
+SETS = tuple(f"set-{number}" for number in range(11))
+SCRIPT = """
+from fakes import make_plan
+from test_driver import go
+from apd_bench.runner.reporter import make_reporter
+from apd_bench.store import Store
+if __name__ == "__main__":
+    plan = make_plan(datasets=("a", "b", "c"))
+    try:
+        report = go(plan, Store({results!r}), jobs={jobs}, reporter=make_reporter("auto"))
+    except KeyboardInterrupt:
+        raise SystemExit(130)
+    raise SystemExit(report.exit_code)
+"""
+
+
+class Screen:
+    """A terminal of endless height that wraps its lines anew when it becomes narrower."""
+
+    def __init__(self) -> None:
+        self.lines, self.row, self.column = [""], 0, 0
+
+    def feed(self, text: str) -> Screen:
+        for sign in re.findall(r"\x1b\[[?\d;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", text):
+            if sign == "\r":
+                self.column = 0
+            elif sign == "\n":
+                self.row, self.column = self.row + 1, 0
+                self.lines += [""] * (self.row + 1 - len(self.lines))
+            elif sign.startswith("\x1b"):
+                self._control(sign)
+            else:
+                line = self.lines[self.row].ljust(self.column)
+                self.lines[self.row] = line[: self.column] + sign + line[self.column + len(sign) :]
+                self.column += len(sign)
+        return self
+
+    def _control(self, sign: str) -> None:
+        if sign == "\x1b[2K":
+            self.lines[self.row] = ""
+        elif sign.endswith("A"):
+            self.row -= int(sign[2:-1])
+
+    def narrow(self, width: int) -> None:
+        wrapped = [[line[at : at + width] for at in range(0, len(line), width)] or [""] for line in self.lines]
+        self.row = sum(map(len, wrapped[: self.row + 1])) - 1
+        self.lines = [line for lines in wrapped for line in lines]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(line.rstrip() for line in self.lines).rstrip()
+
+
+def started(plan: Plan, width: int, height: int, *, only_fits: bool = False) -> tuple[LiveReporter, Console]:
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
+    reporter = LiveReporter(console)
+    cells = () if only_fits else plan.cells
+    report = RunReport(planned=len(plan.cells), to_do=len(cells), fits_to_do=len(plan.fits))
+    reporter._live.auto_refresh = False
+    reporter.start(report, WorkQueue(cells, plan.fits.values(), cost_of), plan)
+    return reporter, console
+
+
+def lines_of(reporter: LiveReporter) -> list[str]:
+    lines = reporter.console.render_lines(reporter.render(), pad=False)
+    return ["".join(segment.text for segment in line).rstrip() for line in lines]
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 10), (200, 60)])
+def test_a_large_grid_is_no_larger_than_the_terminal_and_the_last_line_is_there(width: int, height: int) -> None:
+    plan = make_plan(methods=METHODS, datasets=SETS)
+    reporter, _ = started(plan, width, height)
+    for cell in plan.cells[-8:]:
+        reporter.task_started(Task(fit=cell.fit, cell=cell))
+    lines = lines_of(reporter)
+    assert len(lines) < height and max(map(len, lines)) <= width
+    assert lines[-1].startswith("0/572 cells")
+    assert any(line.startswith("method-25") for line in lines)  # something goes on there
+    shown = sum(line.startswith("method-") for line in lines)
+    assert shown == 26 or any(line.startswith(f"{26 - shown} more") for line in lines)
+
+
+def test_a_terminal_too_narrow_for_columns_shows_a_sign_for_each_set() -> None:
+    plan = make_plan(datasets=SETS, methods=("one",), seeds=tuple(range(1, 41)))
+    reporter, _ = started(plan, 80, 24)
+    assert f"one {'·' * 11} 0/880" in " ".join(lines_of(reporter)[0].split())
+    cell = plan.cells[0]
+    reporter._done[("one", "set-0")] = 80
+    reporter._done[("one", "set-3")] = 1
+    reporter._bad[("one", "set-5")] = 1
+    assert "█··▒·!·····" in lines_of(reporter)[0]
+    assert cell.dataset.name == "set-0"
+
+
+def test_numbers_come_before_names_that_may_be_cut() -> None:
+    plan = make_plan(methods=("a-very-long-name-of-a-method-with-many-options",), datasets=("b" * 60,))
+    reporter, _ = started(plan, 60, 24)
+    task = Task(fit=plan.cells[0].fit, cell=plan.cells[0])
+    reporter.task_started(task)
+    reporter.tick({task.id: Progress(done=6, total=12, broken=4)})
+    assert "█████····· " in lines_of(reporter)[-2] and "6/12 4 broken" in lines_of(reporter)[-2]
+
+
+def test_the_bar_of_an_attack_on_all_samples_at_once_grows_with_its_passes() -> None:
+    plan = make_plan(attacks=("autoattack",))
+    reporter, _ = started(plan, 80, 24)
+    task = Task(fit=plan.cells[0].fit, cell=plan.cells[0])
+    reporter.task_started(task)
+    reporter.tick({task.id: Progress(done=0, total=12, passes=sum(passes_of(plan.cells[0])) / 2)})
+    assert lines_of(reporter)[-2].startswith("█████·····") and " left" in lines_of(reporter)[-1]
+
+
+def test_where_only_fits_are_trained_the_grid_counts_fits() -> None:
+    reporter, _ = started(make_plan(seeds=(1, 2, 3)), 80, 24, only_fits=True)
+    lines = lines_of(reporter)
+    assert lines[1].split() == ["one", "0/3", "0/3"] and lines[-1].startswith("0/12 fits")
+
+
+def test_a_terminal_that_becomes_narrower_keeps_what_was_said_and_shows_one_view() -> None:
+    plan = make_plan(methods=("a-method-whose-name-takes-a-lot-of-room-on-the-line",), datasets=("a", "b"))
+    reporter, console = started(plan, 80, 24)
+    screen = Screen()
+    stream = console.file
+    assert isinstance(stream, io.StringIO)
+
+    def show() -> str:
+        reporter._live.refresh()
+        text = stream.getvalue()
+        stream.seek(0)
+        stream.truncate()
+        return screen.feed(text).text
+
+    for cell in plan.cells[:3]:
+        reporter.task_started(Task(fit=cell.fit, cell=cell))
+    assert show().count("cells,") == 1
+    screen.narrow(50)
+    console.width = 50
+    assert show().count("cells,") == 1 and screen.text.count("········") == 3
+    assert "4 cells: 4 to measure, 2 fits to train." in screen.text
+    console.width = 120
+    assert show().count("cells,") == 1
+    reporter.message("something happened")
+    reporter.finish(RunReport(to_do=4, seconds=1))
+    screen.feed(stream.getvalue())
+    assert screen.text.splitlines() == [
+        "4 cells: 4 to measure, 2 fits to train.",
+        "something happened",
+        "Measured 0 cells and trained 0 fits in 1.0 s.",
+    ]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., list[str]]:
+    """A run of twelve fake cells, from a file, as a command."""
+
+    def make(jobs: int) -> list[str]:
+        path = tmp_path / f"run{jobs}.py"
+        path.write_text(SCRIPT.format(results=str(tmp_path / "results"), jobs=jobs))
+        return [sys.executable, str(path)]
+
+    return make
+
+
+def on_a_terminal(
+    command: list[str], *, act: Callable[[int, str], object] = lambda pid, text: None, pause: str = "0.1"
+) -> tuple[int, str]:
+    """The exit code of a command on a terminal of 80 columns, and all that it wrote; `act` is called all the time."""
+    import fcntl
+    import termios
+
+    here, there = pty.openpty()
+    fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")}
+    environment |= {"PYTHONPATH": str(Path(__file__).parent), "FAKE_SECONDS": pause, "TERM": "xterm"}
+    process = subprocess.Popen(
+        command, stdin=there, stdout=there, stderr=there, env=environment, start_new_session=True, close_fds=True
+    )
+    os.close(there)
+    content = b""
+    while process.poll() is None or select.select([here], [], [], 0)[0]:
+        if select.select([here], [], [], 0.05)[0]:
+            try:
+                content += os.read(here, 65536)
+            except OSError:  # how Linux says that the other end is closed
+                break
+        act(process.pid, content.decode(errors="replace"))
+    os.close(here)
+    return process.wait(timeout=60), content.decode().replace("\r\n", "\n")
+
+
+def test_on_a_terminal_the_view_comes_and_goes_and_the_summary_stays(command: Callable[..., list[str]]) -> None:
+    code, text = on_a_terminal(command(1))
+    assert code == 0
+    said = Screen().feed(text).text.splitlines()
+    assert said[:2] == ["starting ...", "12 cells: 12 to measure, 6 fits to train."]
+    assert said[2].startswith("Measured 12 cells and trained 6 fits in ") and len(said) == 3
+    assert "/12 cells, " in text and " passes/s" in text and "broken" in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
+
+
+class Keys:
+    """Presses Ctrl-C `times` times, as a terminal does, once a sample batch is done."""
+
+    def __init__(self, times: int) -> None:
+        self.times, self.pressed = times, 0
+
+    def __call__(self, pid: int, text: str) -> None:
+        if self.pressed < self.times and re.search(r" [48]/12 ", text) and (not self.pressed or "once" in text):
+            self.pressed += 1
+            os.killpg(pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_on_a_terminal_ends_with_130_and_the_same_command_goes_on(
+    command: Callable[..., list[str]], tmp_path: Path, log: Callable[[], list[str]], jobs: int
+) -> None:
+    keys = Keys(times=1)
+    code, text = on_a_terminal(command(jobs), act=keys)
+    assert keys.pressed == 1 and code == 130
+    said = Screen().feed(text).text.splitlines()
+    assert "stopping after the current batch of samples; press Ctrl-C again to stop at once" in " ".join(said)
+    assert said[-1].startswith("Interrupted with ") and "Traceback" not in text
+    done = {cell for cell, status in Store(tmp_path / "results").statuses().items() if status == "success"}
+    assert len(done) < 12
+    assert on_a_terminal(command(jobs), pause="0")[0] == 0
+    batches = [line for line in log() if line.startswith("batch")]
+    assert len(batches) == len(set(batches)) == 36  # no batch of samples was done twice, none is missing
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_second_ctrl_c_ends_at_once_and_the_terminal_is_usable(command: Callable[..., list[str]], jobs: int) -> None:
+    keys = Keys(times=2)
+    code, text = on_a_terminal(command(jobs), act=keys, pause="2")
+    assert keys.pressed == 2 and code == 130
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")
+    assert on_a_terminal(command(jobs), pause="0")[0] == 0
