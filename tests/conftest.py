@@ -4,5 +4,6 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
-for _name in [name for name in os.environ if name.startswith("APD_BENCH_") and name != "APD_BENCH_TEST_FULL"]:
-    del os.environ[_name]
+for _name in list(os.environ):
+    if _name.startswith("APD_BENCH_") and not _name.startswith("APD_BENCH_TEST_"):
+        del os.environ[_name]

@@ -1,6 +1,7 @@
 """SIGKILL at random moments, resuming each time: what is left is what an undisturbed run leaves.
 
-APD_BENCH_TEST_KILLS=100 sets the number of kills; the default keeps the suite short.
+APD_BENCH_TEST_KILLS=100 sets the number of kills, on the whole reduced grid; the default keeps the suite short. A run
+that comes to its end before its next kill is compared, and another one begins in a new folder.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from apd_bench.leaderboard import write_boards
 from apd_bench.store import Store
 
 KILLS = int(os.environ.get("APD_BENCH_TEST_KILLS", "0"))
-JOBS = "2" if KILLS else "1"  # importing torch in workers takes longer than the little grid
 FAKE = """
 from fakes import make_plan
 from test_driver import go
@@ -33,11 +32,13 @@ if __name__ == "__main__":
     plan = make_plan(datasets=("a", "b", "c"), seeds=(1, 2))
     raise SystemExit(go(plan, Store({results!r}), jobs={jobs}, shard_size={shard}).exit_code)
 """
-REAL = (
-    "run", "--methods", "advtp", "--datasets", "fashion", "--limit", "6", "--shots", "1", "--jobs", JOBS,
+LITTLE = (
+    "run", "--methods", "advtp", "--datasets", "fashion", "--limit", "6", "--shots", "1", "--jobs", "1",
     "--attacks", "pgd(steps=5) autoattack(members=['apgd-ce', 'square'], iterations=5, queries=200)",
     "--set", "training.epochs=1", "--device", "cpu", "--shard", "3", "-q",
 )  # fmt: skip
+REDUCED = ("run", "--suite", "ci", "--jobs", "2", "--device", "cpu", "--shard", "12", "-q")
+REAL, CELLS, SHARE = (REDUCED, 12, 0.5) if KILLS else (LITTLE, 4, 1.0)  # of a whole run, in which kills fall
 
 
 @dataclass
@@ -45,9 +46,9 @@ class Kills:
     """What happened while a run was killed again and again."""
 
     times: int = 0
-    repeated: list[str] = field(default_factory=list)
+    ended: bool = False
     lost: list[str] = field(default_factory=list)
-    done_at_kill: list[int] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
 
 
 def run_to_the_end(command: list[str], environment: dict[str, str]) -> float:
@@ -56,25 +57,24 @@ def run_to_the_end(command: list[str], environment: dict[str, str]) -> float:
     return time.monotonic() - began
 
 
+def finished(store: Store) -> dict[str, bytes]:
+    """The successes of a store, byte for byte: one that is measured again differs at least in its times."""
+    statuses = Store(store.path).statuses()
+    return {cell: store.record_path(cell).read_bytes() for cell, status in statuses.items() if status == "success"}
+
+
 def torment(
-    command: list[str],
-    environment: dict[str, str],
-    store: Store,
-    *,
-    kills: int,
-    longest: float,
-    computed: Callable[[], list[str]],
+    command: list[str], environment: dict[str, str], store: Store, *, kills: int, longest: float, chance: random.Random
 ) -> Kills:
-    """Kills the run `kills` times at random moments, once in a while with its workers, then lets it end."""
-    chance, story = random.Random(7), Kills()
-    while story.times < kills:
-        before = {cell for cell, status in Store(store.path).statuses().items() if status == "success"}
-        began = len(computed())
+    """Kills the run up to `kills` times at random moments, once in a while with its workers, then lets it end."""
+    story = Kills()
+    while not story.ended:
+        before = finished(store)
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
-            code = process.wait(chance.uniform(0, longest))
+            code = process.wait(chance.uniform(0, longest) if story.times < kills else None)
         except subprocess.TimeoutExpired:
             if chance.random() < 0.3:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -84,13 +84,10 @@ def torment(
             story.times += 1
         else:
             assert code == 0
-            story.done_at_kill.append(len(Store(store.path).statuses()))
-            break  # it came to its end before the next kill
-        after = {cell for cell, status in Store(store.path).statuses().items() if status == "success"}
-        story.lost += sorted(before - after)
-        story.repeated += [cell for cell in computed()[began:] if cell in before]
-        story.done_at_kill.append(len(after))
-    run_to_the_end(command, environment)
+            story.ended = True
+        after = finished(store)
+        story.lost += sorted(before.keys() - after.keys())
+        story.repeated += sorted(cell for cell, content in before.items() if after.get(cell) != content)
     return story
 
 
@@ -119,40 +116,49 @@ def boards(store: Store, out: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.timeout(6000)
 @pytest.mark.parametrize(("jobs", "shard"), [(1, 500), (2, 4)])
 def test_a_grid_of_fakes_survives_sigkill_at_any_moment(tmp_path: Path, jobs: int, shard: int) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "FAKE_SECONDS": "0.01"}
-    commands = []
-    for name in ("calm", "killed"):
-        script = tmp_path / f"{name}.py"
-        script.write_text(FAKE.format(results=str(tmp_path / name), jobs=jobs, shard=shard))
-        commands.append([sys.executable, str(script)])
-    seconds = run_to_the_end(commands[0], environment)
-    log = tmp_path / "work.log"
-    environment["FAKE_LOG"] = str(log)
 
-    def computed() -> list[str]:
-        lines = log.read_text().splitlines() if log.exists() else []
-        return [line.split()[1].partition(".")[0] for line in lines if line.startswith("start-cell")]
+    def command(store: Store) -> list[str]:
+        script = tmp_path / f"{store.path.name}.py"
+        script.write_text(FAKE.format(results=str(store.path), jobs=jobs, shard=shard))
+        return [sys.executable, str(script)]
 
-    calm, killed = Store(tmp_path / "calm"), Store(tmp_path / "killed")
-    story = torment(commands[1], environment, killed, kills=KILLS or 5, longest=seconds, computed=computed)
-    assert story.lost == [] and story.repeated == []
+    calm = Store(tmp_path / "calm")
+    seconds = run_to_the_end(command(calm), environment)
+    environment["FAKE_LOG"] = str(tmp_path / "work.log")
+    chance, killed = random.Random(7), 0
+    while killed < (KILLS or 5):
+        store = Store(tmp_path / f"killed-{killed}")
+        left = (KILLS or 5) - killed
+        story = torment(command(store), environment, store, kills=left, longest=seconds, chance=chance)
+        killed += story.times
+        assert story.lost == [] and story.repeated == []
+        assert essence(store) == essence(calm)
+        assert not list(store.path.rglob("*.tmp")) and not list(store.path.rglob("*.damaged"))
     assert len(essence(calm)) == 24
-    assert essence(killed) == essence(calm)
-    assert not list(killed.path.rglob("*.tmp")) and not list(killed.path.rglob("*.damaged"))
 
 
-@pytest.mark.timeout(3000)
+@pytest.mark.timeout(6000)
 def test_the_embedded_suite_survives_sigkill_at_any_moment(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("APD_BENCH_")}
-    base = [sys.executable, "-m", "apd_bench", *REAL]
-    calm, killed = Store(tmp_path / "calm"), Store(tmp_path / "killed")
-    places = [["--results", str(store.path), "--boards", f"{store.path}-boards"] for store in (calm, killed)]
-    seconds = run_to_the_end([*base, *places[0]], environment)
-    story = torment([*base, *places[1]], environment, killed, kills=KILLS or 2, longest=seconds, computed=lambda: [])
-    assert story.lost == []
-    assert len(essence(calm)) == 4
-    assert essence(killed) == essence(calm)
-    written = boards(killed, tmp_path / "boards")
-    assert written == boards(calm, tmp_path / "boards")
+
+    def command(store: Store) -> list[str]:
+        places = ("--results", str(store.path), "--boards", f"{store.path}-boards")
+        return [sys.executable, "-m", "apd_bench", *REAL, *places]
+
+    calm = Store(tmp_path / "calm")
+    seconds = run_to_the_end(command(calm), environment)
+    expected = boards(calm, tmp_path / "boards")
+    chance, killed = random.Random(7), 0
+    while killed < (KILLS or 2):
+        store = Store(tmp_path / f"killed-{killed}")
+        longest = min(seconds, WINDOW)
+        story = torment(command(store), environment, store, kills=(KILLS or 2) - killed, longest=longest, chance=chance)
+        killed += story.times
+        assert story.lost == [] and story.repeated == []
+        assert essence(store) == essence(calm)
+        assert boards(store, tmp_path / "boards") == expected
+    assert len(essence(calm)) == CELLS
