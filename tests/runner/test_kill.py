@@ -155,8 +155,8 @@ def test_the_embedded_suite_survives_sigkill_at_any_moment(tmp_path: Path) -> No
     chance, killed = random.Random(7), 0
     while killed < (KILLS or 2):
         store = Store(tmp_path / f"killed-{killed}")
-        longest = min(seconds, WINDOW)
-        story = torment(command(store), environment, store, kills=(KILLS or 2) - killed, longest=longest, chance=chance)
+        left = (KILLS or 2) - killed
+        story = torment(command(store), environment, store, kills=left, longest=SHARE * seconds, chance=chance)
         killed += story.times
         assert story.lost == [] and story.repeated == []
         assert essence(store) == essence(calm)
