@@ -10,6 +10,7 @@ EXIT_CELLS_FAILED = 1
 EXIT_USAGE = 2
 EXIT_REGRESSION = 3
 EXIT_INTERRUPTED = 130
+_LISTED, _NEAREST = 24, 8  # names: up to so many are all listed, of more only the nearest ones
 
 
 class UserError(Exception):
@@ -67,19 +68,22 @@ def unknown_name(kind: str, asked: str, available: Iterable[str], *, command: st
     names = sorted(available)
     near = nearest(asked, names)
     guess = f" Did you mean '{near}'?" if near else ""
-    listing = ", ".join(names) if len(names) <= 24 else ", ".join(names[:24]) + f", ... ({len(names)} in all)"
+    listing = f"Available: {', '.join(names) or 'none'}."
+    if len(names) > _LISTED:
+        like = sorted(names, key=lambda name: -_likeness(asked, name))[:_NEAREST]
+        listing = f"The nearest are {', '.join(like)} ({len(names)} in all)."
     hint = f"See: {command}" if command else ""
-    return UnknownName(f"Unknown {kind} '{asked}'.{guess} Available: {listing or 'none'}.", hint=hint)
+    return UnknownName(f"Unknown {kind} '{asked}'.{guess} {listing}", hint=hint)
 
 
 def nearest(asked: str, names: Iterable[str]) -> str | None:
     """The name most like `asked`, or None when nothing comes near; swapped letters count as near (adp is apd)."""
+    best = max(names, key=lambda name: _likeness(asked, name), default=None)
+    return best if best is not None and _likeness(asked, best) >= 0.6 else None
 
-    def likeness(name: str) -> float:
-        one, other = asked.lower(), name.lower()
-        in_order = SequenceMatcher(None, one, other).ratio()
-        any_order = SequenceMatcher(None, sorted(one), sorted(other)).ratio()
-        return (in_order + any_order) / 2
 
-    best = max(names, key=likeness, default=None)
-    return best if best is not None and likeness(best) >= 0.6 else None
+def _likeness(asked: str, name: str) -> float:
+    one, other = asked.lower(), name.lower()
+    in_order = SequenceMatcher(None, one, other).ratio()
+    any_order = SequenceMatcher(None, sorted(one), sorted(other)).ratio()
+    return (in_order + any_order) / 2

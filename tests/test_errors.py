@@ -24,6 +24,9 @@ def test_long_listings_are_cut_but_counted():
     text = str(unknown_name("dataset", "x", [f"set{i:03d}" for i in range(100)]))
     assert "(100 in all)" in text
     assert "set099" not in text
+    near = str(unknown_name("dataset", "set09", [f"set{i:03d}" for i in range(100)]))
+    assert "The nearest are set090, set091" in near or "The nearest are set009" in near
+    assert near.count("set") <= 11
 
 
 def test_errors_survive_pickling():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import sys
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from apd_bench.cli import arguments
-from apd_bench.cli.console import err, out, table
+from apd_bench.cli.console import err, out
 from apd_bench.errors import EXIT_DONE
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from apd_bench.specs import Cell
     from apd_bench.store import Store
 
+_ROWS = 30  # cells of a plan that a terminal shows one by one
 _RECORDS_TIMED = 200  # enough to know a speed, few enough to read at once
 EXAMPLES = """examples:
   apd-bench plan                                    the embedded suite
@@ -32,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_places(parser)
     arguments.add_strategy(parser)
     arguments.add_machine(parser)
+    parser.add_argument("--all", action="store_true", help="every cell, also of a large plan on a terminal")
     parser.add_argument("--json", action="store_true", help="the whole plan as JSON on standard output")
 
 
@@ -42,6 +46,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def show_plan(args: argparse.Namespace) -> int:
     """Prints cells, fits, impossible cells and the estimate; measures nothing and writes nothing."""
+    from apd_bench.cli.plan_table import rows_of, summary, whole
     from apd_bench.data.check import what_is_missing
     from apd_bench.runner.estimate import fit_passes, passes_of
     from apd_bench.runner.plan import fits_of, plan
@@ -90,13 +95,12 @@ def show_plan(args: argparse.Namespace) -> int:
             )
         )
         return EXIT_DONE
-    wanted = {cell.id for cell in todo}
-    rows = [
-        (cell.id, "to do" if cell.id in wanted else statuses.get(cell.id, "left out"), cell.label)
-        for cell in grid.cells
-    ]
-    rows += [(item.cell.id, "impossible", f"{item.cell.label}: {item.reason}") for item in grid.impossible]
-    out(table(rows, ("cell", "state", "what")))
+    rows = rows_of(grid, statuses, {cell.id for cell in todo})
+    if sys.stdout.isatty() and len(rows) > _ROWS and not getattr(args, "all", False):
+        out(summary(rows, shutil.get_terminal_size().columns))
+        err("apd-bench plan --all lists every cell.")
+    else:
+        out(whole(rows))
     for damage in store.damaged():
         err(f"warning: {damage.reason}")
     err(
