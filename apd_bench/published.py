@@ -150,6 +150,7 @@ def _pair(item: Published, table: Table, row: Row, protocol: Mapping[str, str]) 
     if match is None or item.dataset not in row.datasets:
         return
     key = table.key
+    tested = protocol.get("resize of test images", protocol.get("resize"))
     task, _, classes = item.task.partition(":")
     same = [
         _TASKS.get(task) == match.get("task") == key.task,
@@ -157,6 +158,7 @@ def _pair(item: Published, table: Table, row: Row, protocol: Mapping[str, str]) 
         not row.trains or item.shots == key.shots,
         match.get("source_dataset", "") == key.trained_on or not row.trains,
         match.get("resize", protocol.get("resize")) == protocol.get("resize") or not row.trains,
+        match.get("test_resize", tested) == tested,
         item.attack == "none" or abs(item.eps_255 / 255 - key.threat.eps) < 1e-9,
     ]
     if not all(same):

@@ -288,7 +288,7 @@ class Cell:
     """One number to be measured: a fit, the set and classes it is tested on, the threat and the attack.
 
     `limit` is the number of test samples (None: all), drawn by `limit_seed` with fixed, stratified ids; `attack_seed`
-    keys the attack's noise together with the sample ids.
+    keys the attack's noise together with the sample ids. `resize` is that of the test images (None: as in the fit).
     """
 
     fit: Fit
@@ -302,17 +302,24 @@ class Cell:
     precision: str = "fp32"
     attack_seed: int = 0
     exclude: tuple[str, ...] = ()
+    resize: str | None = None
 
     def __post_init__(self) -> None:
         one_of("Task", self.task, TASKS)
+        one_of("Resize", self.test_resize, RESIZES)
         one_of("Class set", self.classes, CLASS_SETS)
         one_of("Precision", self.precision, PRECISIONS)
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"A limit of {self.limit} samples leaves nothing to measure.", hint="Use --limit 20.")
 
+    @property
+    def test_resize(self) -> str:
+        """How the test images are made square."""
+        return self.resize or self.fit.resize
+
     def identity(self) -> dict[str, object]:
         """Everything that can change the number."""
-        return {
+        parts: dict[str, object] = {
             "fit": self.fit,
             "dataset": self.dataset,
             "threat": self.threat,
@@ -325,6 +332,7 @@ class Cell:
             "attack_seed": self.attack_seed,
             "exclude": sorted(self.exclude),
         }
+        return parts if self.test_resize == self.fit.resize else parts | {"resize": self.test_resize}
 
     @cached_property
     def id(self) -> str:
@@ -342,7 +350,9 @@ class Suite:
     """A declared grid: what `run` crosses, and the protocol that all of its cells share.
 
     `recipe` overrides every method's recipe, `recipes[NAME]` one method's; `reference` lists methods that are always
-    run for comparison. `train_eps` None means: train at the tested budget.
+    run for comparison. `train_eps` None means: train at the tested budget; `test_resize` None: test images as those of
+    training. `rules` are recipes for some fits only: tables with `datasets` (trained on) and/or `shots` that they hold
+    for, and a `recipe` that is laid over the common one, the last rule strongest.
     """
 
     name: str
@@ -364,8 +374,10 @@ class Suite:
     train_eps: float | None = None
     limit: int | None = None
     resize: str = "crop"
+    test_resize: str | None = None
     precision: str = "fp32"
     recipe: Options = field(default_factory=dict)
+    rules: tuple[Options, ...] = ()
     recipes: Mapping[str, Options] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""

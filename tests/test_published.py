@@ -30,6 +30,7 @@ def table(recipe: MethodRecipe = FAP, **changes: object) -> Table:
         "backbone": CLIP,
         "eps": 1 / 255,
         "fit": {"resize": "squash"},
+        "resize": "crop",
         "data": dataset("eurosat", group="benchmark"),
     }
     settings |= changes
@@ -74,6 +75,7 @@ def test_a_number_is_paired_where_everything_agrees() -> None:
         {"limit": 100},
         {"shots": 3},
         {"fit": {"resize": "crop"}},
+        {"resize": "squash"},
         {"data": dataset("food", group="benchmark")},
         {"recipe": method("unheard_of")},
     ],

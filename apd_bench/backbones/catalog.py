@@ -76,6 +76,11 @@ def resolve(name: str) -> BackboneSpec | None:
     return _tagged(architecture, tag)
 
 
+def hub_architecture(repository: str) -> str | None:
+    """The architecture of a hub repository that the catalogue knows."""
+    return dict(_ROBUST_HUB).get(repository)
+
+
 def check_activation(name: str, architecture: str, activation: str, tag: str) -> None:
     """Raises IncompatibleChoice when the weights of `tag` were trained with another activation.
 

@@ -21,8 +21,8 @@ from apd_bench.backbones.configs import (
     read_json,
     reinstall,
 )
+from apd_bench.backbones.present import HUB_WEIGHTS
 from apd_bench.backbones.weights import (
-    HUB_WEIGHTS,
     Weights,
     forbid_network,
     hub_file,

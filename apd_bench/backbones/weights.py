@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from apd_bench.backbones.configs import sha256
+from apd_bench.backbones.present import HUB_WEIGHTS, URL_CACHE
 from apd_bench.backbones.vision import has_quick_gelu
 from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
 
 VISION_KEY = "vision_encoder_state_dict"
-HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def tagged_file(architecture: str, tag: str) -> Weights:
 
 
 def _url_file(url: str, name: str) -> Path:
-    folder = Path("~/.cache/clip").expanduser()
+    folder = Path(URL_CACHE).expanduser()
     if offline() and not (folder / Path(url).name).is_file():
         raise MissingPrerequisite(
             f"The weights of {name} are not in {folder} and the network is switched off.",

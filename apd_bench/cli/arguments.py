@@ -21,6 +21,7 @@ BOARDS = "leaderboards"
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """Declares what chooses the cells."""
     group = parser.add_argument_group("what to measure (lists by comma or space; 'all', wildcards, '!name' excludes)")
+    group.add_argument("named_suite", nargs="?", metavar="SUITE", help="a suite, as --suite")
     group.add_argument(
         "--suite",
         "--grid",
@@ -136,8 +137,11 @@ def selection_of(args: argparse.Namespace) -> Selection:
 
 
 def suite_of(args: argparse.Namespace) -> Suite:
-    """The suite that the options name."""
-    return load_suite(args.suite)
+    """The suite that the options name, or the word after the verb."""
+    named = getattr(args, "named_suite", None)
+    if named is not None and args.suite not in (DEFAULT_SUITE, named):
+        raise UsageError(f"Two suites are named: '{named}' and --suite {args.suite}.", hint="Keep one of them.")
+    return load_suite(named or args.suite)
 
 
 def strategy_of(args: argparse.Namespace) -> str:

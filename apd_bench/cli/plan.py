@@ -23,6 +23,7 @@ _RECORDS_TIMED = 200  # enough to know a speed, few enough to read at once
 EXAMPLES = """examples:
   apd-bench plan                                    the embedded suite
   apd-bench plan --methods all --eps 1/255,4/255    what a larger grid would cost
+  apd-bench plan fap-cross --data ~/data            the cells of a paper, and what of its data is missing here
   apd-bench plan --calibrate                        with hours, after some seconds of measuring
   apd-bench plan --json | jq '.cells[].id'
 """
@@ -46,6 +47,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def show_plan(args: argparse.Namespace) -> int:
     """Prints cells, fits, impossible cells and the estimate; measures nothing and writes nothing."""
+    from apd_bench.backbones.present import missing_weights
     from apd_bench.cli.plan_table import rows_of, summary, whole
     from apd_bench.data.check import what_is_missing
     from apd_bench.runner.estimate import fit_passes, passes_of
@@ -56,6 +58,7 @@ def show_plan(args: argparse.Namespace) -> int:
     from apd_bench.runner.speed import disk_bytes, work_seconds
     from apd_bench.store import Store
 
+    arguments.prepare_environment(args)
     grid = plan(resolve(arguments.suite_of(args), arguments.selection_of(args)))
     store = Store(args.results)
     statuses = store.statuses()
@@ -66,6 +69,8 @@ def show_plan(args: argparse.Namespace) -> int:
     forwards, backwards = sum(item[0] for item in passes), sum(item[1] for item in passes)
     sets = {spec.name: spec for cell in todo for spec in (cell.fit.dataset, cell.dataset)}
     absent = {name: reason for name, spec in sets.items() if (reason := what_is_missing(spec)) is not None}
+    backbones = {cell.fit.backbone.name: cell.fit.backbone for cell in todo}
+    unfetched = {name: reason for name, spec in backbones.items() if (reason := missing_weights(spec)) is not None}
     speeds = _speeds(args, store, todo)
     seconds, unknown = work_seconds(todo, missing, speeds)
     room = disk_bytes(todo, missing)
@@ -87,6 +92,7 @@ def show_plan(args: argparse.Namespace) -> int:
                     "forwards": forwards,
                     "backwards": backwards,
                     "missing_data": absent,
+                    "missing_weights": unfetched,
                     "work_seconds": seconds,
                     "work_seconds_unknown_for": sorted(unknown),
                     "disk_bytes": room,
@@ -109,6 +115,8 @@ def show_plan(args: argparse.Namespace) -> int:
     )
     for name, reason in absent.items():
         err(f"missing data: {name}: {reason}")
+    for name, reason in unfetched.items():
+        err(f"missing weights: {name}: {reason}")
     err(f"At most {forwards:,.0f} forward and {backwards:,.0f} backward image passes, if every sample resists.")
     if todo and speeds:
         source = ", ".join(sorted({speed.source for speed in speeds.values()}))

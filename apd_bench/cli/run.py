@@ -20,7 +20,7 @@ EXAMPLES = """examples:
   apd-bench run --attacks 'pgd(steps=100)' --eps 1/255,4/255 --limit 50
   apd-bench run --set training.epochs=5 --seeds 1-3          another recipe, three seeds
   apd-bench run --failed                                     try again what failed
-  apd-bench run --backbone ViT-B-16/openai --datasets caltech101 --data ~/data --device cuda
+  apd-bench run --backbone ViT-B-16-quickgelu/openai --datasets caltech101 --data ~/data
 """
 
 

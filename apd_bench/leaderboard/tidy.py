@@ -192,6 +192,8 @@ def _protocol(record: Record) -> tuple[tuple[str, str], ...]:
         "resize": cell.fit.resize,
         "attack seed": str(cell.attack_seed),
     }
+    if cell.test_resize != cell.fit.resize:
+        parts["resize of test images"] = cell.test_resize
     return tuple(parts.items())
 
 

@@ -85,6 +85,7 @@ def _settings(cell: Cell) -> Iterator[str]:
         "transfer_source": (threat.source, None),
         "task": (cell.task, "few_shot"),
         "resize": (fit.resize, "crop"),
+        "test_resize": (cell.test_resize, fit.resize),
         "precision": (cell.precision, "fp32"),
     }
     for name, (value, default) in plain.items():

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from apd_bench.registry import ATTACKS
 from apd_bench.specs import AttackSpec, Cell, Fit
 
 BACKWARD = 2.0  # a backward pass costs about two forward passes
 _SAMPLES = 1000  # assumed where a set does not say how many test images it has
-# Image passes (forwards, backwards) per sample of attacks whose cost is not steps x restarts: measured on samples that
-# resist; standard AutoAttack runs APGD-CE, APGD-T, FAB-T and up to 5,000 Square queries.
-_KNOWN = {"autoattack": (7900.0, 1900.0)}
+# Image passes (forwards, backwards) of AutoAttack's members per sample, iteration and target class: measured on samples
+# that resist. Square costs its queries.
+_MEMBERS = {
+    "apgd-ce": (1.0, 1.0),
+    "apgd-dlr": (1.0, 1.0),
+    "apgd-t": (1.0, 1.0),
+    "fab": (19 / 9, 1.0),
+    "fab-t": (19 / 9, 1.0),
+}
+_TARGETED = ("apgd-t", "fab-t")
 
 
 def passes_per_sample(attack: AttackSpec, eps: float = 1.0) -> tuple[float, float]:
     """Forward and backward image passes that one resisting sample costs, the clean prediction included."""
     if eps == 0 or attack.name in ("none", "clean"):
         return 1.0, 0.0
-    if attack.name in _KNOWN:
-        return _KNOWN[attack.name]
     options = {**ATTACKS.get(attack.name).defaults, **attack.options}
+    if "members" in options:
+        return _ensemble(options)
     steps = 1.0
     for name in ("steps", "n_iter", "iterations", "restarts", "n_restarts", "binary_search_steps", "queries"):
         value = options.get(name)
@@ -27,10 +37,26 @@ def passes_per_sample(attack: AttackSpec, eps: float = 1.0) -> tuple[float, floa
     return steps + 2.0, steps
 
 
+def _ensemble(options: Mapping[str, Any]) -> tuple[float, float]:
+    members = options["members"]
+    forwards = backwards = 0.0
+    for member in (members,) if isinstance(members, str) else members:
+        each = float(options["iterations"]) * (options["targets"] if member in _TARGETED else 1) * options.get("eot", 1)
+        passes = _MEMBERS.get(member, (0.0, 0.0))
+        forwards, backwards = forwards + each * passes[0], backwards + each * passes[1]
+        forwards += float(options["queries"]) if member == "square" else 0.0
+    return forwards, backwards
+
+
 def samples_of(cell: Cell) -> int:
     """How many test samples the cell has, as far as its specs say."""
-    available = cell.dataset.counts.get(cell.split, _SAMPLES)
+    available = _share(cell.dataset.counts.get(cell.split, _SAMPLES), cell.classes)
     return min(available, cell.limit) if cell.limit is not None else available
+
+
+def _share(images: int, classes: str) -> int:
+    """Of all images of a set, those of a part of its classes: about half."""
+    return images if classes == "all" else -(-images // 2)
 
 
 def passes_of(cell: Cell) -> tuple[float, float]:
@@ -46,6 +72,7 @@ def fit_passes(fit: Fit) -> tuple[float, float]:
     images = fit.dataset.counts.get("train", _SAMPLES)
     if fit.shots > 0:
         images = min(images, fit.shots * (fit.dataset.num_classes or 10))
+    images = _share(images, fit.classes)
     inner = float(fit.method.inner_attack.get("steps", 0)) if fit.method.inner_attack else 0.0
     each = images * float(fit.method.training.get("epochs", 1)) * (inner + 2.0)
     return each, each

@@ -13,6 +13,7 @@ from apd_bench.errors import UsageError
 from apd_bench.methods.recipes import load_recipe, suite_recipe
 from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS
 from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
+from apd_bench.suites import merge_tables
 
 
 @dataclass(frozen=True)
@@ -97,19 +98,44 @@ def why_impossible(cell: Cell) -> str | None:
 
 
 def _cross(suite: Suite) -> Iterator[Cell]:
-    recipes = {
-        name: suite_recipe(name, suite.recipe, suite.recipes)
-        for name in dict.fromkeys((*suite.reference, *suite.methods))
-    }
+    recipes = _Recipes(suite)
+    methods = dict.fromkeys((*suite.reference, *suite.methods))
     attacks = [parse_attack(text) for text in suite.attacks]
     backbones = [BACKBONES.get(name) for name in suite.backbones]
     datasets = [DATASETS.get(name) for name in suite.datasets]
-    for backbone, dataset, recipe in product(backbones, datasets, recipes.values()):
+    for backbone, dataset, method in product(backbones, datasets, methods):
+        trained_on = (suite.train_dataset if suite.task == "cross_dataset" else None) or dataset.name
         fits: dict[str, Fit] = {}
         for eps, shots, seed in product(suite.eps, suite.shots, suite.seeds):
+            recipe = recipes.of(method, trained_on, shots)
             fit = _fit(suite, backbone, recipe, dataset, eps, shots, seed)
             fit = fits.setdefault(fit.id, fit)
             yield from _cells(suite, fit, dataset, eps, attacks)
+
+
+class _Recipes:
+    """The recipes of a suite's methods, with the rules that hold for a training set and a number of shots."""
+
+    def __init__(self, suite: Suite) -> None:
+        self._suite = suite
+        self._made: dict[tuple[str, tuple[int, ...]], MethodRecipe] = {}
+
+    def of(self, method: str, trained_on: str, shots: int) -> MethodRecipe:
+        """The recipe of `method` for a fit on the set `trained_on`; fits under the same rules share it."""
+        trained_on = trained_on.partition("(")[0].partition("@")[
+            0
+        ]  # whatever its split and options
+        places = tuple(
+            place
+            for place, rule in enumerate(self._suite.rules)
+            if trained_on in rule.get("datasets", (trained_on,)) and shots in rule.get("shots", (shots,))
+        )
+        if (method, places) not in self._made:
+            common = self._suite.recipe
+            for place in places:
+                common = merge_tables(common, self._suite.rules[place]["recipe"])
+            self._made[method, places] = suite_recipe(method, common, self._suite.recipes)
+        return self._made[method, places]
 
 
 def _fit(
@@ -170,4 +196,5 @@ def _cells(suite: Suite, fit: Fit, dataset: DatasetSpec, eps: float, attacks: It
             classes=part,
             limit=suite.limit,
             precision=suite.precision,
+            resize=None if suite.test_resize == fit.resize else suite.test_resize,
         )

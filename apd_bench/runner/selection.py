@@ -23,6 +23,7 @@ _SETTABLE = (
     "train_dataset",
     "train_eps",
     "resize",
+    "test_resize",
     "precision",
 )
 
@@ -81,6 +82,7 @@ def resolve(suite: Suite, selection: Selection) -> Suite:
         limit=suite.limit if selection.limit is None else selection.limit or None,
         train_dataset=DATASETS.canonical(suite.train_dataset) if suite.train_dataset else None,
         recipes={METHODS.canonical(name): table for name, table in suite.recipes.items()},
+        rules=tuple(_rule(rule) for rule in suite.rules),
     )
     for name in ("backbones", "datasets", "attacks", "eps", "seeds", "shots"):
         if not getattr(resolved, name):
@@ -92,6 +94,12 @@ def resolve(suite: Suite, selection: Selection) -> Suite:
             f"The suite '{suite.name}' names no methods, and none were asked for.", hint="Add --methods ..."
         )
     return resolved
+
+
+def _rule(rule: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "datasets" not in rule:
+        return rule
+    return {**rule, "datasets": tuple(DATASETS.canonical(name) for name in rule["datasets"])}
 
 
 def _names(registry: Registry[Any], own: tuple[str, ...], asked: tuple[str, ...] | None) -> tuple[str, ...]:

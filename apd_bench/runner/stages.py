@@ -171,7 +171,7 @@ class Stages:
 
     def test_set(self, cell: Cell, image_size: int) -> LoadedDataset:
         """The set that a cell is tested on: its classes, without the excluded samples."""
-        data = self.dataset(cell.dataset, image_size, cell.fit.resize)
+        data = self.dataset(cell.dataset, image_size, cell.test_resize)
         return select_classes(exclude_samples(data, cell.exclude), cell.classes)
 
     def classifier(

@@ -1,8 +1,9 @@
 """Suites: declared grids as TOML files whose keys are the fields of `specs.Suite`.
 
 `eps` and `train_eps` are written as text ("2/255"). `[recipe.SECTION]` overrides every method's recipe,
-`[recipes.METHOD.SECTION]` one method's, `[sources]` says where numbers come from. `extends = "NAME"` starts from
-another suite. The files beside this one are known by name, any other file by its path. The resolved suite that a run
+`[recipes.METHOD.SECTION]` one method's, `[sources]` says where numbers come from. `[[rules]]` holds for some fits only:
+`datasets = ["imagenet"]` and/or `shots = [1]`, and `[rules.recipe.SECTION]`. `extends = "NAME"` starts from another
+suite. The files beside this one are known by name, any other file by its path. The resolved suite that a run
 leaves in `results/runs/` is the same table as JSON and is read back in the same way.
 """
 
@@ -28,6 +29,7 @@ DEFAULT_SUITE = "embedded"
 _FIELDS = {item.name for item in fields(Suite)}
 _LISTS = {"backbones", "methods", "reference", "datasets", "attacks", "eps", "seeds", "shots"}
 _TABLES = {"recipe", "recipes", "sources"}
+_RULE = {"datasets", "shots", "recipe"}
 _NUMBERS = {"seeds", "shots"}
 _CHOICES = {
     "norm": ("Norm", NORMS),
@@ -35,6 +37,7 @@ _CHOICES = {
     "space": ("Attack space", SPACES),
     "task": ("Task", TASKS),
     "resize": ("Resize", RESIZES),
+    "test_resize": ("Resize", RESIZES),
     "precision": ("Precision", PRECISIONS),
 }
 
@@ -108,6 +111,8 @@ def _value(key: str, value: Any, norm: str) -> Any:
         if not isinstance(value, Mapping):
             raise UsageError(f"Suite key '{key}' is a table: write [{key}.SECTION].")
         return dict(value)
+    if key == "rules":
+        return tuple(_rule(item, norm) for item in (value if isinstance(value, list) else [value]))
     if key in _CHOICES:
         return one_of(_CHOICES[key][0], value, _CHOICES[key][1])
     if key == "train_eps":
@@ -119,6 +124,17 @@ def _value(key: str, value: Any, norm: str) -> Any:
     if not isinstance(value, str):
         raise UsageError(f"Suite key '{key}' is text: {value!r}.")
     return value
+
+
+def _rule(table: Any, norm: str) -> dict[str, Any]:
+    if not isinstance(table, Mapping) or not table.get("recipe"):
+        raise UsageError(f"A rule of a suite is a table with a recipe: {table!r}.", hint="Write [[rules]].")
+    for key in table:
+        if key not in _RULE:
+            raise unknown_name("key of a rule", key, _RULE)
+    if len(table) == 1:
+        raise UsageError("A rule of a suite names neither datasets nor shots.", hint="For all fits write [recipe...].")
+    return {key: _value(key, value, norm) for key, value in table.items()}
 
 
 def _find(name: str) -> Path:

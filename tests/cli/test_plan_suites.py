@@ -1,0 +1,72 @@
+"""`apd-bench plan SUITE`: cells, what of data and weights is missing on this machine, and what it would cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from apd_bench.cli import main
+from apd_bench.runner.estimate import fit_passes, passes_of, passes_per_sample, samples_of
+from apd_bench.runner.plan import plan
+from apd_bench.runner.selection import Selection, resolve
+from apd_bench.specs import AttackSpec
+from apd_bench.suites import load_suite
+
+
+@pytest.fixture(autouse=True)
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("APD_BENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("APD_BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path
+
+
+def test_a_plan_of_a_paper_says_what_is_missing_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "fap-b2n", "--datasets", "dtd,eurosat", "--seeds", "1"]) == 0
+    said = capsys.readouterr()
+    assert said.out.count("dtd/new") == 5 and said.out.count("eurosat/base") == 5
+    assert "missing data: dtd: DTD is not on this machine: apd-bench datasets prepare dtd" in said.err
+    assert "missing weights: ViT-B-32-quickgelu/openai" in said.err
+    assert "forward and" in said.err and "--calibrate" in said.err
+
+
+def test_the_data_option_counts_for_a_plan_too(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (bare / "elsewhere/fgvc_aircraft/images").mkdir(parents=True)
+    words = ["plan", "fap-cross", "--datasets", "fgvc_aircraft", "--methods", "fap", "--json"]
+    assert main(words) == 0
+    assert set(json.loads(capsys.readouterr().out)["missing_data"]) == {"fgvc_aircraft", "imagenet"}
+    assert main([*words, "--data", str(bare / "elsewhere")]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert set(plain["missing_data"]) == {"imagenet"}
+    assert set(plain["missing_weights"]) == {"ViT-B-32-quickgelu/openai"}
+
+
+def test_two_suites_in_one_command_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "audit", "--suite", "apd"]) == 2
+    assert "Two suites are named: 'audit' and --suite apd" in capsys.readouterr().err
+    assert main(["plan", "fap-crss"]) == 2
+    assert "fap-cross" in capsys.readouterr().err
+
+
+def test_an_ensemble_costs_the_sum_of_its_members() -> None:
+    assert passes_per_sample(AttackSpec(name="autoattack")) == (7900.0, 1900.0)
+    assert passes_per_sample(AttackSpec(name="autoattack.ce-dlr")) == (200.0, 200.0)
+    assert passes_per_sample(AttackSpec(name="autoattack.square")) == (5000.0, 0.0)
+    alone = AttackSpec(name="autoattack", options={"members": ("apgd-t",), "targets": 4})
+    assert passes_per_sample(alone) == (400.0, 400.0)
+
+
+def test_half_of_the_classes_cost_half() -> None:
+    chosen = Selection(datasets=("dtd",), seeds=(1,), methods=("fap",), reference=False)
+    halves = plan(resolve(load_suite("fap-b2n"), chosen)).cells
+    (whole,) = plan(resolve(load_suite("fap-fewshot"), Selection(**{**_fields(chosen), "shots": (16,)}))).cells
+    assert sum(samples_of(cell) for cell in halves) == samples_of(whole) == 1692
+    assert 2 * fit_passes(halves[0].fit)[0] == fit_passes(whole.fit)[0]
+    assert passes_of(halves[0])[0] < passes_of(whole)[0]
+
+
+def _fields(selection: Selection) -> dict[str, object]:
+    return {name: getattr(selection, name) for name in selection.__dataclass_fields__}

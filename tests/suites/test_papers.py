@@ -1,0 +1,150 @@
+"""The suites of the papers: every number has its source, and the published tables find their protocol in them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "leaderboard"))
+
+from synthetic import outcomes, record
+
+from apd_bench import published
+from apd_bench.leaderboard.aggregate import tables
+from apd_bench.leaderboard.tidy import measurement
+from apd_bench.runner.plan import Plan, plan
+from apd_bench.runner.selection import Selection, resolve
+from apd_bench.specs import Cell
+from apd_bench.suites import load_suite
+
+PAPERS = ("fap-cross", "fap-b2n", "fap-fewshot", "apt", "apt-shift", "mapt", "apd", "audit")
+CHOICES = ("backbones", "datasets", "attacks", "eps", "shots", "seeds", "limit", "test_resize", "train_eps")
+TAPT = {("Table 1", "pgd-100"), ("Table 1", "autoattack"), ("Table 2", "none")}
+OPTIONAL = {("Table 1", "di-fgsm")}  # needs the extra torchattacks
+KINDS = ("paper", "code", "inferred", "secondary", "reason", "measured")
+ELEVEN = {
+    "imagenet", "caltech101", "dtd", "eurosat", "oxford_pets", "fgvc_aircraft", "food101", "oxford_flowers",
+    "stanford_cars", "sun397", "ucf101",
+}  # fmt: skip
+
+
+def planned(name: str, **chosen: object) -> Plan:
+    return plan(resolve(load_suite(name), Selection(**chosen)))  # type: ignore[arg-type]
+
+
+def flat(table: object, prefix: str) -> list[str]:
+    if not isinstance(table, dict):
+        return [prefix]
+    return [name for key, value in table.items() for name in flat(value, f"{prefix}.{key}")]
+
+
+@pytest.mark.parametrize("name", [*PAPERS, "embedded"])
+def test_every_number_of_a_suite_has_its_source(name: str) -> None:
+    suite = load_suite(name)
+    wanted = flat(dict(suite.recipe), "recipe") + flat(dict(suite.recipes), "recipes")
+    wanted += [f"rules.{place}" for place, _ in enumerate(suite.rules, 1)]
+    if name in PAPERS:
+        wanted += [choice for choice in CHOICES if getattr(suite, choice)]
+    assert [key for key in wanted if key not in suite.sources] == []
+    known = {*wanted, *CHOICES, "methods", "resize"}
+    assert [key for key in suite.sources if key not in known] == []
+    assert name not in PAPERS or all(source.startswith(KINDS) for source in suite.sources.values())
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_suite_of_a_paper_can_be_planned_whole(name: str) -> None:
+    found = planned(name, seeds=(1,), datasets=("dtd", "imagenet"))
+    extras = [item.reason for item in found.impossible if "extra package" not in item.reason]
+    assert found.cells and extras == []
+    suite = load_suite(name)
+    assert set(suite.datasets) >= ELEVEN
+    assert {cell.threat.eps for cell in found.cells} == set(suite.eps)
+
+
+def test_fap_fits_as_its_scripts_do() -> None:
+    (fit,) = {cell.fit.id: cell.fit for cell in fap("fap-cross", "caltech101")}.values()
+    assert (fit.dataset.name, fit.shots, fit.resize, fit.train_eps) == ("imagenet", 16, "squash", 1 / 255)
+    assert (fit.method.training["epochs"], fit.method.training["batch_size"]) == (5, 4)
+    cells = fap("fap-b2n", "dtd")
+    assert {(cell.fit.classes, cell.classes) for cell in cells} == {("base", "base"), ("base", "new")}
+    assert {cell.test_resize for cell in cells} == {"crop"}
+    assert {cell.fit.method.training["epochs"] for cell in cells} == {10}
+    assert {cell.fit.shots for cell in fap("fap-fewshot", "dtd")} == {1, 2, 4, 8, 16}
+
+
+def fap(suite: str, dataset: str) -> list[Cell]:
+    return list(planned(suite, methods=("fap",), datasets=(dataset,), seeds=(1,), reference=False).cells)
+
+
+def test_the_frame_of_advvp_has_its_own_rate_in_each_of_faps_suites() -> None:
+    rates = {}
+    for name in ("fap-cross", "fap-b2n", "fap-fewshot"):
+        (training,) = {
+            tuple(sorted(cell.fit.method.training.items()))
+            for cell in planned(name, methods=("advvp.frame",), datasets=("dtd",), seeds=(1,), reference=False).cells
+        }
+        rates[name] = (dict(training)["lr"], dict(training)["epochs"], dict(training)["batch_size"])
+    assert rates == {"fap-cross": (30.0, 5, 4), "fap-b2n": (40.0, 10, 4), "fap-fewshot": (40.0, 10, 4)}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "epochs"),
+    [("dtd", {1: 50, 4: 100, 16: 200, -1: 200}), ("imagenet", {1: 50, 4: 50, 16: 50, -1: 20})],
+)
+def test_apts_epochs_follow_shots_and_set(dataset: str, epochs: dict[int, int]) -> None:
+    cells = planned("apt", methods=("apt",), datasets=(dataset,), seeds=(1,), reference=False).cells
+    assert {cell.fit.shots: cell.fit.method.training["epochs"] for cell in cells} == epochs
+
+
+def test_apt_attacks_a_robust_tower_at_four_255ths_and_trains_there() -> None:
+    cells = planned("apt", datasets=("dtd",), seeds=(1,)).cells
+    assert {cell.fit.backbone.training for cell in cells} == {"robust"}
+    assert {cell.fit.train_eps for cell in cells if cell.fit.method.trains} == {4 / 255}
+    assert {cell.attack.name for cell in cells} == {"pgd.apt", "tpgd", "cw", "autoattack"}
+
+
+def test_mapt_mixes_half_of_each_batch_for_a_hundred_epochs() -> None:
+    fits = planned("mapt", datasets=("imagenet",)).fits.values()
+    trained = [fit for fit in fits if fit.method.trains]
+    assert {fit.method.objective_options["loss"] for fit in trained} == {"half"}
+    assert {(fit.method.training["epochs"], fit.method.training["batch_size"]) for fit in trained} == {(100, 32)}
+    assert {fit.method.training["lr"] for fit in trained} == {0.0035}
+    assert {fit.method.inner_attack["steps"] for fit in trained} == {2}
+
+
+@pytest.mark.parametrize("name", ["apd", "audit"])
+def test_every_method_has_the_same_budget(name: str) -> None:
+    fits = [fit for fit in planned(name, datasets=("dtd",), seeds=(1,)).fits.values() if fit.method.trains]
+    assert len({tuple(sorted(fit.method.training.items())) for fit in fits}) == 1
+
+
+def test_the_audit_decides_by_autoattack_at_three_budgets() -> None:
+    suite = load_suite("audit")
+    assert suite.eps == (1 / 255, 2 / 255, 4 / 255) and suite.seeds == (1, 2, 3) and "autoattack" in suite.attacks
+    cells = [cell for cell in planned("audit", datasets=("dtd",)).cells if cell.fit.train_eps is not None]
+    assert all(cell.fit.train_eps == cell.threat.eps for cell in cells)
+
+
+@pytest.mark.parametrize(
+    ("suite", "method", "backbone", "dataset", "expected"),
+    [
+        ("fap-cross", "fap", "ViT-B-32-quickgelu/openai", "dtd", {("Table 8", "none"), ("Table 8", "pgd-100")}),
+        ("fap-cross", "fap", "ViT-B-16-quickgelu/openai", "dtd", {("Table 11", "none"), ("Table 11", "pgd-100")}),
+        ("fap-b2n", "advvlp", "ViT-B-32-quickgelu/openai", "eurosat", {("Table 16", "none"), ("Table 16", "pgd-100")}),
+        ("fap-fewshot", "advtp", "ViT-B-32-quickgelu/openai", "dtd", {("Table 14", "none"), ("Table 15", "pgd-100")}),
+        ("mapt", "advvlp.half", "ViT-B-16-quickgelu/openai", "dtd", TAPT),
+    ],
+)  # fmt: skip
+def test_a_published_table_stands_beside_the_cells_of_its_suite(
+    suite: str, method: str, backbone: str, dataset: str, expected: set[tuple[str, str]]
+) -> None:
+    cells = planned(
+        suite, methods=(method,), backbones=(backbone,), datasets=(dataset,), seeds=(1,), reference=False
+    ).cells
+    found = tables(measurement(record(cell), outcomes([1, 1, 1, 0], [1, 0, 0, 0])) for cell in cells)
+    pairs = [pair.published for table in found for pair in published.pairs(table)]
+    assert {
+        (item.table, item.attack) for item in pairs if item.source.startswith(("FAP", "TAPT"))
+    } - OPTIONAL == expected
