@@ -15,8 +15,9 @@ from apd_bench.specs import Cell, Fit
 class WorkQueue:
     """Fits and cells that wait; a cell becomes ready, shard by shard, when its fits are done.
 
-    Backbones come one after the other; within one, what takes long starts early, so that the end of a run does not
-    wait for one last AutoAttack. A fit is as urgent as the longest cell that waits for it.
+    Backbones come one after the other, and within one the sets, so that both stay loaded; the set with most work comes
+    first. Within a set fits come before cells, and what takes long starts early, so that no run waits for one last
+    AutoAttack. A fit belongs to the first set that waits for it, and is as urgent as the longest cell that does.
     """
 
     def __init__(
@@ -27,13 +28,17 @@ class WorkQueue:
         shards: Callable[[Cell], list[Shard | None]] = lambda cell: [None],
     ) -> None:
         self._cost, self._shards = cost, shards
-        self._ready: list[tuple[int, int, float, int, Task]] = []
+        self._ready: list[tuple[int, int, bool, float, int, Task]] = []
         self._number = count()
-        self._backbones: dict[str, int] = {}
+        cells, fits = list(cells), list(fits)
+        self._backbones = _places(dict.fromkeys(fit.backbone.name for fit in (*(cell.fit for cell in cells), *fits)))
+        work: dict[str, float] = {}
+        for cell in cells:
+            work[cell.dataset.name] = work.get(cell.dataset.name, 0.0) + cost(cell)
+        self._sets = _places(sorted(work, key=lambda name: -work[name]))
         self._alone: list[Task] = []
         self._waiting: dict[str, Cell] = {}
         self._lacks: dict[str, set[str]] = {}
-        fits = list(fits)
         self._wanted_by: dict[str, list[Cell]] = {fit.id: [] for fit in fits}
         for cell in cells:
             lacks = {fit.id for fit in fits_of(cell)} & self._wanted_by.keys()
@@ -44,7 +49,9 @@ class WorkQueue:
             for fit_id in lacks:
                 self._wanted_by[fit_id].append(cell)
         for fit in fits:
-            self._push(Task(fit=fit), max(map(cost, self._wanted_by[fit.id]), default=0.0))
+            wanted = self._wanted_by[fit.id]
+            place = min((self._sets[cell.dataset.name] for cell in wanted), default=0)
+            self._push(Task(fit=fit), place, max(map(cost, wanted), default=0.0))
 
     def __len__(self) -> int:
         return len(self._ready) + len(self._alone) + len(self._waiting)
@@ -82,19 +89,21 @@ class WorkQueue:
         if alone:
             self._alone.append(task)
         else:
-            self._push(task, float("inf"))
+            self._push(task, -1, float("inf"))
 
     def _tasks(self) -> list[Task]:
         return [entry[-1] for entry in self._ready] + self._alone
 
     def _push_cell(self, cell: Cell) -> None:
-        parts = self._shards(cell)
+        parts, source = self._shards(cell), source_fit(cell)
         for shard in parts:
-            self._push(
-                Task(fit=cell.fit, cell=cell, shard=shard, source=source_fit(cell)), self._cost(cell) / len(parts)
-            )
+            task = Task(fit=cell.fit, cell=cell, shard=shard, source=source)
+            self._push(task, self._sets[cell.dataset.name], self._cost(cell) / len(parts))
 
-    def _push(self, task: Task, cost: float) -> None:
-        # Fits first within a backbone: they are short, and everything waits for them.
-        place = self._backbones.setdefault(task.fit.backbone.name, len(self._backbones))
-        heapq.heappush(self._ready, (place, task.kind == "cell", -cost, next(self._number), task))
+    def _push(self, task: Task, place: int, cost: float) -> None:
+        backbone = self._backbones[task.fit.backbone.name]
+        heapq.heappush(self._ready, (backbone, place, task.kind == "cell", -cost, next(self._number), task))
+
+
+def _places(names: Iterable[str]) -> dict[str, int]:
+    return {name: place for place, name in enumerate(names)}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import groupby
 
 import pytest
 
@@ -117,18 +119,38 @@ def test_the_strategy_chooses_by_status(strategy: str, expected: str) -> None:
     assert "".join(letters[cell.id] for cell in choose(cells, states, strategy)) == expected
 
 
-def test_fits_come_first_and_autoattack_before_pgd() -> None:
-    cells = planned()
-    fits = {cell.fit.id: cell.fit for cell in cells}
-    queue = WorkQueue(cells, fits.values(), cost_of)
+def worked_on(queue: WorkQueue) -> list[Task]:
     order: list[Task] = []
     while task := queue.next(0):
         order.append(task)
         if task.kind == "fit":
             queue.fit_done(task.fit)
-    assert [task.kind for task in order] == ["fit"] * len(fits) + ["cell"] * len(cells)
-    names = [task.cell.attack.name for task in order if task.cell is not None]
-    assert names == ["autoattack"] * 10 + ["pgd"] * 10
+    return order
+
+
+def runs(names: Iterable[str]) -> list[str]:
+    return [name for name, _ in groupby(names)]
+
+
+def test_backbones_and_sets_stay_loaded_and_within_a_set_fits_come_first_then_what_takes_long() -> None:
+    cells = planned(backbones=("tiny-clean", "tiny-robust"))
+    fits = {cell.fit.id: cell.fit for cell in cells}
+    order = worked_on(WorkQueue(cells, fits.values(), cost_of))
+    assert len(order) == len(fits) + len(cells)
+    assert runs(task.fit.backbone.name for task in order) == ["tiny-clean", "tiny-robust"]
+    half = [task for task in order if task.fit.backbone.name == "tiny-clean"]
+    sets = runs((task.fit if task.cell is None else task.cell).dataset.name for task in half)
+    assert sorted(sets) == ["fashion", "food"]  # each of them once
+    first = [task for task in half if task.fit.dataset.name == sets[0]]
+    kinds = ["fit" if task.cell is None else task.cell.attack.name for task in first]
+    assert kinds == ["fit"] * 5 + ["autoattack"] * 5 + ["pgd"] * 5
+
+
+def test_a_fit_that_several_sets_wait_for_comes_before_all_of_them() -> None:
+    cells = planned(task="cross_dataset", train_dataset="animals", methods=("advtp",), reference=(), seeds=(1,))
+    order = worked_on(WorkQueue(cells, [cells[0].fit], cost_of))
+    assert [task.kind for task in order] == ["fit"] + ["cell"] * 4
+    assert len(runs(task.cell.dataset.name for task in order if task.cell is not None)) == 2
 
 
 def test_a_task_to_be_run_alone_waits_until_nothing_else_runs() -> None:
