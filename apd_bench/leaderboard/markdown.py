@@ -15,10 +15,9 @@ from apd_bench.leaderboard.columns import (
     suspect_text,
     with_interval,
 )
-from apd_bench.leaderboard.curves import base_new_pairs, few_shot_families
+from apd_bench.leaderboard.curves import HALVES, base_new_means, few_shot_families
 from apd_bench.leaderboard.escape import markdown as safe
 from apd_bench.leaderboard.model import Row, Table
-from apd_bench.leaderboard.statistics import harmonic_mean
 from apd_bench.leaderboard.wording import (
     EMBEDDED_WARNING,
     board_title,
@@ -104,19 +103,9 @@ def per_dataset(table: Table) -> list[str]:
 def base_to_new_section(tables: Sequence[Table]) -> list[str]:
     """Base and new classes side by side with their harmonic mean, for methods that are complete on both."""
     lines: list[str] = []
-    for base, new in base_new_pairs(tables):
-        others = {row.method: row for row in new.ranked}
-        body = []
-        for row in base.ranked:
-            if row.method in others:
-                halves = [row.estimates, others[row.method].estimates]
-                values = [half[name].value for name in ("clean", "worst") for half in halves]
-                means = [harmonic_mean(*values[:2]), harmonic_mean(*values[2:])]
-                order = [values[0], values[1], means[0], values[2], values[3], means[1]]
-                body.append([safe(row.method), *(percent(value) for value in order)])
-        header = ["method", "base clean", "new clean", "H clean", "base worst", "new worst", "H worst"]
-        title = heading(base).replace(", base classes", "")
-        lines += [f"## {safe(title)}: harmonic means", "", *grid(header, body, ("method",)), ""]
+    for title, means in base_new_means(tables):
+        body = [[safe(method), *(percent(value) for value in values)] for method, values in means]
+        lines += [f"## {safe(title)}", "", *grid(["method", *HALVES], body, ("method",)), ""]
     return lines
 
 

@@ -115,9 +115,13 @@ def test_no_request_leaves_the_page_and_charts_are_drawn(page: Path, browser: Br
 
 
 def test_phone_dark_print_and_no_scripts(page: Path, browser: Browser) -> None:
-    browser.open(page.as_uri())
     browser.size(360, 700)
+    browser.open(page.as_uri())
     assert browser.settles("document.documentElement.scrollWidth <= innerWidth")
+    head = "[...document.querySelectorAll('#board-0 thead th')].map(th => th.textContent.trim()).join()"
+    assert browser.run(head) == "rank,method,clean,worst,95 %"
+    browser.run("location.hash = 'board=0&hide='")
+    assert browser.settles(f"{head}.includes('learned')")
     browser.size(1200, 900)
     before = browser.run("getComputedStyle(document.body).backgroundColor")
     browser.run("document.getElementById('theme').click()")
@@ -132,6 +136,33 @@ def test_phone_dark_print_and_no_scripts(page: Path, browser: Browser) -> None:
         )
     finally:
         browser.send("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_bands_stay_while_they_can_be_read(tmp_path: Path, browser: Browser) -> None:
+    many = {f"m{place}": {"clean": 0.6, "pgd": 0.1 * place} for place in range(1, 6)}
+    (path,) = write_boards([fill(tmp_path / "r", grid(many, seeds=(1,)))], tmp_path, ["html"])
+    browser.open(path.as_uri())
+    filled = "Chart.getChart('eps').data.datasets.filter(set => set.fill === '-1').length"
+    assert browser.run(filled) == 0
+    lines = "Chart.getChart('eps').data.datasets.filter(set => !set.band && set.label !== ' low').map(set => set.label)"
+    assert browser.run(lines) == first_methods(browser)  # best first, as in the table
+    switch = (
+        "(c => { c.options.plugins.legend.onClick(null, {datasetIndex: 0}, {chart: c}); return c.isDatasetVisible(2) })"
+    )
+    assert browser.run(f"{switch}(Chart.getChart('eps'))") is False
+    assert browser.run(filled) == 5
+    assert browser.problems() == []
+
+
+def test_base_and_new_classes_stand_side_by_side(tmp_path: Path) -> None:
+    items = []
+    for classes in ("base", "new"):
+        halves = {"task": "base_to_new", "fit": {"classes": "base"}, "classes": classes}
+        items += grid({"apd": SHARES["apd"], "advtp": SHARES["advtp"]}, seeds=(1,), **halves)
+    page, text = write_boards([fill(tmp_path / "r", items)], tmp_path, ["html", "md"])
+    assert "harmonic means" in page.read_text()
+    head = "| method | base clean | new clean | H clean | base worst | new worst | H worst |"
+    assert head in text.read_text()
 
 
 def test_hostile_names_run_nothing_in_the_browser(hostile_page: Path, browser: Browser) -> None:

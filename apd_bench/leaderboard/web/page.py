@@ -39,6 +39,7 @@ def render_page(tables: Sequence[Table], group: str, boards: Boards) -> str:
         *sections.boards(tables),
         *sections.charts(),
         *sections.heat_maps(tables),
+        *sections.base_to_new(tables),
         *sections.few_shot(tables),
         *sections.reported(tables),
         *sections.examples([item for item in boards.examples if item.get("group") == group]),

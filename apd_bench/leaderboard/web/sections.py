@@ -8,8 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from apd_bench.leaderboard.columns import estimate_columns, interval, percent, rank_text, suspect_text
-from apd_bench.leaderboard.curves import few_shot_families, pareto_front
+from apd_bench.leaderboard.columns import (
+    cost,
+    estimate_columns,
+    interval,
+    missing_text,
+    percent,
+    rank_text,
+    suspect_text,
+)
+from apd_bench.leaderboard.curves import HALVES, base_new_means, few_shot_families, pareto_front
 from apd_bench.leaderboard.escape import file_name, html_text
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.tidy import Measurement
@@ -57,8 +65,9 @@ def charts() -> list[str]:
         "<figure><figcaption>Clean against worst-case accuracy; the line is the Pareto front.</figcaption>"
         "<div class='canvas'><canvas id='scatter' role='img' aria-label='Clean against worst-case accuracy of the "
         "chosen table; the same numbers are in the table above'></canvas></div></figure>",
-        "<figure><figcaption>Worst-case accuracy against the budget (eps times 255); bands are 95 % intervals."
-        "</figcaption><div class='canvas'><canvas id='eps' role='img' aria-label='Worst-case accuracy against eps; the "
+        "<figure><figcaption>Worst-case accuracy against the budget (eps times 255). A name in the legend switches its "
+        "line; with four or fewer, bands are 95 % intervals.</figcaption>"
+        "<div class='canvas'><canvas id='eps' role='img' aria-label='Worst-case accuracy against eps; the "
         "same numbers are in the tables of each budget'></canvas></div></figure>",
         "<figure id='shots-figure' hidden><figcaption>Worst-case accuracy against shots per class.</figcaption>"
         "<div class='canvas'><canvas id='shots' role='img' aria-label='Worst-case accuracy against shots'></canvas>"
@@ -75,13 +84,14 @@ def heat_maps(tables: Sequence[Table]) -> list[str]:
                        for name in table.datasets)  # fmt: skip
         rows = []
         for row in table.rows:
-            cells = "".join(_heat_cell(row, name) for name in table.datasets)
+            cells = "".join(_heat_cell(row, name) for name in table.datasets) + _mean_cell(row)
             rows.append(f"<tr><th scope='row'>{html_text(row.method)}</th>{cells}</tr>")
         lines.append(
             f"<div class='of-board scroll' data-board='{number}' tabindex='0' role='region' "
             f"aria-label='Per dataset: {html_text(heading(table))}'><table class='heat'><caption>"
             f"{html_text(heading(table))}: percent, 95 % interval, clean in brackets</caption>"
-            f"<thead><tr><th scope='col'>method</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+            f"<thead><tr><th scope='col'>method</th>{head}<th scope='col'>mean</th></tr></thead>"
+            f"<tbody>{''.join(rows)}</tbody></table></div>"
         )
     return [*lines, "</section>"]
 
@@ -100,6 +110,21 @@ def few_shot(tables: Sequence[Table]) -> list[str]:
         caption = f"Worst case by shots per class: {shared}"
         lines.append(_scroll(caption, f"<tr><th scope='col'>method</th>{head}</tr>", body))
     return ["<section id='few-shot'><h2>Few-shot curves</h2>", *lines, "</section>"] if lines else []
+
+
+def base_to_new(tables: Sequence[Table]) -> list[str]:
+    """Nothing, or base and new classes side by side with their harmonic means."""
+    lines: list[str] = []
+    for title, means in base_new_means(tables):
+        head = "".join(f"<th scope='col'>{name}</th>" for name in ("method", *HALVES))
+        body = [
+            f"<tr><th scope='row'>{html_text(method)}</th>"
+            + "".join(f"<td>{percent(value)}</td>" for value in values)
+            + "</tr>"
+            for method, values in means
+        ]
+        lines.append(_scroll(title, f"<tr>{head}</tr>", body))
+    return ["<section id='base-to-new'><h2>Base to new</h2>", *lines, "</section>"] if lines else []
 
 
 def reported(tables: Sequence[Table]) -> list[str]:
@@ -175,10 +200,12 @@ def _board(number: int, table: Table) -> Iterable[str]:
         f"<div class='board of-board' id='board-{number}' data-board='{number}'><h3>{title}</h3>"
         f"<p>Threat: {html_text(table.key.threat.label)}. {html_text(protocol_text(table), 2000)}</p>"
         f"<div class='tools'></div><div class='scroll' tabindex='0' role='region' aria-label='{title}'>"
-        f"<table class='data'><caption>{title}: percent</caption>"
+        f"<table class='data'><caption>{title}: percent; ◆ on the Pareto front of clean and worst; costs in seconds, "
+        "train per fit, attack per sample</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
-    notes = [f"{row.method}: {count}x {why}" for row in table.incomplete for why, count in row.failed.items()]
+    notes = [f"{row.method}: missing cells: {missing_text(row)}" for row in table.incomplete]
+    notes += [f"{row.method}: {count}x {why}" for row in table.incomplete for why, count in row.failed.items()]
     notes += notes_of(table)
     if notes:
         yield "<ul class='notes'>" + "".join(f"<li>{html_text(note, 300)}</li>" for note in notes) + "</ul>"
@@ -194,6 +221,7 @@ def _board_row(table: Table, row: Row, columns: Sequence[str], on_front: bool) -
         estimate = row.estimates.get(name)
         value = None if estimate is None else estimate.value
         title = f" title='95 %: {interval(estimate)}'" if estimate is not None else ""
+        title += " class='worst'" if name == "worst" else ""
         cells.append(_cell(percent(value), -1 if value is None else round(100 * value, 3), title))
     worst = row.estimates.get("worst")
     cells += [
@@ -203,8 +231,8 @@ def _board_row(table: Table, row: Row, columns: Sequence[str], on_front: bool) -
         _cell(str(len(row.seeds)), len(row.seeds)),
         _cell(f"{row.done}/{row.planned}", row.done / max(row.planned, 1)),
         _cell(html_text(suspect_text(row)), max(row.suspect.values(), default=0) + row.collapsed),
-        _cell("–" if row.train_seconds is None else f"{row.train_seconds:.1f}", row.train_seconds or 0),
-        _cell("–" if row.attack_seconds is None else f"{row.attack_seconds:.0f}", row.attack_seconds or 0),
+        _cell(cost(row.train_seconds if row.trains else 0.0), row.train_seconds or 0),
+        _cell(cost(row.sample_seconds), row.sample_seconds or 0),
     ]
     return f"<tr class='{'ranked' if row.complete else 'incomplete'}'>{''.join(cells)}</tr>"
 
@@ -225,6 +253,13 @@ def _heat_cell(row: Row, name: str) -> str:
     )
 
 
+def _mean_cell(row: Row) -> str:
+    if not row.complete:
+        return "<td class='none'>–</td>"
+    worst, clean = row.estimates["worst"], row.estimates["clean"]
+    return f"<td>{percent(worst.value)} <small>{interval(worst, 0)} [{percent(clean.value)}]</small></td>"
+
+
 def _scroll(caption: str, head: str, body: Sequence[str]) -> str:
     return (
         f"<div class='scroll' tabindex='0' role='region' aria-label='{html_text(caption)}'><table><caption>"
@@ -234,16 +269,18 @@ def _scroll(caption: str, head: str, body: Sequence[str]) -> str:
 
 def _method(name: str, items: Sequence[Measurement]) -> list[str]:
     first = items[0]
-    recipes = {item.variant: item.recipe for item in items}
+    recipes = {item.variant: item for item in items}
     lines = [f"<article id='{method_anchor(name)}' class='method'><h3>{html_text(name)}</h3>",
              f"<p>{html_text(first.method_title)}</p>"]  # fmt: skip
     if first.paper:
         lines.append(f"<p>Paper: {html_text(first.paper, 400)}</p>")
     lines.append("<p>Repeat it (one record alone: <code>apd-bench show RECORD --as-command</code>):</p>")
     lines.append(f"<pre><code>{html_text(repeat_command(items), 2000)}</code></pre>")
-    for variant, recipe in sorted(recipes.items()):
+    for variant in sorted(recipes, key=lambda name: (recipes[name].train_eps or 0.0, name)):
+        recipe, budget = recipes[variant].recipe, recipes[variant].train_eps
         text = json.dumps(recipe.identity(), indent=1, sort_keys=True, default=str)
-        lines.append(f"<details><summary>Recipe {variant}</summary><pre>{_escaped_lines(text)}</pre>")
+        trained = f", trained at {format_eps(budget)}" if budget is not None else ""
+        lines.append(f"<details><summary>Recipe {variant[:6]}{trained}</summary><pre>{_escaped_lines(text)}</pre>")
         if recipe.sources:
             rows = "".join(f"<dt>{html_text(key)}</dt><dd>{html_text(why, 400)}</dd>"
                            for key, why in sorted(recipe.sources.items()))  # fmt: skip
