@@ -122,9 +122,7 @@ class _Recipes:
 
     def of(self, method: str, trained_on: str, shots: int) -> MethodRecipe:
         """The recipe of `method` for a fit on the set `trained_on`; fits under the same rules share it."""
-        trained_on = trained_on.partition("(")[0].partition("@")[
-            0
-        ]  # whatever its split and options
+        trained_on = trained_on.partition("(")[0].partition("@")[0]  # whatever its split and options
         places = tuple(
             place
             for place, rule in enumerate(self._suite.rules)
