@@ -14,14 +14,17 @@ from apd_bench.errors import MissingPrerequisite, UsageError
 from apd_bench.files import atomic_write
 from apd_bench.leaderboard.curves import eps_curve, eps_families, pareto_front
 from apd_bench.leaderboard.escape import file_name, plain
-from apd_bench.leaderboard.model import Table
+from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.wording import heading
+from apd_bench.specs import format_eps
 
 Axes = Any  # of matplotlib, whose types are there only where the extra is installed
 Figure = Any
 FORMATS = ("pdf", "png", "svg")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f")
 _MARKS = "osD^vP*X"
+_DASHES = ("-", "--", ":")
+_FEW = 4  # methods whose bands and legend fit into the axes
 _SETTINGS: Any = {
     "font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
     "svg.hashsalt": "apd-bench", "svg.fonttype": "none", "pdf.fonttype": 42, "figure.dpi": 200, "savefig.bbox": "tight",
@@ -48,8 +51,8 @@ def draw(kind: str, tables: Sequence[Table], out: Path, form: str = "pdf") -> li
     written: list[Path] = []
     with matplotlib.rc_context(_SETTINGS):
         for family in KINDS[kind][0](tables):
-            figure = _figure(KINDS[kind][1], family)
-            path = out / f"{kind}-{file_name(heading(family[0]))}.{form}"
+            figure = _figure(kind, family)
+            path = out / f"{kind}-{file_name(_title(family))}.{form}"
             atomic_write(path, _bytes(figure, form))
             written.append(path)
     if not written:
@@ -57,15 +60,29 @@ def draw(kind: str, tables: Sequence[Table], out: Path, form: str = "pdf") -> li
     return written
 
 
-def _figure(paint: Callable[[Axes, Sequence[Table]], None], family: Sequence[Table]) -> Figure:
+def _figure(kind: str, family: Sequence[Table]) -> Figure:
     import matplotlib.figure
 
-    figure = matplotlib.figure.Figure(figsize=(3.4, 2.6), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=_size(kind, family), layout="constrained")
     axes = figure.add_subplot()
-    paint(axes, family)
+    KINDS[kind][1](axes, family)
     note = "embedded tiny CLIP, not ViT-B\n" if family[0].embedded else ""
-    axes.set_title(f"{note}{plain(heading(family[0]), 120)}", fontsize=6)
+    axes.set_title(f"{note}{plain(_title(family), 120)}", fontsize=6)
     return figure
+
+
+def _title(family: Sequence[Table]) -> str:
+    """The heading of the family's first table with all budgets of the family."""
+    budgets = list(dict.fromkeys(format_eps(table.key.threat.eps) for table in family))
+    return heading(family[0]).replace(budgets[0], ", ".join(budgets), 1)
+
+
+def _size(kind: str, family: Sequence[Table]) -> tuple[float, float]:
+    """Inches: a column of a paper, more where there are many methods."""
+    methods = len(_methods(family))
+    if kind == "heatmap":
+        return max(3.4, 1.2 + 0.45 * len(family[0].datasets)), max(2.6, 1.0 + 0.17 * methods)
+    return (3.4, 2.6) if methods <= _FEW else (5.0, 3.2)
 
 
 def _bytes(figure: Figure, form: str) -> bytes:
@@ -82,38 +99,42 @@ def _bytes(figure: Figure, form: str) -> bytes:
 
 
 def _eps(axes: Axes, family: Sequence[Table]) -> None:
-    for place, method in enumerate(_methods(family)):
+    methods = _methods(family)
+    widest = max(table.key.threat.eps * 255 for table in family)
+    for place, method in enumerate(methods):
         points = eps_curve(family, method)
-        colour = _COLOURS[place % len(_COLOURS)]
-        at = [point.at for point in points]
-        axes.plot(at, [100 * point.value for point in points], color=colour, label=plain(method, 30),
-                  marker=_MARKS[place % len(_MARKS)], markersize=3, linewidth=1)  # fmt: skip
-        banded = [point for point in points if point.low is not None and point.high is not None]
-        axes.fill_between(
-            [point.at for point in banded], [100 * (point.low or 0) for point in banded],
-            [100 * (point.high or 0) for point in banded], color=colour, alpha=0.15, linewidth=0,
-        )  # fmt: skip
+        shift = 0.0 if len(methods) <= _FEW else widest * 0.06 * (place / (len(methods) - 1) - 0.5)
+        at = [point.at + shift for point in points]
+        values = [100 * point.value for point in points]
+        look = _look(place)
+        axes.plot(at, values, label=plain(method, 30), markersize=3, linewidth=1, **look)
+        known = [(x, point) for x, point in zip(at, points, strict=True) if point.low is not None]
+        low, high = ([100 * (getattr(point, edge) or 0.0) for _, point in known] for edge in ("low", "high"))
+        if len(methods) <= _FEW:
+            axes.fill_between([x for x, _ in known], low, high, color=look["color"], alpha=0.15, linewidth=0)
+        else:  # bands of many methods hide each other; side by side, bars do not
+            axes.vlines([x for x, _ in known], low, high, color=look["color"], alpha=0.6, linewidth=0.6)
     axes.set(xlabel="eps × 255", ylabel="worst-case accuracy, %", ylim=(0, None))
-    axes.legend(fontsize=6)
+    _legend(axes, len(methods))
 
 
 def _pareto(axes: Axes, family: Sequence[Table]) -> None:
     rows = {row.method: row for row in family[0].ranked}
-    for place, method in enumerate(_methods(family)):
+    for place, method in enumerate(rows):
         clean, worst = rows[method].estimates["clean"], rows[method].estimates["worst"]
         spread = {
             name: [[100 * (item.value - (item.low or 0))], [100 * ((item.high or 0) - item.value)]]
             for name, item in (("xerr", clean), ("yerr", worst))
             if item.low is not None and item.high is not None
         }
-        axes.errorbar(100 * clean.value, 100 * worst.value, **spread, color=_COLOURS[place % len(_COLOURS)], capsize=1,
-                      marker=_MARKS[place % len(_MARKS)], markersize=4, linewidth=0.6, linestyle="",
-                      label=plain(method, 30))  # fmt: skip
+        look = _look(place) | {"linestyle": ""}
+        axes.errorbar(100 * clean.value, 100 * worst.value, **spread, capsize=1, markersize=4, elinewidth=0.5,
+                      label=plain(method, 30), **look)  # fmt: skip
     front = [rows[method].estimates for method in pareto_front(list(rows.values()))]
     axes.plot([100 * item["clean"].value for item in front], [100 * item["worst"].value for item in front],
               color="#888888", linestyle="--", linewidth=0.8, zorder=0)  # fmt: skip
     axes.set(xlabel="clean accuracy, %", ylabel="worst-case accuracy, %")
-    axes.legend(fontsize=6)
+    _legend(axes, len(rows))
 
 
 def _heatmap(axes: Axes, family: Sequence[Table]) -> None:
@@ -122,6 +143,7 @@ def _heatmap(axes: Axes, family: Sequence[Table]) -> None:
     shares = [
         [100 * row.datasets[name].estimates["worst"].value if name in row.datasets else float("nan")
          for name in table.datasets]
+        + [100 * row.estimates["worst"].value if row.complete else float("nan")]
         for row in rows
     ]  # fmt: skip
     image = axes.imshow(shares, cmap="cividis", vmin=0, aspect="auto")
@@ -131,27 +153,56 @@ def _heatmap(axes: Axes, family: Sequence[Table]) -> None:
                 light = image.norm(share) < 0.5
                 axes.text(across, down, f"{share:.0f}", ha="center", va="center", fontsize=6,
                           color="white" if light else "black")  # fmt: skip
-    axes.set_xticks(range(len(table.datasets)), [plain(name, 16) for name in table.datasets], rotation=45, ha="right")
+    axes.axvline(len(table.datasets) - 0.5, color="white", linewidth=2)
+    names = [*(plain(name, 16) for name in table.datasets), "mean"]
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(rows)), [plain(row.method, 30) for row in rows])
+    axes.set_xlabel("worst-case accuracy, %")
     axes.grid(visible=False)
 
 
 def _seeds(axes: Axes, family: Sequence[Table]) -> None:
     table = family[0]
     rows = [row for row in table.ranked if row.trains]
+    for number, seed in enumerate(table.seeds):
+        means = [_mean_of_seed(table, row, number) for row in rows]
+        axes.plot(range(len(rows)), means, **_look(number) | {"linestyle": ""}, markersize=3, label=f"seed {seed}")
     for place, row in enumerate(rows):
-        by_seed = zip(*(row.datasets[name].per_seed["worst"] for name in table.datasets), strict=True)
-        values = [100 * sum(shares) / len(shares) for shares in by_seed]
-        axes.plot(
-            [place] * len(values), values, _MARKS[0], color=_COLOURS[place % len(_COLOURS)], markersize=3, alpha=0.8
-        )
-        axes.plot([place - 0.2, place + 0.2], [sum(values) / len(values)] * 2, color="black", linewidth=1)
-    axes.set_xticks(range(len(rows)), [plain(row.method, 20) for row in rows], rotation=30, ha="right")
-    axes.set(ylabel="worst-case accuracy by seed, %")
+        axes.plot([place - 0.25, place + 0.25], [100 * row.estimates["worst"].value] * 2, color="black", linewidth=1)
+    for row in table.ranked:
+        if not row.trains:
+            axes.axhline(100 * row.estimates["worst"].value, color="#888888", linestyle="--", linewidth=0.8,
+                         label=plain(row.method, 20))  # fmt: skip
+    axes.set_xticks(range(len(rows)), [plain(row.method, 20) for row in rows], rotation=45, ha="right")
+    axes.set(ylabel="worst-case accuracy, %", ylim=(0, None))
+    axes.legend(fontsize=6)
+
+
+def _mean_of_seed(table: Table, row: Row, number: int) -> float:
+    return sum(100 * row.datasets[name].per_seed["worst"][number] for name in table.datasets) / len(table.datasets)
+
+
+def _look(place: int) -> dict[str, Any]:
+    """Colour, mark and dash of the method at `place`; the first 24 are all different, in grey print too."""
+    turn = place // len(_COLOURS)
+    return {
+        "color": _COLOURS[place % len(_COLOURS)],
+        "marker": _MARKS[(place + turn) % len(_MARKS)],
+        "linestyle": _DASHES[turn % len(_DASHES)],
+    }
+
+
+def _legend(axes: Axes, methods: int) -> None:
+    """Inside the axes while it is small, beside them otherwise."""
+    if methods <= _FEW:
+        axes.legend(fontsize=6)
+    else:
+        axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
 def _methods(family: Sequence[Table]) -> list[str]:
-    return sorted({row.method for table in family for row in table.ranked})
+    """The ranked methods, best first in the first table that has them."""
+    return list(dict.fromkeys(row.method for table in family for row in table.ranked))
 
 
 def _one_each(tables: Sequence[Table]) -> list[list[Table]]:
