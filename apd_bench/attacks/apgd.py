@@ -86,6 +86,21 @@ def targeted(search: Search, targets: int, steps: int) -> None:
             climb(search, rows, search.random(rows, "apgd-t", place), loss, steps)
 
 
+def near(search: Search, targets: int, steps: int) -> None:
+    """Up to `targets` runs, each from the best point so far towards the wrong class that is strongest there.
+
+    Every class is a target once. What other attacks have found is the start, so that few targets do.
+    """
+    tried = torch.zeros_like(search.logits, dtype=torch.bool).scatter(1, search.labels[:, None], True)
+    t = torch.zeros_like(search.labels)
+    for _ in range(min(targets, search.num_classes - 1)):
+        for rows in search.batches():
+            x = search.best[rows]
+            t[rows] = search.meter.predict(x).masked_fill(tried[rows], float("-inf")).argmax(1)
+            tried[rows, t[rows]] = True
+            climb(search, rows, x, lambda z, rows: targeted_dlr(z, search.labels[rows], t[rows]), steps)
+
+
 @dataclass
 class _State:
     """The samples of one run that still stand; every field has them in its first dimension [A, ...]."""

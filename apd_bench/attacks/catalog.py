@@ -15,12 +15,15 @@ EXTRA_PREFIX = "torchattacks:"
 BOTH = ("Linf", "L2")
 LOSSES = ("stable-ce", "ce", "margin", "dlr")
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+SUITE = ("apgd-ce", "apgd-margin", "apgd-t")
 # torchattacks' own AutoAttack runs 10 iterations instead of 100; its CW never moves pixels at 0 or 1, does not search
 # its constant and takes the masked class for 0. Both overstate robustness, so they are refused.
 REFUSED = {
     "autoattack": ("runs 10 instead of 100 iterations and is not AutoAttack", "autoattack"),
     "cw": ("cannot move pixels that are 0 or 1 and fails where all logits are negative", "cw-l2"),
 }
+# Those of torchattacks that climb torch's cross-entropy, by the start or end of their lower-case names.
+_PLAIN_CE_STARTS, _PLAIN_CE_ENDS = ("pgd", "eotpgd", "upgd", "bim"), ("fgsm", "apgd")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,8 @@ class AttackEntry:
     `kind` "ball" attacks answer whether a sample breaks within eps; "distance" attacks look for the nearest
     adversarial point, whatever its distance. `whole` attacks get all samples of a cell at once and split them into
     batches themselves. `open_options` leaves the options to a library. `choices` lists the values of text options;
-    `fixed` holds arguments that are part of the attack and no option.
+    `fixed` holds arguments that are part of the attack and no option. `plain_ce`: a library's attack that climbs the
+    cross-entropy as it is usually computed, which saturates.
     """
 
     name: str
@@ -47,6 +51,7 @@ class AttackEntry:
     whole: bool = False
     extra: str | None = None
     open_options: bool = False
+    plain_ce: bool = False
     paper: str = ""
 
 
@@ -84,6 +89,17 @@ def _auto(
     )
 
 
+def _suite(name: str, title: str, **changes: Any) -> AttackEntry:
+    return AttackEntry(
+        name=name,
+        target="apd_bench.attacks.worst:worst",
+        title=title,
+        defaults={"steps": 20, "targets": 9, "order": SUITE} | changes,
+        choices={"order": (*SUITE, "apgd-near")},
+        whole=True,
+    )
+
+
 def builtin() -> Iterator[AttackEntry]:
     """All built-in attacks; the weak and cheap first, the ensembles last."""
     yield AttackEntry(name="none", target="apd_bench.attacks.simple:none", title="no attack: clean accuracy",
@@ -115,9 +131,9 @@ def builtin() -> Iterator[AttackEntry]:
     yield AttackEntry(name="apgd-t", target="apd_bench.attacks.apgd:apgd_targeted",
                       title="auto-PGD on the targeted DLR loss (targeted margin for fewer than 4 classes)",
                       defaults={"steps": 20, "targets": 9}, paper=_CROCE)  # fmt: skip
-    yield AttackEntry(name="worst", target="apd_bench.attacks.worst:worst",
-                      title="ordered suite, only survivors go on: AutoAttack's strength at a fraction of its passes",
-                      defaults={"steps": 20, "targets": 9}, whole=True)  # fmt: skip
+    yield _suite("worst", "ordered suite, only survivors go on: AutoAttack's strength at a fraction of its passes")
+    yield _suite("worst.fast", "the cheapest such suite that stays within 0.5 points of AutoAttack: results/bench",
+                 targets=2, order=("apgd-ce", "apgd-margin", "apgd-near"))  # fmt: skip
     yield AttackEntry(name="cw-l2", target="apd_bench.attacks.carlini_wagner:carlini_wagner_l2",
                       title="minimal L2 distance by Carlini and Wagner's search over the constant", kind="distance",
                       defaults={"steps": 100, "searches": 3, "rate": 1.0, "constant": 2.0, "targets": 9},
@@ -155,6 +171,7 @@ def resolve(name: str) -> AttackEntry | None:
         fixed={"library_name": spelled},
         extra="torchattacks",
         open_options=True,
+        plain_ce=spelled.lower().startswith(_PLAIN_CE_STARTS) or spelled.lower().endswith(_PLAIN_CE_ENDS),
     )
 
 

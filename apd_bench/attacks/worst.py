@@ -11,7 +11,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from apd_bench.attacks.apgd import targeted, untargeted
+from apd_bench.attacks.apgd import near, targeted, untargeted
+from apd_bench.attacks.catalog import SUITE
 from apd_bench.attacks.checkpoint import Checkpoint, Progress
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.result import AttackResult, OnStep
@@ -22,6 +23,7 @@ MEMBERS: dict[str, Callable[[Search, int, int], None]] = {
     "apgd-ce": lambda search, steps, _: untargeted(search, "stable-ce", steps),
     "apgd-margin": lambda search, steps, _: untargeted(search, "margin", steps),
     "apgd-t": lambda search, steps, targets: targeted(search, targets, steps),
+    "apgd-near": lambda search, steps, targets: near(search, targets, steps),
 }
 
 
@@ -36,19 +38,21 @@ def worst(
     on_step: OnStep | None = None,
     steps: int = 20,
     targets: int = 9,
+    order: Sequence[str] = SUITE,
     checkpoint: Path | None = None,
 ) -> AttackResult:
-    """Auto-PGD on the stable cross-entropy, then on the margin, then on targeted DLR; `broken_NAME` as for AutoAttack.
+    """The members in their order, each with `steps` steps; `broken_NAME` as for AutoAttack.
 
-    With a folder in `checkpoint`, a killed attack resumes after its last finished member.
+    By default auto-PGD on the stable cross-entropy, then on the margin, then on targeted DLR. With a folder in
+    `checkpoint`, a killed attack resumes after its last finished member.
     """
     with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
-        state = Checkpoint(checkpoint, search, {"members": list(MEMBERS), "steps": steps, "targets": targets})
-        for index in range(state.load().member, len(MEMBERS)):
-            name = list(MEMBERS)[index]
+        state = Checkpoint(checkpoint, search, {"members": list(order), "steps": steps, "targets": targets})
+        for index in range(state.load().member, len(order)):
+            name = order[index]
             MEMBERS[name](search, steps, targets)
             search.columns[f"broken_{name}"] = search.broken.clone()
             state.save(Progress(index + 1))
         state.remove()
-        search.effective |= {"members": list(MEMBERS)}
+        search.effective |= {"members": list(order)}
     return search.result()

@@ -78,7 +78,8 @@ def test_the_same_seed_gives_the_same_bits(name, case):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_changed(name, case):
+def test_nothing_is_changed(name, case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     net, x, y, ids = case
     net = copy.deepcopy(net).train()
     net[1].eval()
@@ -94,7 +95,10 @@ def test_nothing_is_changed(name, case):
         return (
             torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist(),  # noqa: NPY002
             [module.training for module in net.modules()], [item.requires_grad for item in net.parameters()],
-            logger.handlers[:], logger.level, torch.is_grad_enabled(), torch.get_num_threads(),
+            logger.handlers[:], logger.level, logger.propagate, logger.disabled, logging.getLogger().handlers[:],
+            torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_dtype(), list(tmp_path.iterdir()),
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark, torch.is_anomaly_enabled(),
+            torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision(),
         )  # fmt: skip
 
     outside, trace = world(), sys.gettrace()

@@ -7,7 +7,7 @@ from apd_bench.attacks.parse import all_options, parse_attack
 from apd_bench.registry import ATTACKS, resolve_target
 from apd_bench.specs import ThreatModel
 
-EXACT = ["cw", "pgd-t", "apgd-t", "worst"]
+EXACT = ["cw", "pgd-t", "apgd-t", "worst", "worst.fast"]
 VARIANTS = {
     "plain": {},
     "small logits": {"scale": 1e-4},

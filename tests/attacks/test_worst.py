@@ -6,19 +6,59 @@ import pytest
 import torch
 
 from apd_bench.attacks.autoattack import autoattack
-from apd_bench.attacks.worst import MEMBERS, worst
+from apd_bench.attacks.catalog import SUITE
+from apd_bench.attacks.parse import all_options, parse_attack
+from apd_bench.attacks.worst import worst
+from apd_bench.errors import UnknownName
 from apd_bench.specs import ThreatModel
 
 
-def test_it_reaches_autoattack_for_a_fraction_of_the_passes(small_net):
+def test_they_reach_autoattack_for_a_fraction_of_the_passes(small_net):
     for classes in (3, 8):
         net, x, y, ids = small_net(classes=classes, n=10, size=10, seed=classes)
         threat = ThreatModel(eps=3 / 255)
-        ours = worst(net, x, y, threat, sample_ids=ids)
         full = autoattack(net, x, y, threat, sample_ids=ids, queries=200)
         assert 0 < int(full.broken.sum()) < 10
-        assert int(ours.broken.sum()) >= int(full.broken.sum())
-        assert ours.backwards * 4 < full.backwards and ours.forwards * 4 < full.forwards
+        for name in ("worst", "worst.fast"):
+            ours = worst(net, x, y, threat, sample_ids=ids, **all_options(parse_attack(name)))
+            assert int(ours.broken.sum()) >= int(full.broken.sum())
+            assert ours.backwards * 4 < full.backwards and ours.forwards * 4 < full.forwards
+
+
+def test_the_fast_suite_costs_less_than_half_of_the_full_one(small_net):
+    net, x, y, ids = small_net(classes=12, n=16, size=10)
+    full, fast = (
+        worst(net, x, y, ThreatModel(eps=1 / 255), sample_ids=ids, **all_options(parse_attack(name)))
+        for name in ("worst", "worst.fast")
+    )
+    assert (fast.broken | ~full.broken).all() and not full.broken.all()
+    assert 2 * fast.backwards < full.backwards and 2 * fast.forwards < full.forwards
+
+
+def test_near_targets_start_where_the_others_ended_and_come_once_each(small_net):
+    net, x, y, ids = small_net(classes=4, n=6)
+    threat, seen = ThreatModel(eps=0.5 / 255), []
+
+    def model(pixels):
+        if pixels.requires_grad:
+            seen.append(pixels.detach().clone())
+        return net(pixels)
+
+    found = worst(net, x, y, threat, sample_ids=ids, order=("apgd-ce",), steps=4)
+    standing = ~found.broken
+    result = worst(model, x, y, threat, sample_ids=ids, order=("apgd-ce", "apgd-near"), steps=4)
+    assert torch.equal(seen[4], found.adversarials[standing])
+    assert result.backwards == found.backwards + 4 * 3 * int(standing.sum())  # three wrong classes, though 9 are asked
+
+
+def test_the_order_is_part_of_the_attack(small_net):
+    net, x, y, ids = small_net(classes=5, n=6)
+    assert parse_attack("worst(order=['apgd-ce', 'apgd-margin', 'apgd-t'])").options == {}
+    spec = parse_attack("worst(order=['apgd-margin'], steps=5)")
+    result = worst(net, x, y, ThreatModel(eps=2 / 255), sample_ids=ids, **all_options(spec))
+    assert result.effective["members"] == ["apgd-margin"] and "broken_apgd-ce" not in result.columns
+    with pytest.raises(UnknownName, match="apgd-near"):
+        parse_attack("worst(order=['apgd-nera'])")
 
 
 def test_it_resumes_after_its_last_finished_member(small_net, tmp_path):
@@ -47,7 +87,7 @@ def test_it_resumes_after_its_last_finished_member(small_net, tmp_path):
 def test_every_member_only_adds(small_net):
     net, x, y, ids = small_net(classes=6, n=20)
     result = worst(net, x, y, ThreatModel(eps=3 / 255), sample_ids=ids)
-    columns = [result.columns[f"broken_{name}"] for name in MEMBERS]
+    columns = [result.columns[f"broken_{name}"] for name in SUITE]
     for before, after in pairwise(columns):
         assert (after | ~before).all()
     assert torch.equal(columns[-1], result.broken)
