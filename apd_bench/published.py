@@ -7,6 +7,7 @@ budget, attack with its options, resize and the use of the whole test set are th
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from apd_bench.errors import CorruptFile, UserError, unknown_name
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.resources import baselines_path
+from apd_bench.specs import MethodRecipe
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -135,9 +137,10 @@ def pairs(table: Table) -> list[Pair]:
     }
     backbone = architectures.get(key.backbone)
     protocol = dict(key.protocol)
-    whole = protocol.get("test samples") == "all" and protocol.get("split") == "test"
+    whole = (protocol.get("test samples"), protocol.get("split"), protocol.get("precision")) == ("all", "test", "fp32")
     threat = (key.threat.norm, key.threat.knowledge, key.threat.space)
-    if backbone is None or key.training != "standard" or not whole or threat != ("Linf", "white_box", "model_input"):
+    standard = key.training == "standard" and key.group == "benchmark"
+    if backbone is None or not standard or not whole or threat != ("Linf", "white_box", "model_input"):
         return []
     ours = {names["methods"][name]: name for name in names["methods"]}
     rows = {ours[row.method]: row for row in table.rows if row.method in ours}
@@ -160,13 +163,39 @@ def _pair(item: Published, table: Table, row: Row, protocol: Mapping[str, str]) 
         match.get("resize", protocol.get("resize")) == protocol.get("resize") or not row.trains,
         match.get("test_resize", tested) == tested,
         item.attack == "none" or abs(item.eps_255 / 255 - key.threat.eps) < 1e-9,
+        all(eps is None or abs(match.get("train_eps_255", -1) / 255 - eps) < 1e-9 for eps in row.train_eps),
     ]
     if not all(same):
         return
     column = _column(match.get("attacks", {}).get(item.attack))
     estimate = row.datasets[item.dataset].estimates.get(column)
     if estimate is not None:
-        yield Pair(item, row.method, item.dataset, column, estimate, names_deviation(item.method))
+        known = (names_deviation(item.method), *(_changed(recipe, match) for recipe in row.recipes if row.trains))
+        yield Pair(item, row.method, item.dataset, column, estimate, "; ".join(filter(None, known)))
+
+
+def _changed(recipe: MethodRecipe, match: Mapping[str, Any]) -> str:
+    """The settings in which `recipe` is not that of the suite that follows the paper."""
+    from apd_bench.methods.recipes import suite_recipe
+    from apd_bench.suites import load_suite
+
+    if "suite" not in match:
+        return ""
+    suite = load_suite(match["suite"])
+    ours, theirs = (_flat(one.identity()) for one in (recipe, suite_recipe(recipe.name, suite.recipe, suite.recipes)))
+    differ = [f"{name} {ours.get(name, 'unset')}, there {theirs.get(name, 'unset')}"
+              for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]  # fmt: skip
+    more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+    return f"not the recipe of the suite {suite.name}: {'; '.join(differ[:3])}{more}" if differ else ""
+
+
+def _flat(identity: Mapping[str, object]) -> dict[str, object]:
+    parts = [(name, value if isinstance(value, Mapping) else {"": value}) for name, value in identity.items()]
+    return {
+        f"{name}.{option}".strip("."): json.dumps(value, sort_keys=True, default=str)  # a list equals a tuple
+        for name, options in parts
+        for option, value in options.items()
+    }
 
 
 def names_deviation(method: str) -> str:

@@ -222,6 +222,8 @@ class _Draft:
             forwards=_per_sample(attacked, (item.forwards for item in attacked)),
             backwards=_per_sample(attacked, (item.backwards for item in attacked)),
             records=tuple(sorted(item.id for item in self.all)),
+            recipes=tuple({item.variant: item.recipe for item in self.all}.values()),
+            train_eps=tuple(sorted({item.train_eps for item in self.all}, key=lambda eps: (eps is not None, eps or 0))),
             notes=(*dict.fromkeys(self.notes), *self._further()),
         )
 

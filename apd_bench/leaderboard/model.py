@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.leaderboard.tidy import Threat
+from apd_bench.specs import MethodRecipe
 
 Hits = NDArray[np.bool_]
 
@@ -45,7 +46,7 @@ class Row:
     """One method in one table; `estimates` (means over datasets) is empty unless the row is complete.
 
     `missing` counts the cells that a dataset lacks; `attack_seconds` is the total of the row's cells, `sample_seconds`
-    what all attacks of the table took on one sample.
+    what all attacks of the table took on one sample. A row has several recipes where they differ by dataset.
     """
 
     method: str
@@ -72,6 +73,8 @@ class Row:
     forwards: float | None
     backwards: float | None
     records: tuple[str, ...]
+    recipes: tuple[MethodRecipe, ...] = ()
+    train_eps: tuple[float | None, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
