@@ -6,6 +6,7 @@ made from it agree.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,6 +113,14 @@ class Classifier(nn.Module):
         with torch.no_grad():
             bound = PromptedModel(backbone, learner).bind()
         return cls(backbone, bound.text_features, bound.prompts.visual, precision=precision)
+
+    def in_precision(self: ClassifierT, precision: str) -> ClassifierT:
+        """The same model, sharing all weights, that computes in `precision`; itself where it does so already."""
+        if precision == self.precision or "bf16" not in (precision, self.precision):
+            return self
+        twin = copy.copy(self)
+        twin.precision = one_of("Precision", precision, PRECISIONS)
+        return twin
 
     @property
     def num_classes(self) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -24,6 +24,8 @@ from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.parse import all_options, require_extra
 from apd_bench.attacks.projections import distance
 from apd_bench.attacks.result import AttackResult
+from apd_bench.attacks.shortened import confirmed
+from apd_bench.classifier import Classifier, matmul_precision
 from apd_bench.errors import IncompatibleChoice, UsageError
 from apd_bench.records import Outcomes
 from apd_bench.registry import ATTACKS, resolve_target
@@ -133,7 +135,7 @@ def evaluate_samples(
         batch_size=batch_size or max(len(test), 1), device=torch.device(device), checkpoint_dir=checkpoint_dir,
         on_progress=on_progress,
     )  # fmt: skip
-    with _arithmetic(evaluation.device, precision):
+    with matmul_precision(precision):
         return evaluation.run()
 
 
@@ -167,13 +169,14 @@ class _Evaluation:
         self.test, self.threat, self.seed, self.device = test, threat, seed, device
         self.labels = check_labels(torch.as_tensor(test.labels), len(test), torch.device("cpu"))
         self.batch_size, self.checkpoint_dir, self.on_progress = batch_size, checkpoint_dir, on_progress
-        self.meter = Meter(classifier, batch_size=batch_size)
-        self.adversary = self.meter
+        judge = classifier.in_precision("fp32") if isinstance(classifier, Classifier) else classifier
+        self.meter = Meter(judge, batch_size=batch_size)
+        self.adversary = self.meter if judge is classifier else Meter(classifier, batch_size=batch_size)
         if threat.knowledge != "white_box" and source is not None:
             self.adversary = Meter(source, batch_size=batch_size)
             self.adversary.persist = True
         self.clean_seconds = self.attack_seconds = self.model_seconds = 0.0
-        self.forwards = self.backwards = self.done = self.lost = 0
+        self.forwards = self.backwards = self.done = self.lost = self.again = 0
         self.meter.on_step = self.adversary.on_step = self._report if on_progress else None
 
     def run(self) -> CellResult:
@@ -231,7 +234,15 @@ class _Evaluation:
         if self.entry.whole:
             options["checkpoint"] = self.checkpoint_dir
         began, inside = time.perf_counter(), self.adversary.seconds
-        result = self.function(self.adversary, x, y, self.threat, sample_ids=ids, seed=self.seed, **options)
+        asked = partial(self.function, threat=self.threat, seed=self.seed, **options)
+        result = asked(self.adversary, x, y, sample_ids=ids)
+        if self.adversary is not self.meter and self.threat.knowledge == "white_box":
+
+            def again(rows: Tensor) -> AttackResult:
+                return asked(self.meter, x[rows], y[rows], sample_ids=[ids[row] for row in rows.tolist()])
+
+            result = confirmed(self.meter, result, y, again)
+            self.again += result.effective.get("attacked_again", 0)
         self.model_seconds += self.adversary.seconds - inside
         self.attack_seconds += time.perf_counter() - began
         self.forwards += result.forwards
@@ -335,6 +346,8 @@ class _Evaluation:
         effective: dict[str, Any] = {}
         for part in parts:
             effective |= part.result.effective
+        if self.again:
+            effective["attacked_again"] = self.again
         return CellResult(
             metrics=metrics,
             outcomes=outcomes,
@@ -357,15 +370,6 @@ class _Evaluation:
         meters = {id(meter): meter for meter in (self.meter, self.adversary)}.values()
         if self.on_progress is not None:
             self.on_progress(self.done, self.lost, sum(meter.forwards + meter.backwards for meter in meters))
-
-
-def _arithmetic(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """Matrix products as `precision` says: only "tf32" lets a GPU shorten them."""
-    if device.type != "cuda":
-        return nullcontext()
-    from apd_bench.classifier import matmul_precision
-
-    return matmul_precision(precision)
 
 
 def _join(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
