@@ -8,8 +8,7 @@ the text features once a step, cut at the longest end token. Both give the same 
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apd_bench.backbones.adapter import Backbone
+from apd_bench.bench.rows import Row, in_turn
 from apd_bench.classifier import BoundModel, PromptedModel
 from apd_bench.methods.adversary import InnerAdversary, ascend
 from apd_bench.methods.recipes import load_recipe
@@ -44,6 +44,7 @@ class Comparison:
     usual_text_passes: int
     our_text_passes: int
     loss_difference: float
+    limit_seconds: tuple[float, ...] = ()
 
     @property
     def ratio(self) -> float:
@@ -79,12 +80,13 @@ def compare(backbone: Backbone, batch: int, *, classes: int = 100, repeats: int 
     def ours() -> Tensor:
         return our_step(model, pixels, labels, recipe.inner_attack)
 
-    difference = float((usual() - ours()).abs())
-    seconds: dict[str, list[float]] = {"usual": [], "ours": []}
-    for _ in range(repeats):
-        seconds["usual"].append(_seconds(usual, device))
-        seconds["ours"].append(_seconds(ours, device))
     steps = int(recipe.inner_attack["steps"])
+
+    def limit() -> None:
+        passes_alone(model, pixels, steps)
+
+    difference = float((usual() - ours()).abs())
+    seconds = in_turn({"usual": usual, "ours": ours, "limit": limit}, repeats, str(device), warm=False)
     return Comparison(
         backbone=backbone.spec.name,
         device=torch.cuda.get_device_name(device)
@@ -94,8 +96,9 @@ def compare(backbone: Backbone, batch: int, *, classes: int = 100, repeats: int 
         classes=classes,
         context_length=full.shape[1],
         cut_length=tokens.shape[1],
-        usual_seconds=tuple(seconds["usual"]),
-        our_seconds=tuple(seconds["ours"]),
+        usual_seconds=seconds["usual"],
+        our_seconds=seconds["ours"],
+        limit_seconds=seconds["limit"],
         usual_text_passes=steps + 1,
         our_text_passes=1,
         loss_difference=difference,
@@ -143,14 +146,30 @@ def _update(loss: Tensor, learner: PromptLearner) -> Tensor:
     return loss.detach()
 
 
-def _seconds(step: Callable[[], Tensor], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    began = time.perf_counter()
-    float(step())  # reading the loss waits for the device
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+def passes_alone(model: PromptedModel, pixels: Tensor, steps: int) -> None:
+    """The passes that a step cannot do without: the text tower once, the image tower once more than there are steps."""
+    student = model.bind()
+    images = student.detached()
+    for _ in range(steps):
+        x = pixels.detach().requires_grad_()
+        torch.autograd.grad(images(x).logits.sum(), x)
+    _update(student(pixels).logits.sum(), model.learner)
+
+
+def row(step: Comparison) -> Row:
+    """A comparison in the form that all parts share."""
+    return Row(
+        part="train",
+        what=f"AdvVLP step on {step.backbone}, {step.classes} classes, batch {step.batch}",
+        usual=step.usual_seconds,
+        ours=step.our_seconds,
+        limit=step.limit_seconds,
+        facts={
+            "text passes": f"{step.usual_text_passes} / {step.our_text_passes}",
+            "tokens": f"{step.context_length} / {step.cut_length}",
+            "loss differs by": f"{step.loss_difference:.1e}",
+        },
+    )
 
 
 def markdown(comparisons: Sequence[Comparison]) -> str:

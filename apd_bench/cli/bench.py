@@ -1,69 +1,60 @@
-"""`apd-bench bench PART`: our paths and the field's usual ones, timed side by side on this machine."""
+"""`apd-bench bench [PART]`: our paths and the field's usual ones, timed side by side on this machine."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
-from apd_bench.cli import bench_data
-from apd_bench.errors import EXIT_DONE, UsageError
+from apd_bench.errors import UsageError
 
 EXAMPLES = """examples:
+  apd-bench bench --quick                          all parts in a few minutes, and one table of them
+  apd-bench bench --out bench                      all parts in full; tables and numbers go to the folder bench
+  apd-bench bench --read --out bench               the table again, from the numbers in that folder
   apd-bench bench train                            one training step on ViT-B/32 shapes, 100 classes, batch 4 and 32
   apd-bench bench train --classes 1000 --batch 4   the class list of ImageNet
-  apd-bench bench train --quick                    a small model, seconds instead of minutes
-  apd-bench bench data                             decoding against the image cache, on JPEG files made for it
-  apd-bench bench data oxford_pets --limit 1000    on a set of yours
+  apd-bench bench attacks --quick                  PGD, CW and the suites against torchattacks and AutoAttack
+  apd-bench bench attacks --records results        the suites against stored verdicts of AutoAttack
+  apd-bench bench loop                             the attack loop beside the bare passes of its model
+  apd-bench bench store --records 1000,20000       planning and ranking, by the number of records
+  apd-bench bench data oxford_pets --limit 1000    decoding against the image cache, on a set of yours
 """
-FULL, QUICK = "ViT-B-32-quickgelu/random", "tiny-clean"
+PARTS = {
+    "startup": "how fast the command answers, beside importing torch",
+    "store": "planning and ranking by the number of records",
+    "data": "decoding, and reading from the image cache",
+    "loop": "the attack loop beside the bare passes of its model",
+    "train": "one training step, ours and the usual one",
+    "attacks": "our attacks and the usual ones on the same samples",
+    "memory": "the memory of 1,000 classes and of FAB",
+    "precision": "how many verdicts an attack in bf16 changes",
+}
+
+
+def parts() -> dict[str, str]:
+    """The parts of this installation with their help lines."""
+    return {name: line for name, line in PARTS.items() if find_spec(f"apd_bench.cli.bench_{name}") is not None}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
     parser.epilog = EXAMPLES
-    parts = parser.add_subparsers(dest="part", metavar="PART", required=True, parser_class=type(parser))
-    train = parts.add_parser("train", help="one training step, ours and the usual one")
-    train.add_argument("--backbone", metavar="NAME", help=f"default: {FULL} (random weights)")
-    train.add_argument("--classes", type=int, default=100, metavar="N", help="default: 100")
-    train.add_argument("--batch", nargs="+", default=["4", "32"], metavar="N", help="default: 4 32")
-    train.add_argument("--repeats", type=int, default=3, metavar="N", help="timed repeats of each step (default: 3)")
-    train.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1")
-    train.add_argument("--quick", action="store_true", help=f"on the embedded model {QUICK}")
-    train.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
-    bench_data.add_arguments(parts.add_parser("data", help="decoding, and reading from the image cache"))
+    parser.add_argument("--quick", action="store_true", help="all parts in less than five minutes on two idle cores")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also write the tables and their numbers here")
+    parser.add_argument("--read", action="store_true", help="measure nothing: read the numbers of the parts in --out")
+    choices = parser.add_subparsers(dest="part", metavar="PART", parser_class=type(parser))
+    for name, line in parts().items():
+        import_module(f"apd_bench.cli.bench_{name}").add_arguments(choices.add_parser(name, help=line))
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Prints the table of one part."""
-    return bench_data.execute(args) if args.part == "data" else _train(args)
+    """Prints the table of one part, or of all."""
+    if args.part is not None:
+        return int(import_module(f"apd_bench.cli.bench_{args.part}").execute(args))
+    if args.read and args.out is None:
+        raise UsageError("--read needs the folder to read from.", hint="Write --read --out DIR.")
+    from apd_bench.cli.bench_all import summarise
 
-
-def _train(args: argparse.Namespace) -> int:
-    sizes = _sizes(args.batch)
-    if args.classes < 2 or args.repeats < 1:
-        raise UsageError("At least 2 classes and 1 repeat are needed.")
-    from apd_bench.backbones.load import load
-    from apd_bench.bench.train import compare, markdown
-    from apd_bench.registry import BACKBONES
-
-    name = args.backbone or (QUICK if args.quick else FULL)
-    backbone = load(BACKBONES.get(name), args.device)
-    rows = [compare(backbone, size, classes=args.classes, repeats=args.repeats) for size in sizes]
-    sys.stdout.write(markdown(rows) + "\n")
-    if args.json is not None:
-        table = [dataclasses.asdict(row) | {"ratio": row.ratio} for row in rows]
-        args.json.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    return EXIT_DONE
-
-
-def _sizes(words: list[str]) -> list[int]:
-    try:
-        sizes = [int(part) for word in words for part in word.split(",") if part]
-    except ValueError as error:
-        raise UsageError(f"--batch takes whole numbers: {' '.join(words)}.") from error
-    if not sizes or min(sizes) < 1:
-        raise UsageError("--batch takes numbers of 1 or more.")
-    return sizes
+    return summarise(list(parts()), quick=args.quick, out_folder=args.out, read=args.read)

@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
-from functools import partial
-from pathlib import Path
 
-from apd_bench.cli.console import err, out, table
+from apd_bench.cli.bench_output import add_output, at_least_one, finish, write
+from apd_bench.cli.console import err, table
 from apd_bench.errors import EXIT_DONE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the part."""
     parser.add_argument("name", nargs="?", help="a dataset (default: made-up photographs)")
-    parser.add_argument("--limit", type=int, default=500, metavar="N", help="images to read (default 500)")
+    parser.add_argument("--limit", type=int, metavar="N", help="images to read (default 500; 100 with --quick)")
     parser.add_argument("--image-size", type=int, default=224, metavar="S", help="side of the images (default 224)")
     parser.add_argument("--batch-size", type=int, default=100, metavar="B", help="images at a time (default 100)")
+    add_output(parser, "100 images")
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Times the epochs and prints images a second."""
+    """Prints the table: both sides on made-up photographs, or three epochs over a dataset."""
+    at_least_one(args, "limit", "image_size", "batch_size", "repeats")
+    limit = args.limit or (100 if args.quick else 500)
+    if args.name is not None:
+        return _dataset(args, limit)
+    from apd_bench.bench.images import image_row
+
+    err(f"making {limit} photographs of 500 x 375")
+    row = image_row(limit, image_size=args.image_size, batch_size=args.batch_size, repeats=args.repeats)
+    return finish(args, "data", [row])
+
+
+def _dataset(args: argparse.Namespace, limit: int) -> int:
     from apd_bench.data.load import ImageSplit, load_dataset
-    from apd_bench.data.timing import Epoch, folder_split, photographs, time_epochs
+    from apd_bench.data.timing import time_epochs
     from apd_bench.registry import DATASETS
 
-    epochs: list[Epoch]
-    if args.name is None:
-        with tempfile.TemporaryDirectory(prefix="apd-bench-timing-") as name:
-            work = Path(name)
-            err(f"making {args.limit} photographs of 500 x 375")
-            photographs(work / "images", args.limit)
-            opened = partial(folder_split, work / "images", args.image_size, work / "cache")
-            epochs = time_epochs(opened(), limit=args.limit, batch_size=args.batch_size, reopen=opened)
-    else:
-        spec = DATASETS.get(args.name)
+    spec = DATASETS.get(args.name)
 
-        def reopen() -> ImageSplit:
-            return load_dataset(spec, image_size=args.image_size).test
+    def reopen() -> ImageSplit:
+        return load_dataset(spec, image_size=args.image_size).test
 
-        epochs = time_epochs(reopen(), limit=args.limit, batch_size=args.batch_size, reopen=reopen)
+    epochs = time_epochs(reopen(), limit=limit, batch_size=args.batch_size, reopen=reopen)
     rows = [(epoch.name, str(epoch.images), f"{epoch.seconds:.2f}", f"{epoch.rate:,.0f}") for epoch in epochs]
-    out(table(rows, ("epoch", "images", "seconds", "images/s")))
+    data = {"part": "data", "dataset": spec.name, "epochs": [dict(zip(("epoch", "images", "s"), r)) for r in rows]}  # noqa: B905
+    write(args, table(rows, ("epoch", "images", "seconds", "images/s")), data)
     return EXIT_DONE

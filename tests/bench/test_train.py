@@ -46,6 +46,6 @@ def test_the_verb_writes_a_table_and_json(backbone, monkeypatch, capsys, tmp_pat
     ]
     assert bench.execute(parser.parse_args(words)) == 0
     assert capsys.readouterr().out.count("x |") == 2
-    assert [row["batch"] for row in json.loads((tmp_path / "b.json").read_text())] == [1, 2]
+    assert [row["batch"] for row in json.loads((tmp_path / "b.json").read_text())["steps"]] == [1, 2]
     with pytest.raises(UsageError, match="whole numbers"):
         bench.execute(parser.parse_args(["train", "--batch", "four"]))

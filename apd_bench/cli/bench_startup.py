@@ -1,0 +1,20 @@
+"""`apd-bench bench startup`: how fast the command answers."""
+
+from __future__ import annotations
+
+import argparse
+
+from apd_bench.cli.bench_output import add_output, at_least_one, finish
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of the part."""
+    add_output(parser, "one repeat", repeats=5)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Prints the table."""
+    at_least_one(args, "repeats")
+    from apd_bench.bench.startup import startup_rows
+
+    return finish(args, "startup", startup_rows(1 if args.quick else args.repeats))
