@@ -20,6 +20,7 @@ from apd_bench.evaluation import evaluate_cell
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.registry import resolve_target
 from apd_bench.runner.shards import shard_rows
+from apd_bench.runner.sharing import rows_left, with_carried
 from apd_bench.runner.tasks import (
     CellDone,
     Failure,
@@ -114,6 +115,9 @@ class Stages:
         if task.shard is not None:
             test = test.subset(list(shard_rows(task.shard, len(test))))
             folder /= f"{task.shard[0]}-of-{task.shard[1]}"
+        ids = test.ids
+        if task.carried is not None:
+            test = test.subset(rows_left(ids, task.carried))
         source = self.source(task, cell, backbone, data)
         loaded = time.perf_counter() - began
         batch_size, halved = self.settings.batch_size or default_batch_size(backbone.shapes.image_size), 0
@@ -142,7 +146,7 @@ class Stages:
         effective = {**result.effective, "batch_size": batch_size, "data": dict(data.origin)}
         if halved:
             effective["out_of_memory"] = halved
-        return CellDone(
+        done = CellDone(
             metrics=result.metrics,
             outcomes=result.outcomes,
             diagnostics=result.diagnostics,
@@ -152,6 +156,7 @@ class Stages:
             fit=fit_facts(state),
             environment=device_facts(self.settings.device),
         )
+        return done if task.carried is None else with_carried(done, task.carried, ids, task.origin)
 
     def backbone(self, spec: BackboneSpec) -> Backbone:
         """The loaded backbone of a spec."""
