@@ -143,7 +143,6 @@ def evaluate_samples(
 class _Part:
     """One shard after attack and audit; the tensors are on the CPU."""
 
-    clean: Tensor
     audit: Audit
     result: AttackResult
     columns: dict[str, Tensor]
@@ -176,7 +175,7 @@ class _Evaluation:
             self.adversary = Meter(source, batch_size=batch_size)
             self.adversary.persist = True
         self.clean_seconds = self.attack_seconds = self.model_seconds = 0.0
-        self.forwards = self.backwards = self.done = self.lost = self.again = 0
+        self.forwards = self.backwards = self.done = self.lost = self.again = self.clean_forwards = 0
         self.meter.on_step = self.adversary.on_step = self._report if on_progress else None
 
     def run(self) -> CellResult:
@@ -199,11 +198,10 @@ class _Evaluation:
         x = check_pixels(self.test.pixels(list(rows))).to(self.device)
         y = self.labels[rows.start : rows.stop].to(self.device)
         began = time.perf_counter()
-        z = self.meter.predict(x)
+        z = self._clean(x)
         check_clean_logits(z)
         check_classes(y, z.shape[1])
-        clean = z.argmax(1)
-        correct = (clean == y).nonzero().squeeze(1)
+        correct = (z.argmax(1) == y).nonzero().squeeze(1)
         self.clean_seconds += time.perf_counter() - began
         result = self._attack(x[correct], y[correct], [self.test.ids[rows[row]] for row in correct.tolist()])
         white_box = self.threat.knowledge == "white_box"
@@ -222,12 +220,18 @@ class _Evaluation:
                 f"{found.flips} verdicts of {self.entry.name} are denied by a second prediction, "
                 f"the clearest by {found.doubt:.2g} of the largest logit."
             )
-        part = _Part(clean.cpu(), found, result, self._columns(x, y, z, correct, found, result))
+        part = _Part(found, result, self._columns(x, y, z, correct, found, result))
         self.done += len(rows)
         self.lost += len(rows) - len(correct) + int(found.broken.sum())
         if self.on_progress is not None:
             self._report()
         return part
+
+    def _clean(self, x: Tensor) -> Tensor:
+        model, predict = self.meter.model, self.meter.predict  # a classifier keeps them for other attacks and budgets
+        z, asked = model.clean_logits(x, predict) if isinstance(model, Classifier) else (predict(x), True)
+        self.clean_forwards += len(x) * asked
+        return z
 
     def _attack(self, x: Tensor, y: Tensor, ids: list[str]) -> AttackResult:
         options = {**self.options, **self.entry.fixed}
@@ -356,7 +360,7 @@ class _Evaluation:
             timing={
                 "seconds": seconds,
                 "clean_seconds": self.clean_seconds,
-                "clean_forwards": n,
+                "clean_forwards": self.clean_forwards,
                 "attack_seconds": self.attack_seconds,
                 "model_seconds": self.model_seconds,
                 "forwards": self.forwards,

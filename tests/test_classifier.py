@@ -149,3 +149,24 @@ def test_matmul_precision_is_restored_even_after_an_error():
     assert torch.backends.cuda.matmul.allow_tf32 is before
     with matmul_precision("fp32"):
         assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_clean_logits_are_computed_once_for_each_batch(backbone, learner, pixels):
+    classifier = Classifier.from_learner(backbone, learner)
+    asked = []
+
+    def predict(batch):
+        asked.append(len(batch))
+        return classifier(batch)
+
+    first, new = classifier.clean_logits(pixels, predict)
+    first_again, old = classifier.clean_logits(pixels.clone(), predict)
+    assert (new, old) == (True, False) and len(asked) == 1
+    assert torch.equal(first, first_again)
+    first_again.zero_()  # what was handed out is nobody else's
+    assert torch.equal(first, classifier.clean_logits(pixels, predict)[0])
+    other = (pixels * 255 + 1).clamp(max=255) / 255
+    assert classifier.clean_logits(other, predict)[1]
+    assert len(asked) == 2
+    fewer = Classifier.from_learner(backbone, learner)
+    assert fewer.clean_logits(pixels, predict)[1]  # another model knows nothing of it

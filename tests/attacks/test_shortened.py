@@ -69,3 +69,13 @@ def test_a_twin_in_another_precision_shares_the_weights():
     assert (short.precision, full.precision) == ("bf16", "fp32")
     assert full.weight is short.weight
     assert full.in_precision("fp32") is full
+
+
+def test_a_second_attack_reuses_the_clean_passes_of_the_first():
+    backbone, data = toy_backbone(), toy_dataset(3)
+    learner = build_learner(load_recipe("zero_shot"), backbone, data.classes, data.template)
+    classifier = Classifier.from_learner(backbone, learner)
+    attacks = [parse_attack(text) for text in ("fgsm", "noise", "fgsm")]
+    results = [evaluate_samples(classifier, data.test, attack, ThreatModel(eps=0.01)) for attack in attacks]
+    assert [result.timing["clean_forwards"] for result in results] == [12, 0, 0]
+    assert results[0].outcomes.to_bytes() == results[2].outcomes.to_bytes()
