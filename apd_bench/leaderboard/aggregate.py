@@ -16,6 +16,7 @@ from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.leaderboard.tidy import Evidence, Measurement, attack_order
 from apd_bench.specs import format_eps
 
+_DRAWS = 1999  # for an interval; tests between methods take more
 _TASKS = ("few_shot", "base_to_new", "cross_dataset")
 
 
@@ -92,6 +93,8 @@ def build_table(
         _Draft(labels[row], grid[row], names, attacks, seeds if grid[row][0].trains else (0,), reference_ids)
         for row in sorted(grid)
     ]
+    for name in names.values():
+        _estimate_datasets(drafts, name)
     rows = _with_means(drafts, tuple(names.values()), attacks, seeds)
     done = [item for item in items if item.done]
     return Table(
@@ -134,6 +137,7 @@ class _Draft:
         self.planned = len(names) * len(seeds) * len(attacks)
         self.hits: dict[str, dict[str, Hits]] = {}
         self.partial: dict[str, tuple[int, ...]] = {}
+        self.results: dict[str, DatasetResult] = {}
         self.lowered: Counter[str] = Counter()
         found = {(item.dataset_key, item.seed if item.trains else 0, item.attack): item for item in items if item.done}
         for dataset, name in names.items():
@@ -206,7 +210,7 @@ class _Draft:
             parameters=_parameters(done),
             estimates=estimates,
             harmonic=harmonic,
-            datasets={name: self._result(name) for name in self.hits},
+            datasets=self.results,
             distances=_median_distances(done),
             seeds=self.seeds,
             trains=first.trains,
@@ -234,19 +238,32 @@ class _Draft:
         for attack, samples in sorted(self.lowered.items()):
             yield f"the worst case counts the further attack {attack}, which broke {samples} more (sample, seed) pairs"
 
-    def _result(self, name: str) -> DatasetResult:
+    def keep(self, name: str, values: Iterable[Estimate]) -> None:
+        """Takes the estimates of the columns of one dataset."""
         columns = self.hits[name]
-        panel = [np.stack(list(columns.values()))]
-        if panel[0].shape[1] == 1:
-            values = [statistics.wilson(int(hits.sum()), hits.size) for hits in panel[0]]
-        else:
-            values = statistics.estimates(panel, statistics.resampled_means(panel, 1999))
-        return DatasetResult(
+        self.results[name] = DatasetResult(
             estimates=dict(zip(columns, values, strict=True)),
             seeds=self.partial[name],
             per_seed={column: tuple(float(seed.mean()) for seed in hits) for column, hits in columns.items()},
             hits=columns,
         )
+
+
+def _estimate_datasets(drafts: Sequence[_Draft], name: str) -> None:
+    """The estimates of one dataset for all rows; rows with as many seeds share their draws."""
+    by_shape: dict[tuple[int, ...], list[_Draft]] = defaultdict(list)
+    for draft in drafts:
+        if name in draft.hits:
+            by_shape[draft.hits[name]["clean"].shape].append(draft)
+    for (seeds, _), group in by_shape.items():
+        columns = len(group[0].hits[name])
+        panel = [np.concatenate([np.stack(list(draft.hits[name].values())) for draft in group])]
+        if seeds == 1:
+            values = [statistics.wilson(int(hits.sum()), hits.size) for hits in panel[0]]
+        else:
+            values = statistics.estimates(panel, statistics.resampled_means(panel, _DRAWS))
+        for place, draft in enumerate(group):
+            draft.keep(name, values[place * columns : (place + 1) * columns])
 
 
 def _with_means(
@@ -257,19 +274,27 @@ def _with_means(
     others = [draft.row({}, None) for draft in drafts if not draft.complete]
     if not complete:
         return others
-    columns = ("worst", "clean", *attacks)
-    panel = []
-    for name in datasets:
-        shape = (len(seeds), next(iter(complete[0].hits[name].values())).shape[1])
-        stacked = [np.broadcast_to(draft.hits[name][column], shape) for column in columns for draft in complete]
-        panel.append(np.stack(stacked))
-    draws = statistics.resampled_means(panel, statistics.resamples_for(len(complete)))
-    values = statistics.estimates(panel, draws)
+
+    def panel(columns: Sequence[str]) -> list[Hits]:
+        """[columns x rows, seeds, samples] per dataset."""
+        found = []
+        for name in datasets:
+            shape = (len(seeds), next(iter(complete[0].hits[name].values())).shape[1])
+            stacked = [np.broadcast_to(draft.hits[name][column], shape) for column in columns for draft in complete]
+            found.append(np.stack(stacked))
+        return found
+
+    worst, columns = panel(["worst"]), ("clean", *attacks)
+    draws = statistics.resampled_means(worst, statistics.resamples_for(len(complete)))  # Holm needs many
+    values = statistics.estimates(worst, draws)
+    ranks = statistics.shared_ranks(np.array([value.value for value in values]), draws)
+    rest = panel(columns)
+    values += statistics.estimates(rest, statistics.resampled_means(rest, _DRAWS))
     count = len(complete)
-    worst = np.array([value.value for value in values[:count]])
-    ranks = statistics.shared_ranks(worst, draws[:count])
     rows = [
-        draft.row({column: values[place * count + index] for place, column in enumerate(columns)}, ranks[index])
+        draft.row(
+            {column: values[place * count + index] for place, column in enumerate(("worst", *columns))}, ranks[index]
+        )
         for index, draft in enumerate(complete)
     ]
     rows.sort(key=lambda row: (-row.estimates["worst"].value, -row.estimates["clean"].value, row.method))

@@ -22,7 +22,7 @@ def render_json(tables: Sequence[Table], group: str, notes: Sequence[str] = ()) 
         "notes": list(notes),
         "tables": [plain_table(table) for table in tables],
     }
-    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
 def plain_table(table: Table) -> dict[str, Any]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,16 +19,22 @@ from synthetic import cell, dataset, fill, grid, method, outcomes, record
 from apd_bench.errors import MissingPrerequisite, RegressionFound, UsageError
 from apd_bench.leaderboard import check_boards, collect, render_terminal, write_boards
 from apd_bench.leaderboard.aggregate import tables
+from apd_bench.leaderboard.boards import FORMATS
 from apd_bench.leaderboard.escape import csv_text, file_name, html_text, latex, markdown
 from apd_bench.leaderboard.markdown import render_markdown
 from apd_bench.leaderboard.tidy import measurement
-from apd_bench.records import SCHEMA_VERSION
+from apd_bench.records import SCHEMA_VERSION, Outcomes, Record
 
 SHARES = {
     "zero_shot": {"clean": 0.6, "pgd": 0.1, "cw": 0.2, "autoattack": 0.05},
     "apd": {"clean": 0.6, "pgd": 0.3, "cw": 0.3, "autoattack": 0.25},
 }
 HOSTILE = '=HYPERLINK("http://x")|<script>alert(1)</script>\n# head `a` [l](http://x) \u202e ' + "y" * 500
+
+HOSTILES = [
+    HOSTILE, "=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "\uff1d1+1", "a\nb|c\\", "x" * 5000,
+    "\x1b]0;evil\x07", "\\input{/etc/passwd}\\end{tabular} % & $x$ ^^41", "![i](x) <img src=x>",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +60,21 @@ def test_boards_are_byte_identical_and_independent_of_the_order_of_writing(store
     assert len(first) == 3
 
 
+def test_boards_do_not_depend_on_locale_time_zone_hash_seed_or_threads(store: Path, tmp_path: Path) -> None:
+    again = fill(tmp_path / "again", list(reversed(grid(SHARES))))
+    first = [path.read_bytes() for path in write_boards([store], tmp_path / "a", FORMATS)]
+    code = (
+        "import locale, time; from pathlib import Path; from apd_bench.leaderboard import write_boards; "
+        "time.tzset(); locale.setlocale(locale.LC_ALL, 'C'); "
+        f"write_boards([Path({str(again)!r})], Path({str(tmp_path / 'b')!r}), {FORMATS!r})"
+    )
+    elsewhere = {"LC_ALL": "C", "LANG": "tr_TR", "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "3",
+                 "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **elsewhere})
+    assert first == [path.read_bytes() for path in sorted((tmp_path / "b").iterdir())]
+    assert len(first) == 6
+
+
 def test_check_passes_on_fresh_boards_and_names_a_stale_file(store: Path, tmp_path: Path) -> None:
     write_boards([store], tmp_path)
     assert len(check_boards([store], tmp_path)) == 3
@@ -71,19 +95,49 @@ def test_csv_keeps_its_declared_columns(store: Path, tmp_path: Path) -> None:
 
 
 def test_hostile_names_break_no_format(tmp_path: Path) -> None:
-    spec = cell(method_spec=method(HOSTILE), data=dataset(HOSTILE), attack=HOSTILE)
-    path = fill(tmp_path / "r", [(record(spec, suspect=(HOSTILE,)), outcomes([1, 1], [1, 0]))])
-    write_boards([path], tmp_path / "out")
-    page = (tmp_path / "out" / "embedded.md").read_text()
-    assert "<script>" not in page
+    items: list[tuple[Record, Outcomes | None]] = []
+    for name in HOSTILES:
+        recipe = method(name, title=name, paper=name)
+        for place in HOSTILES[:3]:
+            spec = cell(method_spec=recipe, data=dataset(place), attack=HOSTILE)
+            items.append((record(spec, suspect=(name,), environment={"apd_bench": name}), outcomes([1, 1], [1, 0])))
+        items.append((record(cell(method_spec=recipe, shots=4), status="error", error={"message": name}), None))
+    path = fill(tmp_path / "r", items)
+    write_boards([path], tmp_path / "out", ["md", "csv", "json", "tex"])
+    texts = {file.suffix: file.read_text() for file in (tmp_path / "out").iterdir() if "datasets" not in file.name}
+    assert all(not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", text) for text in texts.values())
+
+    page = texts[".md"]
+    assert "<" not in page
     assert "](" not in page.replace("\\](", "")
     assert "http://" not in page
-    tables = [line for line in page.splitlines() if line.startswith("|")]
-    assert all(line.replace("\\|", "").count("|") == tables[0].replace("\\|", "").count("|") for line in tables[:3])
-    for line in csv.reader(io.StringIO((tmp_path / "out" / "embedded.csv").read_text())):
-        assert not any(field.startswith(("=", "+", "@")) for field in line)
-    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    assert max(map(len, page.splitlines())) < 4000
+    width = 0
+    for line in page.splitlines():
+        pipes = re.sub(r"\\.", "", line).count("|") if line.startswith("|") else 0
+        assert pipes == width or not width or not pipes
+        width = pipes
+    for file in (tmp_path / "out").glob("*.csv"):
+        rows = list(csv.reader(io.StringIO(file.read_text())))
+        assert {len(row) for row in rows} == {len(rows[0])}
+        assert not any(
+            field.startswith(("=", "+", "@", "\uff1d")) or re.match(r"-\D", field) for row in rows for field in row
+        )
+        assert all(row[rows[0].index("method")][0] != "-" for row in rows)
+    assert json.loads(texts[".json"])["tables"]
+    assert "\\input" not in texts[".tex"]
+    assert texts[".tex"].count("\\end{tabular}") == texts[".tex"].count("\\begin{tabular}")
+    body = [line for line in texts[".tex"].splitlines() if line.endswith("\\\\")]
+    assert len({re.sub(r"\\[&%]", "", line).count("&") for line in body}) == 1
+
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
     render_terminal(collect([path]), console)
+    assert "\x1b]" not in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_hostile_group_stays_in_its_folder(tmp_path: Path) -> None:
+    path = fill(tmp_path / "r", [(record(cell(data=dataset(group="../../evil"))), outcomes([1, 1], [1, 0]))])
+    assert [file.name for file in write_boards([path], tmp_path / "out", ["md"])] == ["evil.md"]
 
 
 def test_escapes() -> None:
