@@ -13,6 +13,7 @@ import json
 import random
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ import numpy as np
 
 from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UserError
 from apd_bench.files import atomic_write, sha256
+from apd_bench.leaderboard.escape import plain
 from apd_bench.records import Outcomes, Record
 from apd_bench.registry import BACKBONES, DATASETS
 from apd_bench.specs import Cell
@@ -31,11 +33,14 @@ SCHEMA = 1
 MANIFEST = "submission.json"
 CARD = "CARD.md"
 _ALLOWED = re.compile(
-    r"(submission\.json|CARD\.md|cells/[0-9a-f]{2}/[0-9a-f]+(-[0-9a-f]{8})?\.(json|npz)|fits/[0-9a-f]+/[A-Za-z0-9._-]+)"
+    r"(submission\.json|CARD\.md|cells/[0-9a-f]{2}/[0-9a-f]+(-[0-9a-f]{8})?\.(json|npz)|fits/[0-9a-f]+/"
+    r"[A-Za-z0-9][A-Za-z0-9_-]*\.(json|safetensors))"
 )
 _MOST_FILES = 200_000
 _LARGEST_FILE = 512 * 2**20
 _LARGEST_ALL = 8 * 2**30
+_MOST_TIMES_LARGER = 100  # than the archive; a bomb is a thousand times larger
+_NEVER_TOO_LARGE = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -93,17 +98,24 @@ def unpack(archive: Path, folder: Path) -> dict[str, Any]:
     """
     seen: dict[str, str] = {}
     try:
+        _refuse_bomb(archive)
         with tarfile.open(archive, "r:gz") as bundle:
             for name, content in _members(bundle):
                 seen[name] = sha256(content)
                 atomic_write(folder / name, content)
+        if MANIFEST not in seen:
+            raise ValueError(f"it holds no {MANIFEST}")
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         declared = dict(manifest["files"])
+        manifest["methods"] = [plain(name) for name in manifest["methods"]]
         if manifest["schema"] != SCHEMA:
             raise ValueError(f"its schema is {manifest['schema']}, not {SCHEMA}")
     except FileNotFoundError as error:
         raise MissingPrerequisite(f"There is no submission at {error.filename}.") from error
-    except (OSError, EOFError, tarfile.TarError, ValueError, KeyError, TypeError) as error:
+    except (
+        *(OSError, EOFError, tarfile.TarError, zlib.error),
+        *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+    ) as error:
         raise CorruptFile(f"{archive} is not a submission: {error}.", hint="Pack it with: apd-bench submit") from error
     seen.pop(MANIFEST)
     wrong = sorted(name for name in {*seen, *declared} if seen.get(name) != declared.get(name))
@@ -133,7 +145,7 @@ def check_records(store: Store) -> list[Record]:
 
 
 def draw_cells(records: Sequence[Record], count: int, seed: int) -> list[Cell]:
-    """`count` cells at random (all, if there are fewer), as cells of this installation.
+    """`count` cells at random (all, if there are fewer), as cells of this installation; `seed` repeats a draw.
 
     Raises IncompatibleChoice when a backbone or dataset here is not the one that was submitted on.
     """
@@ -200,6 +212,17 @@ def _archive(files: dict[str, bytes]) -> bytes:
             entry.size, entry.mode = len(content), 0o644
             bundle.addfile(entry, io.BytesIO(content))
     return gzip.compress(plain.getvalue(), mtime=0)
+
+
+def _refuse_bomb(archive: Path) -> None:
+    """Raises ValueError when unpacking would yield far more than is there, before anything is kept or even parsed."""
+    allowed = min(_LARGEST_ALL, max(_NEVER_TOO_LARGE, _MOST_TIMES_LARGER * archive.stat().st_size))
+    total = 0
+    with gzip.open(archive) as stream:
+        while chunk := stream.read(2**20):
+            total += len(chunk)
+            if total > allowed:
+                raise ValueError("it is too large")
 
 
 def _members(bundle: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:

@@ -16,7 +16,9 @@ sys.path.insert(0, str(Path(__file__).parent / "leaderboard"))
 
 from synthetic import cell, dataset, fill, method, outcomes, record
 
+from apd_bench import submission
 from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
+from apd_bench.leaderboard import collect
 from apd_bench.records import Record
 from apd_bench.store import Store
 from apd_bench.submission import check_records, disagreement, draw_cells, pack, unpack
@@ -70,7 +72,10 @@ def test_nothing_to_pack_and_a_missing_prompt_state_are_explained(tmp_path: Path
         pack([made(tmp_path / "s", fits=False)], tmp_path / "a.tar.gz", methods=[], author="")
 
 
-@pytest.mark.parametrize("name", ["../evil.json", "/etc/evil", "cells/zz/x.json", "fits/00/../../x", "run.py"])
+@pytest.mark.parametrize("name", [
+    "../evil.json", "/etc/evil", "cells/zz/x.json", "fits/00/../../x", "fits/00/..", "fits/00/x.py", "run.py",
+    "cells/00/../../../evil.json", "submission.json/x", "CARD.md\n", "x" * 300,
+])  # fmt: skip
 def test_foreign_paths_are_refused(name: str, tmp_path: Path) -> None:
     pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="")
     bad = rewritten(tmp_path / "a.tar.gz", tmp_path / "bad.tar.gz", {name: b"x"})
@@ -83,13 +88,76 @@ def test_changed_missing_and_added_files_are_refused(tmp_path: Path) -> None:
     pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="")
     with tarfile.open(tmp_path / "a.tar.gz") as bundle:
         state = next(name for name in bundle.getnames() if name.endswith("state.safetensors"))
-    for changes in ({state: b"other"}, {state: None}, {"fits/00/more": b"x"}):
+    for changes in ({state: b"other"}, {state: None}, {"fits/00/more.json": b"x"}):
         bad = rewritten(tmp_path / "a.tar.gz", tmp_path / "bad.tar.gz", changes)
         with pytest.raises(CorruptFile, match="not as its list says"):
             unpack(bad, tmp_path / "u")
     (tmp_path / "no.tar.gz").write_bytes(b"not an archive")
     with pytest.raises(CorruptFile, match="not a submission"):
         unpack(tmp_path / "no.tar.gz", tmp_path / "u")
+
+
+def bundle_of(target: Path, *entries: tarfile.TarInfo) -> Path:
+    """An archive of headers alone."""
+    plain = b"".join(entry.tobuf() for entry in entries) + b"\0" * 1024
+    target.write_bytes(gzip.compress(plain))
+    return target
+
+
+def test_links_devices_and_announced_sizes_are_refused_before_anything_is_kept(tmp_path: Path) -> None:
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
+        entry = tarfile.TarInfo("CARD.md")
+        entry.type, entry.linkname = kind, "/etc/passwd"
+        with pytest.raises(CorruptFile, match="which no submission has"):
+            unpack(bundle_of(tmp_path / "link.tar.gz", entry), tmp_path / "u")
+    entry = tarfile.TarInfo("CARD.md")
+    entry.size = 9 * 2**30
+    with pytest.raises(CorruptFile, match="too large"):
+        unpack(bundle_of(tmp_path / "large.tar.gz", entry), tmp_path / "u")
+    assert not (tmp_path / "u").exists()
+
+
+def test_a_bomb_is_refused_by_what_it_would_unpack_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="", card="\0" * 5_000_000)
+    unpack(tmp_path / "a.tar.gz", tmp_path / "u")
+    monkeypatch.setattr(submission, "_NEVER_TOO_LARGE", 2**20)
+    with pytest.raises(CorruptFile, match="too large"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "v")
+    assert not (tmp_path / "v").exists()
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [None, b"[]", b"{}", b"[" * 100_000, b'{"schema": 9, "files": {}, "methods": []}', b'{"files": 1}', b"\xff",
+     b'{"schema": 1, "files": {}, "methods": 3}'],
+)  # fmt: skip
+def test_a_strange_list_is_refused(manifest: bytes | None, tmp_path: Path) -> None:
+    pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="")
+    bad = rewritten(tmp_path / "a.tar.gz", tmp_path / "bad.tar.gz", {"submission.json": manifest})
+    with pytest.raises(CorruptFile, match="is not a submission"):
+        unpack(bad, tmp_path / "u")
+
+
+def test_a_torn_or_flipped_archive_is_refused(tmp_path: Path) -> None:
+    pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="")
+    whole = (tmp_path / "a.tar.gz").read_bytes()
+    middle = len(whole) // 2
+    for content in (whole[:middle], whole[:middle] + b"\xff" * 40 + whole[middle + 40 :], b""):
+        (tmp_path / "bad.tar.gz").write_bytes(content)
+        with pytest.raises(CorruptFile):
+            unpack(tmp_path / "bad.tar.gz", tmp_path / "u")
+
+
+def test_an_accepted_better_attack_lowers_the_entry_and_keeps_both(tmp_path: Path) -> None:
+    weak = (record(cell(method_spec=method("mine"))), outcomes([1, 1, 1], [1, 1, 0]))
+    other = (record(cell(method_spec=method("other"))), outcomes([1, 1, 1], [1, 0, 0]))
+    strong = (record(cell(method_spec=method("mine"), attack="fab")), outcomes([1, 1, 1], [0, 1, 0]))
+    mine, theirs = fill(tmp_path / "board", [weak, other]), fill(tmp_path / "sent", [strong])
+    (table,) = collect([mine, theirs]).tables
+    assert (table.attacks, table.incomplete) == (("pgd",), ())
+    row = next(row for row in table.ranked if row.method == "mine")
+    assert {name: round(3 * row.estimates[name].value) for name in ("pgd", "worst")} == {"pgd": 2, "worst": 1}
+    assert "further attack fab, which broke 1 more" in row.notes[0]
 
 
 def test_records_that_claim_more_than_their_samples_show_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import secrets
 import shutil
 import tempfile
 from pathlib import Path
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("archive", type=Path, metavar="FILE", help="what `apd-bench submit` wrote")
     parser.add_argument("--cells", type=int, default=5, metavar="N", help="cells to measure again (default: 5)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="which cells are drawn (default: 0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="repeat a draw (default: one that nobody can foresee)")
     parser.add_argument(
         "--allow", type=int, default=0, metavar="N", help="samples per cell that may differ (default: 0, same machine)"
     )
@@ -48,7 +49,11 @@ def execute(args: argparse.Namespace) -> int:
         submitted, again = Store(folder / "submitted"), Store(folder / "again")
         records = check_records(submitted)
         err(f"{len(records)} records of {', '.join(manifest['methods'])} are whole and consistent.")
-        cells = draw_cells(records, args.cells, args.seed)
+        seed = (
+            secrets.randbelow(10**6) if args.seed is None else args.seed
+        )  # a known draw would invite forgery elsewhere
+        cells = draw_cells(records, args.cells, seed)
+        err(f"{len(cells)} cells are drawn and measured again (--seed {seed}).")
         code = _measure(args, cells, submitted, again)
         if code != EXIT_DONE:
             return code
