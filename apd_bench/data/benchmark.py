@@ -9,15 +9,13 @@ import torch
 
 from apd_bench.data.cards import cards
 from apd_bench.data.listing import Item, Source
-from apd_bench.data.places import cache_root, data_roots
+from apd_bench.data.places import PUBLISHED_IDS, WEBDATASET, cache_root, data_roots
 from apd_bench.data.protocols import exclude_samples
 from apd_bench.data.samples import list_samples
 from apd_bench.data.splits import ImageSplit, LoadedDataset
 from apd_bench.data.stores import FilePixels
 from apd_bench.errors import CorruptFile
 from apd_bench.specs import DatasetSpec
-
-PUBLISHED_IDS = "imagenet_test_image_ids.txt"
 
 
 def load(spec: DatasetSpec, *, image_size: int, resize: str = "crop", root: Path | None = None) -> LoadedDataset:
@@ -43,6 +41,7 @@ def assemble(spec: DatasetSpec, prefix: str, source: Source, *, image_size: int,
     those that cannot be are left out too.
     """
     cache = cache_root()
+    partial = spec.options.get("problems") == "exclude" or bool(spec.options.get("exclude"))
 
     def split(name: str) -> ImageSplit | None:
         items: list[Item] = source.splits.get(name, [])
@@ -51,7 +50,7 @@ def assemble(spec: DatasetSpec, prefix: str, source: Source, *, image_size: int,
         ids = tuple(f"{prefix}/{name}/{item.key}" for item in items)
         store = FilePixels(items, ids, source, spec.name, image_size=image_size, resize=resize, cache=cache)
         labels = torch.tensor([item.label for item in items], dtype=torch.int64)
-        published = _published(source, ids) if name == "test" else {}
+        published = _published(source, ids, partial=partial) if name == "test" else {}
         return ImageSplit(name, ids, labels, store, np.arange(len(items), dtype=np.int64), published)
 
     test = split("test")
@@ -65,6 +64,8 @@ def assemble(spec: DatasetSpec, prefix: str, source: Source, *, image_size: int,
         "derived": list(source.derived),
         **source.notes,
     }
+    if test.published:
+        origin["published_ids"] = PUBLISHED_IDS
     loaded = LoadedDataset(spec, source.classes, spec.template, split("train"), split("val"), test, origin)
     unwanted = [*spec.options.get("exclude", ())]
     if spec.options.get("problems") == "exclude":
@@ -77,11 +78,30 @@ def _undecodable(split: ImageSplit) -> list[str]:
     return [split.ids[row] for row in store.undecodable()] if isinstance(store, FilePixels) else []
 
 
-def _published(source: Source, ids: tuple[str, ...]) -> dict[int, tuple[str, ...]]:
-    """RobustBench's list of ImageNet test images, where the user has put it into the set's folder."""
+def _published(source: Source, ids: tuple[str, ...], *, partial: bool) -> dict[int, tuple[str, ...]]:
+    """RobustBench's list of ImageNet test images, where the user has put it into the set's folder.
+
+    One image a line, as a path or a file name: `val/n01440764/ILSVRC2012_val_00000293.JPEG`. Raises CorruptFile for
+    names that are not test images, unless `partial` says that some may be left out.
+    """
     path = source.folder / PUBLISHED_IDS
-    if not path.is_file():
+    if not path.is_file() or source.layout == WEBDATASET:  # shards keep no file names
         return {}
-    names = {line.strip().rpartition("/")[2] for line in path.read_text("utf-8").splitlines() if line.strip()}
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except ValueError as error:
+        raise _not_a_list(path, f"it is not text ({error})") from error
+    names = {line.rpartition("/")[2] for line in lines}
     chosen = tuple(name for name in ids if name.rpartition("/")[2] in names)
-    return {len(chosen): chosen} if chosen else {}
+    strange = sorted(names - {name.rpartition("/")[2] for name in chosen})
+    if not chosen or (strange and not partial):
+        raise _not_a_list(path, f"{len(strange)} of its {len(names)} names are no test image here: {strange[:3]}")
+    return {len(chosen): chosen}
+
+
+def _not_a_list(path: Path, reason: str) -> CorruptFile:
+    return CorruptFile(
+        f"{path} is not a list of test images: {reason}.",
+        hint="Write one image a line, as val/n01440764/ILSVRC2012_val_00000293.JPEG; or delete the file, and a limit "
+        "takes a balanced choice of its own.",
+    )

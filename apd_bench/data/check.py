@@ -10,7 +10,7 @@ from apd_bench.data.cards import Card, cards
 from apd_bench.data.images import decode
 from apd_bench.data.listing import Item, Source
 from apd_bench.data.packed import read_arrays
-from apd_bench.data.places import WEBDATASET, data_roots, find_places, find_split_file
+from apd_bench.data.places import PUBLISHED_IDS, WEBDATASET, data_roots, find_places, find_split_file
 from apd_bench.data.samples import list_samples
 from apd_bench.errors import CorruptFile, MissingPrerequisite, UserError
 from apd_bench.specs import DatasetSpec
@@ -56,7 +56,7 @@ def check_set(
         layout=source.layout,
         folder=str(source.folder),
         counts={name: len(source.splits[name]) for name in ("train", "val", "test") if source.splits.get(name)},
-        message=message or _remark(source),
+        message=message or _remark(source, spec.options.get("card", spec.name)),
         fix=fix,
         undecodable=bad,
     )
@@ -142,8 +142,10 @@ def _check_embedded(spec: DatasetSpec) -> Finding:
     return Finding(name=spec.name, state=READY, layout="embedded", folder=str(path.parent), counts=dict(spec.counts))
 
 
-def _remark(source: Source) -> str:
+def _remark(source: Source, name: str) -> str:
     remarks = []
+    if name == "imagenet" and not source.folder.joinpath(PUBLISHED_IDS).is_file():
+        remarks.append(f"without {PUBLISHED_IDS} of RobustBench, --limit 5000 takes a balanced choice of its own")
     if source.derived:
         remarks.append(f"derived: {', '.join(source.derived)}")
     if "no_train" in source.notes:

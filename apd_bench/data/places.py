@@ -13,6 +13,7 @@ from apd_bench.errors import MissingPrerequisite
 
 DATA_VARIABLE, CACHE_VARIABLE = "APD_BENCH_DATA", "APD_BENCH_CACHE"
 WEBDATASET = "webdataset"
+PUBLISHED_IDS = "imagenet_test_image_ids.txt"  # RobustBench's 5,000, which a user may put into the set's folder
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ from types import ModuleType
 import pytest
 
 from apd_bench.data.cards import Card, cards
+from apd_bench.data.check import check_set
 from apd_bench.data.load import load_dataset
-from apd_bench.data.protocols import few_shot_dataset
+from apd_bench.data.protocols import few_shot_dataset, limit_split
 from apd_bench.data.splits import ImageSplit, LoadedDataset
+from apd_bench.errors import CorruptFile
 from apd_bench.registry import DATASETS
 
 Expect = Callable[..., Card]
@@ -175,6 +177,18 @@ def test_imagenet_without_training_images_can_be_tested(root: Path, replicas: Mo
     assert loaded.train is None
     assert loaded.origin["no_train"].endswith("imagenet/images/train")
     assert loaded.test.published[20] == loaded.test.ids[5:25]
+    assert limit_split(loaded.test, 20).ids == loaded.test.ids[5:25]
+    assert loaded.origin["published_ids"] == ids.name
+    ids.write_text(ids.read_text() + "val/n01440764/ILSVRC2012_val_99999999.JPEG\n")
+    with pytest.raises(CorruptFile, match=r"1 of its 21 names are no test image here: \['ILSVRC2012_val_99999999"):
+        load("imagenet")
+    assert len(load("imagenet(problems='exclude')").test.published[20]) == 20
+    ids.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(CorruptFile, match="it is not text"):
+        load("imagenet")
+    assert check_set(DATASETS.get("imagenet"), (root,)).message.startswith("no training images")
+    ids.unlink()
+    assert "imagenet_test_image_ids.txt" in check_set(DATASETS.get("imagenet"), (root,)).message
 
 
 @pytest.mark.parametrize("name", WORDNET)
