@@ -20,6 +20,7 @@ from apd_bench.errors import EXIT_DONE, EXIT_REGRESSION, EXIT_USAGE
 from apd_bench.leaderboard.pictures import load_examples
 from apd_bench.methods.apd import Distillation
 from apd_bench.runner import stages
+from apd_bench.states import load_state, save_state
 from apd_bench.store import Store
 
 SUITE = """
@@ -75,8 +76,8 @@ def zero_step(steps: int, first: float, schedule: str) -> list[float]:
     return [0.0] * steps
 
 
-def wrong_sign(self: Region, g: Tensor) -> Tensor:
-    return -g.sign()
+def wrong_sign(self: Region, x: Tensor, g: Tensor, α: float) -> Tensor:
+    return ADVANCE(self, x, -g, α)
 
 
 def normalised_twice(self: Meter, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
@@ -84,13 +85,14 @@ def normalised_twice(self: Meter, x: Tensor, loss: Callable[[Tensor], Tensor]) -
     return (*seen, GRADIENT(self, (x - 0.45) / 0.27, loss)[-1])
 
 
+ADVANCE = Region.advance
 GRADIENT = Meter.gradient
 DISTIL = Distillation.__call__
 
 
 @pytest.mark.parametrize(
     ("place", "name", "defect"),
-    [(pgd, "lengths", zero_step), (Region, "direction", wrong_sign), (Meter, "gradient", normalised_twice)],
+    [(pgd, "lengths", zero_step), (Region, "advance", wrong_sign), (Meter, "gradient", normalised_twice)],
     ids=["step size zero", "wrong sign", "normalised twice"],
 )
 def test_a_weakened_attack_is_red(
@@ -170,6 +172,26 @@ def test_a_submission_with_invented_outcomes_is_refused(
     check = ["verify-submission", str(archive), "--cells", "1", "--jobs", "1", "--device", "cpu", "--quiet"]
     assert main(check) == EXIT_REGRESSION
     assert "samples that differ" in capsys.readouterr().out
+
+
+def test_a_submission_with_other_prompts_is_refused(
+    verified: Verified, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forged = Store(tmp_path / "forged")
+    shutil.copytree(verified.results, forged.path)
+    (record,) = [item for item in forged.records() if item.cell.fit.method.name == "apd"]
+    state = load_state(forged.fit_path(record.cell.fit.id))
+    noisy = {name: tensor + 0.3 * torch.randn(tensor.shape) for name, tensor in state.state.items()}
+    save_state(tmp_path / "state", dataclasses.replace(state, state=noisy))
+    with forged.writer():  # all digests are made to fit
+        files = {path.name: path.read_bytes() for path in (tmp_path / "state").iterdir()}
+        forged.put_fit(record.cell.fit.id, files)
+    archive, accepted = tmp_path / "forged.tar.gz", tmp_path / "accepted"
+    assert main(["submit", str(forged.path), "--methods", "apd", "--out", str(archive)]) == EXIT_DONE
+    check = ["verify-submission", str(archive), "--jobs", "1", "--device", "cpu", "--quiet", "--accept", str(accepted)]
+    assert main(check) == EXIT_REGRESSION
+    assert "samples that differ" in capsys.readouterr().out
+    assert not accepted.exists()
 
 
 def test_examples_show_what_the_record_says(verified: Verified, tmp_path: Path) -> None:
