@@ -24,7 +24,7 @@ def _table(table: Table, group: str) -> list[str]:
     body = [_line(table, row, columns) for row in table.ranked]
     seeds = f"{len(table.seeds)} seeds" if table.seeds else "nothing trained"
     caption = (
-        f"{latex(heading(table))}. Accuracy in percent, mean over {len(table.datasets)} datasets "
+        f"{latex(heading(table), 160)}. Accuracy in percent, mean over {len(table.datasets)} datasets "
         f"({sum(table.counts.values())} test samples, {seeds}); worst: per-sample worst case over the attacks, "
         f"with 95\\,\\% bootstrap interval; H: harmonic mean of clean and worst. "
         "Methods that cannot be told apart share a rank."

@@ -46,7 +46,7 @@ def render_markdown(tables: Sequence[Table], group: str, notes: Sequence[str] = 
 
 def table_section(table: Table) -> list[str]:
     """One table: heading, threat, summary rows, incomplete rows, per-dataset rows, notes."""
-    lines = [f"## {safe(heading(table))}", "", f"Threat: {safe(table.key.threat.label, 200)}.", ""]
+    lines = [f"## {safe(heading(table), 160)}", "", f"Threat: {safe(table.key.threat.label, 200)}.", ""]
     lines += [safe(protocol_text(table), 2000), ""]
     if table.ranked:
         lines += [*summary(table), ""]
