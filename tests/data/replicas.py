@@ -11,6 +11,7 @@ import json
 import pickle
 import tarfile
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ def colour(number: int) -> tuple[int, int, int]:
     return (number % 251, number // 251 % 251, 128)
 
 
+@cache
 def encoded(number: int, kind: str = "PNG", size: tuple[int, int] = (12, 10)) -> bytes:
     """One-colour images; PNG content under a .jpg name decodes exactly and is fast."""
     buffer = io.BytesIO()

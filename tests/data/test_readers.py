@@ -210,3 +210,33 @@ def test_coops_classnames_file_wins(root: Path, replicas: ModuleType, expect: Ex
     lines = [f"{wnid} my {name}" for wnid, name in zip(card.wnids, card.classes, strict=True)]
     replicas.put(root / "imagenet-adversarial/classnames.txt", lines)
     assert load("imagenet_a").classes[3] == f"my {card.classes[3]}"
+
+
+@pytest.mark.parametrize("name", [n for n, card in cards().items() if card.shards and not card.split_file])
+def test_shards_of_a_set_without_split_file_serve_the_official_one(
+    name: str, root: Path, replicas: ModuleType, expect: Expect
+) -> None:
+    card = cards()[name]
+    items = [(f"{label}", label) for label in range(len(card.classes))]
+    splits = {"train": items, "test": items[::-1]} if "train" in card.counts else {"test": items[::-1]}
+    spelled = [c.replace(" ", "_") for c in card.classes] if name.startswith("cifar") else card.classes
+    replicas.write_shards(root, card.shards[0], splits, dict(items), spelled, 400)
+    expect(name, {**dict.fromkeys(card.counts, items), "test": items})
+    loaded = load(name)
+    assert (loaded.origin["layout"], loaded.classes) == ("webdataset", card.classes)
+    assert loaded.test.labels.tolist() == [label for _, label in items[::-1]]
+    last = loaded.test.images([0, -1])[:, :, 4, 4].tolist()
+    assert last == [list(replicas.colour(len(items) - 1)), list(replicas.colour(0))]
+    if "train" in card.counts:
+        fitted = len(loaded.split("train")) + (len(loaded.val) if loaded.val is not None else 0)
+        assert fitted == len(items)
+
+
+def test_shards_of_eurosat_have_their_labels_in_another_order(root: Path, replicas: ModuleType) -> None:
+    card = cards()["eurosat"]
+    items = [(f"{label}", label) for label in range(10)]
+    replicas.write_shards(root, card.shards[0], {"train": items, "test": items}, dict(items), card.shard_classes)
+    loaded = load("eurosat@publisher")
+    assert loaded.classes == card.classes and set(card.shard_classes) == set(card.classes)
+    for label, red in zip(loaded.test.labels.tolist(), loaded.test.images()[:, 0, 0, 0].tolist(), strict=True):
+        assert card.shard_classes[red] == card.classes[label]
