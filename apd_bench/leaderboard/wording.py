@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import LEVEL
+from apd_bench.specs import format_eps
 
 EMBEDDED_WARNING = (
     "This is the embedded suite: a tiny CLIP (about 2 million parameters, 40 px) on small image sets inside the "
@@ -52,6 +53,9 @@ def protocol_text(table: Table) -> str:
     parts = [f"{name}: {value}" for name, value in table.key.protocol]
     shots = "all training images" if table.key.shots < 0 else f"{table.key.shots} shots per class"
     seeds = f"{shots}, seeds {', '.join(map(str, table.seeds))}" if table.seeds else "nothing trained"
+    budgets = sorted({eps for row in table.rows if row.trains for eps in row.train_eps if eps is not None})
+    if budgets:
+        seeds += f"; adversarial training at eps {', '.join(map(format_eps, budgets))}"
     names = ", ".join(f"{name} ({table.counts.get(name, 0)})" for name in table.datasets)
     return f"{seeds}; {'; '.join(parts)}. Datasets (test samples): {names}."
 

@@ -154,6 +154,13 @@ def test_bands_stay_while_they_can_be_read(tmp_path: Path, browser: Browser) -> 
     assert browser.problems() == []
 
 
+def test_the_command_and_the_protocol_name_a_training_budget_that_is_not_the_tested_one(tmp_path: Path) -> None:
+    items = grid({"apd": SHARES["apd"]}, seeds=(1,), eps=4 / 255, fit={"train_eps": 2 / 255})
+    page, text = write_boards([fill(tmp_path / "r", items)], tmp_path, ["html", "md"])
+    assert "--eps 4/255 --seeds 1 --shots 16 --limit all --set train_eps=2/255" in page.read_text()
+    assert "adversarial training at eps 2/255" in text.read_text()
+
+
 def test_base_and_new_classes_stand_side_by_side(tmp_path: Path) -> None:
     items = []
     for classes in ("base", "new"):

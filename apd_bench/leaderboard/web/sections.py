@@ -311,7 +311,25 @@ def repeat_command(items: Sequence[Measurement]) -> str:
         f"{some('--seeds', (item.seed for item in items if item.trains))}"
         f"{some('--shots', (item.shots for item in items if item.trains))}"
         f"{some('--limit', (text.split()[2] for text in limits)) if limits else ' --limit all'}"
+        f"{''.join(f' --set {setting}' for setting in _settings(items))}"
     )
+
+
+def _settings(items: Sequence[Measurement]) -> Iterable[str]:
+    """What all of `items` share and no option but --set says."""
+    protocols = [dict(item.protocol) for item in items]
+    budgets = {item.train_eps for item in items} - {None}
+    elsewhere = any(item.train_eps not in (None, item.threat.eps) for item in items)
+    shared = (
+        ("norm", {item.threat.norm for item in items}, "Linf"),
+        ("space", {item.threat.space for item in items}, "model_input"),
+        ("task", {item.task for item in items} - {"zero_shot"}, "few_shot"),
+        ("train_eps", {format_eps(eps or 0.0) for eps in budgets} if elsewhere else set(), ""),
+        ("precision", {protocol["precision"] for protocol in protocols}, "fp32"),
+        ("resize", {protocol["resize"] for protocol in protocols}, "crop"),
+        ("test_resize", {protocol.get("resize of test images", "") for protocol in protocols}, ""),
+    )
+    return [f"{name}={value}" for name, values, default in shared if len(values) == 1 for value in values - {default}]
 
 
 def _records(items: Sequence[Measurement]) -> list[str]:
