@@ -1,0 +1,66 @@
+"""Checkpoints of the real CLIP shapes, saved by open_clip with random weights, go the whole way from the shell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from apd_bench.backbones.configs import model_config, sha256
+from apd_bench.backbones.load import instantiate
+from apd_bench.store import Store
+
+Cli = Callable[..., object]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Two classes, one training and one test image each."""
+    random = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in ("ants", "bees"):
+            folder = tmp_path / "pictures" / part / name
+            folder.mkdir(parents=True)
+            Image.fromarray(random.integers(0, 256, (32, 40, 3), np.uint8)).save(folder / "1.png")
+    return tmp_path / "pictures"
+
+
+def saved(architecture: str, path: Path) -> Path:
+    config = model_config(architecture)
+    assert config is not None
+    torch.save({"epoch": 1, "state_dict": instantiate(config, seed=3).half().state_dict()}, path)
+    return path
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "architecture", ["ViT-B-32-quickgelu", pytest.param("ViT-B-16-quickgelu", marks=pytest.mark.slow)]
+)
+def test_a_saved_checkpoint_is_fitted_and_attacked_by_two_methods(
+    cli: Cli, architecture: str, pictures: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if request.node.get_closest_marker("slow") and "slow" not in request.config.option.markexpr:
+        pytest.skip("over a minute of one core: pytest -m slow")
+    path = saved(architecture, tmp_path / "clip.pt")
+    words = (
+        "--suite", "blank", "--backbone", f"local:{path}@{architecture}", "--methods", "advtp,apd",
+        "--datasets", f"folder:{pictures}", "--attacks", "pgd(steps=1)", "--eps", "1/255", "--shots", "1",
+        "--set", "training.epochs=1", "--set", "training.batch_size=2", "--set", "inner_attack.steps=1",
+        "--device", "cpu", "--jobs", "1",
+    )  # fmt: skip
+    fitted = cli("fit", *words)
+    assert fitted.code == 0, fitted.err
+    assert len(list(Store("results").fits.iterdir())) == 2
+    ran = cli("run", *words)
+    assert ran.code == 0, ran.err
+    records = list(Store("results").records())
+    assert {record.cell.fit.method.name for record in records} == {"advtp", "apd"}
+    for record in records:
+        assert record.done and record.metrics["n"] == 2
+        assert record.cell.fit.backbone.digest == sha256(path)
+        assert record.metrics["robust_accuracy"] <= record.metrics["clean_accuracy"]
+        assert record.timing["backwards"] > 0
