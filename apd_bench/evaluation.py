@@ -93,7 +93,12 @@ def evaluate_cell(
     on_progress: OnProgress | None = None,
     source_classifier: Model | None = None,
 ) -> CellResult:
-    """The result of `cell` on the samples `test`; see `evaluate_samples`."""
+    """The result of `cell` on the samples `test`, which are of the model's input size; see `evaluate_samples`."""
+    if cell.threat.space != "model_input":
+        raise IncompatibleChoice(
+            f"Images reach the attack at the model's input size, so it cannot act at their {cell.threat.space} size.",
+            hint="Leave out space; evaluate() attacks images of any size for a model that resizes them itself.",
+        )
     return evaluate_samples(
         classifier,
         test,
@@ -155,6 +160,7 @@ class _Evaluation:
     ) -> None:  # fmt: skip
         self.entry: AttackEntry = ATTACKS.get(attack.name)
         self.options = all_options(attack)
+        self.plain_loss = self.options.get("loss") == "ce" or self.entry.plain_ce
         require_extra(self.entry)
         if threat.norm not in self.entry.norms:
             known = ", ".join(self.entry.norms)
@@ -293,9 +299,7 @@ class _Evaluation:
             return {}
         joined = _join([part.columns for part in parts])
         correct = (joined["clean_prediction"] == joined["label"]).nonzero().squeeze(1)
-        facts: dict[str, Any] = diagnostics.margins(
-            -joined["clean_margin"][correct], plain_loss=self.options.get("loss") == "ce"
-        )
+        facts: dict[str, Any] = diagnostics.margins(-joined["clean_margin"][correct], plain_loss=self.plain_loss)
         for key in ("zero_gradients", "bad_gradients"):
             count = sum(int(part.result.diagnostics.get(key, 0)) for part in parts)
             facts[f"attack_{key}"] = count / max(self.backwards, 1)
@@ -327,6 +331,8 @@ class _Evaluation:
         )
         facts["probe_forwards"] = self.meter.forwards - before[0]
         facts["probe_backwards"] = self.meter.backwards - before[1]
+        if self.plain_loss:
+            facts["plain_loss_gap"] = 1 - facts["plain_ce_agreement"]
         if self.entry.gradient and self.entry.kind == "ball" and self.threat.knowledge == "white_box":
             facts |= diagnostics.against_fgsm(broken[rows], by_step.cpu())
         return facts

@@ -57,8 +57,26 @@ def test_saturated_logits_are_found_and_broken_all_the_same(case):
     assert "saturated" in names
     assert result.robust_accuracy <= evaluate(net, case[1:], "pgd", EPS).robust_accuracy < 1
     names, _ = fired(lambda x: 1e4 * net(x), case, "pgd.apt")
-    assert {"saturated", "saturated_loss"} <= names
+    assert {"saturated", "saturated_loss", "plain_loss_gap"} <= names
     assert result.diagnostics["plain_ce_zero_gradients"] > 0.5
+
+
+def test_a_librarys_cross_entropy_is_known_to_saturate(case):
+    pytest.importorskip("torchattacks")
+    names, _ = fired(lambda x: 30 * case[0](x), case, "torchattacks:PGD(steps=5)")
+    assert names & {"saturated_loss", "plain_loss_gap"}
+    names, _ = fired(lambda x: 30 * case[0](x), case, "torchattacks:Square(n_queries=5)")
+    assert not names & {"saturated_loss", "plain_loss_gap"}
+
+
+def test_the_gap_of_the_losses_is_measured_for_every_attack_and_fires_for_those_on_the_plain_one(case):
+    for scale, wide in ((1.0, False), (1e4, True)):
+        gaps = {}
+        for attack in ("pgd.apt(steps=2)", "pgd(steps=2)"):
+            names, result = fired(lambda x, scale=scale: scale * case[0](x), case, attack)
+            assert ("plain_loss_gap" in names) == (wide and attack.startswith("pgd.apt"))
+            gaps[attack] = 1 - result.diagnostics["plain_ce_agreement"]
+        assert len(set(gaps.values())) == 1 and (gaps["pgd(steps=2)"] > 0.1) == wide
 
 
 def test_a_randomised_model_is_found(case):

@@ -1,0 +1,72 @@
+"""Suites against stored verdicts of AutoAttack: on the samples of the record, with every difference counted."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from apd_bench.bench.stored import against_records, markdown
+from apd_bench.cli import bench
+from apd_bench.errors import MissingPrerequisite
+from apd_bench.records import Outcomes, Record
+from apd_bench.runner.plan import plan
+from apd_bench.runner.selection import Selection, resolve
+from apd_bench.runner.stages import Stages
+from apd_bench.runner.tasks import CellDone, FitDone, Settings, Task
+from apd_bench.specs import Suite
+from apd_bench.store import Store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store with one zero-shot cell whose "AutoAttack" broke the first half of the samples and nothing else."""
+    folder = tmp_path_factory.mktemp("store")
+    suite = Suite(name="s", backbones=("tiny-clean",), methods=("zero_shot",), datasets=("animals",),
+                  attacks=("pgd(steps=1)", "autoattack"), eps=(3 / 255,), seeds=(1,), shots=(1,), limit=8)  # fmt: skip
+    cells = {cell.attack.name: cell for cell in plan(resolve(suite, Selection())).cells}
+    weak, cell = cells["pgd"], cells["autoattack"]
+    stages = Stages(Settings(fits=str(folder / "fits"), checkpoints=str(folder / "c"), threads=1))
+    made = stages.run(Task(fit=cell.fit), lambda progress: None)
+    assert isinstance(made, FitDone)
+    with Store(folder).writer() as store:
+        store.put_fit(cell.fit.id, made.files)
+        done = stages.run(Task(fit=weak.fit, cell=weak, files={cell.fit.id: made.files}), lambda progress: None)
+        assert isinstance(done, CellDone)
+        seen = done.outcomes
+        order = np.arange(8)[::-1]  # a record may keep its samples in another order
+        names = ("sample_id", "label", "clean_prediction", "adversarial_prediction")
+        broken = np.arange(8) < 4
+        columns = {name: getattr(seen, name)[order] for name in names}
+        outcomes = Outcomes(**columns, broken=broken[order])
+        timing = {"forwards": 800, "backwards": 80}
+        store.put(Record(id=cell.id, cell=cell, status="success", metrics={}, timing=timing), outcomes)
+    stages.close()
+    return folder, np.asarray(seen.clean_prediction == seen.label), broken
+
+
+def test_every_verdict_is_compared(store):
+    folder, correct, broken = store
+    none, worst = against_records(Store(folder), ["noise", "worst"])
+    for row in (none, worst):
+        assert (row.n, row.library_standing, row.library_forwards) == (8, 4, 800)
+        assert row.n - row.standing == row.gained - row.missed + 4
+        assert row.difference == (row.standing - 4) / 8
+    assert none.backwards == 0 < worst.backwards and worst.standing <= none.standing
+    assert worst.gained >= int((~correct & ~broken).sum())
+    assert "| tiny-clean | 3/255 | zero_shot | 8 | worst |" in markdown([none, worst])
+
+
+def test_the_verb_writes_them(store, capsys, tmp_path):
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    file = tmp_path / "v.json"
+    words = ["attacks", "--records", str(store[0]), "--attacks", "worst(steps=2, targets=1)", "--json", str(file)]
+    assert bench.execute(parser.parse_args(words)) == 0
+    assert "worst(steps=2, targets=1)" in capsys.readouterr().out
+    assert json.loads(file.read_text("utf-8"))["verdicts"][0]["n"] == 8
+
+
+def test_no_records_is_explained(tmp_path):
+    with pytest.raises(MissingPrerequisite, match="no cell of standard AutoAttack"):
+        against_records(Store(tmp_path), ["worst"])
