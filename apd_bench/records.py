@@ -32,6 +32,10 @@ _LEFT_OUT = (
     (("fit", "dataset", "options"), _PLACES),
     (("fit", "backbone", "options"), _PLACES),
     (("fit", "method"), ("code",)),
+    (("source", "dataset"), _TEXTS),
+    (("source", "dataset", "options"), _PLACES),
+    (("source", "backbone", "options"), _PLACES),
+    (("source", "method"), ("code",)),
 )
 Spec = TypeVar("Spec")
 Array = NDArray[Any]
@@ -154,7 +158,7 @@ class Record:
         for place, names in _LEFT_OUT:
             part = data["cell"]
             for step in place:
-                part = part[step]
+                part = part.get(step) or {}
             for name in names:
                 part.pop(name, None)
         return json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n"
@@ -229,21 +233,25 @@ def plain(value: Any) -> Any:
 
 def cell_from_plain(data: Mapping[str, Any]) -> Cell:
     """The cell behind `plain(cell)`; raises TypeError or KeyError for anything else."""
-    inner = data["fit"]
-    fit = _build(
-        Fit,
-        inner,
-        backbone=_build(BackboneSpec, inner["backbone"]),
-        method=_build(MethodRecipe, inner["method"]),
-        dataset=_build(DatasetSpec, inner["dataset"]),
-    )
+    source = data.get("source")
     return _build(
         Cell,
         data,
-        fit=fit,
+        fit=_fit_from_plain(data["fit"]),
+        source=_fit_from_plain(source) if source is not None else None,
         dataset=_build(DatasetSpec, data["dataset"]),
         threat=_build(ThreatModel, data["threat"]),
         attack=_build(AttackSpec, data["attack"]),
+    )
+
+
+def _fit_from_plain(data: Mapping[str, Any]) -> Fit:
+    return _build(
+        Fit,
+        data,
+        backbone=_build(BackboneSpec, data["backbone"]),
+        method=_build(MethodRecipe, data["method"]),
+        dataset=_build(DatasetSpec, data["dataset"]),
     )
 
 

@@ -289,6 +289,7 @@ class Cell:
 
     `limit` is the number of test samples (None: all), drawn by `limit_seed` with fixed, stratified ids; `attack_seed`
     keys the attack's noise together with the sample ids. `resize` is that of the test images (None: as in the fit).
+    `source` is the fit whose model makes the examples of a transfer threat.
     """
 
     fit: Fit
@@ -303,6 +304,7 @@ class Cell:
     attack_seed: int = 0
     exclude: tuple[str, ...] = ()
     resize: str | None = None
+    source: Fit | None = None
 
     def __post_init__(self) -> None:
         one_of("Task", self.task, TASKS)
@@ -332,7 +334,11 @@ class Cell:
             "attack_seed": self.attack_seed,
             "exclude": sorted(self.exclude),
         }
-        return parts if self.test_resize == self.fit.resize else parts | {"resize": self.test_resize}
+        if self.test_resize != self.fit.resize:
+            parts["resize"] = self.test_resize
+        if self.source is not None:
+            parts["source"] = self.source
+        return parts
 
     @cached_property
     def id(self) -> str:

@@ -20,14 +20,15 @@ _SUITE = "blank"
 def selection_for(cell: Cell) -> Selection:
     """The selection that, laid over the suite `blank`, plans this cell."""
     fit = cell.fit
+    drawn = cell.source or fit  # a method that does not train has no seed of its own
     return Selection(
         backbones=(fit.backbone.name,),
         methods=(fit.method.name,),
         datasets=(cell.dataset.name,),
         attacks=(cell.attack.label,),
         eps=(_eps(cell.threat.eps),),
-        seeds=(fit.seed,),
-        shots=(fit.shots,),
+        seeds=(drawn.seed,),
+        shots=(drawn.shots,),
         limit=cell.limit or 0,
         settings=tuple(_settings(cell)),
     )
@@ -91,14 +92,16 @@ def _settings(cell: Cell) -> Iterator[str]:
     for name, (value, default) in plain.items():
         if value != default:
             yield f"{name}={value}"
-    if fit.train_eps is not None and fit.train_eps != threat.eps:
-        yield f"train_eps={_eps(fit.train_eps)}"
+    source = (cell.source,) if cell.source is not None else ()
+    for budget in {item.train_eps for item in (fit, *source)} - {None, threat.eps}:
+        yield f"train_eps={_eps(budget)}"
     if cell.task == "cross_dataset":
         yield f"train_dataset={fit.dataset.name}"
-    yield from _recipe_settings(fit.method)
+    for recipe in {item.method.name: item.method for item in (fit, *source)}.values():
+        yield from _recipe_settings(recipe, f"{recipe.name}." if source else "")
 
 
-def _recipe_settings(recipe: MethodRecipe) -> Iterator[str]:
+def _recipe_settings(recipe: MethodRecipe, prefix: str) -> Iterator[str]:
     try:
         now = load_recipe(recipe.name)
     except UnknownName:
@@ -107,7 +110,7 @@ def _recipe_settings(recipe: MethodRecipe) -> Iterator[str]:
         mine, default = _section(recipe, section), _section(now, section)
         for name, value in sorted(mine.items()):
             if name not in default or default[name] != value:
-                yield f"{section}.{name}={value}"
+                yield f"{prefix}{section}.{name}={value}"
 
 
 def _section(recipe: MethodRecipe, section: str) -> Mapping[str, Any]:

@@ -45,9 +45,12 @@ def fits_of(cell: Cell) -> tuple[Fit, ...]:
 
 
 def source_fit(cell: Cell) -> Fit | None:
-    """The fit of the method that a transfer threat names: same backbone, data, seed, shots and budget as the cell's."""
-    if cell.threat.source is None:
-        return None
+    """The fit whose model makes the examples of a transfer threat, or None.
+
+    A cell that does not say has the recipe of the method's file, and backbone, data, seed and budget of its own fit.
+    """
+    if cell.source is not None or cell.threat.source is None:
+        return cell.source
     recipe = load_recipe(cell.threat.source)
     budget = (
         (cell.fit.train_eps if cell.fit.train_eps is not None else cell.threat.eps) if recipe.inner_attack else None
@@ -110,7 +113,11 @@ def _cross(suite: Suite) -> Iterator[Cell]:
             recipe = recipes.of(method, trained_on, shots)
             fit = _fit(suite, backbone, recipe, dataset, eps, shots, seed)
             fit = fits.setdefault(fit.id, fit)
-            yield from _cells(suite, fit, dataset, eps, attacks)
+            source = None
+            if suite.transfer_source:
+                made_by = recipes.of(METHODS.canonical(suite.transfer_source), trained_on, shots)
+                source = _fit(suite, backbone, made_by, dataset, eps, shots, seed)
+            yield from _cells(suite, fit, source, dataset, eps, attacks)
 
 
 class _Recipes:
@@ -180,9 +187,11 @@ def training_budget(suite: Suite, recipe: MethodRecipe, eps: float) -> float | N
     return eps if eps > 0 else min((item for item in suite.eps if item > 0), default=0.0)
 
 
-def _cells(suite: Suite, fit: Fit, dataset: DatasetSpec, eps: float, attacks: Iterable[AttackSpec]) -> Iterator[Cell]:
-    source = METHODS.canonical(suite.transfer_source) if suite.transfer_source else None
-    threat = ThreatModel(eps=eps, norm=suite.norm, knowledge=suite.knowledge, space=suite.space, source=source)
+def _cells(
+    suite: Suite, fit: Fit, source: Fit | None, dataset: DatasetSpec, eps: float, attacks: Iterable[AttackSpec]
+) -> Iterator[Cell]:
+    name = source.method.name if source is not None else None
+    threat = ThreatModel(eps=eps, norm=suite.norm, knowledge=suite.knowledge, space=suite.space, source=name)
     parts = ("base", "new") if suite.task == "base_to_new" else ("all",)
     for attack, part in product(attacks, parts):
         yield Cell(
@@ -195,4 +204,5 @@ def _cells(suite: Suite, fit: Fit, dataset: DatasetSpec, eps: float, attacks: It
             limit=suite.limit,
             precision=suite.precision,
             resize=None if suite.test_resize == fit.resize else suite.test_resize,
+            source=source,
         )

@@ -6,6 +6,7 @@ travel with the tasks, so that workers need no shared disk.
 
 from __future__ import annotations
 
+import math
 import socket
 import tempfile
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, TaskCancelledError
 
-from apd_bench.errors import MissingPrerequisite
+from apd_bench.errors import MissingPrerequisite, UsageError
 from apd_bench.runner.executor import STAGES, guarded, make_workbench
 from apd_bench.runner.plan import fits_of
 from apd_bench.runner.tasks import Failure, Progress, Result, Settings, Stopped, Task, Workbench
@@ -26,19 +27,23 @@ _RETRIES = 3  # of a task whose worker or node died; an error of the task itself
 
 
 class RayExecutor:
-    """Tasks on a Ray cluster, each with `gpus` GPUs (which may be a fraction) or one processor."""
+    """Tasks on a Ray cluster, each with a GPU (or a share of one, where more `jobs` than GPUs are asked for) or a core.
+
+    `settings.device` "auto" means: GPUs where the cluster has them, whatever the driver's own machine has.
+    """
 
     def __init__(
         self, settings: Settings, *, address: str | None = None, jobs: int | None = None, workbench: str = STAGES
     ) -> None:
-        self._settings, self._workbench = settings, workbench
-        self._gpus = 1.0 if settings.device.startswith("cuda") else 0.0
-        self._jobs = jobs
+        self._workbench, self._jobs = workbench, jobs
         self._refs: dict[str, Any] = {}
         self._states: dict[str, Any] = {}
         self._began_ray = not ray.is_initialized()
         if self._began_ray:
             _connect(address, jobs, settings.threads)
+        there = float(ray.cluster_resources().get("GPU", 0))
+        device, self._gpus = share_of_gpus(settings.device, jobs, there)
+        self._settings = replace(settings, device=device, threads=None if self._gpus else settings.threads)
         self._function = ray.remote(_work).options(num_cpus=1, num_gpus=self._gpus, max_retries=_RETRIES)
 
     @property
@@ -90,6 +95,22 @@ class RayExecutor:
             files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
             self._states[fit_id] = ray.put(files)
         return self._states[fit_id]
+
+
+def share_of_gpus(device: str, jobs: int | None, there: float) -> tuple[str, float]:
+    """The device of the workers and the GPUs that each task takes, on a cluster that has `there` GPUs.
+
+    Raises MissingPrerequisite when GPUs are asked for and it has none, UsageError when one is asked for by number.
+    """
+    if device == "auto":
+        device = "cuda" if there else "cpu"
+    if not device.startswith("cuda"):
+        return device, 0.0
+    if device != "cuda":
+        raise UsageError(f"On Ray, Ray chooses the GPU of a task: '{device}' cannot be.", hint="Use --device cuda.")
+    if not there:
+        raise MissingPrerequisite("The Ray cluster has no GPU.", hint="Use --device cpu, or add a node that has one.")
+    return device, math.floor(there / jobs * 1e4) / 1e4 if jobs and jobs > there else 1.0
 
 
 def _connect(address: str | None, jobs: int | None, threads: int | None) -> None:

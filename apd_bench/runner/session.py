@@ -44,7 +44,7 @@ def run_plan(
             work = len(choose(plan.cells, store.statuses(), strategy))
         if work:
             reporter.prepare()
-        device = pick_device(machine.device) if work else "cpu"
+        device = device_for(machine) if work else "cpu"
         executor = make_executor(plan, store, machine, device, work)
         driver = Driver(
             plan, store, executor, reporter, strategy=strategy, only_fits=only_fits, shard_size=machine.shard_size,
@@ -58,7 +58,7 @@ def run_plan(
 def make_executor(plan: Plan, store: Store, machine: Machine, device: str, work: int) -> Executor:
     """Either this process, or a pool of `machine.jobs` (at most one per cell that is to be measured)."""
     tiny = all(cell.fit.backbone.image_size <= TINY for cell in plan.cells)
-    jobs = machine.jobs or (usable_cores() if tiny and device == "cpu" else 1)
+    jobs = machine.jobs or (usable_cores() if tiny and device in ("cpu", "auto") else 1)
     settings = Settings(
         fits=str(store.fits.absolute()),
         checkpoints=str((store.path / "checkpoints").absolute()),
@@ -83,9 +83,16 @@ def _ray(settings: Settings, machine: Machine) -> Executor:
 
 def threads_for(tiny: bool, jobs: int, device: str) -> int | None:
     """Threads of each worker: one for tiny models, so that no number depends on --jobs; else a fair share."""
-    if device != "cpu":
+    if device not in ("cpu", "auto"):
         return None
     return 1 if tiny else max(usable_cores() // jobs, 1)
+
+
+def device_for(machine: Machine) -> str:
+    """The device to work on; on Ray the cluster decides, since this machine may have none of its GPUs."""
+    if machine.executor == "ray":
+        return machine.device or "auto"
+    return pick_device(machine.device)
 
 
 def pick_device(asked: str | None) -> str:

@@ -78,6 +78,7 @@ class FakeBench:
             },
             outcomes=outcomes,
             timing={"seconds": 1.0, "attack_seconds": 0.8, "model_seconds": 0.6, "forwards": 100, "backwards": 50},
+            environment={"device": self.settings.device, "visible": os.environ.get("CUDA_VISIBLE_DEVICES", "")},
         )
 
 

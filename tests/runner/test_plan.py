@@ -11,9 +11,10 @@ from itertools import groupby
 import pytest
 
 from apd_bench.errors import UsageError
+from apd_bench.records import Record
 from apd_bench.runner.command import command_for, differences, selection_for
 from apd_bench.runner.estimate import cost_of, fit_passes, passes_of
-from apd_bench.runner.plan import plan, why_impossible
+from apd_bench.runner.plan import plan, source_fit, why_impossible
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import choose
 from apd_bench.runner.selection import Selection, resolve
@@ -79,6 +80,28 @@ def test_cross_dataset_fits_once_and_tests_everywhere() -> None:
     assert len({cell.fit.id for cell in cells}) == 1
     with pytest.raises(UsageError, match="needs a training set"):
         planned(task="cross_dataset")
+
+
+def test_the_source_of_a_transfer_is_the_fit_that_the_same_suite_trains_for_that_method() -> None:
+    own = {
+        "recipe": {"training": {"epochs": 3}},
+        "recipes": {"advtp": {"training": {"lr": 0.25}}},
+        "train_eps": 1 / 255,
+    }
+    white = {cell.fit.id for cell in planned(methods=("advtp",), reference=(), **own)}
+    transfer = {"knowledge": "transfer", "transfer_source": "apt", **own}
+    cells = planned(methods=("apd",), **transfer)
+    assert {source_fit(cell).id for cell in cells} == white  # type: ignore[union-attr]
+    assert {cell.threat.source for cell in cells} == {"advtp"}
+    zero_shot = [cell for cell in cells if not cell.fit.method.trains]
+    assert len(zero_shot) == 2 * 2 * 2  # examples of two seeds are two numbers, even against one model
+    assert {cell.id for cell in cells}.isdisjoint(cell.id for cell in planned(methods=("apd",), **own))
+    other = planned(methods=("apd",), **(transfer | {"recipes": {}}))
+    assert {cell.id for cell in cells}.isdisjoint(cell.id for cell in other)
+    grid = plan(resolve(SUITE.with_options(methods=("apd",), reference=(), **transfer), Selection()))
+    assert white < set(grid.fits)
+    record = Record(id=cells[0].id, cell=cells[0], status="cancelled")
+    assert Record.from_json(record.to_json()).cell.id == cells[0].id
 
 
 def test_what_a_backbone_does_not_offer_makes_a_cell_impossible() -> None:
@@ -184,6 +207,13 @@ def test_cost_grows_with_steps_samples_and_epochs() -> None:
         {"task": "cross_dataset", "train_dataset": "animals"},
         {"train_eps": 1 / 255, "attacks": ("pgd(steps=3, loss='margin')",)},
         {"recipe": {"training": {"epochs": 3, "lr": 0.5}}, "recipes": {"apd": {"objective": {"temperature": 2.0}}}},
+        {
+            "knowledge": "transfer",
+            "transfer_source": "advtp",
+            "train_eps": 1 / 255,
+            "recipe": {"training": {"epochs": 3}},
+            "recipes": {"advtp": {"training": {"lr": 0.25}}},
+        },
     ],
 )
 def test_the_command_of_a_cell_plans_that_cell(changes: dict[str, object]) -> None:
