@@ -17,7 +17,7 @@ from apd_bench.leaderboard.latex_file import render_latex
 from apd_bench.leaderboard.markdown import render_markdown
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.pictures import load_examples
-from apd_bench.leaderboard.tidy import Measurement, measurement
+from apd_bench.leaderboard.tidy import Measurement, column_of, measurement
 from apd_bench.leaderboard.web.page import render_page
 from apd_bench.specs import MethodRecipe
 from apd_bench.store import Store
@@ -106,7 +106,12 @@ def collect(stores: Sequence[Path], cells: Container[str] | None = None, *, view
     view = view or View()
     measurements, notes = read_measurements(stores)
     kept = [item for item in measurements if (cells is None or item.id in cells) and view.wants(item)]
-    return Boards(tuple(kept), tuple(tables(kept, view.attacks)), tuple(notes), tuple(load_examples(stores)))
+    return Boards(
+        tuple(kept),
+        tuple(tables(kept, tuple(map(column_of, view.attacks)))),
+        tuple(notes),
+        tuple(load_examples(stores)),
+    )
 
 
 def render_files(boards: Boards, formats: Sequence[str] = DEFAULT_FORMATS) -> dict[str, str]:

@@ -125,6 +125,11 @@ class Measurement:
         return self.status == "success" and self.evidence is not None
 
 
+def column_of(label: str) -> str:
+    """The name of an attack's column: the suite `worst` must not be taken for the worst case over all columns."""
+    return f"{label} (suite)" if label in ("worst", "clean") else label
+
+
 def measurement(record: Record, outcomes: Outcomes | None) -> Measurement:
     """`record` with its outcomes as one flat row."""
     cell, fit = record.cell, record.cell.fit
@@ -153,7 +158,7 @@ def measurement(record: Record, outcomes: Outcomes | None) -> Measurement:
         seed=fit.seed if method.trains else 0,
         train_eps=fit.train_eps,
         threat=Threat(threat.norm, threat.eps, threat.knowledge, threat.space, threat.source or ""),
-        attack=cell.attack.label,
+        attack=column_of(cell.attack.label),
         attack_version=cell.attack.version,
         distance_attack="median_distance" in record.metrics,
         protocol=_protocol(record),

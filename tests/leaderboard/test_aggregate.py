@@ -30,6 +30,18 @@ def test_worst_is_the_intersection_over_attacks_on_the_same_samples() -> None:
     }  # fmt: skip
 
 
+def test_the_attack_called_worst_has_a_column_of_its_own() -> None:
+    clean = [1, 1, 1, 0]
+    items = [
+        (record(cell(attack="worst")), outcomes(clean, [1, 1, 0, 0])),
+        (record(cell(attack="cw")), outcomes(clean, [0, 1, 1, 0])),
+    ]
+    row = tables(measured(items))[0].ranked[0]
+    assert {name: row.estimates[name].value for name in row.estimates} == {
+        "clean": 0.75, "worst (suite)": 0.5, "cw": 0.5, "worst": 0.25,
+    }  # fmt: skip
+
+
 def test_worst_aligns_samples_by_id_not_by_position() -> None:
     first, second = outcomes([1, 1], [1, 0]), outcomes([1, 1], [0, 1])
     turned = Outcomes(**{name: column[::-1] for name, column in second.columns()})
