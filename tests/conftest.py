@@ -1,9 +1,29 @@
-"""Shared test settings: one thread per process, no environment of the caller, no network."""
+"""Shared test settings: one thread per process, no environment of the caller or of another test, no network."""
 
 import os
+from collections.abc import Iterator
+
+import pytest
+
+
+def _settings() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("APD_BENCH_") and not name.startswith("APD_BENCH_TEST_")
+    }
+
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
-for _name in list(os.environ):
-    if _name.startswith("APD_BENCH_") and not _name.startswith("APD_BENCH_TEST_"):
-        del os.environ[_name]
+for _name in _settings():
+    del os.environ[_name]
+
+
+@pytest.fixture(autouse=True)
+def environment_of_its_own() -> Iterator[None]:
+    """What a verb sets for its process (as --data does) ends with the test."""
+    before = _settings()
+    yield
+    for name in _settings().keys() - before.keys():
+        del os.environ[name]

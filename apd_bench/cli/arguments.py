@@ -169,10 +169,9 @@ def _numbers(what: str, values: list[str] | None) -> tuple[int, ...] | None:
         if span:
             numbers += range(int(span[1]), int(span[2]) + 1)
             continue
-        try:
-            numbers.append(int(item))
-        except ValueError as error:
-            raise UsageError(f"--{what} takes whole numbers, not '{item}'.", hint=f"Write --{what} 1,2,3.") from error
+        if not re.fullmatch(r"\d+|-1" if what == "shots" else r"\d+", item):
+            raise UsageError(f"--{what} takes whole numbers, not '{item}'.", hint=f"Write --{what} 1,2,3.")
+        numbers.append(int(item))
     return tuple(numbers)
 
 

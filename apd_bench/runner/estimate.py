@@ -19,7 +19,8 @@ _MEMBERS = {
     "fab": (19 / 9, 1.0),
     "fab-t": (19 / 9, 1.0),
 }
-_TARGETED = ("apgd-t", "fab-t")
+_TARGETED = ("apgd-t", "apgd-near", "fab-t")
+_EACH_TARGET = ("pgd-t", "apgd-t")
 
 
 def passes_per_sample(attack: AttackSpec, eps: float = 1.0) -> tuple[float, float]:
@@ -29,8 +30,20 @@ def passes_per_sample(attack: AttackSpec, eps: float = 1.0) -> tuple[float, floa
     options = {**ATTACKS.get(attack.name).defaults, **attack.options}
     if "members" in options:
         return _ensemble(options)
-    steps = 1.0
-    for name in ("steps", "n_iter", "iterations", "restarts", "n_restarts", "binary_search_steps", "queries"):
+    steps = float(options.get("targets", 1)) if attack.name in _EACH_TARGET else 1.0
+    if "order" in options:  # a suite: its untargeted members take the steps once, the others for every target
+        members = [options["targets"] if name in _TARGETED else 1 for name in options["order"]]
+        steps = float(sum(members))
+    for name in (
+        "steps",
+        "n_iter",
+        "iterations",
+        "restarts",
+        "n_restarts",
+        "binary_search_steps",
+        "searches",
+        "queries",
+    ):
         value = options.get(name)
         if isinstance(value, (int, float)) and value > 0:
             steps *= float(value)

@@ -244,7 +244,7 @@ def test_ctrl_c_on_a_terminal_ends_with_130_and_the_same_command_goes_on(
     command: Callable[..., list[str]], tmp_path: Path, log: Callable[[], list[str]], jobs: int
 ) -> None:
     keys = Keys(times=1)
-    code, text = on_a_terminal(command(jobs), act=keys)
+    code, text = on_a_terminal(command(jobs), act=keys, pause="0.4")  # longer than the view needs to show a batch
     assert keys.pressed == 1 and code == 130
     said = Screen().feed(text).text.splitlines()
     assert "stopping after the current batch of samples; press Ctrl-C again to stop at once" in " ".join(said)
