@@ -86,6 +86,8 @@ def why_impossible(cell: Cell) -> str | None:
         missing = [need for need in needed.needs if need not in backbone.offers]
         if missing:
             return f"{needed.name} needs {', '.join(missing)}, which {backbone.name} does not offer"
+    if cell.threat.space != "model_input":
+        return f"images reach an attack at the model's input size, not at their {cell.threat.space} size"
     attack = ATTACKS.get(cell.attack.name)
     if cell.threat.norm not in attack.norms:
         return f"{attack.name} does not know the norm {cell.threat.norm} (it knows {', '.join(attack.norms)})"

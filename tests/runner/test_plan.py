@@ -119,6 +119,11 @@ def test_other_impossible_cells_say_why() -> None:
     assert "0 shots" in str(why_impossible(replace(cell, fit=replace(cell.fit, shots=0))))
 
 
+def test_an_attack_at_another_size_than_the_models_is_refused_before_any_work() -> None:
+    with pytest.raises(UsageError, match="at the model's input size, not at their native size"):
+        planned(space="native")
+
+
 def test_impossible_cells_are_listed_and_the_others_planned() -> None:
     grid = plan(resolve(SUITE.with_options(backbones=("RN50-quickgelu/openai",)), Selection()))
     assert {item.cell.fit.method.name for item in grid.impossible} == {"apd"}
