@@ -43,7 +43,9 @@ def test_the_plain_model_is_above_suspicion(attack, part):
 @pytest.mark.skipif(not RESULTS.is_dir(), reason="the committed records are not part of a source archive")
 def test_the_suites_reach_the_stored_verdicts_of_autoattack_for_a_fraction_of_its_passes():
     def keep(record):
-        return record.cell.fit.method.name == "zero_shot" and record.cell.dataset.name in ("animals", "vehicles")
+        cell = record.cell
+        small = cell.threat.eps < 4 / 255  # at the larger budget nothing stands, which tells nothing
+        return small and cell.fit.method.name == "zero_shot" and cell.dataset.name in ("animals", "vehicles")
 
     rows = against_records(Store(RESULTS), ["worst", "worst.fast"], keep=keep)
     assert {row.attack for row in rows} == {"worst", "worst.fast"}
