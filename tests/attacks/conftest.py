@@ -83,6 +83,25 @@ def oracle():
 
 
 @pytest.fixture(scope="session")
+def killed_after():
+    """A model that ends the process, as Ctrl-C does, once it has seen more than so many images."""
+
+    def make(net, passes):
+        seen = 0
+
+        def killed(pixels):
+            nonlocal seen
+            seen += len(pixels)
+            if seen > passes:
+                raise KeyboardInterrupt
+            return net(pixels)
+
+        return killed
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def small_net():
     """A little convolutional network that is accurate on its own labels, with images on the 8-bit grid."""
 

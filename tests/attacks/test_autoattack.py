@@ -62,7 +62,7 @@ def test_saturated_logits_are_scaled_down_for_cross_entropy_alone(small_net):
 
 
 @pytest.mark.parametrize("batch_size", [None, 3])
-def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(batch_size, small_net, tmp_path):
+def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(batch_size, small_net, killed_after, tmp_path):
     from apd_bench.attacks.meter import Meter
 
     net, x, y, ids = small_net(classes=5, n=9)
@@ -73,15 +73,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(batch_size, sm
         return autoattack(meter, x, y, threat, sample_ids=ids, seed=1, checkpoint=folder, **SHORT), meter
 
     whole, _ = run(net, None)
-    passes = 0
-
-    def killed(pixels):
-        nonlocal passes
-        passes += len(pixels)
-        if passes > 0.7 * whole.forwards:
-            raise KeyboardInterrupt
-        return net(pixels)
-
+    killed = killed_after(net, 0.7 * whole.forwards)
     with pytest.raises(KeyboardInterrupt):
         run(killed, tmp_path)
     assert len(list(tmp_path.glob("attack-*.npz"))) == 1

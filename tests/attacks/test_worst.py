@@ -61,19 +61,11 @@ def test_the_order_is_part_of_the_attack(small_net):
         parse_attack("worst(order=['apgd-nera'])")
 
 
-def test_it_resumes_after_its_last_finished_member(small_net, tmp_path):
+def test_it_resumes_after_its_last_finished_member(small_net, killed_after, tmp_path):
     net, x, y, ids = small_net(classes=5, n=10)
     threat = ThreatModel(eps=3 / 255)
     whole = worst(net, x, y, threat, sample_ids=ids, steps=8)
-    passes = 0
-
-    def killed(pixels):
-        nonlocal passes
-        passes += len(pixels)
-        if passes > 0.8 * whole.forwards:
-            raise KeyboardInterrupt
-        return net(pixels)
-
+    killed = killed_after(net, 0.8 * whole.forwards)
     with pytest.raises(KeyboardInterrupt):
         worst(killed, x, y, threat, sample_ids=ids, steps=8, checkpoint=tmp_path)
     resumed = worst(net, x, y, threat, sample_ids=ids, steps=8, checkpoint=tmp_path)
