@@ -84,8 +84,8 @@ def _moved(cell):  # type: ignore[no-untyped-def]
 
 def test_committed_boards_are_what_the_committed_records_say() -> None:
     root = Path(__file__).parents[2]
-    present = {path.suffix[1:] for path in (root / "leaderboards").glob("embedded*")}
-    boards = ["report", str(root / "results" / "embedded"), "--out", str(root / "leaderboards")]
+    present = {path.suffix[1:] for path in (root / "leaderboards" / "embedded").glob("embedded*")}
+    boards = ["report", str(root / "results" / "embedded"), "--out", str(root / "leaderboards" / "embedded")]
     assert {"md", "csv", "json"} <= present
     assert main([*boards, "--format", ",".join(sorted(present)), "--check"]) == 0
 
