@@ -22,6 +22,7 @@ from apd_bench.attacks.inputs import check_classes, check_clean_logits, check_la
 from apd_bench.attacks.losses import margin
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.parse import all_options, require_extra
+from apd_bench.attacks.progress import Account, OnProgress
 from apd_bench.attacks.projections import distance
 from apd_bench.attacks.result import AttackResult
 from apd_bench.attacks.shortened import confirmed
@@ -31,7 +32,6 @@ from apd_bench.records import Outcomes
 from apd_bench.registry import ATTACKS, resolve_target
 from apd_bench.specs import AttackSpec, Cell, ThreatModel
 
-OnProgress = Callable[[int, int, int], None]
 _SHARD_BYTES = 2**30  # pixels of a cell that are held at once for an attack on the whole cell
 
 
@@ -131,9 +131,10 @@ def evaluate_samples(
     """Attacks `classifier` on `test` within `threat` and audits what comes back.
 
     `batch_size` bounds what the model sees at once (None: all samples). `on_progress(done, broken, passes)` is called
-    several times a second and may raise to stop. The adversary differentiates through `source_classifier` where the
-    threat's knowledge is not white_box. Raises UsageError for input that no attack can judge, AuditError for an attack
-    that breaks its budget or contradicts itself.
+    several times a second and may raise to stop; no number ever falls, and samples are done within an attack already,
+    as soon as they are broken or its last member is through with them. The adversary differentiates through
+    `source_classifier` where the threat's knowledge is not white_box. Raises UsageError for input that no attack can
+    judge, AuditError for an attack that breaks its budget or contradicts itself.
     """
     evaluation = _Evaluation(
         classifier=classifier, source=source_classifier, test=test, attack=attack, threat=threat, seed=seed,
@@ -173,7 +174,7 @@ class _Evaluation:
         self.function = cast("Callable[..., AttackResult]", resolve_target(self.entry.target))
         self.test, self.threat, self.seed, self.device = test, threat, seed, device
         self.labels = check_labels(torch.as_tensor(test.labels), len(test), torch.device("cpu"))
-        self.batch_size, self.checkpoint_dir, self.on_progress = batch_size, checkpoint_dir, on_progress
+        self.batch_size, self.checkpoint_dir = batch_size, checkpoint_dir
         judge = classifier.in_precision("fp32") if isinstance(classifier, Classifier) else classifier
         self.meter = Meter(judge, batch_size=batch_size)
         self.adversary = self.meter if judge is classifier else Meter(classifier, batch_size=batch_size)
@@ -181,8 +182,8 @@ class _Evaluation:
             self.adversary = Meter(source, batch_size=batch_size)
             self.adversary.persist = True
         self.clean_seconds = self.attack_seconds = self.model_seconds = 0.0
-        self.forwards = self.backwards = self.done = self.lost = self.again = self.clean_forwards = 0
-        self.meter.on_step = self.adversary.on_step = self._report if on_progress else None
+        self.forwards = self.backwards = self.again = self.clean_forwards = 0
+        self.account = Account(on_progress, self.meter, self.adversary)
 
     def run(self) -> CellResult:
         began = time.perf_counter()
@@ -209,6 +210,7 @@ class _Evaluation:
         check_classes(y, z.shape[1])
         correct = (z.argmax(1) == y).nonzero().squeeze(1)
         self.clean_seconds += time.perf_counter() - began
+        self.account.begin(len(rows) - len(correct))
         result = self._attack(x[correct], y[correct], [self.test.ids[rows[row]] for row in correct.tolist()])
         white_box = self.threat.knowledge == "white_box"
         found = audit(
@@ -227,10 +229,7 @@ class _Evaluation:
                 f"the clearest by {found.doubt:.2g} of the largest logit."
             )
         part = _Part(found, result, self._columns(x, y, z, correct, found, result))
-        self.done += len(rows)
-        self.lost += len(rows) - len(correct) + int(found.broken.sum())
-        if self.on_progress is not None:
-            self._report()
+        self.account.finish(len(rows), int(found.broken.sum()))
         return part
 
     def _clean(self, x: Tensor) -> Tensor:
@@ -375,11 +374,6 @@ class _Evaluation:
             },
             effective=effective,
         )
-
-    def _report(self, *_: int) -> None:
-        meters = {id(meter): meter for meter in (self.meter, self.adversary)}.values()
-        if self.on_progress is not None:
-            self.on_progress(self.done, self.lost, sum(meter.forwards + meter.backwards for meter in meters))
 
 
 def _join(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

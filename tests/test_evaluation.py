@@ -137,6 +137,35 @@ def test_progress_is_told(case):
     assert told[-1][0] == 20 and [item[0] for item in told] == sorted(item[0] for item in told)
 
 
+@pytest.mark.parametrize(
+    "text", ["autoattack(iterations=5, queries=20)", "autoattack.ce-t(iterations=5)", "worst(steps=4)", "worst.fast"]
+)
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_a_suite_tells_who_is_settled_while_it_runs(text, batch_size, case, monkeypatch):
+    monkeypatch.setattr("apd_bench.attacks.meter._REPORT_EVERY", 0.0)
+    told = []
+    result = measure(case, text, batch_size=batch_size, on_progress=lambda *numbers: told.append(numbers))
+    done, broken, passes = zip(*told, strict=True)
+    for numbers in (done, broken, passes):
+        assert list(numbers) == sorted(numbers)
+    assert told[-1][:2] == (20, result.outcomes.broken.sum())
+    assert all(lost <= settled for settled, lost, _ in told)
+    under_way = {numbers[:2] for numbers in told[:-1]}
+    assert (4, 4) in under_way  # those that are misclassified by themselves
+    assert len({lost for _, lost in under_way}) > 2  # what breaks shows at once
+    if batch_size:  # so does what the last member could not break, before the others have had their turn
+        assert any(lost < settled < 20 for settled, lost in under_way)
+
+
+def test_what_another_model_says_is_not_counted_before_the_audit(case, monkeypatch):
+    monkeypatch.setattr("apd_bench.attacks.meter._REPORT_EVERY", 0.0)
+    told, threat = [], ThreatModel(eps=8 / 255, knowledge="transfer", source="other")
+    watch = {"on_progress": lambda *numbers: told.append(numbers)}
+    result = measure(case, "worst", threat, source_classifier=case[0], batch_size=3, **watch)
+    assert {broken for done, broken, _ in told if done < 20} == {0, 4}
+    assert told[-1][:2] == (20, result.outcomes.broken.sum())
+
+
 def test_the_adversary_of_a_transfer_sees_the_source_alone(case):
     threat = ThreatModel(eps=8 / 255, knowledge="transfer", source="other")
     with pytest.raises(UsageError, match="source_classifier"):

@@ -67,7 +67,7 @@ def apgd_targeted(
 def untargeted(search: Search, loss: str, steps: int, restart: int = 0) -> None:
     """One run of auto-PGD on `loss` for all that stand."""
     objective = LOSSES[loss]
-    for rows in search.batches():
+    for rows in search.batches(final=True):
         x = search.random(rows, "apgd", loss, restart)
         climb(search, rows, x, lambda z, rows: objective(z, search.labels[rows]), steps)
 
@@ -78,7 +78,7 @@ def targeted(search: Search, targets: int, steps: int) -> None:
     if ordered.shape[1] != targets:
         search.effective["targets"] = ordered.shape[1]
     for place, t in enumerate(ordered.unbind(1)):
-        for rows in search.batches():
+        for rows in search.batches(final=place == ordered.shape[1] - 1):
 
             def loss(z: Tensor, rows: Tensor, t: Tensor = t) -> Tensor:
                 return targeted_dlr(z, search.labels[rows], t[rows])
@@ -93,8 +93,9 @@ def near(search: Search, targets: int, steps: int) -> None:
     """
     tried = torch.zeros_like(search.logits, dtype=torch.bool).scatter(1, search.labels[:, None], True)
     t = torch.zeros_like(search.labels)
-    for _ in range(min(targets, search.num_classes - 1)):
-        for rows in search.batches():
+    runs = min(targets, search.num_classes - 1)
+    for run in range(runs):
+        for rows in search.batches(final=run == runs - 1):
             x = search.best[rows]
             t[rows] = search.meter.predict(x).masked_fill(tried[rows], float("-inf")).argmax(1)
             tried[rows, t[rows]] = True

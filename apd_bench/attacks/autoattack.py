@@ -66,7 +66,7 @@ def autoattack(
         progress = state.load()
         with captured_log("auto-attack") as log, same_trace():
             for index in range(progress.member, len(plan)):
-                name = plan[index]
+                name, search.last = plan[index], index == len(plan) - 1
                 if name in _OWN:
                     _run_own(search, name, iterations, suite.targets)
                 else:
@@ -87,11 +87,13 @@ def _run_member(search: Search, perturb: Perturb, progress: Progress, state: Che
     """One member on all samples that stand, batch by batch; its points are projected and judged here."""
     rows = search.standing() if progress.pending is None else progress.pending
     size = search.meter.batch_size or max(len(rows), 1)
+    search.through(rows)
     while len(rows):
         batch, rows = rows[:size], rows[size:]
         x = perturb(search.region.x0[batch], search.labels[batch])
         x = search.region.take(batch).project(x.detach())
         search.see(batch, x, search.meter.predict(x))
+        search.through(rows)
         if len(rows):
             state.save(Progress(progress.member, rows))
 

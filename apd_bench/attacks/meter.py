@@ -26,6 +26,7 @@ class Meter:
     `forwards` and `backwards` count images, `seconds` is the time inside the model, `batch_size` the largest batch the
     model may be given (None: any), `on_step(forwards, backwards)` is called between passes and may raise to stop.
     `persist` keeps broken samples in the search: examples for another model should not stop at this one's boundary.
+    `tally`, set by an attack while it runs, tells how many of its samples are settled and how many of these are broken.
     """
 
     def __init__(self, model: Model, *, batch_size: int | None = None, on_step: OnStep | None = None) -> None:
@@ -33,6 +34,7 @@ class Meter:
         self.batch_size = batch_size
         self.on_step = on_step
         self.persist = False
+        self.tally: Callable[[], tuple[int, int]] | None = None
         self.forwards = 0
         self.backwards = 0
         self.zero_gradients = 0

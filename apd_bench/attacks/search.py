@@ -45,6 +45,8 @@ class Search:
         self.margin = self.clean_margin.clone()
         self.late_margin = self.clean_margin.clone()
         self.broken = self.logits.argmax(1) != labels
+        self.last = False  # a suite says so when its last member begins
+        self._left: Tensor | None = None  # the rows that the last pass of the last member has not come to yet
 
     @property
     def num_classes(self) -> int:
@@ -59,11 +61,30 @@ class Search:
             return torch.arange(len(self.broken), device=self.broken.device)
         return (~self.broken).nonzero().squeeze(1)
 
-    def batches(self) -> list[Tensor]:
-        """The standing rows in batches that the meter allows; none when nobody stands."""
+    def batches(self, *, final: bool = False) -> Iterator[Tensor]:
+        """The standing rows in batches that the meter allows; `final`: they are the last that a member does."""
         rows = self.standing()
         size = self.meter.batch_size or max(len(rows), 1)
-        return [rows[low : low + size] for low in range(0, len(rows), size)]
+        while len(rows):
+            yield rows[:size]
+            rows = rows[size:]
+            if final:
+                self.through(rows)
+
+    def through(self, left: Tensor) -> None:
+        """Takes note that a member is through with its samples but for the rows `left`; counts for the last member."""
+        if self.last:
+            self._left = left
+
+    def tally(self) -> tuple[int, int]:
+        """How many samples are settled (broken, or the last member is through with them), and how many are broken.
+
+        Where broken samples stay in the search, nothing is known of the model that they are meant for: 0 are broken.
+        """
+        if self.meter.persist:
+            return 0 if self._left is None else len(self.broken) - len(self._left), 0
+        waiting = ~self.broken if self._left is None else ~self.broken[self._left]
+        return len(self.broken) - int(waiting.sum()), int(self.broken.sum())
 
     def random(self, rows: Tensor, *key: object) -> Tensor:
         """Random points in the regions of `rows`, from (seed, key, sample id) alone."""
@@ -129,7 +150,12 @@ def attacking(
         labels = check_labels(labels, len(pixels), pixels.device)
         if len(sample_ids) != len(pixels):
             raise UsageError(f"There are {len(sample_ids)} sample ids for {len(pixels)} images.")
-        yield Search(meter, pixels, labels, threat, sample_ids, seed)
+        search = Search(meter, pixels, labels, threat, sample_ids, seed)
+        meter.tally = search.tally
+        try:
+            yield search
+        finally:
+            meter.tally = None
 
 
 def ascend(

@@ -49,7 +49,7 @@ def worst(
     with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
         state = Checkpoint(checkpoint, search, {"members": list(order), "steps": steps, "targets": targets})
         for index in range(state.load().member, len(order)):
-            name = order[index]
+            name, search.last = order[index], index == len(order) - 1
             MEMBERS[name](search, steps, targets)
             search.columns[f"broken_{name}"] = search.broken.clone()
             state.save(Progress(index + 1))
