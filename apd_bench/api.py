@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from apd_bench.attacks.inputs import check_labels, check_pixels
 from apd_bench.attacks.parse import canonical_options, parse_attack
-from apd_bench.errors import UsageError
 from apd_bench.attacks.progress import OnProgress
+from apd_bench.errors import UsageError
 from apd_bench.evaluation import CellResult, Samples, evaluate_samples
 from apd_bench.registry import ATTACKS
 from apd_bench.specs import AttackSpec, ThreatModel, parse_eps

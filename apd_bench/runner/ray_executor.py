@@ -1,29 +1,38 @@
 """Fits and cells as tasks of a Ray cluster: an existing one, or one started here for several GPUs or cores.
 
 Ray schedules, and repeats tasks whose worker or node died; the driver stays the only writer of the store. Prompt states
-travel with the tasks, so that workers need no shared disk.
+travel with the tasks, so that workers need no shared disk. How far tasks are is written on a board, an actor that no
+task waits for and that may be lost.
 """
 
 from __future__ import annotations
 
 import math
+import signal
 import socket
 import tempfile
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, TaskCancelledError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apd_bench.errors import MissingPrerequisite, UsageError
 from apd_bench.runner.executor import STAGES, guarded, make_workbench
 from apd_bench.runner.plan import fits_of
-from apd_bench.runner.tasks import Failure, Progress, Result, Settings, Stopped, Task, Workbench
+from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Stopped, Task, Workbench
 
 _RETRIES = 3  # of a task whose worker or node died; an error of the task itself is a result and is not repeated
+_REPORT_EVERY = 0.4  # seconds between two reports of a worker
+
+Numbers = tuple[float, ...]
 
 
 class RayExecutor:
@@ -38,28 +47,33 @@ class RayExecutor:
         self._workbench, self._jobs = workbench, jobs
         self._refs: dict[str, Any] = {}
         self._states: dict[str, Any] = {}
+        self._stopping = False
         self._began_ray = not ray.is_initialized()
         if self._began_ray:
             _connect(address, jobs, settings.threads)
-        there = float(ray.cluster_resources().get("GPU", 0))
+        there = _resources().get("GPU", 0.0)
         device, self._gpus = share_of_gpus(settings.device, jobs, there)
         self._settings = replace(settings, device=device, threads=None if self._gpus else settings.threads)
         self._function = ray.remote(_work).options(num_cpus=1, num_gpus=self._gpus, max_retries=_RETRIES)
+        self._board = _View()
 
     @property
     def slots(self) -> int:
         """How many tasks the cluster can run now; nodes may come and go."""
         if self._jobs is not None:
             return self._jobs
-        have = ray.cluster_resources()
+        have = _resources()
         return max(int(have.get("GPU", 0) / self._gpus if self._gpus else have.get("CPU", 0)), 1)
 
     def submit(self, task: Task) -> Future[Result]:
         """Hands the task to the cluster."""
         needed = () if task.cell is None else fits_of(task.cell)
         states = {fit.id: self._state(fit.id) for fit in needed}
-        ref = self._function.remote(task, self._settings, self._workbench, list(states), *states.values())
+        board = self._board.actor
+        ref = self._function.remote(task, self._settings, self._workbench, board, list(states), *states.values())
         self._refs[task.id] = ref
+        if self._stopping:  # the request came while the task was handed over
+            ray.cancel(ref, force=False, recursive=False)
         result: Future[Result] = Future()
 
         def finished(done: Future[Any]) -> None:
@@ -70,13 +84,14 @@ class RayExecutor:
         return result
 
     def progress(self) -> Mapping[str, Progress]:
-        """Nothing: workers elsewhere do not report between start and end."""
-        return {}
+        """How far the running tasks are, by task id, as of a moment ago; waits for nobody."""
+        return self._board.read(self._refs)
 
     def stop(self) -> None:
-        """Cancels what is under way; finished cells and shards are stored already."""
+        """Cancels what waits, and asks what is under way to stop at its next safe point."""
+        self._stopping = True
         for ref in list(self._refs.values()):
-            ray.cancel(ref, force=False)
+            ray.cancel(ref, force=False, recursive=False)
 
     def revive(self) -> None:
         """Nothing to do: Ray replaces its own workers."""
@@ -85,6 +100,7 @@ class RayExecutor:
         """Leaves the cluster, and ends it when it was started here."""
         for ref in list(self._refs.values()) if kill else ():
             ray.cancel(ref, force=True)
+        self._board.close()
         if self._began_ray:
             ray.shutdown()
 
@@ -95,6 +111,53 @@ class RayExecutor:
             files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
             self._states[fit_id] = ray.put(files)
         return self._states[fit_id]
+
+
+class _Board:
+    """The actor: what the workers said last, by task id."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, Numbers] = {}
+
+    def say(self, task_id: str, numbers: Numbers) -> None:
+        """Takes note."""
+        self._said[task_id] = numbers
+
+    def read(self, task_ids: list[str]) -> dict[str, Numbers]:
+        """What was said of these tasks; everything else is forgotten."""
+        self._said = {task_id: self._said[task_id] for task_id in task_ids if task_id in self._said}
+        return self._said
+
+
+class _View:
+    """The driver's side of the board. Ray starts it again, empty, when its node dies; workers then say it anew."""
+
+    def __init__(self) -> None:
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self.actor: Any = ray.remote(_Board).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+        self._asked: Any = None
+        self._last: dict[str, Numbers] = {}
+
+    def read(self, task_ids: Iterable[str]) -> dict[str, Progress]:
+        """The last answer that has come; a new one is asked for when none is on its way."""
+        wanted = list(task_ids)
+        if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
+            asked, self._asked = self._asked, None
+            with suppress(RayError):  # the board is lost for now; what it said last stands
+                self._last = ray.get(asked)
+        if self._asked is None:
+            self._asked = self.actor.read.remote(wanted)
+        return {task_id: Progress(*self._last.get(task_id, ())) for task_id in wanted}
+
+    def close(self) -> None:
+        """Ends the actor."""
+        ray.kill(self.actor)
+
+
+def _resources() -> dict[str, float]:
+    """What the cluster has now."""
+    ask: Any = ray.cluster_resources
+    return dict(ask())
 
 
 def share_of_gpus(device: str, jobs: int | None, there: float) -> tuple[str, float]:
@@ -150,7 +213,9 @@ def _result_of(done: Future[Any]) -> Result:
 _benches: dict[tuple[Settings, str], Workbench] = {}  # a Ray worker carries out many tasks; models stay loaded
 
 
-def _work(task: Task, settings: Settings, workbench: str, fit_ids: list[str], *states: Mapping[str, bytes]) -> Result:
+def _work(
+    task: Task, settings: Settings, workbench: str, board: Any, fit_ids: list[str], *states: Mapping[str, bytes]
+) -> Result:
     key = (settings, workbench)
     if key not in _benches:
         place = Path(settings.checkpoints)
@@ -158,8 +223,36 @@ def _work(task: Task, settings: Settings, workbench: str, fit_ids: list[str], *s
             place = Path(tempfile.gettempdir()) / "apd-bench-checkpoints"
         _benches[key] = make_workbench(workbench, replace(settings, checkpoints=str(place)))
     carried = replace(task, files=dict(zip(fit_ids, states, strict=True)) or None)
-    return guarded(_benches[key], carried, _watch)
+    with _cancelled() as cancelled:
+        return guarded(_benches[key], carried, _Watch(task.id, board, cancelled))
 
 
-def _watch(progress: Progress) -> None:
-    """Ray interrupts a cancelled task by itself; there is nobody to report to."""
+@contextmanager
+def _cancelled() -> Iterator[threading.Event]:
+    """Set when Ray cancels the task: Ray does so with an interrupt, which would else end it wherever it is."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Watch:
+    """Writes on the board a few times a second, without waiting for it, and stops where the task was cancelled."""
+
+    def __init__(self, task_id: str, board: Any, cancelled: threading.Event) -> None:
+        self._task_id, self._board, self._cancelled = task_id, board, cancelled
+        self._said = float("-inf")
+
+    def __call__(self, progress: Progress) -> None:
+        """Reports; raises Interrupted when Ray has cancelled the task."""
+        if self._cancelled.is_set():
+            raise Interrupted
+        now = time.monotonic()
+        if now - self._said >= _REPORT_EVERY:
+            self._said = now
+            self._board.say.remote(self._task_id, astuple(progress))

@@ -100,7 +100,8 @@ def essence(store: Store) -> dict[str, Any]:
         for name in ("timing", "created", "environment"):
             data.pop(name)
         data["fit"].pop("seconds", None)
-        data["effective"].pop("checkpoint", None)
+        for name in ("checkpoint", "resumed_at"):
+            data["effective"].pop(name, None)
         found[record.id] = (data, store.outcomes(record.id, record).to_bytes())
     return found
 

@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import make_plan
+from fakes import SAMPLES, make_plan
 from test_driver import go
-from test_kill import essence
+from test_kill import essence, finished
 
-from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, MissingPrerequisite, UsageError
+from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_INTERRUPTED, MissingPrerequisite, UsageError
 from apd_bench.runner.machine import Machine
+from apd_bench.runner.plan import plan as make_real_plan
 from apd_bench.runner.reporter import Reporter
+from apd_bench.runner.selection import Selection, describe, resolve
 from apd_bench.runner.session import run_plan
+from apd_bench.runner.tasks import Progress
+from apd_bench.specs import Suite
 from apd_bench.store import Store
 
 ray: Any = pytest.importorskip("ray", reason="the extra is not installed: pip install '.[ray]'")
 from ray.cluster_utils import Cluster  # noqa: E402
 
+from apd_bench.runner import ray_executor  # noqa: E402
 from apd_bench.runner.ray_executor import share_of_gpus  # noqa: E402
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
+SLOWLY = pytest.mark.parametrize("cluster", ["0.6"], indirect=True)  # a batch takes longer than a report to arrive
 MACHINE = Machine(executor="ray", device="cpu", workbench="fakes:FakeBench")
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch, log: Callable[[], list[str]]) -> Iterator[Any]:
+def cluster(
+    monkeypatch: pytest.MonkeyPatch, log: Callable[[], list[str]], request: pytest.FixtureRequest
+) -> Iterator[Any]:
     """Three nodes: a head without processors, so that no task runs there, and two workers that keep the log."""
-    monkeypatch.setenv("FAKE_SECONDS", "0.1")  # nodes inherit what is set when they start
+    monkeypatch.setenv("FAKE_SECONDS", getattr(request, "param", "0.1"))  # nodes inherit what is set when they start
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent) + os.pathsep + os.environ.get("PYTHONPATH", ""))
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     made.workers = [made.add_node(num_cpus=1), made.add_node(num_cpus=1)]
@@ -81,6 +93,156 @@ def test_an_error_on_a_worker_is_a_record_and_shards_merge(cluster: Any, tmp_pat
     go(make_plan(methods=("one",), attacks=("pgd",)), local)
     assert [record.metrics for record in far.records() if record.done] == [record.metrics for record in local.records()]
     assert run_plan(plan, far, machine, Reporter()).to_do == 2  # a new driver does only what is left
+
+
+class Watching(Reporter):
+    """Keeps every number that it is told, and calls `act` each time."""
+
+    def __init__(self, act: Callable[[], object] = lambda: None) -> None:
+        self.act = act
+        self.seen: dict[str, list[Progress]] = {}
+
+    def tick(self, progress: Mapping[str, Progress]) -> None:
+        for task_id, item in progress.items():
+            self.seen.setdefault(task_id, []).append(item)
+        self.act()
+
+    @property
+    def under_way(self) -> set[str]:
+        """The tasks that were seen with a part of their samples done."""
+        return {task_id for task_id, items in self.seen.items() if any(0 < item.done < item.total for item in items)}
+
+
+@SLOWLY
+def test_tasks_tell_how_far_they_are(cluster: Any, tmp_path: Path) -> None:
+    plan, reporter = make_plan(methods=("one",)), Watching()
+    assert run_plan(plan, Store(tmp_path / "far"), MACHINE, reporter).exit_code == EXIT_DONE
+    assert reporter.under_way == {cell.id for cell in plan.cells}
+    for cell in plan.cells:
+        done = [item.done for item in reporter.seen[cell.id]]
+        assert done == sorted(done) and any(item.broken for item in reporter.seen[cell.id])
+
+
+@SLOWLY
+@pytest.mark.parametrize("for_good", [False, True])
+def test_a_board_that_is_lost_costs_numbers_and_nothing_else(cluster: Any, tmp_path: Path, for_good: bool) -> None:
+    made: list[Any] = []
+
+    def lose() -> None:
+        if reporter.under_way and not lost:
+            lost.update(reporter.under_way)
+            ray.kill(made[0].actor, no_restart=for_good)
+
+    class Kept(ray_executor._View):
+        def __init__(self) -> None:
+            super().__init__()
+            made.append(self)
+
+    lost: set[str] = set()
+    plan, reporter = make_plan(), Watching(lose)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_executor, "_View", Kept)
+        assert run_plan(plan, Store(tmp_path / "far"), MACHINE, reporter).exit_code == EXIT_DONE
+    assert lost and (reporter.under_way > lost) is not for_good
+
+
+@SLOWLY
+def test_ctrl_c_ends_the_batch_and_the_same_command_goes_on(
+    cluster: Any, tmp_path: Path, log: Callable[[], list[str]]
+) -> None:
+    pressed: list[int] = []
+
+    def batches() -> list[str]:
+        return [line for line in log() if line.startswith("batch")]
+
+    def press() -> None:
+        if reporter.under_way and not pressed:
+            pressed.append(len(batches()))
+            os.kill(os.getpid(), signal.SIGINT)
+
+    plan, far, reporter = make_plan(), Store(tmp_path / "far"), Watching(press)
+    report = run_plan(plan, far, MACHINE, reporter)
+    assert report.exit_code == EXIT_INTERRUPTED and report.cancelled > 0
+    assert len(batches()) > pressed[0]  # the one that was under way came to its end
+    statuses = far.statuses()
+    assert sorted(statuses.values()).count("cancelled") == report.cancelled and len(statuses) < len(plan.cells)
+    again = run_plan(plan, Store(far.path), MACHINE, Reporter())
+    assert again.exit_code == EXIT_DONE and set(far.statuses().values()) == {"success"}
+    assert len(batches()) == len(set(batches())) == len(plan.cells) * SAMPLES / 4  # none ran twice
+
+
+@pytest.mark.parametrize("cluster", ["60"], indirect=True)
+def test_a_second_ctrl_c_ends_at_once(cluster: Any, tmp_path: Path, log: Callable[[], list[str]]) -> None:
+    presses = [signal.SIGINT, signal.SIGINT]
+
+    def press() -> None:
+        if presses and any(line.startswith("start-fit") for line in log()):
+            os.kill(os.getpid(), presses.pop())
+
+    with pytest.raises(KeyboardInterrupt):
+        run_plan(make_plan(), Store(tmp_path / "far"), MACHINE, Watching(press))
+    assert not any(line.startswith("end") for line in log())  # nobody waited for the minute that a fit takes
+
+
+REAL = Suite(
+    name="real",
+    backbones=("tiny-clean",),
+    methods=("zero_shot", "advtp"),
+    datasets=("fashion",),
+    attacks=("pgd(steps=5)", "autoattack(members=['apgd-ce', 'square'], iterations=5, queries=400)"),
+    eps=(2 / 255,),
+    seeds=(1,),
+    shots=(1,),
+    limit=9,
+    recipe={"training": {"epochs": 1}},
+)
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The real cells by the local executor, in shards of three samples."""
+    store = Store(tmp_path_factory.mktemp("calm"))
+    machine = Machine(jobs=1, device="cpu", shard_size=3)
+    assert run_plan(make_real_plan(resolve(REAL, Selection())), store, machine, Reporter()).exit_code == EXIT_DONE
+    return store
+
+
+def test_real_cells_survive_the_loss_of_a_node_sample_by_sample(cluster: Any, calm: Store, tmp_path: Path) -> None:
+    plan, far, gone = make_real_plan(resolve(REAL, Selection())), Store(tmp_path / "far"), list[int]()
+
+    def kill_a_node() -> None:
+        shards = list(far.path.glob("checkpoints/*/shard-*.json"))
+        if shards and not gone:
+            gone.append(len(shards))
+            cluster.remove_node(cluster.workers[0], allow_graceful=False)
+
+    machine = Machine(executor="ray", device="cpu", shard_size=3)
+    report = run_plan(plan, far, machine, Watching(kill_a_node))
+    assert gone and report.exit_code == EXIT_DONE and len(report.computed) == len(plan.cells) == 4
+    assert essence(far) == essence(calm)
+
+
+def test_a_driver_that_is_killed_goes_on_where_it_was(cluster: Any, calm: Store, tmp_path: Path) -> None:
+    far, suite = Store(tmp_path / "far"), tmp_path / "real.json"
+    suite.write_text(json.dumps(describe(resolve(REAL, Selection()))))
+    command = [
+        sys.executable, "-m", "apd_bench", "run", str(suite), "--device", "cpu", "--shard", "3", "--executor", "ray",
+        "--address", cluster.address, "--results", str(far.path), "--boards", str(tmp_path / "boards"), "-q",
+    ]  # fmt: skip
+    with subprocess.Popen(command) as driver:
+        while not finished(far) and driver.poll() is None:
+            time.sleep(0.05)
+        assert driver.poll() is None
+        driver.kill()
+    before, fits = finished(far), {path.name: path.stat().st_ino for path in far.fits.iterdir()}
+    shards = {path: path.read_bytes() for path in far.path.glob("checkpoints/*/shard-*.json")}
+    assert 0 < len(before) < 4
+    subprocess.run(command, check=True)
+    assert essence(far) == essence(calm)
+    after = finished(far)
+    assert {cell: after[cell] for cell in before} == before and len(after) == 4  # byte for byte: not measured again
+    assert {name: (far.fits / name).stat().st_ino for name in fits} == fits
+    assert all(path.read_bytes() == content for path, content in shards.items() if path.exists())
 
 
 def test_no_cluster_at_an_address_is_one_sentence(tmp_path: Path) -> None:
