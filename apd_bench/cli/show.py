@@ -48,7 +48,7 @@ def execute(args: argparse.Namespace) -> int:
         names = [*METHODS.names(), *ATTACKS.names(), *DATASETS.names(), *BACKBONES.names()]
         raise unknown_name("name or cell", args.name, names, command="apd-bench list") from error
     if args.as_command:
-        return _command(record.cell, args.results)
+        return _command(record, args.results)
     if args.samples:
         return _samples(store, record.id)
     if args.json:
@@ -85,12 +85,15 @@ def _entry(name: str) -> dict[str, Any] | None:
     return {"entry": "suite", **plain(load_suite(name))} if name in suite_names() else None
 
 
-def _command(cell: Any, results: Path) -> int:
+def _command(record: Any, results: Path) -> int:
     from apd_bench.runner.command import command_for, differences
+    from apd_bench.runner.sharing import COLUMN
 
-    out(command_for(cell, results))
-    for reason in differences(cell):
+    out(command_for(record.cell, results, record.effective))
+    for reason in differences(record.cell):
         err(f"warning: the command measures another cell: {reason}")
+    if COLUMN in record.effective:
+        err("warning: the command attacks all samples; those that a smaller budget had broken were not attacked here")
     return EXIT_DONE
 
 

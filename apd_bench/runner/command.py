@@ -9,8 +9,10 @@ from typing import Any
 
 from apd_bench.errors import UnknownName
 from apd_bench.methods.recipes import load_recipe
+from apd_bench.runner.estimate import samples_of
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import RECIPE_SECTIONS, Selection, resolve
+from apd_bench.runner.shards import shards_of
 from apd_bench.specs import Cell, MethodRecipe, format_eps
 from apd_bench.suites import load_suite
 
@@ -34,8 +36,11 @@ def selection_for(cell: Cell) -> Selection:
     )
 
 
-def command_for(cell: Cell, results: Path) -> str:
-    """The command line that measures this cell again."""
+def command_for(cell: Cell, results: Path, effective: Mapping[str, Any] | None = None) -> str:
+    """The command line that measures this cell again, in the batches and shards that its record names in `effective`.
+
+    Batches are no part of a cell, but AutoAttack's own noise depends on who is in a batch with whom.
+    """
     chosen = selection_for(cell)
     words = ["apd-bench", "run", "--suite", _SUITE]
     for option, values in (
@@ -51,6 +56,7 @@ def command_for(cell: Cell, results: Path) -> str:
     words += ["--limit", str(cell.limit or "all")]
     for setting in chosen.settings:
         words += ["--set", setting]
+    words += _sizes(cell, effective or {})
     words += ["--results", str(results), "--force"]
     return shlex.join(words)
 
@@ -75,6 +81,14 @@ def differences(cell: Cell) -> list[str]:
     )
     names = [name for name, now, then in pairs if now != then]
     return [f"the {name} of this version is not the one of the record" for name in names] or ["the identity differs"]
+
+
+def _sizes(cell: Cell, effective: Mapping[str, Any]) -> Iterator[str]:
+    if "batch_size" in effective:
+        yield from ("--batch-size", str(effective["batch_size"]))
+    shards = int(effective.get("shards", 1))
+    if len(shards_of(cell)) != shards:
+        yield from ("--shard", str(-(-samples_of(cell) // shards)))
 
 
 def _settings(cell: Cell) -> Iterator[str]:

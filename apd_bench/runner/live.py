@@ -18,7 +18,7 @@ from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
 from apd_bench.runner.reporter import Reporter, closing, duration, opening
-from apd_bench.runner.tasks import CellDone, Failure, FitDone, Progress, Result, Task
+from apd_bench.runner.tasks import CellDone, Failure, FitDone, Progress, Result, Stopped, Task
 from apd_bench.specs import Fit
 
 Key = tuple[str, str]
@@ -79,7 +79,7 @@ class LiveReporter(Reporter):
     def task_finished(self, task: Task, result: Result) -> None:
         """Colours its cell, or its fit where only fits are shown."""
         self._tasks.pop(task.id, None)
-        self._cost_done += _cost(task)
+        self._cost_done += 0 if isinstance(result, Stopped) else _cost(task)
         if task.cell is not None or not self._report.to_do:
             self._done[_place(task)] += self._whole(task, result)
             self._bad[_place(task)] += isinstance(result, Failure)

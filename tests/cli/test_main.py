@@ -86,6 +86,30 @@ def test_environment_variables_set_options_and_the_command_line_wins(cli: Cli, m
     assert plan.code == EXIT_DONE and plan.out.count("to do") == 2 and "food" in plan.out
 
 
+VALUES = {
+    "suite": "ci", "backbone": "tiny-clean", "methods": "apd", "datasets": "food", "attacks": "cw", "eps": "1/255",
+    "seeds": "1-3", "shots": "2", "limit": "9", "set": "precision=bf16", "results": "r", "data": "d", "boards": "b",
+    "jobs": "3", "device": "cpu", "batch_size": "7", "shard": "5", "executor": "ray", "address": "auto",
+    "display": "json",
+}  # fmt: skip
+SWITCHES = {
+    "no_reference", "offline", "missing", "failed", "force", "cached_only", "dry_run", "calibrate", "wait",
+    "share_budgets", "verbose", "quiet",
+}  # fmt: skip
+
+
+def test_every_option_of_a_run_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = vars(verb_parser("run").parse_args([])).keys() - {"named_suite"}
+    assert names == VALUES.keys() | SWITCHES
+    default = vars(verb_parser("run").parse_args([]))
+    for name in names:
+        words = [f"--{name.replace('_', '-')}", *([VALUES[name]] if name in VALUES else [])]
+        said = getattr(verb_parser("run").parse_args(words), name)
+        with monkeypatch.context() as patch:
+            patch.setenv(f"APD_BENCH_{name.upper()}", VALUES.get(name, "1"))
+            assert getattr(verb_parser("run").parse_args([]), name) == said != default[name], name
+
+
 @pytest.mark.parametrize(("name", "value"), [("FORCE", "maybe"), ("DISPLAY", "cinema"), ("BATCH_SIZE", "big")])
 def test_a_wrong_environment_variable_is_named(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str, value: str

@@ -109,6 +109,52 @@ def test_show_prints_the_record_the_samples_and_the_command(cli: Cli, copied: Pa
     assert cell_id in [cell["id"] for cell in json.loads(planned.out)["cells"]]
 
 
+def test_the_command_of_a_cell_repeats_it(cli: Cli, copied: Path) -> None:
+    hard = ("--attacks", "autoattack(members=['apgd-ce', 'fab-t'], iterations=5)", "--methods", "advtp", "--shard", "3")
+    assert cli("run", *SMALL, *hard, "--batch-size", "2").code == EXIT_DONE
+    store = Store(copied)
+    chosen = [record for record in store.records() if record.cell.fit.method.name == "advtp"]
+    assert len(chosen) == 3
+    for record in chosen:
+        program, *words = shlex.split(cli("show", record.id, "--as-command").out)
+        assert program == "apd-bench"
+        assert cli(*words, "--results", "again", "--jobs", "1", "--device", "cpu").code == EXIT_DONE
+        again = Store("again").record(record.id)
+        assert (again.metrics, again.diagnostics, again.suspect) == (record.metrics, record.diagnostics, record.suspect)
+        assert again.effective == record.effective
+        assert Store("again").outcomes(record.id).to_bytes() == store.outcomes(record.id).to_bytes()
+    assert len(Store("again").statuses()) == 3
+
+
+def test_failed_and_missing_and_force_choose_what_they_say(
+    cli: Cli, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import apd_bench.runner.stages as stages
+
+    def stamps() -> dict[str, str]:
+        return {row["cell"]: (copied / f"cells/{row['cell'][:2]}/{row['cell']}.json").read_text() for row in rows()}
+
+    def rows() -> list[dict[str, str]]:
+        return list(json.loads(cli("list", "cells", "--json").out))
+
+    def broken(*arguments: object, **options: object) -> object:
+        raise FloatingPointError("not a number")
+
+    words = (*SMALL, "--methods", "advtp", "--attacks", "pgd(steps=3),cw(steps=3),fgsm")
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "evaluate_cell", broken)
+        assert cli("run", *words).code == EXIT_CELLS_FAILED
+    before = stamps()
+    assert len(before) == 8 and "Nothing to compute" in cli("run", *words, "--missing").err
+    assert stamps() == before
+    assert "2 to measure" in cli("run", *words, "--failed").err
+    after = stamps()
+    assert sum(after[cell] != before[cell] for cell in before) == 2
+    assert {row["status"] for row in rows()} == {"success"}
+    assert "6 to measure" in cli("run", *words, "--force").err
+    assert sum(stamps()[cell] != after[cell] for cell in after) == 6
+
+
 @pytest.mark.parametrize("name", ["apd", "pgd", "fashion", "tiny-clean", "embedded"])
 def test_show_prints_registry_entries(cli: Cli, name: str) -> None:
     assert name in cli("show", name).out

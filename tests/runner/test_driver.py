@@ -220,6 +220,20 @@ def test_a_full_disk_ends_the_run_with_one_sentence_and_nothing_lost(
     assert len(go(plan, Store(store.path)).computed) == 5
 
 
+def test_a_clock_that_is_set_back_repeats_nothing(store: Store, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan()
+    go(make_plan(datasets=("a",)), store)
+    monkeypatch.setattr("apd_bench.runner.driver.utc_now", lambda: "1999-12-31T23:59:59+00:00")
+    monkeypatch.setattr(time, "time", lambda: 946684799.0)
+    for path in store.path.rglob("*"):
+        os.utime(path, (2**32, 2**32))  # all that is there comes from the future
+    report = go(plan, Store(store.path))
+    assert (report.already_done, len(report.computed), report.exit_code) == (4, 4, EXIT_DONE)
+    assert 0 <= report.seconds < 600
+    assert go(plan, Store(store.path)).to_do == 0
+    assert len(ends(log(), "cell")) == len(set(ends(log(), "cell"))) == 8 and len(ends(log(), "fit")) == 4
+
+
 class Interrupting(Reporter):
     """Presses Ctrl-C when the first cell is on its way."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 
 import pytest
 
@@ -229,13 +231,24 @@ def test_the_command_of_a_cell_plans_that_cell(changes: dict[str, object]) -> No
 
 
 def test_the_command_can_be_pasted_into_a_shell(tmp_path: object) -> None:
-    import shlex
-    from pathlib import Path
-
     cell = planned(attacks=("pgd(loss='margin', steps=3)",))[0]
     words = shlex.split(command_for(cell, Path("my results")))
     assert parse_call(words[words.index("--attacks") + 1])[1] == {"loss": "margin", "steps": 3}
     assert words[words.index("--results") + 1] == "my results"
+
+
+@pytest.mark.parametrize(
+    ("samples", "size"), [(9, 3), (9, 4), (10, 3), (9, 9), (2000, 500), (2000, 499), (2000, 3000), (749, 500)]
+)
+def test_the_command_of_a_cell_measures_it_in_the_same_shards(samples: int, size: int) -> None:
+    from apd_bench.runner.shards import SHARD, shards_of
+
+    cell = replace(planned()[0], limit=None)
+    cell = replace(cell, dataset=replace(cell.dataset, counts={cell.split: samples}))
+    parts = shards_of(cell, size)
+    words = shlex.split(command_for(cell, Path("r"), {"batch_size": 7} | ({"shards": len(parts)} if parts[1:] else {})))
+    again = int(words[words.index("--shard") + 1]) if "--shard" in words else SHARD
+    assert shards_of(cell, again) == parts and words[words.index("--batch-size") + 1] == "7"
 
 
 def test_a_cell_of_another_version_says_what_differs() -> None:

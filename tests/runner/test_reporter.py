@@ -71,6 +71,16 @@ def test_plain_lines_name_every_cell_and_its_result(tmp_path: Path) -> None:
     assert "clean" in lines[2] and "robust" in lines[2] and "(n=12" in lines[2]
 
 
+def test_plain_lines_tell_now_and_then_how_far_a_long_cell_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apd_bench.runner.reporter._EVERY", 0.0)
+    stream, cell = io.StringIO(), make_plan().cells[0]
+    reporter, task = PlainReporter(stream), Task(fit=cell.fit, cell=cell)
+    reporter.task_started(task)
+    reporter.tick({task.id: Progress()})  # nothing is known yet
+    reporter.tick({task.id: Progress(done=6, total=12, broken=4)})
+    assert stream.getvalue() == f"  ... {cell.label}: 6/12, 4 broken\n"
+
+
 def test_the_opening_tells_what_is_reused_and_what_was_damaged() -> None:
     report = RunReport(planned=9, already_done=4, to_do=5, fits_to_do=1, fits_reused=2, damaged=["x is damaged."])
     assert opening(report) == [
