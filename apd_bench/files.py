@@ -112,9 +112,12 @@ def exclusive_lock(path: Path, *, wait: bool = False, on_wait: Callable[[str], N
                 on_wait(f"waiting for another run{holder}")
                 told = True
             time.sleep(0.2)
-        stream.truncate(0)
-        stream.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()}))
-        stream.flush()
+        holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now()})
+        try:
+            stream.truncate(0)
+            os.write(stream.fileno(), holder.encode())  # past the buffer, which would be written once more at the end
+        except OSError as error:
+            raise explain(error, path) from error
         try:
             yield
         finally:

@@ -212,6 +212,18 @@ def test_a_full_disk_is_one_sentence_and_the_old_content_stays(store: Store, mon
     assert Store(store.path).statuses() == {record.id: "success"}
 
 
+def test_a_lock_that_finds_the_disk_full_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "write", full)
+    with pytest.raises(MissingPrerequisite, match=r"disk is full: .*\.lock"), exclusive_lock(tmp_path / ".lock"):
+        pass
+    monkeypatch.undo()
+    with exclusive_lock(tmp_path / ".lock"):
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+
+
 def test_a_file_in_place_of_the_folder_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("not a folder")
     with pytest.raises(MissingPrerequisite, match="Cannot write to"), Store(tmp_path / "results").writer():

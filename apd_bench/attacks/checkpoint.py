@@ -7,6 +7,7 @@ import io
 import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 
 from apd_bench.attacks.search import Search
+from apd_bench.files import explain
 from apd_bench.identity import digest
 
 _VERSION = 1
@@ -56,7 +58,10 @@ class Checkpoint:
             return Progress()
 
     def save(self, progress: Progress) -> None:
-        """Writes the state of the search; a kill at any time leaves the last complete one."""
+        """Writes the state of the search; a kill at any time leaves the last complete one.
+
+        Raises MissingPrerequisite when the disk is full or the folder cannot be written.
+        """
         if self.path is None:
             return
         search, none = self.search, torch.zeros(0, dtype=torch.int64)
@@ -69,10 +74,15 @@ class Checkpoint:
         }  # fmt: skip
         buffer = io.BytesIO()
         np.savez(buffer, **{name: value.cpu().numpy() for name, value in state.items()})  # type: ignore[arg-type]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_bytes(buffer.getvalue())
-        temporary.replace(self.path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(buffer.getvalue())
+            temporary.replace(self.path)
+        except OSError as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise explain(error, self.path) from error
 
     def remove(self) -> None:
         """Deletes the state once the attack is complete."""

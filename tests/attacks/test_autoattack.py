@@ -1,6 +1,8 @@
 """The adapter against the library's own driver, class counts, resume after a kill, and Square on tiny images."""
 
+import errno
 import logging
+import pathlib
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 
 from apd_bench.attacks.autoattack import autoattack
 from apd_bench.attacks.guard import same_trace
+from apd_bench.errors import MissingPrerequisite
 from apd_bench.specs import ThreatModel
 
 SHORT = {"iterations": 8, "queries": 40}
@@ -110,6 +113,19 @@ def test_a_checkpoint_that_cannot_be_trusted_is_not_used(damage, small_net, tmp_
     again = autoattack(net, x, y, threat, sample_ids=ids, checkpoint=tmp_path, **SHORT)
     assert "begun anew" in again.effective["checkpoint"]
     assert torch.equal(again.adversarials, fresh.adversarials)
+
+
+def test_a_checkpoint_that_finds_the_disk_full_is_one_sentence_and_leaves_nothing(small_net, tmp_path, monkeypatch):
+    net, x, y, ids = small_net(classes=4, n=5)
+
+    def full(path, content):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    with pytest.raises(MissingPrerequisite, match="disk is full"):
+        autoattack(net, x, y, ThreatModel(eps=3 / 255), sample_ids=ids, checkpoint=tmp_path, **SHORT)
+    assert not list(tmp_path.iterdir())
 
 
 def test_square_l2_is_left_out_where_the_library_cannot_tile(small_net):
