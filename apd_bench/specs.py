@@ -358,7 +358,8 @@ class Suite:
     `recipe` overrides every method's recipe, `recipes[NAME]` one method's; `reference` lists methods that are always
     run for comparison. `train_eps` None means: train at the tested budget; `test_resize` None: test images as those of
     training. `rules` are recipes for some fits only: tables with `datasets` (trained on) and/or `shots` that they hold
-    for, and a `recipe` that is laid over the common one, the last rule strongest.
+    for, and a `recipe` that is laid over the common one, the last rule strongest. `options` are defaults of the command
+    line, such as `jobs`, that no cell depends on.
     """
 
     name: str
@@ -386,6 +387,7 @@ class Suite:
     rules: tuple[Options, ...] = ()
     recipes: Mapping[str, Options] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
     notes: str = ""
 
     def with_options(self, **changes: Any) -> Suite:

@@ -1,7 +1,8 @@
 """The command line: `apd-bench VERB ...`. Each verb is one module, imported only when it is asked for.
 
 Exit codes: 0 done, 1 some cells failed, 2 usage or missing prerequisite, 3 regression or stale board, 130 interrupted.
-Every option also reads the environment variable `APD_BENCH_<OPTION>`; the command line wins.
+Every option also reads the environment variable `APD_BENCH_<OPTION>`; the command line wins. Below both stands the
+table [options] of the suite.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import NoReturn
@@ -95,14 +96,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return explained.exit_code
 
 
-def verb_parser(verb: str) -> Parser:
-    """The parser of one verb, its defaults taken from the environment."""
+def verb_parser(verb: str, options: Mapping[str, object] | None = None) -> Parser:
+    """The parser of one verb, its defaults taken from the environment, and below that from a suite's `options`."""
     available = verbs()
     if verb not in available:
         raise unknown_name("verb", verb, available, command="apd-bench --help")
     module = import_module(f"apd_bench.cli.{VERBS[verb][0]}")
     parser = Parser(prog=f"apd-bench {verb}", description=f"{available[verb][:1].upper()}{available[verb][1:]}.")
     module.add_arguments(parser)
+    for action in parser._actions:
+        if options and action.dest in options:
+            value = options[action.dest]
+            _set_default(action, f"{action.dest} in [options]", str(int(value) if isinstance(value, bool) else value))
     apply_environment(parser)
     return parser
 
@@ -119,18 +124,22 @@ def apply_environment(parser: argparse.ArgumentParser) -> None:
             continue
         variable = "APD_BENCH_" + names[0].removeprefix("--").replace("-", "_").upper()
         text = os.environ.get(variable)
-        if text is None:
-            continue
-        if isinstance(action, (argparse._StoreTrueAction, argparse._StoreFalseAction)):
-            if text.lower() not in _TRUE | _FALSE:
-                raise UsageError(f"{variable}='{text}' is neither true nor false.", hint=f"Write {variable}=1 or 0.")
-            action.default = action.const if text.lower() in _TRUE else not action.const
-        elif action.nargs in ("*", "+") or isinstance(action, argparse._AppendAction):
-            action.default = [text]
-        else:
-            action.default = text  # argparse applies the option's type to a default that is text
-            if action.choices is not None and text not in action.choices:
-                raise unknown_name(f"value of {variable}", text, [str(choice) for choice in action.choices])
+        if text is not None:
+            _set_default(action, variable, text)
+
+
+def _set_default(action: argparse.Action, source: str, text: str) -> None:
+    """Makes `text` the default of an option; raises UsageError, naming the `source`, where it cannot be."""
+    if isinstance(action, (argparse._StoreTrueAction, argparse._StoreFalseAction)):
+        if text.lower() not in _TRUE | _FALSE:
+            raise UsageError(f"{source}='{text}' is neither true nor false.", hint=f"Write {source}=1 or 0.")
+        action.default = action.const if text.lower() in _TRUE else not action.const
+    elif action.nargs in ("*", "+") or isinstance(action, argparse._AppendAction):
+        action.default = [text]
+    else:
+        action.default = text  # argparse applies the option's type to a default that is text
+        if action.choices is not None and text not in action.choices:
+            raise unknown_name(f"value of {source}", text, [str(choice) for choice in action.choices])
 
 
 def _run(words: list[str]) -> int:
@@ -148,6 +157,9 @@ def _run(words: list[str]) -> int:
     parser = verb_parser(first)
     try:
         args = parser.parse_args(words[1:])
+        if "named_suite" in args:
+            options = import_module("apd_bench.cli.arguments").suite_of(args).options
+            args = verb_parser(first, options).parse_args(words[1:]) if options else args
     except SystemExit as ending:  # --help and --version inside a verb
         return int(ending.code or 0)
     module = import_module(f"apd_bench.cli.{VERBS[first][0]}")

@@ -217,11 +217,12 @@ def _literal(text: str) -> Any:
 
 
 def describe(suite: Suite) -> Mapping[str, Any]:
-    """The resolved suite as a table that `suite_from` reads back."""
+    """The resolved suite as a table that `suite_from` reads back, without what no cell depends on."""
     from apd_bench.records import plain
     from apd_bench.specs import format_eps
 
     table = {key: value for key, value in plain(suite).items() if value not in (None, "", [], {})}
+    table.pop("options", None)
     table["eps"] = [format_eps(item) for item in suite.eps]
     if suite.train_eps is not None:
         table["train_eps"] = format_eps(suite.train_eps)

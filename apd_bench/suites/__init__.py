@@ -3,8 +3,10 @@
 `eps` and `train_eps` are written as text ("2/255"). `[recipe.SECTION]` overrides every method's recipe,
 `[recipes.METHOD.SECTION]` one method's, `[sources]` says where numbers come from. `[[rules]]` holds for some fits only:
 `datasets = ["imagenet"]` and/or `shots = [1]`, and `[rules.recipe.SECTION]`. `extends = "NAME"` starts from another
-suite. The files beside this one are known by name, any other file by its path. The resolved suite that a run
-leaves in `results/runs/` is the same table as JSON and is read back in the same way.
+suite. `[options]` holds defaults of the command line's other options (`jobs = 2`, `batch_size = 32`): a variable
+APD_BENCH_<OPTION> wins over them, and the command line over both. The files beside this one are known by name, any
+other file by its path. The resolved suite that a run leaves in `results/runs/` is the same table as JSON, without
+options, and is read back in the same way.
 """
 
 from __future__ import annotations
@@ -28,7 +30,11 @@ else:
 DEFAULT_SUITE = "embedded"
 _FIELDS = {item.name for item in fields(Suite)}
 _LISTS = {"backbones", "methods", "reference", "datasets", "attacks", "eps", "seeds", "shots"}
-_TABLES = {"recipe", "recipes", "sources"}
+_TABLES = {"recipe", "recipes", "sources", "options"}
+OPTIONS = {
+    "results", "data", "boards", "offline", "missing", "failed", "force", "cached_only", "dry_run", "jobs", "device",
+    "batch_size", "shard", "executor", "address", "calibrate", "wait", "share_budgets", "display", "verbose", "quiet",
+}  # fmt: skip
 _RULE = {"datasets", "shots", "recipe"}
 _NUMBERS = {"seeds", "shots"}
 _CHOICES = {
@@ -110,7 +116,7 @@ def _value(key: str, value: Any, norm: str) -> Any:
     if key in _TABLES:
         if not isinstance(value, Mapping):
             raise UsageError(f"Suite key '{key}' is a table: write [{key}.SECTION].")
-        return dict(value)
+        return _options(value) if key == "options" else dict(value)
     if key == "rules":
         return tuple(_rule(item, norm) for item in (value if isinstance(value, list) else [value]))
     if key in _CHOICES:
@@ -124,6 +130,15 @@ def _value(key: str, value: Any, norm: str) -> Any:
     if not isinstance(value, str):
         raise UsageError(f"Suite key '{key}' is text: {value!r}.")
     return value
+
+
+def _options(table: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in table.items():
+        if key not in OPTIONS:
+            raise unknown_name("option in a suite's [options]", key, OPTIONS, command="apd-bench run --help")
+        if not isinstance(value, (str, int)):
+            raise UsageError(f"The option '{key}' of a suite is text, a whole number, true or false: {value!r}.")
+    return dict(table)
 
 
 def _rule(table: Any, norm: str) -> dict[str, Any]:

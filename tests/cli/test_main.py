@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from apd_bench import __version__
 from apd_bench.cli import VERBS, main, verb_parser, verbs
 from apd_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, UserError
+from apd_bench.suites import OPTIONS
 
 Cli = Callable[..., object]
 
@@ -108,6 +110,49 @@ def test_every_option_of_a_run_has_its_variable(monkeypatch: pytest.MonkeyPatch)
         with monkeypatch.context() as patch:
             patch.setenv(f"APD_BENCH_{name.upper()}", VALUES.get(name, "1"))
             assert getattr(verb_parser("run").parse_args([]), name) == said != default[name], name
+
+
+def test_every_other_option_may_stand_in_the_suite_below_its_variable_and_the_command_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    selecting = {"suite", "backbone", "methods", "datasets", "attacks", "eps", "seeds", "shots", "limit", "set"}
+    assert (VALUES.keys() | SWITCHES) - selecting - {"no_reference"} == OPTIONS
+    for name in OPTIONS:
+        value = int(VALUES[name]) if VALUES.get(name, "").isdecimal() else VALUES.get(name, True)
+        words = [f"--{name.replace('_', '-')}", *([VALUES[name]] if name in VALUES else [])]
+        said = getattr(verb_parser("run").parse_args(words), name)
+        assert getattr(verb_parser("run", {name: value}).parse_args([]), name) == said
+    jobs = {"jobs": 3}
+    assert verb_parser("run", jobs).parse_args(["--jobs", "5"]).jobs == 5
+    monkeypatch.setenv("APD_BENCH_JOBS", "4")
+    assert verb_parser("run", jobs).parse_args([]).jobs == 4
+    monkeypatch.setenv("APD_BENCH_QUIET", "0")
+    assert verb_parser("run", {"quiet": True}).parse_args([]).quiet is False
+
+
+def test_a_suite_file_sets_options_and_names_those_that_are_none(cli: Cli, tmp_path: Path) -> None:
+    suite = tmp_path / "mine.toml"
+    suite.write_text('extends = "blank"\n[options]\nresults = "elsewhere"\ndry_run = true\njobs = 2\n')
+    words = (
+        "--backbone",
+        "tiny-clean",
+        "--datasets",
+        "food",
+        "--attacks",
+        "pgd",
+        "--eps",
+        "1/255",
+        "--methods",
+        "coop",
+    )
+    result = cli("run", "mine.toml", *words)
+    assert result.code == EXIT_DONE and "to do" in result.out and not (tmp_path / "elsewhere").exists()
+    assert cli("plan", "mine.toml", *words).code == EXIT_DONE  # it has no --dry-run
+    for line, said in (("job = 2", "Did you mean 'jobs'?"), ("jobs = 0", "--jobs"), ('display = "cinema"', "cinema"),
+                       ("jobs = 1.5", "whole number"), ('methods = "apd"', "methods")):  # fmt: skip
+        suite.write_text(f'extends = "blank"\n[options]\n{line}\n')
+        wrong = cli("run", "mine.toml", *words)
+        assert wrong.code == EXIT_USAGE and said in wrong.err and wrong.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(("name", "value"), [("FORCE", "maybe"), ("DISPLAY", "cinema"), ("BATCH_SIZE", "big")])
