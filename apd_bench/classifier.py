@@ -45,7 +45,10 @@ class BoundModel:
 
     def __call__(self, pixels: Tensor) -> Output:
         """The model's output on a batch; the text tower is not called."""
-        features = functional.normalize(self.backbone.encode_image(pixels, self.prompts.visual), dim=-1)
+        return self.output(functional.normalize(self.backbone.encode_image(pixels, self.prompts.visual), dim=-1))
+
+    def output(self, features: Tensor) -> Output:
+        """The output for normalised image features [B, D]."""
         weight = self.text_features * self.backbone.logit_scale
         logits = functional.linear(features, weight)
         if self.backbone.logit_bias:
@@ -69,9 +72,10 @@ class PromptedModel(nn.Module):
     def bind(self) -> BoundModel:
         """Runs the learner and the text tower once, with a graph; the features of a fixed text are kept."""
         prompts: Prompts = self.learner()
-        return BoundModel(self.backbone, prompts, self._text_features(prompts))
+        return BoundModel(self.backbone, prompts, self.text_features(prompts))
 
-    def _text_features(self, prompts: Prompts) -> Tensor:
+    def text_features(self, prompts: Prompts) -> Tensor:
+        """Normalised text features [C, D] with `prompts`."""
         tokens = self.learner.texts()
         if prompts.text is not None:
             return functional.normalize(self.backbone.encode_text(tokens, prompts.text), dim=-1)

@@ -1,17 +1,15 @@
-"""The one training loop: every method is a learner, an objective and a recipe, and is trained here.
+"""From a fit to its prompt state: every method is a learner, an objective and a recipe, and is trained here.
 
 One step computes the prompts and the text features once; the attack (detached), the clean and the adversarial pass
-share them. Three random streams that depend on the seed alone (initial prompts, order of the images, noise of the
-attack) make methods comparable: the same seed gives the same start, the same images in the same order.
+share them. The loop itself is `descent`; here is what comes before it (the draw, the student, the teacher) and after it
+(the card).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,67 +18,20 @@ from torch import Tensor
 from apd_bench.classifier import PromptedModel
 from apd_bench.data.protocols import exclude_samples, few_shot_dataset
 from apd_bench.data.splits import LoadedDataset
+from apd_bench.descent import Descent, Progress, Run, TermsOf, alone, descend
 from apd_bench.errors import UsageError, unknown_name
-from apd_bench.identity import derive_seed
-from apd_bench.methods.adversary import InnerAdversary
-from apd_bench.methods.augment import TrainingImages, crop_flip
+from apd_bench.methods.augment import TrainingImages
 from apd_bench.methods.clean import CleanCrossEntropy
 from apd_bench.methods.counted import Counted, Passes
-from apd_bench.methods.objective import Adversary, Batch, Objective, Setting, Terms
+from apd_bench.methods.objective import Objective, Setting
 from apd_bench.methods.plugins import load_class
 from apd_bench.methods.watch import watch
-from apd_bench.specs import Fit, MethodRecipe, Options
+from apd_bench.specs import Fit, MethodRecipe
 from apd_bench.states import PromptState, build_learner, classes_digest, digest_of, has_state, load_state, restore
 
 if TYPE_CHECKING:
     from apd_bench.backbones.adapter import Backbone
     from apd_bench.prompts.base import PromptLearner
-
-Progress = Callable[[Mapping[str, Any]], None]
-
-
-@dataclass
-class Run:
-    """A fit that is ready for its first step."""
-
-    recipe: MethodRecipe
-    backbone: Backbone
-    data: LoadedDataset
-    images: TrainingImages
-    ids: tuple[str, ...]
-    seed: int
-    eps: float
-    model: PromptedModel
-    objective: Objective
-    teacher: PromptedModel | Counted | None = None
-    teacher_history: list[dict[str, Any]] = field(default_factory=list)
-    passes: Passes = field(default_factory=Passes)
-    on_progress: Progress | None = None
-
-    def generator(self, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
-        """A fresh random stream of this seed."""
-        return torch.Generator(device).manual_seed(derive_seed(stream, self.seed))
-
-    def batch(self, places: Tensor, pixels: Tensor | None = None) -> Batch:
-        """The batch of the training images at `places`, with other (augmented) pixels where given."""
-        return Batch(
-            pixels=self.images(places) if pixels is None else pixels,
-            labels=self.images.labels[places.to(self.images.device)],
-            ids=tuple(self.ids[place] for place in places.tolist()),
-            places=places,
-        )
-
-    def terms(self, batch: Batch, noise: torch.Generator, adversary: Adversary | None = None) -> Terms:
-        """The terms of the student's objective on `batch`; each model's text features are computed once."""
-        student = self.bind(self.model)
-        taught = self.bind(self.teacher) if isinstance(self.teacher, PromptedModel) else self.teacher
-        own = InnerAdversary(student.detached(), self.eps, self.recipe.inner_attack, noise)
-        return self.objective(student, batch, own if adversary is None else adversary, taught)
-
-    def bind(self, model: PromptedModel) -> Counted:
-        """`model` with its prompts and text features of this step."""
-        self.passes.text_forwards += 1
-        return Counted(model.bind(), self.passes)
 
 
 def fit(
@@ -97,37 +48,57 @@ def fit(
     receives `{"stage", "epoch", "epochs", "loss"}` after each epoch. Raises UsageError when the objective attacks and
     `fit` has no training budget.
     """
-    began = time.perf_counter()
     if not fit.method.trains:
         learner = _untrained(fit.method, backbone, data)
         return PromptState(learner.state(), _card(fit, backbone, data, learner.num_parameters, learner.state()))
-    run = prepare(fit, backbone, data, device=device, on_progress=on_progress)
-    history, failure = _optimise(run)
-    state = run.model.learner.state()
-    card = _card(fit, backbone, run.data, run.model.learner.num_parameters, state)
-    with torch.no_grad():
-        lights = watch(run.images, run.model.bind(), history, failure)
-    card |= {
-        "sample_ids": list(run.ids) if fit.shots != -1 else [],
-        "effective": run.model.learner.effective,
-        "history": history,
-        "teacher_history": run.teacher_history,
-        "seconds": round(time.perf_counter() - began, 3),
-        **dataclasses.asdict(run.passes),
-        **lights,
-    }
-    return PromptState(state, card)
+    return train([fit], backbone, data, device=device, on_progress=on_progress)[0]
 
 
-def prepare(
-    fit: Fit,
+def train(
+    fits: Sequence[Fit],
     backbone: Backbone,
     data: LoadedDataset,
+    terms_of: TermsOf = alone,
     *,
     device: str | torch.device = "cpu",
     on_progress: Progress | None = None,
-) -> Run:
+) -> list[PromptState]:
+    """The prompt states of fits that differ by their seed, trained in step; `terms_of` gives the terms of a step.
+
+    The seconds on a card are the fit's share of the whole.
+    """
+    began = time.perf_counter()
+    runs = prepare_all(fits, backbone, data, terms_of, device=device, on_progress=on_progress)
+    descents = descend(runs, terms_of, on_progress=on_progress)
+    states = [_state(fit, descent) for fit, descent in zip(fits, descents, strict=True)]
+    for state in states:
+        state.card["seconds"] = round((time.perf_counter() - began) / len(fits), 3)
+    return states
+
+
+def prepare(fit: Fit, backbone: Backbone, data: LoadedDataset, *, device: str | torch.device = "cpu") -> Run:
     """Everything up to the first step: the draw, the student, the teacher, what the objective computes in advance."""
+    return prepare_all([fit], backbone, data, device=device)[0]
+
+
+def prepare_all(
+    fits: Sequence[Fit],
+    backbone: Backbone,
+    data: LoadedDataset,
+    terms_of: TermsOf = alone,
+    *,
+    device: str | torch.device = "cpu",
+    on_progress: Progress | None = None,
+) -> list[Run]:
+    """`prepare` for fits that differ by their seed; a teacher that is tuned before is tuned in step too."""
+    runs = [_begin(fit, backbone, data, torch.device(device)) for fit in fits]
+    _add_teachers(runs, terms_of, on_progress)
+    for run in runs:
+        run.objective.prepare(_setting(run))
+    return runs
+
+
+def _begin(fit: Fit, backbone: Backbone, data: LoadedDataset, device: torch.device) -> Run:
     recipe = fit.method
     drawn = few_shot_dataset(exclude_samples(data, fit.exclude), shots=fit.shots, seed=fit.seed, classes=fit.classes)
     if drawn.train is None or not len(drawn.train):
@@ -137,22 +108,17 @@ def prepare(
         raise UsageError(f"'{recipe.name}' trains on attacked images and needs a budget.", hint="Give --train-eps.")
     if objective.attacks and not recipe.inner_attack:
         raise UsageError(f"'{recipe.name}' attacks, but its recipe has no inner attack.", hint="Add [inner_attack].")
-    images = TrainingImages(drawn.train, torch.device(device))
-    run = Run(
+    return Run(
         recipe=recipe,
         backbone=backbone,
         data=drawn,
-        images=images,
+        images=TrainingImages(drawn.train, device),
         ids=drawn.train.ids,
         seed=fit.seed,
         eps=float(fit.train_eps or 0.0),
-        model=_model(recipe, backbone, drawn, fit.seed, images.device),
+        model=_model(recipe, backbone, drawn, fit.seed, device),
         objective=objective,
-        on_progress=on_progress,
     )
-    _add_teacher(run)
-    objective.prepare(_setting(run))
-    return run
 
 
 def build_objective(recipe: MethodRecipe) -> Objective:
@@ -169,20 +135,6 @@ def build_objective(recipe: MethodRecipe) -> Objective:
     except TypeError as error:
         raise UsageError(f"The objective of '{recipe.name}' cannot be built: {error}.") from error
     return objective
-
-
-def learning_rate(training: Options, epoch: int) -> float:
-    """The rate of `epoch` (from 0): `warmup_lr` during the warm-up, then a cosine by epoch.
-
-    As in Dassl: the cosine starts after the warm-up with a half-period of all `epochs`, so it does not reach 0.
-    """
-    warmup = int(training["warmup_epochs"])
-    base = float(training["lr"])
-    if epoch < warmup:
-        return min(float(training["warmup_lr"]), base)
-    if training["schedule"] == "constant":
-        return base
-    return 0.5 * base * (1 + math.cos(math.pi * (epoch - warmup) / int(training["epochs"])))
 
 
 def _untrained(recipe: MethodRecipe, backbone: Backbone, data: LoadedDataset) -> PromptLearner:
@@ -202,23 +154,30 @@ def _model(
     return PromptedModel(backbone, learner.to(device))
 
 
-def _add_teacher(run: Run) -> None:
-    """Gives the run the teacher that its objective asks for: trained along, tuned before, or hand-made."""
-    kind = run.objective.teacher_kind
+def _add_teachers(runs: Sequence[Run], terms_of: TermsOf, on_progress: Progress | None) -> None:
+    """Gives each run the teacher that its objective asks for: trained along, tuned before, or hand-made."""
+    kind = runs[0].objective.teacher_kind
     if kind is None:
         return
-    if kind == "zero_shot":
-        run.teacher = _hand_made(run)
-        return
-    model = _model(run.recipe, run.backbone, run.data, run.seed, run.images.device)
-    if kind == "online":
-        run.teacher = model
-    elif kind == "offline":
-        clean = dataclasses.replace(run, model=model, objective=CleanCrossEntropy())
-        run.teacher_history, _ = _optimise(clean, stage="teacher")
-        run.teacher = _frozen(run, model)
-    else:
+    if kind not in ("online", "offline", "zero_shot"):
         raise UsageError(f"A teacher of kind '{kind}' is not one of: online, offline, zero_shot.")
+    if kind == "zero_shot":
+        for run in runs:
+            run.teacher = _hand_made(run)
+        return
+    models = [_model(run.recipe, run.backbone, run.data, run.seed, run.images.device) for run in runs]
+    if kind == "online":
+        for run, model in zip(runs, models, strict=True):
+            run.teacher = model
+        return
+    clean = [
+        dataclasses.replace(run, model=model, objective=CleanCrossEntropy())
+        for run, model in zip(runs, models, strict=True)
+    ]
+    descents = descend(clean, terms_of, stage="teacher", on_progress=on_progress)
+    for run, model, descent in zip(runs, models, descents, strict=True):
+        run.teacher_history = descent.history
+        run.teacher = _frozen(run, model)
 
 
 def _hand_made(run: Run) -> Counted:
@@ -231,85 +190,23 @@ def _frozen(run: Run, model: PromptedModel) -> Counted:
         return run.bind(model).detached()
 
 
-def _optimise(run: Run, *, stage: str = "student") -> tuple[list[dict[str, Any]], str]:
-    """Trains the model (and an online teacher) in place; the terms per epoch, and why it stopped early or ""."""
-    training = run.recipe.training
-    learned = {"": learnable(run.model)}
-    if isinstance(run.teacher, PromptedModel):
-        learned["teacher_"] = learnable(run.teacher)
-    optimizers = {name: _optimizer(parameters, training) for name, parameters in learned.items()}
-    order, noise = run.generator("order"), run.generator("noise", run.images.device)
-    epochs = int(training["epochs"])
-    history: list[dict[str, Any]] = []
-    for epoch in range(epochs):
-        rate = learning_rate(training, epoch)
-        for optimizer in optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-        before = {name: [p.detach().clone() for p in parameters] for name, parameters in learned.items()}
-        row = {"epoch": epoch, "lr": rate, **_epoch(run, order, noise, optimizers, learned)}
-        history.append(row)
-        if run.on_progress is not None:
-            run.on_progress({"stage": stage, "epoch": epoch + 1, "epochs": epochs, "loss": row["loss"]})
-        if not all(math.isfinite(value) for value in row.values()):
-            with torch.no_grad():
-                for name, parameters in learned.items():
-                    for parameter, old in zip(parameters, before[name], strict=True):
-                        parameter.copy_(old)
-            return history, f"the loss was not finite in epoch {epoch + 1}; the prompts before it were kept"
-    return history, ""
-
-
-def _epoch(
-    run: Run,
-    order: torch.Generator,
-    noise: torch.Generator,
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    learned: Mapping[str, list[torch.nn.Parameter]],
-) -> dict[str, float]:
-    """One pass over the training images; the means of the terms, their sum and the gradient norms."""
-    training = run.recipe.training
-    totals: dict[str, Tensor] = {}
-    batches = torch.split(torch.randperm(len(run.ids), generator=order), int(training["batch_size"]))
-    for places in batches:
-        pixels = run.images(places)
-        if training["augment"] == "crop_flip":
-            pixels = crop_flip(pixels, order)
-        terms = run.terms(run.batch(places, pixels), noise)
-        loss = total_loss(terms)
-        for optimizer in optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        logged = {name.removeprefix("_"): value.detach() for name, value in terms.items()} | {"loss": loss.detach()}
-        for name, optimizer in optimizers.items():
-            norm = torch.nn.utils.get_total_norm([p.grad for p in learned[name] if p.grad is not None])
-            if training["clip_norm"]:
-                torch.nn.utils.clip_grads_with_norm_(learned[name], float(training["clip_norm"]), norm)
-            logged[f"{name}gradient_norm"] = norm.detach()
-            optimizer.step()
-        for name, value in logged.items():
-            totals[name] = totals[name] + value if name in totals else value
-    return {name: float(value) / len(batches) for name, value in totals.items()}
-
-
-def total_loss(terms: Terms) -> Tensor:
-    """The sum of the terms that are minimised; names with a leading "_" are only logged."""
-    return torch.stack([value for name, value in terms.items() if not name.startswith("_")]).sum()
-
-
-def learnable(model: PromptedModel) -> list[torch.nn.Parameter]:
-    """The parameters of a model's learner; raises UsageError where nothing can be learned."""
-    parameters = [parameter for parameter in model.learner.parameters() if parameter.requires_grad]
-    if not parameters:
-        raise UsageError(f"The learner {type(model.learner).__name__} has no parameter, so nothing can be trained.")
-    return parameters
-
-
-def _optimizer(parameters: list[torch.nn.Parameter], training: Options) -> torch.optim.Optimizer:
-    rate, decay = float(training["lr"]), float(training["weight_decay"])
-    if training["optimizer"] == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-    return torch.optim.SGD(parameters, lr=rate, momentum=float(training["momentum"]), weight_decay=decay)
+def _state(fit: Fit, descent: Descent) -> PromptState:
+    """What a run has learned, and its card but for the seconds."""
+    run = descent.run
+    learner = run.model.learner
+    state = learner.state()
+    card = _card(fit, run.backbone, run.data, learner.num_parameters, state)
+    with torch.no_grad():
+        lights = watch(run.images, run.model.bind(), descent.history, descent.failure)
+    card |= {
+        "sample_ids": list(run.ids) if fit.shots != -1 else [],
+        "effective": learner.effective,
+        "history": descent.history,
+        "teacher_history": run.teacher_history,
+        **dataclasses.asdict(run.passes),
+        **lights,
+    }
+    return PromptState(state, card)
 
 
 def _setting(run: Run) -> Setting:

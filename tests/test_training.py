@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from apd_bench import training
+from apd_bench.descent import learning_rate
 from apd_bench.errors import UsageError
 from apd_bench.methods.augment import TrainingImages, crop_flip
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.methods.toy import toy_backbone, toy_dataset, toy_fit
 from apd_bench.states import digest_of, restore
-from apd_bench.training import fit, learning_rate
+from apd_bench.training import fit
 
 QUICK = {"training": {"epochs": 3, "batch_size": 8, "warmup_epochs": 0, "augment": "none"}}
 

@@ -19,8 +19,8 @@ class TextPrompts:
     """Learned vectors in the token sequence of every class text.
 
     `context` [n, Wt] or class-wise [C, n, Wt] replaces the word embeddings of `rows` before the positional embedding
-    is added; `deep` [d-1, n, Wt] replaces the same rows at the entry of block 1 .. d-1. `rows` [C, n] counts from the
-    start token (row 0); None means the rows 1 .. n right after it.
+    is added; `deep` [d-1, n, Wt] or class-wise [d-1, C, n, Wt] replaces the same rows at the entry of block 1 .. d-1.
+    `rows` [C, n] counts from the start token (row 0); None means the rows 1 .. n right after it.
     """
 
     context: Tensor | None = None
@@ -33,19 +33,21 @@ class TextPrompts:
 
     def classes(self, start: int, stop: int) -> TextPrompts:
         """The prompts of the classes `start` .. `stop`-1."""
-        context = self.context
+        context, deep = self.context, self.deep
         if context is not None and context.ndim == 3:
             context = context[start:stop]
-        return replace(self, context=context, rows=None if self.rows is None else self.rows[start:stop])
+        if deep is not None and deep.ndim == 4:
+            deep = deep[:, start:stop]
+        return replace(self, context=context, deep=deep, rows=None if self.rows is None else self.rows[start:stop])
 
 
 @dataclass(frozen=True)
 class VisualPrompts:
     """Learned vectors in the image tower's token sequence and a learned pixel frame.
 
-    `tokens` [d, n, Wv]: `tokens[0]` is appended after the patches, behind the positional embedding and before
-    `ln_pre`; `tokens[l]` replaces the prompt positions at the entry of block l. `frame` [3, H, W] is added to the
-    normalised pixels and is zero inside.
+    `tokens` [d, n, Wv], or one set for each image [d, B, n, Wv]: `tokens[0]` is appended after the patches, behind the
+    positional embedding and before `ln_pre`; `tokens[l]` replaces the prompt positions at the entry of block l.
+    `frame` [3, H, W], or [B, 3, H, W], is added to the normalised pixels and is zero inside.
     """
 
     tokens: Tensor | None = None

@@ -43,14 +43,14 @@ class ImageTransformer:
         return hasattr(visual, "class_embedding") and pooled and getattr(transformer, "batch_first", False)
 
     def __call__(self, pixels: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """Normalised pixels [B, 3, H, W] and prompts [d, n, Wv] -> features [B, D].
+        """Normalised pixels [B, 3, H, W] and prompts [d, n, Wv] or [d, B, n, Wv] -> features [B, D].
 
         Where only the class token is read afterwards, the last block computes only its row.
         """
         visual = self.visual
         x = visual.ln_pre(self._embed(pixels, tokens))
         blocks = visual.transformer.resblocks
-        length = 0 if tokens is None else tokens.shape[1]
+        length = 0 if tokens is None else tokens.shape[-2]
         depth = 0 if tokens is None or length == 0 else tokens.shape[0]
         for index, block in enumerate(blocks):
             if tokens is not None and 1 <= index < depth:

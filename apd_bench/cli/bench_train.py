@@ -1,4 +1,4 @@
-"""`apd-bench bench train`: one training step, ours and the usual one."""
+"""`apd-bench bench train`: one training step, ours and the usual one; several seeds, apart and in one batch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from apd_bench.cli.bench_output import add_output, at_least_one, whole_numbers, 
 from apd_bench.errors import EXIT_DONE, UsageError
 
 FULL, QUICK = "ViT-B-32-quickgelu/random", "tiny-clean"
+SEEDS, FEW_CLASSES = 3, 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,13 +28,23 @@ def execute(args: argparse.Namespace) -> int:
         raise UsageError("At least 2 classes are needed.")
     from apd_bench.backbones.load import load
     from apd_bench.bench.rows import document
-    from apd_bench.bench.train import compare, markdown, row
+    from apd_bench.bench.rows import markdown as rows_markdown
+    from apd_bench.bench.seeds import seeds_row
+    from apd_bench.bench.train import class_names, compare, markdown, row
     from apd_bench.registry import BACKBONES
 
     name = args.backbone or (QUICK if args.quick else FULL)
     backbone = load(BACKBONES.get(name), args.device)
     steps = [compare(backbone, size, classes=args.classes, repeats=args.repeats) for size in sizes]
-    data = document("train", [row(step) for step in steps], args.device)
+    small = backbone if args.quick else load(BACKBONES.get(QUICK), args.device)
+    names = class_names(min(args.classes, FEW_CLASSES))
+    seeds = [
+        seeds_row(model, method, size, names, seeds=SEEDS, repeats=args.repeats)
+        for model in dict.fromkeys((small, backbone))
+        for method in ("advvlp", "apd")
+        for size in sizes
+    ]
+    data = document("train", [*map(row, steps), *seeds], args.device)
     data["steps"] = [dataclasses.asdict(step) | {"ratio": step.ratio} for step in steps]
-    write(args, markdown(steps), data)
+    write(args, f"{markdown(steps)}\n\n{rows_markdown(seeds)}", data)
     return EXIT_DONE

@@ -6,7 +6,7 @@ gradients are taken with respect to the pixels only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -42,11 +42,10 @@ class InnerAdversary:
         """Adversarial images [B, 3, H, W]; `pixels` themselves for a budget of 0."""
         if self.eps == 0:
             return pixels
-        attacked_loss = loss if loss is not None else _named_loss(str(self.options["loss"]), labels, target)
         return ascend(
             against if against is not None else self.student,
             pixels,
-            attacked_loss,
+            loss if loss is not None else named_loss(str(self.options["loss"]), labels, target),
             eps=self.eps,
             options=self.options,
             generator=self.generator,
@@ -80,16 +79,42 @@ def ascend(
     generator: torch.Generator,
 ) -> Tensor:
     """Images after `steps` signed-gradient steps of `step * eps` on `loss` of what `model` makes of them."""
-    moved = start(pixels, eps, str(options["start"]), generator)
+    return ascend_all(
+        lambda images: [model(images[0])],
+        [pixels],
+        [loss],
+        eps=eps,
+        options=options,
+        generators=[generator],
+    )[0]
+
+
+def ascend_all(
+    models: Callable[[Sequence[Tensor]], Sequence[Seen]],
+    pixels: Sequence[Tensor],
+    losses: Sequence[Callable[[Seen], Tensor]],
+    *,
+    eps: float,
+    options: Options,
+    generators: Sequence[torch.Generator],
+) -> list[Tensor]:
+    """`ascend` for several batches in step: `models` sees them all at once, each has a loss and a noise of its own."""
+    begin = str(options["start"])
+    moved = [start(images, eps, begin, noise) for images, noise in zip(pixels, generators, strict=True)]
     for _ in range(int(options["steps"])):
-        moved = moved.detach().requires_grad_(True)
+        moved = [images.detach().requires_grad_(True) for images in moved]
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(loss(model(moved)), moved)
-        moved = project(moved.detach() + float(options["step"]) * eps * gradient.sign(), pixels, eps)
-    return moved.detach()
+            values = [loss(seen) for loss, seen in zip(losses, models(moved), strict=True)]
+            gradients = torch.autograd.grad(values, moved)
+        moved = [
+            project(images.detach() + float(options["step"]) * eps * gradient.sign(), centre, eps)
+            for images, gradient, centre in zip(moved, gradients, pixels, strict=True)
+        ]
+    return [images.detach() for images in moved]
 
 
-def _named_loss(name: str, labels: Tensor, target: Tensor | None) -> Attacked:
+def named_loss(name: str, labels: Tensor, target: Tensor | None) -> Attacked:
+    """The recipe's inner loss by name, summed over the samples; UsageError where the method has no such loss."""
     if name in LOSSES:
         return lambda prediction: LOSSES[name](prediction.logits, labels).sum()
     if name == "kl" and target is not None:

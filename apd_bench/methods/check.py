@@ -21,6 +21,7 @@ from torch import Tensor
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.classifier import Classifier, PromptedModel
 from apd_bench.data.splits import LoadedDataset
+from apd_bench.descent import learnable, total_loss
 from apd_bench.errors import UserError
 from apd_bench.methods.adversary import InnerAdversary, ascend
 from apd_bench.methods.catalog import MethodEntry
@@ -30,7 +31,7 @@ from apd_bench.methods.toy import toy_backbone, toy_dataset, toy_fit
 from apd_bench.registry import METHODS
 from apd_bench.specs import MethodRecipe
 from apd_bench.states import PromptState, build_learner, digest_of, restore
-from apd_bench.training import build_objective, fit, learnable, prepare, total_loss
+from apd_bench.training import build_objective, fit, prepare
 
 EPS = 4 / 255
 SMALL_STEP = 1e-3

@@ -22,9 +22,11 @@ from apd_bench.registry import resolve_target
 from apd_bench.runner.shards import shard_rows
 from apd_bench.runner.sharing import rows_left, with_carried
 from apd_bench.runner.tasks import (
+    Apart,
     CellDone,
     Failure,
     FitDone,
+    FitsDone,
     Interrupted,
     Progress,
     Result,
@@ -35,6 +37,7 @@ from apd_bench.runner.tasks import (
 )
 from apd_bench.specs import BackboneSpec, Cell, DatasetSpec, Fit
 from apd_bench.states import PromptState, build_learner, load_state, restore, save_state
+from apd_bench.together import TOGETHER, fit_together, why_apart
 from apd_bench.training import fit as train
 
 Value = TypeVar("Value")
@@ -76,7 +79,9 @@ class Stages:
     def run(self, task: Task, watch: Watch) -> Result:
         """The result of a task; what goes wrong comes back as a Failure."""
         try:
-            return self.fit(task, watch) if task.cell is None else self.cell(task, task.cell, watch)
+            if task.cell is not None:
+                return self.cell(task, task.cell, watch)
+            return self.fits(task, watch) if task.others else self.fit(task, watch)
         except Interrupted:
             return Stopped()
         except Exception as error:
@@ -90,18 +95,30 @@ class Stages:
 
     def fit(self, task: Task, watch: Watch) -> FitDone:
         """Trains (or assembles) the prompt state of the task's fit."""
+        backbone, data = self.training_set(task, watch)
+        return packed(train(task.fit, backbone, data, device=self.settings.device, on_progress=epochs_to(watch)))
+
+    def fits(self, task: Task, watch: Watch) -> FitsDone | Apart:
+        """Trains the fits of a task in one batch; Apart where the method or the memory does not allow it."""
+        reason, size = why_apart(task.fit.method), 1
+        if not reason:
+            backbone, data = self.training_set(task, watch)
+            device = self.settings.device
+            try:
+                states = fit_together(task.fits, backbone, data, device=device, on_progress=epochs_to(watch))
+                return FitsDone(tuple(map(packed, states)))
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                reason, size = "memory ran out", len(task.fits) // 2
+            free_memory()
+        return Apart(reason, size)
+
+    def training_set(self, task: Task, watch: Watch) -> tuple[Backbone, LoadedDataset]:
+        """The backbone and the set of a fit."""
         watch(Progress())
         backbone = self.backbone(task.fit.backbone)
-        data = self.dataset(task.fit.dataset, backbone.shapes.image_size, task.fit.resize)
-
-        def on_progress(state: Mapping[str, Any]) -> None:
-            watch(Progress(done=float(state.get("epoch", 0)), total=float(state.get("epochs", 0))))
-
-        prompt_state = train(task.fit, backbone, data, device=self.settings.device, on_progress=on_progress)
-        with tempfile.TemporaryDirectory(prefix="apd-bench-fit-") as folder:
-            save_state(folder, prompt_state)
-            files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
-        return FitDone(files=files, card=prompt_state.card)
+        return backbone, self.dataset(task.fit.dataset, backbone.shapes.image_size, task.fit.resize)
 
     def cell(self, task: Task, cell: Cell, watch: Watch) -> CellDone:
         """Measures one cell, or a shard of it; when memory runs out, halves the batch and goes on."""
@@ -210,9 +227,26 @@ class Stages:
             return load_state(folder)
 
 
+def epochs_to(watch: Watch) -> Callable[[Mapping[str, Any]], None]:
+    """Tells `watch` about the epochs of a training."""
+
+    def on_progress(state: Mapping[str, Any]) -> None:
+        watch(Progress(done=float(state.get("epoch", 0)), total=float(state.get("epochs", 0))))
+
+    return on_progress
+
+
+def packed(state: PromptState) -> FitDone:
+    """The files of a prompt state, ready to travel."""
+    with tempfile.TemporaryDirectory(prefix="apd-bench-fit-") as folder:
+        save_state(folder, state)
+        files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    return FitDone(files=files, card=state.card)
+
+
 def fit_facts(state: PromptState) -> dict[str, Any]:
     """What the record of a cell says about its prompt state."""
-    keys = ("seconds", "forwards", "backwards", "num_parameters", "collapsed", "classes_digest")
+    keys = ("seconds", "forwards", "backwards", "num_parameters", "collapsed", "classes_digest", TOGETHER)
     return {"digest": state.digest, **{key: state.card[key] for key in keys if key in state.card}}
 
 

@@ -8,7 +8,7 @@ from apd_bench.methods import apd
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.methods.toy import toy_fit
 from apd_bench.states import digest_of, restore
-from apd_bench.training import fit, prepare
+from apd_bench.training import fit, prepare, prepare_all
 
 SAME = {"training": {"epochs": 2, "batch_size": 8, "warmup_epochs": 0, "lr": 0.01, "augment": "none"}}
 
@@ -22,10 +22,10 @@ def trained_teacher(backbone, data, monkeypatch, **options):
     kept = []
 
     def keep(*arguments, **named):
-        kept.append(prepare(*arguments, **named))
-        return kept[-1]
+        kept.extend(prepare_all(*arguments, **named))
+        return kept
 
-    monkeypatch.setattr("apd_bench.training.prepare", keep)
+    monkeypatch.setattr("apd_bench.training.prepare_all", keep)
     trained("apd", backbone, data, {"objective": options})
     return kept[0].teacher.learner.state()
 
