@@ -218,7 +218,7 @@ def on_a_terminal(
 
 
 def test_on_a_terminal_the_view_comes_and_goes_and_the_summary_stays(command: Callable[..., list[str]]) -> None:
-    code, text = on_a_terminal(command(1))
+    code, text = on_a_terminal(command(1), pause="0.4")  # longer than the view needs to show a batch
     assert code == 0
     said = Screen().feed(text).text.splitlines()
     assert said[:2] == ["starting ...", "12 cells: 12 to measure, 6 fits to train."]
