@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from apd_bench.errors import CorruptFile
+from apd_bench.errors import CorruptFile, NewerSchema
 from apd_bench.records import Outcomes, Record, plain
 from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
 
@@ -93,9 +93,11 @@ def test_a_torn_record_is_corrupt_and_named(cut: int) -> None:
 
 
 def test_a_record_of_a_newer_schema_is_refused() -> None:
-    text = make_record().to_json().replace('"schema": 1', '"schema": 99')
-    with pytest.raises(CorruptFile, match="newer"):
-        Record.from_json(text)
+    data = json.loads(make_record().to_json()) | {"schema": 99, "what_this_version_does_not_know": 1}
+    data["cell"]["fit"]["method"]["surprise"] = 1
+    for text in (json.dumps(data), json.dumps(data, sort_keys=True, indent=1)):
+        with pytest.raises(NewerSchema, match=r"abc\.json was written by a later apd-bench: its schema is 99.* is 1\."):
+            Record.from_json(text, source="abc.json")
 
 
 def test_a_record_with_a_spec_field_it_does_not_know_is_refused() -> None:
