@@ -7,7 +7,8 @@ from typing import Any
 from apd_bench.errors import NewerSchema
 
 RECORD = 1
-STATE = 1
+STATE = 1  # of the card beside a prompt state
+CARD = "card.json"
 
 
 def refuse_newer(found: Any, known: int, what: str) -> None:

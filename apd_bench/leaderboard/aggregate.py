@@ -29,7 +29,7 @@ def unique(measurements: Iterable[Measurement]) -> tuple[list[Measurement], list
         if held is None or (item.done and not held.done):
             kept[item.id] = item
         elif item.evidence is not None and held.evidence is not None:
-            same = np.array_equal(item.evidence.ids, held.evidence.ids)
+            same = _same(item.evidence.ids, held.evidence.ids)
             if not same or not np.array_equal(item.evidence.robust, held.evidence.robust):
                 conflicts.append(item.id)
     return [kept[key] for key in sorted(kept)], sorted(conflicts)
@@ -49,9 +49,12 @@ def tables(measurements: Iterable[Measurement], attacks: Sequence[str] = ()) -> 
         else:
             references.append(item)
     places = {key: {item.dataset_key for item in items} for key, items in grouped.items()}
+    alike: dict[TableKey, list[TableKey]] = defaultdict(list)
+    for key in places:
+        alike[replace(key, shots=0, trained_on="")].append(key)
     for item in references:  # a method without training is a row of every table that differs only in shots
         own = table_key(item)
-        homes = [key for key in places if replace(key, shots=0, trained_on="") == own]
+        homes = alike.get(own, [])
         for home in [key for key in homes if item.dataset_key in places[key]] or [own]:
             grouped[home].append(item)
     return [
@@ -163,7 +166,7 @@ class _Draft:
             cells = [found[(dataset, seed, attack)] for attack in attacks if (dataset, seed, attack) in found]
             usable = []
             for cell in cells:
-                if cell.evidence is not None and reference is not None and np.array_equal(cell.evidence.ids, reference):
+                if cell.evidence is not None and reference is not None and _same(cell.evidence.ids, reference):
                     usable.append(cell)
                 else:
                     self.notes.append(f"{name}: {cell.attack} was measured on other samples than the rest")
@@ -186,7 +189,7 @@ class _Draft:
             if found is None or not item.done or item.distance_attack or item.attack in attacks:
                 continue
             same_cell = (item.dataset_key, item.seed if item.trains else 0) == (dataset, seed)
-            if same_cell and np.array_equal(found.ids, evidence[0].ids):
+            if same_cell and _same(found.ids, evidence[0].ids):
                 self.lowered[item.attack] += int((worst & ~found.robust).sum())
                 worst = worst & found.robust
         return worst
@@ -310,15 +313,27 @@ def _dataset_names(items: list[Measurement]) -> dict[str, str]:
 
 def _common_ids(items: list[Measurement], names: Mapping[str, str]) -> dict[str, NDArray[np.str_]]:
     """The sample ids on which most cells of a dataset were measured."""
-    seen: dict[str, Counter[tuple[str, ...]]] = {dataset: Counter() for dataset in names}
+    arrays: dict[int, NDArray[np.str_]] = {}  # equal ids are mostly one array: it is counted before it is read
+    counts: Counter[tuple[str, int]] = Counter()
     for item in items:
         if item.evidence is not None and item.done:
-            seen[item.dataset_key][tuple(item.evidence.ids.tolist())] += 1
+            arrays[id(item.evidence.ids)] = item.evidence.ids
+            counts[item.dataset_key, id(item.evidence.ids)] += 1
+    seen: dict[str, Counter[tuple[str, ...]]] = {dataset: Counter() for dataset in names}
+    first: dict[tuple[str, ...], NDArray[np.str_]] = {}
+    for (dataset, place), count in counts.items():
+        ids = tuple(arrays[place].tolist())
+        seen[dataset][ids] += count
+        first.setdefault(ids, arrays[place])
     return {
-        dataset: np.asarray(max(sorted(counter), key=lambda ids: counter[ids]), dtype=np.str_)
+        dataset: first[max(sorted(counter), key=lambda ids: counter[ids])]
         for dataset, counter in seen.items()
         if counter
     }
+
+
+def _same(first: NDArray[np.str_], second: NDArray[np.str_]) -> bool:
+    return first is second or np.array_equal(first, second)
 
 
 def _row_labels(rows: Mapping[RowKey, list[Measurement]]) -> dict[RowKey, str]:

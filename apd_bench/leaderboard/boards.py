@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ from apd_bench.leaderboard.latex_file import render_latex
 from apd_bench.leaderboard.markdown import render_markdown
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.pictures import load_examples
-from apd_bench.leaderboard.tidy import Measurement, column_of, measurement
+from apd_bench.leaderboard.tidy import Measurement, Orders, column_of, measurement
 from apd_bench.leaderboard.web.page import render_page
-from apd_bench.specs import MethodRecipe
 from apd_bench.store import Store
 
 DEFAULT_FORMATS = ("md", "csv")
@@ -78,8 +77,7 @@ def read_measurements(stores: Sequence[Path]) -> tuple[list[Measurement], list[s
     """
     found: list[Measurement] = []
     notes: list[str] = []
-    recipes: dict[str, MethodRecipe] = {}  # equal parts are kept once: there may be 100,000 records
-    software: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = {}
+    orders = Orders()
     for path in stores:
         store = Store(path)
         if not store.exists():
@@ -92,9 +90,7 @@ def read_measurements(stores: Sequence[Path]) -> tuple[list[Measurement], list[s
             except CorruptFile as error:
                 notes.append(f"left out: {error.message}")
                 continue
-            item = measurement(record, outcomes)
-            recipe = recipes.setdefault(item.variant, item.recipe)
-            found.append(replace(item, recipe=recipe, software=software.setdefault(item.software, item.software)))
+            found.append(measurement(record, outcomes, orders))
         notes += [f"left out: record {damage.id} is damaged" for damage in store.damaged()]
     kept, conflicts = unique(found)
     notes += [f"cell {cell}: the stores hold different outcomes; the first store counts" for cell in conflicts]

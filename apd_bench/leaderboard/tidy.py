@@ -58,20 +58,41 @@ class Evidence:
     distance: NDArray[np.float64] | None = None
 
     @classmethod
-    def of(cls, outcomes: Outcomes) -> Evidence:
-        """From the outcomes of a store."""
-        order = np.argsort(outcomes.sample_id, kind="stable")
+    def of(cls, outcomes: Outcomes, orders: Orders) -> Evidence:
+        """From the outcomes of a store; `orders` makes equal ids one array."""
+        order, ids = orders.of(outcomes.sample_id)
         clean_right = outcomes.clean_prediction == outcomes.label
         distance = outcomes.extra.get("distance")
-        return cls(
-            ids=outcomes.sample_id[order],
-            label=outcomes.label[order],
-            clean_right=clean_right[order],
-            robust=(clean_right & ~outcomes.broken)[order],
-            clean_prediction=outcomes.clean_prediction[order],
-            adversarial_prediction=outcomes.adversarial_prediction[order],
-            distance=None if distance is None else np.asarray(distance, dtype=np.float64)[order],
-        )
+        columns: dict[str, NDArray[Any]] = {
+            "label": outcomes.label,
+            "clean_right": clean_right,
+            "robust": clean_right & ~outcomes.broken,
+            "clean_prediction": outcomes.clean_prediction,
+            "adversarial_prediction": outcomes.adversarial_prediction,
+        }
+        if distance is not None:
+            columns["distance"] = np.asarray(distance, dtype=np.float64)
+        return cls(ids=ids, **{name: column if order is None else column[order] for name, column in columns.items()})
+
+
+class Orders:
+    """How sample ids are sorted: once for each array of ids that many outcomes share, and equal ids are one array."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[NDArray[np.str_], NDArray[np.int64] | None, NDArray[np.str_]]] = {}
+        self._sorted: dict[tuple[str, bytes], NDArray[np.str_]] = {}
+
+    def of(self, ids: NDArray[np.str_]) -> tuple[NDArray[np.int64] | None, NDArray[np.str_]]:
+        """The order that sorts `ids` (None where they are sorted), and the sorted ids."""
+        if id(ids) in self._known:  # the array is kept, so no other object gets its place
+            return self._known[id(ids)][1:]
+        order = np.argsort(ids, kind="stable")
+        ordered = ids[order]
+        ordered = self._sorted.setdefault((ordered.dtype.str, ordered.tobytes()), ordered)
+        found = None if np.array_equal(order, np.arange(len(order))) else order
+        if not ids.flags.writeable:  # the columns that a store shares among its outcomes
+            self._known[id(ids)] = (ids, found, ordered)
+        return found, ordered
 
 
 @dataclass(frozen=True)
@@ -130,8 +151,8 @@ def column_of(label: str) -> str:
     return f"{label} (suite)" if label in ("worst", "clean") else label
 
 
-def measurement(record: Record, outcomes: Outcomes | None) -> Measurement:
-    """`record` with its outcomes as one flat row."""
+def measurement(record: Record, outcomes: Outcomes | None, orders: Orders | None = None) -> Measurement:
+    """`record` with its outcomes as one flat row; many rows with the same `orders` share what they can."""
     cell, fit = record.cell, record.cell.fit
     backbone, method, dataset, threat = fit.backbone, fit.method, cell.dataset, cell.threat
     return Measurement(
@@ -174,7 +195,7 @@ def measurement(record: Record, outcomes: Outcomes | None) -> Measurement:
         software=_software(record.environment),
         error=str((record.error or {}).get("message") or ""),
         created=record.created,
-        evidence=None if outcomes is None or not record.done else Evidence.of(outcomes),
+        evidence=None if outcomes is None or not record.done else Evidence.of(outcomes, orders or Orders()),
     )
 
 
