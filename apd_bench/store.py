@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from apd_bench.errors import CorruptFile, MissingPrerequisite, UnknownName, UsageError
+from apd_bench.errors import CorruptFile, MissingPrerequisite, NewerSchema, UnknownName, UsageError
 from apd_bench.files import atomic_write, exclusive_lock, explain, read_bytes, sha256, sync_folder
 from apd_bench.npz import Array
 from apd_bench.parts import Parts
@@ -210,13 +210,16 @@ class Store:
         with exclusive_lock(self.path / ".lock", wait=wait, on_wait=on_wait):
             if not (self.path / ".gitignore").exists():
                 atomic_write(self.path / ".gitignore", _IGNORED.encode())
-            self._written = {}
+            self._written, refused = {}, False
             try:
                 self._sweep()
                 yield self
+            except NewerSchema:
+                refused = True
+                raise
             finally:
                 self._written = None
-                if self._seen:
+                if not refused:  # a later version's index knows more than this one does
                     self._write_index()
 
     def put(self, record: Record, outcomes: Outcomes | None = None) -> Record:

@@ -102,11 +102,12 @@ def bootstrap_p(draws: Floats) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p-values adjusted for their number after Holm."""
-    from statsmodels.stats.multitest import multipletests
-
-    if len(p_values) == 0:
-        return []
-    return [float(value) for value in multipletests(list(p_values), alpha=ALPHA, method="holm")[1]]
+    # statsmodels does the same, and collects garbage each time: seconds where 100,000 records are in memory.
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1.0)
+    return [float(value) for value in adjusted]
 
 
 def mcnemar_p(only_first: int, only_second: int) -> float:
@@ -156,7 +157,7 @@ def _draws(factors: tuple[int, ...], resamples: int) -> Iterator[tuple[Counts, .
         yield tuple(_counts(generator.integers(0, size, (number, size)), size) for size in factors)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _kept_draws(factors: tuple[int, ...], resamples: int) -> tuple[tuple[Counts, ...], ...]:
     """The draws, kept for the next table: the tables of a store are mostly of one shape."""
     return tuple(_draws(factors, resamples))
