@@ -10,7 +10,7 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -27,15 +27,21 @@ _TEXT_FLAGS = 0x0802  # how names are spelled, and how hard was compressed: noth
 
 
 def arrays(
-    content: bytes, same_for_many: Collection[str] = (), shared: dict[bytes, Array] | None = None
+    content: bytes,
+    same_for_many: Collection[str] = (),
+    shared: dict[bytes, Array] | None = None,
+    without: Callable[[str], bool] | None = None,
 ) -> dict[str, Array]:
     """The arrays in the bytes of an .npz file by name; raises ValueError, zlib.error or zipfile.BadZipFile.
 
+    Names for which `without` is true are left out, unread.
     With `shared`, equal arrays among the names `same_for_many` are one read-only array, which `shared` keeps.
     """
     found: dict[str, Array] = {}
     for file, packed, method, size, crc in _members(content):
         name = file.removesuffix(".npy")
+        if without is not None and without(name):
+            continue
         if shared is None or name not in same_for_many:
             found[name] = array(_unpacked(packed, method, size, crc))
             continue

@@ -9,6 +9,7 @@ stays one; whatever does not look as `Record.to_json` writes it is parsed as a w
 from __future__ import annotations
 
 import json
+import marshal
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -41,7 +42,7 @@ class Parts:
     """What the records of a store have in common; one instance serves the reading of all of them."""
 
     def __init__(self) -> None:
-        self._specs: dict[tuple[type, str], Any] = {}
+        self._specs: dict[tuple[type, str | bytes], Any] = {}
         self._fits: dict[tuple[Any, ...], Fit] = {}
         self._environments: dict[str, Any] = {}
 
@@ -68,13 +69,13 @@ class Parts:
     def _fit(self, data: Mapping[str, Any]) -> Fit:
         specs: dict[str, Any] = {name: self._spec(kind, data[name]) for name, kind in _KINDS.items()}
         own = {name: value for name, value in data.items() if name not in _KINDS}
-        key = (*map(id, specs.values()), repr(own))  # the specs are kept, so no other object gets their place
+        key = (*map(id, specs.values()), _key(own))  # the specs are kept, so no other object gets their place
         if key not in self._fits:
             self._fits[key] = Fit(**_values(own), **specs)
         return self._fits[key]
 
     def _spec(self, kind: type[Spec], data: Any) -> Spec:
-        key = (kind, data if isinstance(data, _Block) else repr(data))
+        key = (kind, data if isinstance(data, _Block) else _key(data))
         found: Spec | None = self._specs.get(key)
         if found is None:
             found = kind(**_values(json.loads(data) if isinstance(data, _Block) else data))
@@ -124,6 +125,11 @@ def _put_back(data: Any, blocks: list[_Block]) -> bool:
     except (KeyError, TypeError):
         return False
     return True
+
+
+def _key(data: Any) -> bytes:
+    """Bytes that only equal JSON values share, 1 and 1.0 apart."""
+    return marshal.dumps(data, 2)  # the last version without references, which would depend on who else holds a value
 
 
 def _values(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import PurePath
 from typing import Any
@@ -84,16 +84,26 @@ class Outcomes:
 
     @classmethod
     def from_bytes(
-        cls, content: bytes, *, source: str = "outcomes", shared: dict[bytes, Array] | None = None
+        cls,
+        content: bytes,
+        *,
+        source: str = "outcomes",
+        shared: dict[bytes, Array] | None = None,
+        extra: Collection[str] | None = None,
     ) -> Outcomes:
         """The outcomes in an .npz file; raises CorruptFile, naming `source`, when they cannot be read.
 
-        With `shared`, equal columns of ids and labels are one read-only array, which it keeps for the next files.
+        With `shared`, equal columns of ids and labels are one read-only array, which it keeps for the next files. Of
+        the further columns only those in `extra` are read (None: all).
         """
+
+        def unwanted(name: str) -> bool:
+            return extra is not None and name.startswith("extra.") and name[6:] not in extra
+
         try:
-            columns = arrays(content, _SAME_FOR_MANY, shared)
-            extra = {name[6:]: columns.pop(name) for name in list(columns) if name.startswith("extra.")}
-            return cls(**columns, extra=extra)
+            columns = arrays(content, _SAME_FOR_MANY, shared, unwanted)
+            further = {name[6:]: columns.pop(name) for name in list(columns) if name.startswith("extra.")}
+            return cls(**columns, extra=further)
         except Exception as error:  # zipfile, zlib, struct, OSError, ValueError, KeyError: numpy documents none of them
             raise CorruptFile(f"{source} cannot be read: {type(error).__name__}: {error}.") from error
 

@@ -131,8 +131,11 @@ class Store:
                 f"There is no record of cell '{cell_id}' in {self.path}.", hint="See: apd-bench list cells"
             ) from error
 
-    def outcomes(self, cell_id: str, record: Record | None = None) -> Outcomes:
-        """The per-sample outcomes of a successful cell; raises CorruptFile when file and record do not agree."""
+    def outcomes(self, cell_id: str, record: Record | None = None, *, extra: Collection[str] | None = None) -> Outcomes:
+        """The per-sample outcomes of a successful cell, of their further columns only those in `extra` (None: all).
+
+        Raises CorruptFile when file and record do not agree.
+        """
         record = record or self.record(cell_id)
         if record.outcomes is None:
             raise UsageError(f"Cell {cell_id} has no outcomes: its status is {record.status}.")
@@ -146,7 +149,7 @@ class Store:
                 f"{path} is damaged: its digest is not the one in the record.",
                 hint=f"Measure the cell again: apd-bench show {cell_id} --as-command, with --force.",
             )
-        return Outcomes.from_bytes(content, source=path, shared=self._columns)
+        return Outcomes.from_bytes(content, source=path, shared=self._columns, extra=extra)
 
     def find(self, prefix: str) -> str:
         """The only cell id that starts with `prefix`; raises UnknownName or UsageError when none or several do."""

@@ -225,6 +225,12 @@ def test_no_flipped_bit_of_an_outcomes_file_changes_a_value_in_silence(place: in
         np.testing.assert_array_equal(left, right)
 
 
+def test_further_columns_are_read_on_demand() -> None:
+    content = make_outcomes(distance=np.zeros(4), margin=np.ones(4)).to_bytes()
+    assert set(Outcomes.from_bytes(content, extra=("margin", "none")).extra) == {"margin"}
+    assert set(Outcomes.from_bytes(content).extra) == {"distance", "margin"}
+
+
 def test_an_archive_that_is_not_as_numpy_writes_it_is_read_too() -> None:
     content = io.BytesIO(make_outcomes().to_bytes())
     with zipfile.ZipFile(content, "a") as archive:
