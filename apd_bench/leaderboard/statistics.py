@@ -38,6 +38,7 @@ class Estimate:
     n: int
 
 
+@lru_cache(maxsize=65536)
 def wilson(hits: int, n: int) -> Estimate:
     """The share `hits / n` with its Wilson interval; raises ValueError for n = 0."""
     from statsmodels.stats.proportion import proportion_confint
