@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from apd_bench.api import evaluate as evaluate
     from apd_bench.runs import load_records as load_records
     from apd_bench.runs import run as run
-
-try:
-    __version__ = version("apd-bench")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0.0.0+source"
 
 __all__ = ["__version__", "evaluate", "load_records", "run"]
 _WHERE = {"evaluate": "api", "load_records": "runs", "run": "runs"}
 
 
 def __getattr__(name: str) -> Any:
-    """Resolves the public API on first use, so that importing the package never imports torch."""
+    """Resolves the version and the public API on first use, so that importing the package imports next to nothing."""
     if name in _WHERE:
         return getattr(import_module(f"apd_bench.{_WHERE[name]}"), name)
+    if name == "__version__":
+        return _version()
     raise AttributeError(f"module 'apd_bench' has no attribute '{name}'")
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("apd-bench")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0.0.0+source"

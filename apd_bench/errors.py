@@ -53,6 +53,10 @@ class CorruptFile(UserError):
     """A file that exists but cannot be trusted: wrong digest, torn, not the format it claims."""
 
 
+class NewerSchema(UserError):
+    """A sound file that a later version of this program wrote: it is left as it is, and nothing is measured anew."""
+
+
 class IncompatibleChoice(UserError):
     """Two valid choices that do not go together, such as a method and a backbone without what it needs."""
 

@@ -51,6 +51,12 @@ def atomic_write(path: Path, content: bytes) -> None:
         raise explain(error, path) from error
 
 
+def read_bytes(path: str) -> bytes:
+    """The content of a file; a third of the cost of `Path.read_bytes`, which counts where there are 100,000."""
+    with open(path, "rb", buffering=0) as stream:  # noqa: PTH123  (pathlib is most of that cost)
+        return stream.readall()
+
+
 def sync_folder(path: Path) -> None:
     """Makes the names inside `path` durable; a no-op where a folder cannot be opened (Windows)."""
     if sys.platform == "win32":

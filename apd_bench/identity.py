@@ -10,12 +10,14 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from json.encoder import encode_basestring
 from pathlib import PurePath
 from typing import Any
 
 IDENTITY_VERSION = 1
 _DIGITS = 12
-_KEPT = "_canonical_form"
+_KEPT = "_canonical_text"
+_WORDS = {None: "null", True: "true", False: "false"}
 
 
 def canonical(value: object) -> object:
@@ -44,8 +46,8 @@ def canonical(value: object) -> object:
 
 
 def digest(value: object, length: int = 16) -> str:
-    """The first `length` hexadecimal digits of the SHA-256 of the canonical form."""
-    text = json.dumps([IDENTITY_VERSION, canonical(value)], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """The first `length` hexadecimal digits of the SHA-256 of the canonical form, written as JSON."""
+    text = f"[{IDENTITY_VERSION},{_text(value)}]"
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
@@ -55,18 +57,49 @@ def derive_seed(*parts: object) -> int:
 
 
 def _of_spec(spec: Any) -> object:
-    """The form of a dataclass; a frozen one keeps it, since a grid of cells shares its backbones, sets and recipes."""
-    kept = getattr(spec, "__dict__", {}).get(_KEPT)
-    if kept is not None:
-        return kept
+    """The form of a dataclass."""
     identity = getattr(spec, "identity", None)
     if callable(identity):
-        form = canonical(identity())
+        return canonical(identity())
+    return {field.name: canonical(getattr(spec, field.name)) for field in dataclasses.fields(spec)}
+
+
+def _text(value: Any) -> str:
+    """The canonical form as JSON with sorted keys, joined from the texts of its parts."""
+    if value is None or value is True or value is False:
+        return _WORDS[value]
+    kind = type(value)
+    if kind is str:
+        return encode_basestring(value)
+    if kind is int or kind is float:
+        number = _number(value)
+        return encode_basestring(number) if isinstance(number, str) else repr(number)
+    if hasattr(kind, "__dataclass_fields__"):
+        return _text_of_spec(value)
+    if kind is dict:
+        texts = {str(key): _text(value[key]) for key in sorted(value, key=str)}
+        return "{" + ",".join([f"{encode_basestring(key)}:{text}" for key, text in texts.items()]) + "}"
+    if kind is list or kind is tuple:
+        return "[" + ",".join([_text(item) for item in value]) + "]"
+    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _text_of_spec(spec: Any) -> str:
+    """The text of a dataclass; a frozen one keeps it, since a grid of cells shares its backbones, sets and recipes.
+
+    What has an id of its own keeps nothing: there are as many of them as cells, and each is needed once or twice.
+    """
+    kept = getattr(spec, "__dict__", {})
+    if _KEPT in kept:
+        return str(kept[_KEPT])
+    identity = getattr(spec, "identity", None)
+    if callable(identity):
+        text = _text(identity())
     else:
-        form = {field.name: canonical(getattr(spec, field.name)) for field in dataclasses.fields(spec)}
-    if spec.__dataclass_params__.frozen and hasattr(spec, "__dict__"):
-        object.__setattr__(spec, _KEPT, form)
-    return form
+        text = _text({field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)})
+    if spec.__dataclass_params__.frozen and hasattr(spec, "__dict__") and not hasattr(type(spec), "id"):
+        object.__setattr__(spec, _KEPT, text)
+    return text
 
 
 def _number(value: float) -> int | float | str:

@@ -5,24 +5,23 @@ The record documents every key it writes; `Record.from_json(record.to_json())` i
 
 from __future__ import annotations
 
-import ast
 import io
 import json
 import math
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import lru_cache
 from pathlib import PurePath
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from apd_bench.errors import CorruptFile
-from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel, one_of
+from apd_bench.errors import CorruptFile, NewerSchema
+from apd_bench.npz import Array, arrays
+from apd_bench.parts import Parts
+from apd_bench.schemas import RECORD, refuse_newer
+from apd_bench.specs import Cell, one_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = RECORD
 STATUSES = ("success", "error", "cancelled")
 _TEXTS, _PLACES = ("citation", "description"), ("path", "root")
 _LEFT_OUT = (
@@ -37,8 +36,7 @@ _LEFT_OUT = (
     (("source", "backbone", "options"), _PLACES),
     (("source", "method"), ("code",)),
 )
-Spec = TypeVar("Spec")
-Array = NDArray[Any]
+_SAME_FOR_MANY = frozenset({"sample_id", "label"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +83,27 @@ class Outcomes:
         return buffer.getvalue()
 
     @classmethod
-    def from_bytes(cls, content: bytes, *, source: str = "outcomes") -> Outcomes:
-        """The outcomes in an .npz file; raises CorruptFile, naming `source`, when they cannot be read."""
+    def from_bytes(
+        cls,
+        content: bytes,
+        *,
+        source: str = "outcomes",
+        shared: dict[bytes, Array] | None = None,
+        extra: Collection[str] | None = None,
+    ) -> Outcomes:
+        """The outcomes in an .npz file; raises CorruptFile, naming `source`, when they cannot be read.
+
+        With `shared`, equal columns of ids and labels are one read-only array, which it keeps for the next files. Of
+        the further columns only those in `extra` are read (None: all).
+        """
+
+        def unwanted(name: str) -> bool:
+            return extra is not None and name.startswith("extra.") and name[6:] not in extra
+
         try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                columns = {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
-            extra = {name[6:]: columns.pop(name) for name in list(columns) if name.startswith("extra.")}
-            return cls(**columns, extra=extra)
+            columns = arrays(content, _SAME_FOR_MANY, shared, unwanted)
+            further = {name[6:]: columns.pop(name) for name in list(columns) if name.startswith("extra.")}
+            return cls(**columns, extra=further)
         except Exception as error:  # zipfile, zlib, struct, OSError, ValueError, KeyError: numpy documents none of them
             raise CorruptFile(f"{source} cannot be read: {type(error).__name__}: {error}.") from error
 
@@ -164,18 +176,21 @@ class Record:
         return json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str | bytes, *, source: str = "record") -> Record:
-        """The record behind JSON text; raises CorruptFile, naming `source`, when it is torn or of a newer schema."""
+    def from_json(cls, text: str | bytes, *, source: str = "record", parts: Parts | None = None) -> Record:
+        """The record behind JSON text; `parts` keeps what the next records may repeat.
+
+        Raises CorruptFile, naming `source`, when it is torn, and NewerSchema when a later apd-bench wrote it.
+        """
+        parts = parts or Parts()
         try:
-            data = json.loads(text)
-            if not isinstance(data, dict) or "schema" not in data:
+            data = parts.parse(text)
+            if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
                 raise ValueError("it is not a record")
-            if data["schema"] > SCHEMA_VERSION:
-                raise ValueError(f"schema {data['schema']} is newer than {SCHEMA_VERSION}, update apd-bench")
-            cell = cell_from_plain(data.pop("cell"))
+            refuse_newer(data["schema"], SCHEMA_VERSION, source)
+            cell = parts.cell(data.pop("cell"))
             suspect = tuple(data.pop("suspect", ()))
             return cls(cell=cell, suspect=suspect, **data)
-        except CorruptFile:
+        except NewerSchema:
             raise
         except Exception as error:
             raise CorruptFile(
@@ -186,25 +201,6 @@ class Record:
     def with_outcomes(self, file: str, sha256: str, n: int) -> Record:
         """The record that names its outcomes file."""
         return replace(self, outcomes={"file": file, "sha256": sha256, "n": n})
-
-
-def _array(content: bytes) -> Array:
-    """The array in the bytes of a .npy file, as numpy reads it, with the parsed header kept for the next file."""
-    stream = io.BytesIO(content)
-    major, _ = np.lib.format.read_magic(stream)
-    size = int.from_bytes(stream.read(2 if major == 1 else 4), "little")
-    kind, order, shape = _header(stream.read(size))
-    dtype = np.dtype(kind)
-    if dtype.hasobject or order:
-        raise ValueError("an array of objects or in Fortran order")
-    array: Array = np.frombuffer(content, dtype=dtype, offset=stream.tell()).reshape(shape).copy()
-    return array
-
-
-@lru_cache(maxsize=512)
-def _header(text: bytes) -> tuple[str, bool, tuple[int, ...]]:
-    fields = ast.literal_eval(text.decode("latin1").strip())
-    return fields["descr"], fields["fortran_order"], fields["shape"]
 
 
 def plain(value: Any) -> Any:
@@ -229,35 +225,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, PurePath):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no place in a record: {value!r}")
-
-
-def cell_from_plain(data: Mapping[str, Any]) -> Cell:
-    """The cell behind `plain(cell)`; raises TypeError or KeyError for anything else."""
-    source = data.get("source")
-    return _build(
-        Cell,
-        data,
-        fit=_fit_from_plain(data["fit"]),
-        source=_fit_from_plain(source) if source is not None else None,
-        dataset=_build(DatasetSpec, data["dataset"]),
-        threat=_build(ThreatModel, data["threat"]),
-        attack=_build(AttackSpec, data["attack"]),
-    )
-
-
-def _fit_from_plain(data: Mapping[str, Any]) -> Fit:
-    return _build(
-        Fit,
-        data,
-        backbone=_build(BackboneSpec, data["backbone"]),
-        method=_build(MethodRecipe, data["method"]),
-        dataset=_build(DatasetSpec, data["dataset"]),
-    )
-
-
-_TUPLES = frozenset({"aliases", "offers", "needs", "exclude"})
-
-
-def _build(kind: type[Spec], data: Mapping[str, Any], **nested: Any) -> Spec:
-    values = {key: tuple(value) if key in _TUPLES else value for key, value in data.items()}
-    return kind(**{**values, **nested})

@@ -23,15 +23,15 @@ from torch import Tensor
 from apd_bench.errors import CorruptFile, UsageError, unknown_name
 from apd_bench.identity import derive_seed, digest
 from apd_bench.methods.plugins import load_class
+from apd_bench.schemas import CARD, STATE, refuse_newer
 from apd_bench.specs import MethodRecipe
 
 if TYPE_CHECKING:
     from apd_bench.backbones.adapter import Backbone
     from apd_bench.prompts.base import PromptLearner
 
-SCHEMA = 1
+SCHEMA = STATE
 TENSORS = "state.safetensors"
-CARD = "card.json"
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,16 @@ def has_state(folder: str | Path) -> bool:
 
 
 def load_state(folder: str | Path) -> PromptState:
-    """The state in `folder`; raises CorruptFile when it is torn, of another version, or not what its card says."""
+    """The state in `folder`.
+
+    Raises CorruptFile when it is torn or not what its card says, and NewerSchema when a later apd-bench wrote it.
+    """
     folder = Path(folder)
     hint = f"Remove '{folder}' and run the same command again: the fit is repeated."
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        if isinstance(card, dict):
+            refuse_newer(card.get("schema"), SCHEMA, str(folder / CARD))
         tensors = load_file(str(folder / TENSORS))
     except (OSError, ValueError, SafetensorError) as error:
         raise CorruptFile(f"The prompt state in '{folder}' cannot be read: {error}.", hint=hint) from error

@@ -14,18 +14,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from apd_bench.errors import CorruptFile, MissingPrerequisite, UnknownName, UsageError
-from apd_bench.files import atomic_write, exclusive_lock, explain, sha256, sync_folder
+from apd_bench.errors import CorruptFile, MissingPrerequisite, NewerSchema, UnknownName, UsageError
+from apd_bench.files import atomic_write, exclusive_lock, explain, read_bytes, sha256, sync_folder
+from apd_bench.npz import Array
+from apd_bench.parts import Parts
 from apd_bench.records import Outcomes, Record
+from apd_bench.schemas import CARD, RECORD, STATE, refuse_newer
 
 _IGNORED = ".index.json\n.lock\ncheckpoints/\n*.tmp\n"
 _INDEX_VERSION = 1
+_NEWER_CARD = re.compile(rb'"schema": *(?!%d\b)\d' % STATE)
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,21 @@ class _Seen:
     outcomes: str = ""
 
 
+@dataclass(frozen=True)
+class _File:
+    """A record in the listing of its folder, which holds `files`."""
+
+    id: str
+    path: str
+    stamp: tuple[int, int, int]
+    files: Collection[str]
+
+
 class Store:
-    """The records under `path`."""
+    """The records under `path`.
+
+    What later versions of this program wrote is refused: reading it raises NewerSchema, and nothing is changed.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -53,6 +71,9 @@ class Store:
         self.fits = self.path / "fits"
         self._damage: dict[str, Damage] = {}
         self._seen: dict[str, _Seen] = {}
+        self._parts = Parts()  # what records repeat is kept once: there may be 100,000 of them
+        self._columns: dict[bytes, Array] = {}
+        self._written: dict[str, set[str]] | None = None  # while writing: the outcome files of each cell
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
@@ -68,23 +89,13 @@ class Store:
         self._damage.clear()
         index = self._seen or self._read_index()
         seen: dict[str, _Seen] = {}
-        for folder in self._folders():
-            files = {entry.name: entry for entry in os.scandir(folder)}
-            for name, entry in files.items():
-                if not name.endswith(".json") or name.startswith("."):
-                    continue
-                cell_id, stat = name.removesuffix(".json"), entry.stat()
-                stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-                known = index.get(cell_id)
-                if known is None or known.stamp != stamp:
-                    known = self._look(cell_id, Path(entry.path), stamp)
-                if known is None:
-                    continue
-                if known.outcomes and known.outcomes not in files:
-                    missing = folder / known.outcomes
-                    self._damage[cell_id] = Damage(cell_id, Path(entry.path), f"its outcomes {missing} are missing")
-                    continue
-                seen[cell_id] = known
+        for file in self._listing():
+            known = index.get(file.id)
+            if known is None or known.stamp != file.stamp:
+                record = self._look(file)
+                known = _seen_as(record, file.stamp) if record is not None else None
+            if known is not None and self._is_whole(file, known.outcomes):
+                seen[file.id] = known
         self._seen = seen
         return {cell_id: item.status for cell_id, item in seen.items()}
 
@@ -96,29 +107,41 @@ class Store:
 
     def records(self) -> Iterator[Record]:
         """All readable records in the order of their ids; damaged ones are left out and listed by `damaged()`."""
-        for cell_id in sorted(self.statuses()):
-            try:
-                yield self.record(cell_id)
-            except CorruptFile as error:
-                self._damage[cell_id] = Damage(cell_id, self.record_path(cell_id), str(error))
+        seen: dict[str, _Seen] = {}
+        listed: set[str] = set()
+        for file in self._listing():
+            listed.add(file.id)
+            self._damage.pop(file.id, None)
+            record = self._look(file)
+            if record is None:
+                continue
+            found = _seen_as(record, file.stamp)
+            if self._is_whole(file, found.outcomes):
+                seen[file.id] = found
+                yield record
+        self._damage = {cell_id: found for cell_id, found in self._damage.items() if cell_id in listed}
+        self._seen = seen
 
     def record(self, cell_id: str) -> Record:
         """The record of one cell; raises UnknownName when there is none, CorruptFile when it cannot be read."""
         try:
-            return self._read(self.record_path(cell_id))
+            return self._read(str(self.record_path(cell_id)))
         except FileNotFoundError as error:
             raise UnknownName(
                 f"There is no record of cell '{cell_id}' in {self.path}.", hint="See: apd-bench list cells"
             ) from error
 
-    def outcomes(self, cell_id: str, record: Record | None = None) -> Outcomes:
-        """The per-sample outcomes of a successful cell; raises CorruptFile when file and record do not agree."""
+    def outcomes(self, cell_id: str, record: Record | None = None, *, extra: Collection[str] | None = None) -> Outcomes:
+        """The per-sample outcomes of a successful cell, of their further columns only those in `extra` (None: all).
+
+        Raises CorruptFile when file and record do not agree.
+        """
         record = record or self.record(cell_id)
         if record.outcomes is None:
             raise UsageError(f"Cell {cell_id} has no outcomes: its status is {record.status}.")
-        path = self.record_path(cell_id).parent / str(record.outcomes["file"])
+        path = f"{self.cells}/{cell_id[:2]}/{record.outcomes['file']}"
         try:
-            content = path.read_bytes()
+            content = read_bytes(path)
         except OSError as error:
             raise CorruptFile(f"{path} cannot be read: {error.strerror}.") from error
         if sha256(content) != record.outcomes["sha256"]:
@@ -126,7 +149,7 @@ class Store:
                 f"{path} is damaged: its digest is not the one in the record.",
                 hint=f"Measure the cell again: apd-bench show {cell_id} --as-command, with --force.",
             )
-        return Outcomes.from_bytes(content, source=str(path))
+        return Outcomes.from_bytes(content, source=path, shared=self._columns, extra=extra)
 
     def find(self, prefix: str) -> str:
         """The only cell id that starts with `prefix`; raises UnknownName or UsageError when none or several do."""
@@ -150,10 +173,20 @@ class Store:
         """Where the prompt state of a fit lies."""
         return self.fits / fit_id
 
+    def has_fit(self, fit_id: str) -> bool:
+        """Whether there is a folder for the fit; raises NewerSchema when a later version of this program wrote it."""
+        try:
+            content = read_bytes(f"{self.fits}/{fit_id}/{CARD}")
+            stated = json.loads(content).get("schema") if _NEWER_CARD.search(content) else STATE
+        except (OSError, ValueError, AttributeError):
+            return self.fit_path(fit_id).is_dir()  # what is wrong with it, if anything, `fit_problem` says
+        refuse_newer(stated, STATE, f"{self.fits}/{fit_id}/{CARD}")
+        return True
+
     def fit_problem(self, fit_id: str) -> str | None:
         """None when the fit is there and every file has its digest, "" when there is none, else what is wrong."""
         path = self.fit_path(fit_id)
-        if not path.is_dir():
+        if not self.has_fit(fit_id):
             return ""
         try:
             manifest = json.loads((path / "manifest.json").read_bytes())
@@ -180,24 +213,32 @@ class Store:
         with exclusive_lock(self.path / ".lock", wait=wait, on_wait=on_wait):
             if not (self.path / ".gitignore").exists():
                 atomic_write(self.path / ".gitignore", _IGNORED.encode())
-            self._sweep()
+            self._written, refused = {}, False
             try:
+                self._sweep()
                 yield self
+            except NewerSchema:
+                refused = True
+                raise
             finally:
-                self._write_index()
+                self._written = None
+                if not refused:  # a later version's index knows more than this one does
+                    self._write_index()
 
     def put(self, record: Record, outcomes: Outcomes | None = None) -> Record:
         """Writes a record, its outcomes first, and returns it as written; a success is never replaced by less."""
         path = self.record_path(record.id)
         if not record.done and self._is_success(record.id):
             return record
-        old = {found.name for found in path.parent.glob(f"{record.id}-*.npz")} if path.parent.is_dir() else set()
+        old = self._outcome_files(record.id)
         if outcomes is not None:
             content = outcomes.to_bytes()
             mark = sha256(content)
             name = f"{record.id}-{mark[:8]}.npz"
             atomic_write(path.parent / name, content)
             old.discard(name)
+            if self._written is not None:
+                self._written[record.id] = {name}
             record = record.with_outcomes(name, mark, len(outcomes))
         atomic_write(path, record.to_json().encode())
         for name in old:
@@ -255,22 +296,39 @@ class Store:
         except OSError as error:
             raise MissingPrerequisite(f"Cannot read {self.cells}: {error.strerror}.") from error
 
-    def _look(self, cell_id: str, path: Path, stamp: tuple[int, int, int]) -> _Seen | None:
+    def _listing(self) -> Iterator[_File]:
+        """Every record file in the order of ids, one folder after the other."""
+        for folder in self._folders():
+            entries = {entry.name: entry for entry in os.scandir(folder)}
+            for name in sorted(name for name in entries if name.endswith(".json") and not name.startswith(".")):
+                stat = entries[name].stat()
+                stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+                yield _File(name.removesuffix(".json"), entries[name].path, stamp, entries.keys())
+
+    def _look(self, file: _File) -> Record | None:
         try:
-            record = self._read(path)
+            record = self._read(file.path)
         except CorruptFile as error:
-            self._damage[cell_id] = Damage(cell_id, path, error.message)
+            self._damage[file.id] = Damage(file.id, Path(file.path), error.message)
             return None
         except FileNotFoundError:  # a writer replaced it between the listing and now
             return None
-        if record.id != cell_id:
-            self._damage[cell_id] = Damage(cell_id, path, f"it holds the record of another cell, {record.id}")
+        if record.id != file.id:
+            reason = f"it holds the record of another cell, {record.id}"
+            self._damage[file.id] = Damage(file.id, Path(file.path), reason)
             return None
-        return _Seen(stamp, record.status, str(record.outcomes["file"]) if record.outcomes else "")
+        return record
 
-    def _read(self, path: Path) -> Record:
+    def _is_whole(self, file: _File, outcomes: str) -> bool:
+        if not outcomes or outcomes in file.files:
+            return True
+        path = Path(file.path)
+        self._damage[file.id] = Damage(file.id, path, f"its outcomes {path.parent / outcomes} are missing")
+        return False
+
+    def _read(self, path: str) -> Record:
         try:
-            return Record.from_json(path.read_bytes(), source=str(path))
+            return Record.from_json(read_bytes(path), source=path, parts=self._parts)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -283,24 +341,28 @@ class Store:
 
     def _note(self, record: Record) -> None:
         stat = self.record_path(record.id).stat()
-        name = str(record.outcomes["file"]) if record.outcomes else ""
-        self._seen[record.id] = _Seen((stat.st_ino, stat.st_size, stat.st_mtime_ns), record.status, name)
+        self._seen[record.id] = _seen_as(record, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
         self._damage.pop(record.id, None)
 
     def _read_index(self) -> dict[str, _Seen]:
         try:
             data = json.loads((self.path / ".index.json").read_bytes())
-            if data["version"] != _INDEX_VERSION:
-                return {}
+            if data["version"] != _INDEX_VERSION or data.get("schema", RECORD) > RECORD:
+                return {}  # a later version has looked at records that this one cannot read
             return {key: _Seen((row[0], row[1], row[2]), row[3], row[4]) for key, row in data["cells"].items()}
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return {}  # a cache: whatever is wrong with it, the records themselves are read instead
 
     def _write_index(self) -> None:
         cells = {key: [*item.stamp, item.status, item.outcomes] for key, item in sorted(self._seen.items())}
-        content = json.dumps({"version": _INDEX_VERSION, "cells": cells}).encode()
+        content = json.dumps({"version": _INDEX_VERSION, "schema": RECORD, "cells": cells}).encode()
         with suppress(MissingPrerequisite):  # a full disk; the index only saves time, and the last one stays valid
             atomic_write(self.path / ".index.json", content)
+
+    def _outcome_files(self, cell_id: str) -> set[str]:
+        if self._written is not None:
+            return self._written.get(cell_id, set())
+        return {found.name for found in self.record_path(cell_id).parent.glob(f"{cell_id}-*.npz")}
 
     def _sweep(self) -> None:
         """Removes what killed writers left: temporary files and folders (the lock says that none is at work)."""
@@ -308,8 +370,14 @@ class Store:
             if not folder.is_dir():
                 continue
             for entry in os.scandir(folder):
-                if entry.name.startswith(".") and entry.name.endswith(".tmp"):
+                if entry.name.endswith(".npz") and self._written is not None:
+                    self._written.setdefault(entry.name.rpartition("-")[0], set()).add(entry.name)
+                elif entry.name.startswith(".") and entry.name.endswith(".tmp"):
                     if entry.is_dir():
                         shutil.rmtree(entry.path, ignore_errors=True)
                     else:
                         Path(entry.path).unlink(missing_ok=True)
+
+
+def _seen_as(record: Record, stamp: tuple[int, int, int]) -> _Seen:
+    return _Seen(stamp, record.status, str(record.outcomes["file"]) if record.outcomes else "")

@@ -22,16 +22,19 @@ TORCH_FREE = [
 ]  # fmt: skip
 HEAVY = {"torch", "open_clip", "torchvision", "pyautoattack", "torchattacks", "ray"}
 # What each room may import of its own package at module level; a room not listed may import anything.
-FOUNDATION = {"errors", "registry", "specs", "identity", "resources", "files"}
+FOUNDATION = {"errors", "registry", "specs", "identity", "resources", "files", "schemas"}
 ALLOWED = {
     "errors": set(),
     "identity": set(),
+    "schemas": {"errors"},
+    "npz": set(),
+    "parts": {"specs"},
     "files": {"errors"},
     "resources": set(),
     "specs": {"errors", "identity"},
     "registry": {"errors"},
-    "records": FOUNDATION,
-    "store": FOUNDATION | {"records"},
+    "records": FOUNDATION | {"npz", "parts"},
+    "store": FOUNDATION | {"records", "npz", "parts"},
     "leaderboard": FOUNDATION | {"records", "store", "published", "regression", "methods"},
     "backbones": FOUNDATION,
     "prompts": FOUNDATION | {"backbones"},

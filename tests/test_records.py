@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from apd_bench.errors import CorruptFile
+from apd_bench.errors import CorruptFile, NewerSchema
+from apd_bench.npz import Array
+from apd_bench.parts import Parts
 from apd_bench.records import Outcomes, Record, plain
 from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
 
@@ -93,9 +96,11 @@ def test_a_torn_record_is_corrupt_and_named(cut: int) -> None:
 
 
 def test_a_record_of_a_newer_schema_is_refused() -> None:
-    text = make_record().to_json().replace('"schema": 1', '"schema": 99')
-    with pytest.raises(CorruptFile, match="newer"):
-        Record.from_json(text)
+    data = json.loads(make_record().to_json()) | {"schema": 99, "what_this_version_does_not_know": 1}
+    data["cell"]["fit"]["method"]["surprise"] = 1
+    for text in (json.dumps(data), json.dumps(data, sort_keys=True, indent=1)):
+        with pytest.raises(NewerSchema, match=r"abc\.json was written by a later apd-bench: its schema is 99.* is 1\."):
+            Record.from_json(text, source="abc.json")
 
 
 def test_a_record_with_a_spec_field_it_does_not_know_is_refused() -> None:
@@ -162,3 +167,72 @@ def test_shards_merge_into_the_order_of_the_cell_whatever_order_they_finish_in()
         Outcomes.merge([first, first], order)
     with pytest.raises(ValueError, match="cover"):
         Outcomes.merge([first], order)
+
+
+def test_records_that_share_their_parts_are_the_records_that_do_not() -> None:
+    parts = Parts()
+    source = replace(make_cell().fit, seed=7)
+    threat = ThreatModel(eps=2 / 255, knowledge="transfer", source="apt")
+    cells = [make_cell(), make_cell(limit=3), make_cell(source=source, threat=threat, attack_seed=1)]
+    records = [make_record(id=cell.id, cell=cell, environment={"threads": 1}) for cell in cells]
+    read = [Record.from_json(record.to_json(), parts=parts) for record in records]
+    assert read == records
+    assert read[0].cell.dataset is read[1].cell.dataset is read[2].cell.dataset
+    assert read[0].cell.fit is read[1].cell.fit
+    in_one_line = [Record.from_json(json.dumps(json.loads(record.to_json())), parts=parts) for record in records]
+    assert in_one_line == records
+
+
+@pytest.mark.parametrize("inside", ["dataset", "backbone", "method", "environment"])
+def test_a_flaw_inside_a_repeated_part_is_found(inside: str) -> None:
+    parts = Parts()
+    text = make_record(environment={"threads": 1}).to_json()
+    Record.from_json(text, parts=parts)
+    place = text.index(f'"{inside}": {{') + len(inside) + 6
+    for torn in (text[:place] + "," + text[place:], text[:place] + '"surprise" 1,' + text[place:]):
+        with pytest.raises(CorruptFile, match="damaged"):
+            Record.from_json(torn, parts=parts)
+
+
+@pytest.mark.parametrize("schema", [None, "1", [1], {}])
+def test_what_states_no_schema_is_damaged(schema: object) -> None:
+    data = json.loads(make_record().to_json()) | {"schema": schema}
+    with pytest.raises(CorruptFile, match="not a record"):
+        Record.from_json(json.dumps(data))
+
+
+def test_equal_ids_of_many_files_are_one_array_that_nobody_can_change() -> None:
+    shared: dict[bytes, Array] = {}
+    first, second = (
+        Outcomes.from_bytes(make_outcomes(distance=np.full(4, value)).to_bytes(), shared=shared) for value in (1.0, 2.0)
+    )
+    assert first.sample_id is second.sample_id and first.label is second.label
+    assert first.extra["distance"][0] != second.extra["distance"][0]
+    with pytest.raises(ValueError, match="read-only"):
+        first.label[0] = 3
+
+
+@pytest.mark.parametrize("place", range(0, 900, 7))
+def test_no_flipped_bit_of_an_outcomes_file_changes_a_value_in_silence(place: int) -> None:
+    outcomes = make_outcomes()
+    content = bytearray(outcomes.to_bytes())
+    content[place % len(content)] ^= 1
+    try:
+        again = Outcomes.from_bytes(bytes(content))
+    except CorruptFile:
+        return
+    for (_, left), (_, right) in zip(outcomes.columns(), again.columns(), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_further_columns_are_read_on_demand() -> None:
+    content = make_outcomes(distance=np.zeros(4), margin=np.ones(4)).to_bytes()
+    assert set(Outcomes.from_bytes(content, extra=("margin", "none")).extra) == {"margin"}
+    assert set(Outcomes.from_bytes(content).extra) == {"distance", "margin"}
+
+
+def test_an_archive_that_is_not_as_numpy_writes_it_is_read_too() -> None:
+    content = io.BytesIO(make_outcomes().to_bytes())
+    with zipfile.ZipFile(content, "a") as archive:
+        archive.comment = b"packed again"
+    np.testing.assert_array_equal(Outcomes.from_bytes(content.getvalue()).label, np.arange(4))

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from apd_bench.errors import CorruptFile
+from apd_bench.errors import CorruptFile, NewerSchema
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.methods.toy import toy_backbone, toy_dataset, toy_fit
 from apd_bench.states import CARD, TENSORS, PromptState, digest_of, has_state, load_state, restore, save_state
@@ -70,9 +70,10 @@ def test_a_torn_file_is_refused(state, tmp_path, file):
 def test_a_card_of_another_version_is_refused(state, tmp_path):
     save_state(tmp_path, state)
     card = json.loads((tmp_path / CARD).read_text())
-    (tmp_path / CARD).write_text(json.dumps(card | {"schema": 99}))
-    with pytest.raises(CorruptFile, match="version"):
-        load_state(tmp_path)
+    for schema, refusal in ((0, CorruptFile), (None, CorruptFile), (99, NewerSchema)):
+        (tmp_path / CARD).write_text(json.dumps(card | {"schema": schema}))
+        with pytest.raises(refusal, match=r"of version 1|a later apd-bench"):
+            load_state(tmp_path)
 
 
 def test_the_digest_sees_names_shapes_and_values():

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from apd_bench import files
-from apd_bench.errors import CorruptFile, MissingPrerequisite, UnknownName, UsageError
+from apd_bench.errors import CorruptFile, MissingPrerequisite, NewerSchema, UnknownName, UsageError
 from apd_bench.files import atomic_write, exclusive_lock
 from apd_bench.identity import digest
 from apd_bench.records import Outcomes, Record
@@ -121,6 +122,45 @@ def test_outcomes_with_a_flipped_bit_are_refused(store: Store) -> None:
     path.write_bytes(content)
     with pytest.raises(CorruptFile, match="digest"):
         store.outcomes(record.id)
+
+
+def test_what_a_later_version_wrote_is_refused_and_is_no_damage(store: Store) -> None:
+    with store.writer():
+        record = store.put(make_record(), make_outcomes())
+        store.put_fit("f", {"card.json": b'{"schema": 1}'})
+    path, index = store.record_path(record.id), store.path / ".index.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    known = json.loads(index.read_bytes())
+    known["cells"][record.id][:3] = [path.stat().st_ino, path.stat().st_size, path.stat().st_mtime_ns]
+    index.write_text(json.dumps(known | {"schema": 2}))  # the later version has looked at its own record
+    written = index.read_bytes()
+    (store.fit_path("f") / "card.json").write_bytes(b'{"schema": 2}')
+    later = Store(store.path)
+    readings: list[Callable[[], object]] = [
+        later.statuses, later.damaged, lambda: list(later.records()), lambda: later.record(record.id),
+        lambda: later.has_fit("f"), lambda: later.fit_problem("f"),
+    ]  # fmt: skip
+    for reading in readings:
+        with pytest.raises(NewerSchema, match="its schema is 2"):
+            reading()
+    with pytest.raises(NewerSchema), later.writer():
+        later.statuses()
+    assert index.read_bytes() == written and path.exists() and not list(store.path.rglob("*.damaged"))
+
+
+def test_reading_some_records_forgets_no_damage_and_reading_all_finds_it(store: Store) -> None:
+    with store.writer():
+        written = [store.put(make_record(number), make_outcomes()) for number in range(5)]
+    torn = store.record_path(max(record.id for record in written))
+    torn.write_text("{")
+    reader = Store(store.path)
+    assert len(reader.statuses()) == 4 and next(iter(reader.records()))
+    assert [damage.path for damage in reader.damaged()] == [torn]
+    reader = Store(store.path)
+    assert [record.id for record in reader.records()] == sorted(record.id for record in written)[:4]
+    assert [damage.path for damage in reader.damaged()] == [torn]
+    torn.unlink()
+    assert len(list(reader.records())) == 4 and not reader.damaged()
 
 
 def test_moving_aside_keeps_every_damaged_version(store: Store) -> None:

@@ -15,7 +15,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import NoReturn
 
-from apd_bench import __version__
 from apd_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, UserError, unknown_name
 from apd_bench.files import explain
 
@@ -145,6 +144,8 @@ def _set_default(action: argparse.Action, source: str, text: str) -> None:
 def _run(words: list[str]) -> int:
     first = words[0] if words else "--help"
     if first in ("--version", "-V"):
+        from apd_bench import __version__  # reads the metadata of the package, which --help does not need
+
         sys.stdout.write(f"apd-bench {__version__}\n")
         return EXIT_DONE
     if first in ("--help", "-h", "help"):

@@ -64,7 +64,7 @@ def show_plan(args: argparse.Namespace) -> int:
     statuses = store.statuses()
     todo = choose(grid.cells, statuses, arguments.strategy_of(args))
     fits = {fit.id: fit for cell in todo for fit in fits_of(cell)}
-    missing = [fit for fit_id, fit in fits.items() if not store.fit_path(fit_id).is_dir()]
+    missing = [fit for fit_id, fit in fits.items() if not store.has_fit(fit_id)]
     passes = [passes_of(cell) for cell in todo] + [fit_passes(fit) for fit in missing]
     forwards, backwards = sum(item[0] for item in passes), sum(item[1] for item in passes)
     sets = {spec.name: spec for cell in todo for spec in (cell.fit.dataset, cell.dataset)}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from apd_bench.leaderboard import statistics
 from apd_bench.leaderboard.grids import RowKey, by_row, common_attacks, common_seeds, parts_by_dataset
 from apd_bench.leaderboard.model import DatasetResult, Hits, Row, Table, TableKey
+from apd_bench.leaderboard.samples import common_ids, same_ids
 from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.leaderboard.tidy import Evidence, Measurement, attack_order
 from apd_bench.specs import format_eps
@@ -29,7 +30,7 @@ def unique(measurements: Iterable[Measurement]) -> tuple[list[Measurement], list
         if held is None or (item.done and not held.done):
             kept[item.id] = item
         elif item.evidence is not None and held.evidence is not None:
-            same = np.array_equal(item.evidence.ids, held.evidence.ids)
+            same = same_ids(item.evidence.ids, held.evidence.ids)
             if not same or not np.array_equal(item.evidence.robust, held.evidence.robust):
                 conflicts.append(item.id)
     return [kept[key] for key in sorted(kept)], sorted(conflicts)
@@ -49,9 +50,12 @@ def tables(measurements: Iterable[Measurement], attacks: Sequence[str] = ()) -> 
         else:
             references.append(item)
     places = {key: {item.dataset_key for item in items} for key, items in grouped.items()}
+    alike: dict[TableKey, list[TableKey]] = defaultdict(list)
+    for key in places:
+        alike[replace(key, shots=0, trained_on="")].append(key)
     for item in references:  # a method without training is a row of every table that differs only in shots
         own = table_key(item)
-        homes = [key for key in places if replace(key, shots=0, trained_on="") == own]
+        homes = alike.get(own, [])
         for home in [key for key in homes if item.dataset_key in places[key]] or [own]:
             grouped[home].append(item)
     return [
@@ -87,7 +91,7 @@ def build_table(
     attacks = tuple(sorted(found & set(declared) or common_attacks(grid), key=attack_order))
     distances = tuple(sorted({item.attack for item in items if item.distance_attack}))
     seeds = common_seeds(grid)
-    reference_ids = _common_ids(items, names)
+    reference_ids = common_ids(items, names)
     labels = _row_labels(grid)
     drafts = [
         _Draft(labels[row], grid[row], names, attacks, seeds if grid[row][0].trains else (0,), reference_ids)
@@ -163,7 +167,7 @@ class _Draft:
             cells = [found[(dataset, seed, attack)] for attack in attacks if (dataset, seed, attack) in found]
             usable = []
             for cell in cells:
-                if cell.evidence is not None and reference is not None and np.array_equal(cell.evidence.ids, reference):
+                if cell.evidence is not None and reference is not None and same_ids(cell.evidence.ids, reference):
                     usable.append(cell)
                 else:
                     self.notes.append(f"{name}: {cell.attack} was measured on other samples than the rest")
@@ -186,7 +190,7 @@ class _Draft:
             if found is None or not item.done or item.distance_attack or item.attack in attacks:
                 continue
             same_cell = (item.dataset_key, item.seed if item.trains else 0) == (dataset, seed)
-            if same_cell and np.array_equal(found.ids, evidence[0].ids):
+            if same_cell and same_ids(found.ids, evidence[0].ids):
                 self.lowered[item.attack] += int((worst & ~found.robust).sum())
                 worst = worst & found.robust
         return worst
@@ -306,19 +310,6 @@ def _dataset_names(items: list[Measurement]) -> dict[str, str]:
     keys = sorted({(item.dataset, item.dataset_key) for item in items})
     often = Counter(name for name, _ in keys)
     return {key: name if often[name] == 1 else f"{name}@{key[:4]}" for name, key in keys}
-
-
-def _common_ids(items: list[Measurement], names: Mapping[str, str]) -> dict[str, NDArray[np.str_]]:
-    """The sample ids on which most cells of a dataset were measured."""
-    seen: dict[str, Counter[tuple[str, ...]]] = {dataset: Counter() for dataset in names}
-    for item in items:
-        if item.evidence is not None and item.done:
-            seen[item.dataset_key][tuple(item.evidence.ids.tolist())] += 1
-    return {
-        dataset: np.asarray(max(sorted(counter), key=lambda ids: counter[ids]), dtype=np.str_)
-        for dataset, counter in seen.items()
-        if counter
-    }
 
 
 def _row_labels(rows: Mapping[RowKey, list[Measurement]]) -> dict[RowKey, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+import gc
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,8 @@ from apd_bench.leaderboard.latex_file import render_latex
 from apd_bench.leaderboard.markdown import render_markdown
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.pictures import load_examples
-from apd_bench.leaderboard.tidy import Measurement, column_of, measurement
+from apd_bench.leaderboard.tidy import EXTRA, Measurement, Shared, column_of, measurement
 from apd_bench.leaderboard.web.page import render_page
-from apd_bench.specs import MethodRecipe
 from apd_bench.store import Store
 
 DEFAULT_FORMATS = ("md", "csv")
@@ -76,10 +77,26 @@ def read_measurements(stores: Sequence[Path]) -> tuple[list[Measurement], list[s
 
     Raises MissingPrerequisite for a folder that holds no records.
     """
+    with _no_collection():
+        return _read(stores)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the collection of cycles: reading makes none, and looking for them among 100,000 records takes long."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _read(stores: Sequence[Path]) -> tuple[list[Measurement], list[str]]:
     found: list[Measurement] = []
     notes: list[str] = []
-    recipes: dict[str, MethodRecipe] = {}  # equal parts are kept once: there may be 100,000 records
-    software: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = {}
+    shared = Shared()
     for path in stores:
         store = Store(path)
         if not store.exists():
@@ -88,13 +105,12 @@ def read_measurements(stores: Sequence[Path]) -> tuple[list[Measurement], list[s
             )
         for record in store.records():
             try:
-                outcomes = store.outcomes(record.id, record) if record.done and record.outcomes else None
+                has_outcomes = record.done and record.outcomes
+                outcomes = store.outcomes(record.id, record, extra=EXTRA) if has_outcomes else None
             except CorruptFile as error:
                 notes.append(f"left out: {error.message}")
                 continue
-            item = measurement(record, outcomes)
-            recipe = recipes.setdefault(item.variant, item.recipe)
-            found.append(replace(item, recipe=recipe, software=software.setdefault(item.software, item.software)))
+            found.append(measurement(record, outcomes, shared))
         notes += [f"left out: record {damage.id} is damaged" for damage in store.damaged()]
     kept, conflicts = unique(found)
     notes += [f"cell {cell}: the stores hold different outcomes; the first store counts" for cell in conflicts]

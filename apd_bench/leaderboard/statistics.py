@@ -9,20 +9,23 @@ the order of sums.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Counts = NDArray[np.integer[Any]]
 Panel = Sequence[NDArray[np.bool_]]  # one [rows, seeds, samples] array of hits per dataset
 
 LEVEL = 0.95
 ALPHA = 0.05
 BOOTSTRAP_SEED = 1979
 _MEMORY = 4_000_000  # numbers held at a time while resampling
+_KEPT = 32_000_000  # numbers of a bootstrap that are kept for the next one, two bytes each
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Estimate:
     n: int
 
 
+@lru_cache(maxsize=65536)
 def wilson(hits: int, n: int) -> Estimate:
     """The share `hits / n` with its Wilson interval; raises ValueError for n = 0."""
     from statsmodels.stats.proportion import proportion_confint
@@ -57,36 +61,18 @@ def resampled_means(panel: Panel, resamples: int) -> Floats:
     A dataset with one seed (or one sample) has nothing to resample there; its part of the uncertainty is then missing,
     which is why boards print the number of seeds beside every interval.
     """
-    from scipy.stats import bootstrap
-
-    factors = [size for hits in panel for size in hits.shape[1:] if size > 1]
+    factors = tuple(size for hits in panel for size in hits.shape[1:] if size > 1)
     if not factors:
         return np.repeat(panel_means(panel)[:, None], resamples, axis=1)
-
-    def statistic(*draws: Any, axis: int) -> Floats:
-        del axis  # always the last
-        single = np.ndim(draws[0]) == 1
-        remaining = iter([np.atleast_2d(draw) for draw in draws])
+    means = []
+    for draws in (_kept_draws if sum(factors) * resamples <= _KEPT else _draws)(factors, resamples):
+        remaining = iter(draws)
         shares = []
         for hits in panel:
-            counts = [_counts(next(remaining), size) if size > 1 else None for size in hits.shape[1:]]
+            counts = [next(remaining) if size > 1 else None for size in hits.shape[1:]]
             shares.append(_weighted(hits, *counts) / (hits.shape[1] * hits.shape[2]))
-        mean: Floats = np.mean(shares, axis=0)
-        return mean[:, 0] if single else mean
-
-    result = bootstrap(
-        [np.arange(size) for size in factors],
-        statistic,
-        n_resamples=resamples,
-        batch=int(np.clip(_MEMORY // sum(factors), 1, resamples)),
-        vectorized=True,
-        paired=False,
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(BOOTSTRAP_SEED),
-    )
-    draws: Floats = result.bootstrap_distribution
-    return draws
+        means.append(np.mean(shares, axis=0))
+    return np.asarray(np.concatenate(means, axis=1), dtype=np.float64)
 
 
 def estimates(panel: Panel, draws: Floats) -> list[Estimate]:
@@ -117,11 +103,12 @@ def bootstrap_p(draws: Floats) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """The p-values adjusted for their number after Holm."""
-    from statsmodels.stats.multitest import multipletests
-
-    if len(p_values) == 0:
-        return []
-    return [float(value) for value in multipletests(list(p_values), alpha=ALPHA, method="holm")[1]]
+    # statsmodels does the same, and collects garbage each time: seconds where 100,000 records are in memory.
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1.0)
+    return [float(value) for value in adjusted]
 
 
 def mcnemar_p(only_first: int, only_second: int) -> float:
@@ -159,21 +146,43 @@ def harmonic_mean(first: float, second: float) -> float:
     return 0.0 if first <= 0 or second <= 0 else 2 * first * second / (first + second)
 
 
-def _counts(draw: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """How often each of `size` items is in each draw, [draws, size]."""
+def _draws(factors: tuple[int, ...], resamples: int) -> Iterator[tuple[Counts, ...]]:
+    """How often each of the items of every factor is in each draw, [size, draws], some draws at a time.
+
+    These are the draws of `scipy.stats.bootstrap` with the same seed and batch, one factor after the other.
+    """
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    batch = int(np.clip(_MEMORY // sum(factors), 1, resamples))
+    for start in range(0, resamples, batch):
+        number = min(batch, resamples - start)
+        yield tuple(_counts(generator.integers(0, size, (number, size)), size) for size in factors)
+
+
+@lru_cache(maxsize=4)
+def _kept_draws(factors: tuple[int, ...], resamples: int) -> tuple[tuple[Counts, ...], ...]:
+    """The draws, kept for the next table: the tables of a store are mostly of one shape."""
+    return tuple(_draws(factors, resamples))
+
+
+def _counts(draw: NDArray[np.int64], size: int) -> Counts:
     rows = len(draw)
-    flat = draw + size * np.arange(rows)[:, None]
-    return np.bincount(flat.ravel(), minlength=rows * size).reshape(rows, size)
+    draw += size * np.arange(rows)[:, None]
+    counts = np.bincount(draw.ravel(), minlength=rows * size).reshape(rows, size)
+    return np.ascontiguousarray(counts.astype(np.uint16 if size < 2**16 else np.int64).T)
 
 
-def _weighted(hits: NDArray[np.bool_], seeds: NDArray[np.int64] | None, samples: NDArray[np.int64] | None) -> Floats:
-    """Sums of `hits` [rows, seeds, samples] under draw counts [draws, seeds] and [draws, samples]: [rows, draws]."""
+def _weighted(hits: NDArray[np.bool_], seeds: Counts | None, samples: Counts | None) -> Floats:
+    """Sums of `hits` [rows, seeds, samples] under draw counts [seeds, draws] and [samples, draws]: [rows, draws]."""
     # Every sum is a whole number, at most seeds * samples, so single precision is exact below 2^24 and twice as fast.
-    kind = np.float32 if hits.shape[1] * hits.shape[2] < 2**24 else np.float64
+    rows, size, _ = hits.shape
+    kind = np.float32 if size * hits.shape[2] < 2**24 else np.float64
     numbers = hits.astype(kind)
-    per_seed = numbers.sum(axis=2, keepdims=True) if samples is None else numbers @ samples.T.astype(kind)
+    if samples is None:
+        per_seed = numbers.sum(axis=2, keepdims=True)
+    else:
+        per_seed = (numbers.reshape(rows * size, -1) @ samples.astype(kind)).reshape(rows, size, -1)
     if seeds is None:
         return np.asarray(per_seed.sum(axis=1), dtype=np.float64)
-    weights = seeds.T.astype(kind)  # [seeds, draws]; per_seed is [rows, seeds, draws] or [rows, seeds, 1]
+    weights = seeds.astype(kind)  # [seeds, draws]; per_seed is [rows, seeds, draws] or [rows, seeds, 1]
     total = sum(per_seed[:, place] * weights[place] for place in range(len(weights)))
     return np.asarray(total, dtype=np.float64)

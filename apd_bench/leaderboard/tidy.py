@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from apd_bench.specs import MethodRecipe, format_eps
 
 _FIRST_ATTACKS = ("none", "noise", "fgsm", "pgd", "cw", "cw-linf", "apgd", "aa-light")
 _LAST_ATTACKS = ("autoattack",)
+EXTRA = ("distance",)  # what boards read of the further columns of outcomes
 _PACKAGES = ("torch", "open_clip_torch", "pyautoattack", "torchattacks")
 
 
@@ -58,20 +59,52 @@ class Evidence:
     distance: NDArray[np.float64] | None = None
 
     @classmethod
-    def of(cls, outcomes: Outcomes) -> Evidence:
-        """From the outcomes of a store."""
-        order = np.argsort(outcomes.sample_id, kind="stable")
+    def of(cls, outcomes: Outcomes, shared: Shared) -> Evidence:
+        """From the outcomes of a store; `shared` makes equal ids one array."""
+        order, ids = shared.sorted_ids(outcomes.sample_id)
         clean_right = outcomes.clean_prediction == outcomes.label
         distance = outcomes.extra.get("distance")
-        return cls(
-            ids=outcomes.sample_id[order],
-            label=outcomes.label[order],
-            clean_right=clean_right[order],
-            robust=(clean_right & ~outcomes.broken)[order],
-            clean_prediction=outcomes.clean_prediction[order],
-            adversarial_prediction=outcomes.adversarial_prediction[order],
-            distance=None if distance is None else np.asarray(distance, dtype=np.float64)[order],
-        )
+        columns: dict[str, NDArray[Any]] = {
+            "label": outcomes.label,
+            "clean_right": clean_right,
+            "robust": clean_right & ~outcomes.broken,
+            "clean_prediction": outcomes.clean_prediction,
+            "adversarial_prediction": outcomes.adversarial_prediction,
+        }
+        if distance is not None:
+            columns["distance"] = np.asarray(distance, dtype=np.float64)
+        return cls(ids=ids, **{name: column if order is None else column[order] for name, column in columns.items()})
+
+
+class Shared:
+    """What many records have in common, made once: sorted sample ids, and the digests of specs.
+
+    Objects are known by their place in memory; they are kept, so no other object gets it.
+    """
+
+    def __init__(self) -> None:
+        self._marks: dict[tuple[object, ...], tuple[object, str]] = {}
+        self._known: dict[int, tuple[NDArray[np.str_], NDArray[np.int64] | None, NDArray[np.str_]]] = {}
+        self._sorted: dict[tuple[str, bytes], NDArray[np.str_]] = {}
+
+    def mark(self, form: object, spec: object, *values: Hashable) -> str:
+        """`digest(form, 8)` for a `form` that is made of `spec` and `values` alone."""
+        key = (id(spec), *values)
+        if key not in self._marks:
+            self._marks[key] = (spec, digest(form, 8))
+        return self._marks[key][1]
+
+    def sorted_ids(self, ids: NDArray[np.str_]) -> tuple[NDArray[np.int64] | None, NDArray[np.str_]]:
+        """The order that sorts `ids` (None where they are sorted), and the sorted ids."""
+        if id(ids) in self._known:
+            return self._known[id(ids)][1:]
+        order = np.argsort(ids, kind="stable")
+        ordered = ids[order]
+        ordered = self._sorted.setdefault((ordered.dtype.str, ordered.tobytes()), ordered)
+        found = None if np.array_equal(order, np.arange(len(order))) else order
+        if not ids.flags.writeable:  # the columns that a store shares among its outcomes
+            self._known[id(ids)] = (ids, found, ordered)
+        return found, ordered
 
 
 @dataclass(frozen=True)
@@ -130,25 +163,27 @@ def column_of(label: str) -> str:
     return f"{label} (suite)" if label in ("worst", "clean") else label
 
 
-def measurement(record: Record, outcomes: Outcomes | None) -> Measurement:
-    """`record` with its outcomes as one flat row."""
-    cell, fit = record.cell, record.cell.fit
+def measurement(record: Record, outcomes: Outcomes | None, shared: Shared | None = None) -> Measurement:
+    """`record` with its outcomes as one flat row; many rows with the same `shared` share what they can."""
+    cell, fit, shared = record.cell, record.cell.fit, shared or Shared()
     backbone, method, dataset, threat = fit.backbone, fit.method, cell.dataset, cell.threat
     return Measurement(
         id=record.id,
         status=record.status,
         backbone=backbone.name,
         backbone_title=backbone.title or backbone.name,
-        backbone_key=digest([backbone, cell.precision], 8),
+        backbone_key=shared.mark([backbone, cell.precision], backbone, cell.precision),
         training=backbone.training,
         method=method.name,
         method_title=method.title or method.name,
         paper=method.paper,
-        variant=digest([method, fit.train_eps, sorted(fit.exclude)] if method.trains else [method], 8),
+        variant=shared.mark([method, fit.train_eps, sorted(fit.exclude)], method, fit.train_eps, *fit.exclude)
+        if method.trains
+        else shared.mark([method], method),
         trains=method.trains,
         dataset=dataset.name,
         dataset_title=dataset.title or dataset.name,
-        dataset_key=digest(dataset, 8),
+        dataset_key=shared.mark(dataset, dataset),
         group=dataset.group,
         source_dataset=fit.dataset.name,
         classes=cell.classes,
@@ -174,7 +209,7 @@ def measurement(record: Record, outcomes: Outcomes | None) -> Measurement:
         software=_software(record.environment),
         error=str((record.error or {}).get("message") or ""),
         created=record.created,
-        evidence=None if outcomes is None or not record.done else Evidence.of(outcomes),
+        evidence=None if outcomes is None or not record.done else Evidence.of(outcomes, shared),
     )
 
 

@@ -108,6 +108,7 @@ def _cross(suite: Suite) -> Iterator[Cell]:
     attacks = [parse_attack(text) for text in suite.attacks]
     backbones = [BACKBONES.get(name) for name in suite.backbones]
     datasets = [DATASETS.get(name) for name in suite.datasets]
+    threats: dict[tuple[float, str | None], ThreatModel] = {}
     for backbone, dataset, method in product(backbones, datasets, methods):
         trained_on = (suite.train_dataset if suite.task == "cross_dataset" else None) or dataset.name
         fits: dict[str, Fit] = {}
@@ -119,7 +120,12 @@ def _cross(suite: Suite) -> Iterator[Cell]:
             if suite.transfer_source:
                 made_by = recipes.of(METHODS.canonical(suite.transfer_source), trained_on, shots)
                 source = _fit(suite, backbone, made_by, dataset, eps, shots, seed)
-            yield from _cells(suite, fit, source, dataset, eps, attacks)
+            made_from = source.method.name if source is not None else None
+            if (eps, made_from) not in threats:
+                threats[eps, made_from] = ThreatModel(
+                    eps=eps, norm=suite.norm, knowledge=suite.knowledge, space=suite.space, source=made_from
+                )
+            yield from _cells(suite, fit, source, dataset, threats[eps, made_from], attacks)
 
 
 class _Recipes:
@@ -190,10 +196,13 @@ def training_budget(suite: Suite, recipe: MethodRecipe, eps: float) -> float | N
 
 
 def _cells(
-    suite: Suite, fit: Fit, source: Fit | None, dataset: DatasetSpec, eps: float, attacks: Iterable[AttackSpec]
+    suite: Suite,
+    fit: Fit,
+    source: Fit | None,
+    dataset: DatasetSpec,
+    threat: ThreatModel,
+    attacks: Iterable[AttackSpec],
 ) -> Iterator[Cell]:
-    name = source.method.name if source is not None else None
-    threat = ThreatModel(eps=eps, norm=suite.norm, knowledge=suite.knowledge, space=suite.space, source=name)
     parts = ("base", "new") if suite.task == "base_to_new" else ("all",)
     for attack, part in product(attacks, parts):
         yield Cell(

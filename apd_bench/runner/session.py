@@ -33,15 +33,18 @@ def run_plan(
 ) -> RunReport:
     """Does what is left of `plan`, recorded in `store`, and says what happened.
 
-    Raises MissingPrerequisite when the store cannot be written or another process is writing to it.
+    Raises MissingPrerequisite when the store cannot be written or another process is writing to it, and NewerSchema,
+    before anything is changed, when it holds what a later version of this program wrote.
     """
     with store.writer(wait=machine.wait, on_wait=reporter.message):
+        statuses = store.statuses()
+        present = {fit_id for fit_id in plan.fits if store.has_fit(fit_id)}
         write_resolved(plan, store)
         # Where nothing is to be done, neither torch nor a worker is started.
         if only_fits:
-            work = sum(not store.fit_path(fit_id).is_dir() or strategy == "force" for fit_id in plan.fits)
+            work = sum(fit_id not in present or strategy == "force" for fit_id in plan.fits)
         else:
-            work = len(choose(plan.cells, store.statuses(), strategy))
+            work = len(choose(plan.cells, statuses, strategy))
         if work:
             reporter.prepare()
         device = device_for(machine) if work else "cpu"

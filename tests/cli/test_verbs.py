@@ -283,3 +283,40 @@ def test_python_has_the_same(copied: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert again.report is not None and again.report.to_do == 0 and len(again) == 3
     with pytest.raises(MissingPrerequisite, match="no records"):
         apd_bench.load_records("nowhere")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a store but the lock and the index."""
+    ignored = (".lock", ".index.json")
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name not in ignored}
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_a_record_of_a_later_version_is_refused_and_nothing_is_changed(cli: Cli, copied: Path, index: bool) -> None:
+    path = next(iter(sorted((copied / "cells").rglob("*.json"))))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99, "surprise": 1}, indent=1, sort_keys=True))
+    if not index:
+        (copied / ".index.json").unlink()
+    before = contents(copied)
+    for words in (
+        ("run", *SMALL), ("run", *SMALL, "--force"), ("run", *SMALL, "--dry-run"), ("plan", *SMALL),
+        ("fit", *SMALL[:4]),
+        ("report",), ("report", "--out", "boards"), ("show", path.stem), ("show", path.stem, "--as-command"),
+        ("list", "cells"), ("compare", "apd", "advtp"),
+    ):  # fmt: skip
+        result = cli(*words)
+        assert result.code == EXIT_USAGE, words
+        assert path.name in result.err and "its schema is 99" in result.err and "Update apd-bench" in result.err, words
+        assert result.err.count("\n") == 1, result.err
+        assert contents(copied) == before, words
+
+
+def test_a_prompt_state_of_a_later_version_is_refused_and_nothing_is_changed(cli: Cli, copied: Path) -> None:
+    card = sorted(copied.glob("fits/*/card.json"))[0]
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"schema": 99}, indent=1, sort_keys=True))
+    before = contents(copied)
+    for words in (("run", *SMALL, "--force"), ("plan", *SMALL, "--force")):
+        result = cli(*words)
+        assert result.code == EXIT_USAGE, words
+        assert "card.json was written by a later apd-bench: its schema is 99" in result.err, words
+        assert contents(copied) == before, words

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, bootstrap
+from statsmodels.stats.multitest import multipletests
 
 from apd_bench.leaderboard import statistics
 
@@ -110,3 +111,30 @@ def test_enough_resamples_for_holm_over_all_pairs() -> None:
 def test_harmonic_mean() -> None:
     assert statistics.harmonic_mean(0.6, 0.3) == pytest.approx(0.4)
     assert statistics.harmonic_mean(0.6, 0.0) == 0.0
+
+
+@pytest.mark.parametrize("shape", [(3, 40), (1, 40), (3, 1)])
+def test_the_draws_are_those_of_scipy(shape: tuple[int, int]) -> None:
+    hits = panel((2, *shape), (2, *shape))
+    factors = [size for part in hits for size in part.shape[1:] if size > 1]
+
+    def statistic(*draws: np.ndarray) -> float:
+        remaining = iter(draws)
+        shares = []
+        for part in hits:
+            seeds, samples = (next(remaining) if size > 1 else np.zeros(1, dtype=int) for size in part.shape[1:])
+            shares.append(part[0][np.ix_(seeds, samples)].mean())
+        return float(np.mean(shares))
+
+    expected = bootstrap(
+        [np.arange(size) for size in factors], statistic, n_resamples=50, vectorized=False, paired=False, batch=50,
+        rng=np.random.default_rng(statistics.BOOTSTRAP_SEED), method="percentile",
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        statistics.resampled_means(hits, 50)[0], expected.bootstrap_distribution, rtol=0, atol=1e-12
+    )
+
+
+def test_holm_is_that_of_statsmodels() -> None:
+    values = np.random.default_rng(3).random(40) ** 3
+    assert statistics.holm(values.tolist()) == multipletests(values, method="holm")[1].tolist()

@@ -1,0 +1,21 @@
+"""The versions of what is kept on disk, and the refusal of files that a later apd-bench wrote. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apd_bench.errors import NewerSchema
+
+RECORD = 1
+STATE = 1  # of the card beside a prompt state
+CARD = "card.json"
+
+
+def refuse_newer(found: Any, known: int, what: str) -> None:
+    """Raises NewerSchema when `found`, the schema that the file `what` states, is newer than `known`."""
+    if isinstance(found, int) and found > known:
+        raise NewerSchema(
+            f"{what} was written by a later apd-bench: its schema is {found}, the newest that this one knows is "
+            f"{known}. Nothing was changed.",
+            hint="Update apd-bench (pip install --upgrade apd-bench), or choose another folder with --results DIR.",
+        )
