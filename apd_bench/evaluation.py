@@ -26,6 +26,7 @@ from apd_bench.attacks.projections import distance
 from apd_bench.attacks.result import AttackResult
 from apd_bench.attacks.shortened import confirmed
 from apd_bench.classifier import Classifier, matmul_precision
+from apd_bench.data.moving import moved
 from apd_bench.errors import IncompatibleChoice, UsageError
 from apd_bench.records import Outcomes
 from apd_bench.registry import ATTACKS, resolve_target
@@ -195,7 +196,9 @@ class _Evaluation:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         with untouched(self.meter.model), untouched(self.adversary.model):
-            parts = [self._shard(rows) for rows in self._shards()]
+            shards = self._shards()
+            batches = moved(lambda rows: check_pixels(self.test.pixels(list(rows))), shards, self.device)
+            parts = [self._shard(rows, x) for rows, x in zip(shards, batches, strict=True)]
             facts = self._diagnose(parts)
         return self._result(parts, facts, time.perf_counter() - began)
 
@@ -206,8 +209,7 @@ class _Evaluation:
             size = max(size, _SHARD_BYTES // each)
         return [range(low, min(low + size, len(self.test))) for low in range(0, len(self.test), size)]
 
-    def _shard(self, rows: range) -> _Part:
-        x = check_pixels(self.test.pixels(list(rows))).to(self.device)
+    def _shard(self, rows: range, x: Tensor) -> _Part:
         y = self.labels[rows.start : rows.stop].to(self.device)
         began = time.perf_counter()
         z = self._clean(x)

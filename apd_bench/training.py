@@ -271,8 +271,7 @@ def _epoch(
     training = run.recipe.training
     totals: dict[str, Tensor] = {}
     batches = torch.split(torch.randperm(len(run.ids), generator=order), int(training["batch_size"]))
-    for places in batches:
-        pixels = run.images(places)
+    for places, pixels in zip(batches, run.images.batches(batches), strict=True):
         if training["augment"] == "crop_flip":
             pixels = crop_flip(pixels, order)
         terms = run.terms(run.batch(places, pixels), noise)

@@ -6,17 +6,18 @@ import argparse
 import dataclasses
 
 from apd_bench.cli.bench_output import add_output, at_least_one, whole_numbers, write
+from apd_bench.cli.console import err
 from apd_bench.errors import EXIT_DONE, UsageError
 
-FULL, QUICK = "ViT-B-32-quickgelu/random", "tiny-clean"
+FULL, QUICK = ("tiny-clean", "ViT-B-32-quickgelu/random", "ViT-B-16-quickgelu/random"), ("tiny-clean",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the part."""
-    parser.add_argument("--backbone", metavar="NAME", help=f"default: {FULL} (random weights)")
+    parser.add_argument("--backbone", nargs="+", metavar="NAME", help=f"default: {', '.join(FULL)}")
     parser.add_argument("--classes", type=int, default=100, metavar="N", help="default: 100")
     parser.add_argument("--batch", nargs="+", default=["4", "32"], metavar="N", help="default: 4 32")
-    add_output(parser, f"on the embedded model {QUICK}", device=True)
+    add_output(parser, f"on the embedded model {QUICK[0]}", device=True)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -30,9 +31,12 @@ def execute(args: argparse.Namespace) -> int:
     from apd_bench.bench.train import compare, markdown, row
     from apd_bench.registry import BACKBONES
 
-    name = args.backbone or (QUICK if args.quick else FULL)
-    backbone = load(BACKBONES.get(name), args.device)
-    steps = [compare(backbone, size, classes=args.classes, repeats=args.repeats) for size in sizes]
+    names = [BACKBONES.canonical(name) for name in args.backbone or (QUICK if args.quick else FULL)]
+    steps = []
+    for name in names:
+        err(f"measuring {name}")
+        backbone = load(BACKBONES.get(name), args.device)
+        steps += [compare(backbone, size, classes=args.classes, repeats=args.repeats) for size in sizes]
     data = document("train", [row(step) for step in steps], args.device)
     data["steps"] = [dataclasses.asdict(step) | {"ratio": step.ratio} for step in steps]
     write(args, markdown(steps), data)
