@@ -8,7 +8,7 @@ but the moment at which their terms are computed: order, noise, gradients, clipp
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,7 @@ class Descent:
         self._totals: dict[str, Tensor] = {}
         self._before: dict[str, list[Tensor]] = {}
         self._batches: tuple[Tensor, ...] = ()
+        self._images: Iterator[Tensor] = iter(())
 
     def begin(self, epoch: int) -> tuple[Tensor, ...]:
         """Sets the rate of `epoch`, remembers the prompts, and returns the places of its batches."""
@@ -102,11 +103,12 @@ class Descent:
         self._batches = torch.split(
             torch.randperm(len(self.run.ids), generator=self.order), int(self.training["batch_size"])
         )
+        self._images = iter(self.run.images.batches(self._batches))
         return self._batches
 
     def batch(self, places: Tensor) -> Batch:
-        """The images at `places`, augmented where the recipe says so."""
-        pixels = self.run.images(places)
+        """The next images of the epoch, which are those at `places`, augmented where the recipe says so."""
+        pixels = next(self._images)
         if self.training["augment"] == "crop_flip":
             pixels = crop_flip(pixels, self.order)
         return self.run.batch(places, pixels)

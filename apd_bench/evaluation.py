@@ -27,6 +27,7 @@ from apd_bench.attacks.projections import distance
 from apd_bench.attacks.result import AttackResult
 from apd_bench.attacks.shortened import confirmed
 from apd_bench.classifier import Classifier, matmul_precision
+from apd_bench.data.moving import moved
 from apd_bench.errors import IncompatibleChoice, UsageError
 from apd_bench.records import Outcomes
 from apd_bench.registry import ATTACKS, resolve_target
@@ -92,6 +93,7 @@ def evaluate_cell(
     checkpoint_dir: Path | None = None,
     on_progress: OnProgress | None = None,
     source_classifier: Model | None = None,
+    accelerated: Model | None = None,
 ) -> CellResult:
     """The result of `cell` on the samples `test`, which are of the model's input size; see `evaluate_samples`."""
     if cell.threat.space != "model_input":
@@ -111,6 +113,7 @@ def evaluate_cell(
         checkpoint_dir=checkpoint_dir,
         on_progress=on_progress,
         source_classifier=source_classifier,
+        accelerated=accelerated,
     )
 
 
@@ -127,19 +130,21 @@ def evaluate_samples(
     checkpoint_dir: Path | None = None,
     on_progress: OnProgress | None = None,
     source_classifier: Model | None = None,
+    accelerated: Model | None = None,
 ) -> CellResult:
     """Attacks `classifier` on `test` within `threat` and audits what comes back.
 
     `batch_size` bounds what the model sees at once (None: all samples). `on_progress(done, broken, passes)` is called
     several times a second and may raise to stop; no number ever falls, and samples are done within an attack already,
     as soon as they are broken or its last member is through with them. The adversary differentiates through
-    `source_classifier` where the threat's knowledge is not white_box. Raises UsageError for input that no attack can
-    judge, AuditError for an attack that breaks its budget or contradicts itself.
+    `source_classifier` where the threat's knowledge is not white_box, else through `accelerated` where that is given:
+    the same model, rounded differently, which finds examples and never judges. Raises UsageError for input that no
+    attack can judge, AuditError for an attack that breaks its budget or contradicts itself.
     """
     evaluation = _Evaluation(
         classifier=classifier, source=source_classifier, test=test, attack=attack, threat=threat, seed=seed,
         batch_size=batch_size or max(len(test), 1), device=torch.device(device), checkpoint_dir=checkpoint_dir,
-        on_progress=on_progress,
+        on_progress=on_progress, accelerated=accelerated,
     )  # fmt: skip
     with matmul_precision(precision):
         return evaluation.run()
@@ -158,6 +163,7 @@ class _Evaluation:
     def __init__(
         self, *, classifier: Model, source: Model | None, test: Samples, attack: AttackSpec, threat: ThreatModel,
         seed: int, batch_size: int, device: torch.device, checkpoint_dir: Path | None, on_progress: OnProgress | None,
+        accelerated: Model | None,
     ) -> None:  # fmt: skip
         self.entry: AttackEntry = ATTACKS.get(attack.name)
         self.options = all_options(attack)
@@ -177,7 +183,8 @@ class _Evaluation:
         self.batch_size, self.checkpoint_dir = batch_size, checkpoint_dir
         judge = classifier.in_precision("fp32") if isinstance(classifier, Classifier) else classifier
         self.meter = Meter(judge, batch_size=batch_size)
-        self.adversary = self.meter if judge is classifier else Meter(classifier, batch_size=batch_size)
+        attacked = classifier if accelerated is None else accelerated
+        self.adversary = self.meter if judge is attacked else Meter(attacked, batch_size=batch_size)
         if threat.knowledge != "white_box" and source is not None:
             self.adversary = Meter(source, batch_size=batch_size)
             self.adversary.persist = True
@@ -190,7 +197,9 @@ class _Evaluation:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         with untouched(self.meter.model), untouched(self.adversary.model):
-            parts = [self._shard(rows) for rows in self._shards()]
+            shards = self._shards()
+            batches = moved(lambda rows: check_pixels(self.test.pixels(list(rows))), shards, self.device)
+            parts = [self._shard(rows, x) for rows, x in zip(shards, batches, strict=True)]
             facts = self._diagnose(parts)
         return self._result(parts, facts, time.perf_counter() - began)
 
@@ -201,8 +210,7 @@ class _Evaluation:
             size = max(size, _SHARD_BYTES // each)
         return [range(low, min(low + size, len(self.test))) for low in range(0, len(self.test), size)]
 
-    def _shard(self, rows: range) -> _Part:
-        x = check_pixels(self.test.pixels(list(rows))).to(self.device)
+    def _shard(self, rows: range, x: Tensor) -> _Part:
         y = self.labels[rows.start : rows.stop].to(self.device)
         began = time.perf_counter()
         z = self._clean(x)
@@ -352,9 +360,7 @@ class _Evaluation:
         if n and self.entry.kind == "distance":
             metrics["median_distance"] = float(np.median(columns["distance"]))
             metrics["found"] = float(np.isfinite(columns["distance"]).mean())
-        effective: dict[str, Any] = {}
-        for part in parts:
-            effective |= part.result.effective
+        effective = {name: value for part in parts for name, value in part.result.effective.items()}
         if self.again:
             effective["attacked_again"] = self.again
         return CellResult(

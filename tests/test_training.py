@@ -166,6 +166,11 @@ def test_images_come_from_memory_or_from_the_split_alike(data, monkeypatch):
     places = torch.tensor([3, 0, 7])
     assert torch.equal(held(places), streamed(places))
     assert torch.equal(held(places), data.train.pixels(places))
+    for images in (held, streamed):
+        batches = list(images.batches([places, places[:1], places.flip(0)]))
+        assert all(
+            torch.equal(one, held(two)) for one, two in zip(batches, [places, places[:1], places.flip(0)], strict=True)
+        )
 
 
 def test_crop_and_flip_stay_in_range_and_keep_a_flat_image_flat():

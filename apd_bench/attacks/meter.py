@@ -27,6 +27,7 @@ class Meter:
     model may be given (None: any), `on_step(forwards, backwards)` is called between passes and may raise to stop.
     `persist` keeps broken samples in the search: examples for another model should not stop at this one's boundary.
     `tally`, set by an attack while it runs, tells how many of its samples are settled and how many of these are broken.
+    Flat and non-finite gradients are counted on the device and read when asked for: no step waits for their number.
     """
 
     def __init__(self, model: Model, *, batch_size: int | None = None, on_step: OnStep | None = None) -> None:
@@ -37,9 +38,9 @@ class Meter:
         self.tally: Callable[[], tuple[int, int]] | None = None
         self.forwards = 0
         self.backwards = 0
-        self.zero_gradients = 0
-        self.bad_gradients = 0
         self.num_classes = 0
+        self._cut = 0
+        self._flaws: Tensor | None = None
         self._clock = _Clock()
         self._reported = time.perf_counter()
 
@@ -47,6 +48,16 @@ class Meter:
     def of(cls, model: Model | Meter, on_step: OnStep | None = None) -> Meter:
         """`model` itself when it is a meter already, else a new meter around it."""
         return model if isinstance(model, Meter) else cls(model, on_step=on_step)
+
+    @property
+    def zero_gradients(self) -> int:
+        """Gradients so far, per image, that were exactly zero or that a model had cut; waits for the device."""
+        return self._cut + (0 if self._flaws is None else int(self._flaws[0]))
+
+    @property
+    def bad_gradients(self) -> int:
+        """Gradients so far, per image, with NaN or infinite entries; waits for the device."""
+        return 0 if self._flaws is None else int(self._flaws[1])
 
     @property
     def seconds(self) -> float:
@@ -72,7 +83,7 @@ class Meter:
             f = loss(z)
             value = f.sum()
         if not value.requires_grad:
-            self.zero_gradients += len(x)
+            self._cut += len(x)
             self.backwards += len(x)
             return z.detach(), f.detach(), torch.zeros_like(x)
         with self._clock:
@@ -99,13 +110,13 @@ class Meter:
         return z.float().contiguous()
 
     def _inspect(self, g: Tensor) -> Tensor:
+        """The gradient with 0 for entries that are not finite, counted without waiting for the device; g is used up."""
         g = g.contiguous()
         flat = g.flatten(1)
         peak = torch.maximum(flat.amax(1), -flat.amin(1))  # NaN stays NaN
-        bad, zero = torch.stack([(~peak.isfinite()).sum(), (peak == 0).sum()]).tolist()
-        self.bad_gradients += int(bad)
-        self.zero_gradients += int(zero)
-        return g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) if bad else g
+        flaws = torch.stack([(peak == 0).sum(), (~peak.isfinite()).sum()])
+        self._flaws = flaws if self._flaws is None else self._flaws + flaws
+        return g.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
 
 
 class _Pass(torch.autograd.Function):
@@ -124,7 +135,7 @@ class _Pass(torch.autograd.Function):
         meter: Meter = ctx.meter
         meter.backwards += len(ctx.leaf)
         if not ctx.logits.requires_grad:
-            meter.zero_gradients += len(ctx.leaf)
+            meter._cut += len(ctx.leaf)
             return torch.zeros_like(ctx.leaf), None
         with meter._clock:  # FAB goes backwards through one pass several times
             (g,) = torch.autograd.grad(ctx.logits, ctx.leaf, grad[0], retain_graph=True, materialize_grads=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from apd_bench.attacks.guard import untouched
 from apd_bench.attacks.inputs import check_classes, check_clean_logits, check_labels, check_pixels
+from apd_bench.attacks.kept import keep
 from apd_bench.attacks.losses import margin
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.projections import Region
@@ -95,15 +96,14 @@ class Search:
         y = self.labels[rows]
         m = margin(z, y)
         hit = z.argmax(1) != y
-        better = ((m > self.margin[rows]) | (hit & ~self.broken[rows])).nonzero().squeeze(1)
-        if len(better):
-            chosen = rows[better]
-            self.best.index_copy_(0, chosen, x.index_select(0, better))
-            self.margin[chosen] = m[better]
-        if not hit.any():
+        before, broken = self.margin[rows], self.broken[rows]
+        better = (m > before) | (hit & ~broken)
+        keep(self.best, rows, x, better)
+        self.margin[rows] = torch.where(better, m, before)
+        self.broken[rows] = broken | hit
+        if self.meter.persist or not bool(hit.any()):  # the one time in a step that the host waits for the device
             return None
-        self.broken[rows[hit]] = True
-        return None if self.meter.persist else (~hit).nonzero().squeeze(1)
+        return (~hit).nonzero().squeeze(1)
 
     def spent(self) -> tuple[int, ...]:
         """Forwards, backwards, zero and non-finite gradients of this search so far, per image."""

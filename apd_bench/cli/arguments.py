@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from apd_bench.errors import UsageError
-from apd_bench.runner.machine import Machine
+from apd_bench.runner.machine import ACCELERATIONS, Machine
 from apd_bench.runner.selection import Selection, split_list
 from apd_bench.runner.shards import SHARD
 from apd_bench.specs import Suite
@@ -85,7 +85,8 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         "--batch-size",
         type=_batch_size,
         metavar="N",
-        help="images per batch, or 'auto' (default); halved when memory runs out",
+        help="images per batch, or 'auto' (default): on CUDA the largest power of two whose measured memory fits, else "
+        "100 of a tiny model and 32 of others; halved when memory runs out",
     )
     group.add_argument(
         "--shard",
@@ -95,6 +96,13 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--executor", default="local", choices=("local", "ray"), help="where the work is done (default: local)"
+    )
+    group.add_argument(
+        "--accelerate",
+        default="off",
+        choices=ACCELERATIONS,
+        help="gradients of attacks from compiled passes: compile, graphs (CUDA graphs), auto (where it pays, measured) "
+        "or off (default); the plain float32 model judges in any case",
     )
     group.add_argument("--address", metavar="HOST:PORT|auto", help="of a Ray cluster (default: start one here)")
     group.add_argument("--calibrate", action="store_true", help="with a plan: time the backbones on this machine first")
@@ -226,6 +234,7 @@ def machine_of(args: argparse.Namespace) -> Machine:
         batch_size=args.batch_size,
         wait=args.wait,
         shard_size=args.shard or SHARD,
+        accelerate=args.accelerate,
         share_budgets=getattr(args, "share_budgets", False),
         seeds_together=getattr(args, "seeds_together", False),
     )

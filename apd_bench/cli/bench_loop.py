@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from apd_bench.cli.bench_output import add_output, at_least_one, finish
+from apd_bench.cli.console import err
 
-FULL, QUICK = ("tiny-clean", "ViT-B-32-quickgelu/random"), ("tiny-clean",)
+FULL, QUICK = ("tiny-clean", "ViT-B-32-quickgelu/random", "ViT-B-16-quickgelu/random"), ("tiny-clean",)
 STEPS = {"tiny-clean": 10, "tiny-robust": 10}
 
 
@@ -15,6 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", nargs="+", metavar="NAME", help=f"default: {', '.join(FULL)}")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="samples, all of which stand (default: 64)")
     parser.add_argument("--steps", type=int, metavar="N", help="steps (default: 10; 1 of a large model)")
+    parser.add_argument(
+        "--compiled",
+        action="store_true",
+        help="also compiled gradients beside eager ones (of the embedded models in any case, except with --quick)",
+    )
     add_output(parser, "only the embedded model", repeats=5, device=True)
 
 
@@ -23,12 +29,19 @@ def execute(args: argparse.Namespace) -> int:
     at_least_one(args, "batch", "steps", "repeats")
     from apd_bench.backbones.load import load
     from apd_bench.bench.loop import loop_row
+    from apd_bench.bench.rows import Row
     from apd_bench.registry import BACKBONES
 
     names = [BACKBONES.canonical(name) for name in args.backbone or (QUICK if args.quick else FULL)]
-    rows = [
-        loop_row(load(BACKBONES.get(name), args.device), batch=args.batch, steps=args.steps or STEPS.get(name, 1),
-                 repeats=args.repeats)
-        for name in names
-    ]  # fmt: skip
+    rows: list[Row] = []
+    for name in names:
+        err(f"measuring {name}")
+        backbone, steps = load(BACKBONES.get(name), args.device), args.steps or STEPS.get(name, 1)
+        rows.append(loop_row(backbone, batch=args.batch, steps=steps, repeats=args.repeats))
+        if args.compiled or (name in STEPS and not args.quick):
+            from apd_bench.bench.compiled import compiled_row
+
+            modes = ("compile", "graphs") if args.device.startswith("cuda") else ("compile",)
+            rows += [compiled_row(backbone, batch=args.batch, steps=steps, repeats=args.repeats, mode=mode)
+                     for mode in modes]  # fmt: skip
     return finish(args, "loop", rows, args.device)

@@ -6,18 +6,19 @@ import argparse
 import dataclasses
 
 from apd_bench.cli.bench_output import add_output, at_least_one, whole_numbers, write
+from apd_bench.cli.console import err
 from apd_bench.errors import EXIT_DONE, UsageError
 
-FULL, QUICK = "ViT-B-32-quickgelu/random", "tiny-clean"
+FULL, QUICK = ("tiny-clean", "ViT-B-32-quickgelu/random", "ViT-B-16-quickgelu/random"), ("tiny-clean",)
 SEEDS, FEW_CLASSES = 3, 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the part."""
-    parser.add_argument("--backbone", metavar="NAME", help=f"default: {FULL} (random weights)")
+    parser.add_argument("--backbone", nargs="+", metavar="NAME", help=f"default: {', '.join(FULL)}")
     parser.add_argument("--classes", type=int, default=100, metavar="N", help="default: 100")
     parser.add_argument("--batch", nargs="+", default=["4", "32"], metavar="N", help="default: 4 32")
-    add_output(parser, f"on the embedded model {QUICK}", device=True)
+    add_output(parser, f"on the embedded model {QUICK[0]}", device=True)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -33,17 +34,17 @@ def execute(args: argparse.Namespace) -> int:
     from apd_bench.bench.train import class_names, compare, markdown, row
     from apd_bench.registry import BACKBONES
 
-    name = args.backbone or (QUICK if args.quick else FULL)
-    backbone = load(BACKBONES.get(name), args.device)
-    steps = [compare(backbone, size, classes=args.classes, repeats=args.repeats) for size in sizes]
-    small = backbone if args.quick else load(BACKBONES.get(QUICK), args.device)
     names = class_names(min(args.classes, FEW_CLASSES))
-    seeds = [
-        seeds_row(model, method, size, names, seeds=SEEDS, repeats=args.repeats)
-        for model in dict.fromkeys((small, backbone))
-        for method in ("advvlp", "apd")
-        for size in sizes
-    ]
+    steps, seeds = [], []
+    for name in (BACKBONES.canonical(item) for item in args.backbone or (QUICK if args.quick else FULL)):
+        err(f"measuring {name}")
+        backbone = load(BACKBONES.get(name), args.device)
+        steps += [compare(backbone, size, classes=args.classes, repeats=args.repeats) for size in sizes]
+        seeds += [
+            seeds_row(backbone, method, size, names, seeds=SEEDS, repeats=args.repeats)
+            for method in ("advvlp", "apd")
+            for size in (sizes if name.startswith("tiny-") else sizes[:1])  # a large model takes minutes for each
+        ]
     data = document("train", [*map(row, steps), *seeds], args.device)
     data["steps"] = [dataclasses.asdict(step) | {"ratio": step.ratio} for step in steps]
     write(args, f"{markdown(steps)}\n\n{rows_markdown(seeds)}", data)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from apd_bench.data.moving import moved
 from apd_bench.data.splits import ImageSplit
 
 MEMORY_LIMIT = 4 * 2**30
@@ -29,6 +31,12 @@ class TrainingImages:
         """The images at `places` [B], un-augmented."""
         images = self.split.images(places) if self.held is None else self.held[places.to(self.device)]
         return images.to(self.device, torch.float32).div_(255.0)
+
+    def batches(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The images of each of `batches`, in their order; those not held in memory are read ahead where that pays."""
+        if self.held is not None:
+            return (self(places) for places in batches)
+        return (images.to(torch.float32).div_(255.0) for images in moved(self.split.images, batches, self.device))
 
 
 def crop_flip(pixels: Tensor, generator: torch.Generator) -> Tensor:

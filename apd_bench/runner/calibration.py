@@ -14,8 +14,8 @@ from apd_bench.classifier import Classifier
 from apd_bench.errors import UserError
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.registry import BACKBONES, resolve_target
+from apd_bench.runner.batches import default_batch_size
 from apd_bench.runner.session import TINY, pick_device
-from apd_bench.runner.stages import default_batch_size
 from apd_bench.states import build_learner
 
 _CLASSES = [f"thing {number}" for number in range(10)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -11,14 +10,25 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from apd_bench.attacks.audit import AuditError
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.classifier import Classifier
+from apd_bench.classifier import Classifier, matmul_precision
 from apd_bench.data.load import load_dataset
 from apd_bench.data.protocols import exclude_samples, limit_split, select_classes
 from apd_bench.data.splits import LoadedDataset
 from apd_bench.evaluation import evaluate_cell
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.registry import resolve_target
+from apd_bench.registry import ATTACKS, resolve_target
+from apd_bench.runner.acceleration import Accelerator, Choice, ruled_out
+from apd_bench.runner.batches import (
+    BatchSize,
+    CudaMemory,
+    default_batch_size,
+    free_memory,
+    largest_batch,
+    out_of_memory,
+)
+from apd_bench.runner.estimate import passes_per_sample
 from apd_bench.runner.shards import shard_rows
 from apd_bench.runner.sharing import rows_left, with_carried
 from apd_bench.runner.tasks import (
@@ -41,7 +51,6 @@ from apd_bench.together import TOGETHER, fit_together, why_apart
 from apd_bench.training import fit as train
 
 Value = TypeVar("Value")
-_TINY = 64  # images up to this many pixels a side count as tiny
 
 
 class Recent(Generic[Value]):
@@ -75,6 +84,8 @@ class Stages:
         self._backbones: Recent[Backbone] = Recent(2)
         self._datasets: Recent[LoadedDataset] = Recent(4)
         self._classifiers: Recent[tuple[Classifier, PromptState]] = Recent(2)
+        self._batch_sizes: dict[Hashable, BatchSize] = {}
+        self._accelerator = Accelerator(settings.accelerate, settings.device)
 
     def run(self, task: Task, watch: Watch) -> Result:
         """The result of a task; what goes wrong comes back as a Failure."""
@@ -121,7 +132,7 @@ class Stages:
         return backbone, self.dataset(task.fit.dataset, backbone.shapes.image_size, task.fit.resize)
 
     def cell(self, task: Task, cell: Cell, watch: Watch) -> CellDone:
-        """Measures one cell, or a shard of it; when memory runs out, halves the batch and goes on."""
+        """Measures one cell, or a shard of it; goes on without acceleration or with half the batch where one fails."""
         began = time.perf_counter()
         watch(Progress())
         backbone = self.backbone(cell.fit.backbone)
@@ -137,7 +148,13 @@ class Stages:
             test = test.subset(rows_left(ids, task.carried))
         source = self.source(task, cell, backbone, data)
         loaded = time.perf_counter() - began
-        batch_size, halved = self.settings.batch_size or default_batch_size(backbone.shapes.image_size), 0
+        entry = ATTACKS.get(cell.attack.name)
+        excluded = ruled_out(entry, cell.threat.knowledge, cell.threat.eps)
+        gradients = passes_per_sample(cell.attack, cell.threat.eps)[1] * len(test)
+        with matmul_precision(cell.precision):
+            chosen = self.batch_size(classifier)
+            faster = self._accelerator.choose(classifier, chosen.size, gradients, excluded)
+        batch_size, halved = chosen.size, 0
 
         def on_progress(done: int, broken: int, passes: int) -> None:
             watch(Progress(done=done, total=len(test), broken=broken, passes=passes))
@@ -153,14 +170,22 @@ class Stages:
                     checkpoint_dir=folder,
                     on_progress=on_progress,
                     source_classifier=source,
+                    accelerated=faster.model,
                 )
                 break
             except (RuntimeError, MemoryError) as error:
-                if batch_size == 1 or not out_of_memory(error):
+                if faster.model is not None and not isinstance(error, AuditError):
+                    faster = Choice(None, self._accelerator.failed(error))
+                elif batch_size == 1 or not out_of_memory(error):
                     raise
-                batch_size, halved = batch_size // 2, halved + 1
-                free_memory()
+                else:
+                    batch_size, halved = batch_size // 2, halved + 1
+            free_memory()
         effective = {**result.effective, "batch_size": batch_size, "data": dict(data.origin)}
+        if chosen.facts:
+            effective["batch_size_found"] = dict(chosen.facts)
+        if faster.facts:
+            effective["accelerate"] = faster.facts
         if halved:
             effective["out_of_memory"] = halved
         done = CellDone(
@@ -174,6 +199,20 @@ class Stages:
             environment=device_facts(self.settings.device),
         )
         return done if task.carried is None else with_carried(done, task.carried, ids, task.origin)
+
+    def batch_size(self, classifier: Classifier) -> BatchSize:
+        """Images per batch for a classifier; measured once for each backbone, length of prompts and precision."""
+        size = classifier.backbone.shapes.image_size
+        if self.settings.batch_size is not None:
+            return BatchSize(self.settings.batch_size)
+        if not self.settings.device.startswith("cuda"):
+            return BatchSize(default_batch_size(size))
+        tokens = classifier.visual_tokens
+        spec = classifier.backbone.spec
+        key = (spec.name, spec.digest, None if tokens is None else tuple(tokens.shape), classifier.precision)
+        if key not in self._batch_sizes:
+            self._batch_sizes[key] = largest_batch(CudaMemory(classifier, size, self.settings.device), size)
+        return self._batch_sizes[key]
 
     def backbone(self, spec: BackboneSpec) -> Backbone:
         """The loaded backbone of a spec."""
@@ -261,22 +300,3 @@ def device_facts(device: str) -> dict[str, Any]:
             "cudnn_deterministic": torch.backends.cudnn.deterministic,
         }
     return facts
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """True when the device or the machine had too little memory; torch says the latter in a plain RuntimeError."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return "not enough memory" in str(error) or "can't allocate memory" in str(error)
-
-
-def default_batch_size(image_size: int) -> int:
-    """A batch that fits everywhere and keeps the device busy; memory that runs out halves it."""
-    return 100 if image_size <= _TINY else 32
-
-
-def free_memory() -> None:
-    """Gives back what the failed batch held."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

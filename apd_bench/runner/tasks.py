@@ -27,6 +27,7 @@ class Settings:
     checkpoints: str
     device: str = "cpu"
     batch_size: int | None = None
+    accelerate: str = "off"
     threads: int | None = None
 
 

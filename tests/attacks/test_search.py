@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from apd_bench.attacks.kept import keep_chosen, keep_masked
 from apd_bench.attacks.losses import LOSSES, margin
 from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.pgd import lengths
@@ -85,7 +86,35 @@ def test_zero_and_bad_gradients_are_counted_and_bad_ones_replaced():
     g[0] = 0
     g[1, 0, 0, 0] = float("nan")
     g[2, 0, 0, 0] = float("-inf")
+    g[3, 0, 0, 0] = -0.0
+    fine = g[3].clone()
     clean = meter._inspect(g)
+    assert torch.equal(clean[3].view(torch.int32), fine.view(torch.int32))
     assert (meter.zero_gradients, meter.bad_gradients) == (1, 2)
     assert clean.isfinite().all()
     assert clean[1].sum() == 11
+
+
+@pytest.mark.parametrize("better", ["", "0", "13", "0123"])
+def test_both_ways_to_keep_the_better_points_have_the_same_bits(better):
+    generator = torch.Generator().manual_seed(0)
+    best, x = torch.randn(9, 3, 2, 2, generator=generator), torch.randn(4, 3, 2, 2, generator=generator)
+    x[1, 0, 0, 0] = -0.0
+    rows = torch.tensor([7, 0, 3, 4])
+    chosen = torch.tensor([str(place) in better for place in range(4)])
+    one, two = best.clone(), best.clone()
+    keep_chosen(one, rows, x, chosen)
+    keep_masked(two, rows, x, chosen)
+    assert torch.equal(one.view(torch.int32), two.view(torch.int32))
+    for place, row in enumerate(rows.tolist()):
+        assert torch.equal(one[row], x[place] if chosen[place] else best[row])
+
+
+def test_those_that_broke_stay_where_a_search_goes_on_with_them(small_net):
+    net, x, y, ids = small_net(classes=4, n=8)
+    meter = Meter(net)
+    meter.persist = True
+    rows = torch.arange(8)
+    with attacking(meter, x, y, ThreatModel(eps=0.5), ids, 0) as search:
+        ascend(search, rows, search.random(rows, "test"), lambda z, rows: margin(z, y[rows]), [0.1] * 5)
+    assert search.broken.any() and meter.backwards == 5 * 8

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from apd_bench.runner.batches import default_batch_size, out_of_memory
 from apd_bench.runner.plan import plan, source_fit
 from apd_bench.runner.selection import Selection, resolve
 from apd_bench.runner.shards import merge
-from apd_bench.runner.stages import Recent, Stages, default_batch_size, out_of_memory
+from apd_bench.runner.stages import Recent, Stages
 from apd_bench.runner.tasks import CellDone, Failure, FitDone, Interrupted, Progress, Settings, Stopped, Task
 from apd_bench.specs import Cell, Suite
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from apd_bench.errors import UnknownName, UsageError
-from apd_bench.records import cell_from_plain, plain
+from apd_bench.parts import Parts
+from apd_bench.records import plain
 from apd_bench.runner.command import differences
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import Selection, describe, resolve
@@ -120,7 +121,7 @@ def test_test_images_have_their_own_resize(tmp_path: Path, monkeypatch: pytest.M
     assert stages.test_set(squashed, 20).test.images().min() < 50
     stages.close()
     assert cropped.fit.id == squashed.fit.id and cropped.id != squashed.id
-    assert cell_from_plain(plain(cropped)).id == cropped.id
+    assert Parts().cell(plain(cropped)).id == cropped.id
     assert replace(cropped, resize="squash").id == squashed.id
 
 

@@ -1,0 +1,66 @@
+"""What a compiler gains on the passes of an attack: eager and compiled gradients of one batch, in turn."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+from torch.nn import functional
+
+from apd_bench.attacks.losses import stable_ce
+from apd_bench.attacks.padding import Accelerated
+from apd_bench.backbones.adapter import Backbone
+from apd_bench.bench.loop import CLASSES
+from apd_bench.bench.rows import Row, in_turn
+from apd_bench.classifier import Classifier
+from apd_bench.runner.acceleration import Model, compile_model
+
+
+def compiled_row(backbone: Backbone, *, batch: int, steps: int, repeats: int, mode: str = "compile") -> Row:
+    """`steps` gradients of `batch` images, eager and compiled; what compiling took is among the facts.
+
+    *Pays after* is the number of gradients of one image that win back the seconds of compiling, "never" if none does.
+    """
+    size, device = backbone.shapes.image_size, backbone.device
+    generator = torch.Generator().manual_seed(0)
+    text = torch.randn(CLASSES, backbone.shapes.embed_dim, generator=generator).to(device)
+    classifier = Classifier(backbone, functional.normalize(text, dim=-1))
+    pixels = torch.rand(batch, 3, size, size, generator=generator).to(device)
+    with torch.no_grad():
+        labels = classifier(pixels).argmax(1)
+
+    def gradients(model: Model, count: int) -> torch.Tensor:
+        for _ in range(count):
+            leaf = pixels.detach().requires_grad_()
+            (g,) = torch.autograd.grad(stable_ce(model(leaf), labels).sum(), leaf)
+        return g
+
+    fast = Accelerated(classifier, compile_model(classifier, mode), limit=batch, classes=mode == "graphs")
+    began = time.perf_counter()
+    g = gradients(fast, 1)
+    spent = time.perf_counter() - began
+    expected = gradients(classifier, 1)
+    difference = float((g - expected).abs().max() / expected.abs().max())
+    seconds = in_turn(
+        {"eager": lambda: gradients(classifier, steps), "compiled": lambda: gradients(fast, steps)},
+        repeats,
+        str(device),
+    )
+    kind = "CUDA graphs" if mode == "graphs" else "compiled passes"
+    return Row(
+        part="loop",
+        what=f"gradients by {kind} instead of eager ones on {backbone.spec.name}, batch {batch}, {steps} steps",
+        usual=seconds["eager"],
+        ours=seconds["compiled"],
+        facts={
+            "compiling, wall s": round(spent, 1),
+            "pays after": _even(seconds["eager"], seconds["compiled"], spent, batch * steps),
+            "gradients differ by": f"{difference:.1e}",
+        },
+    )
+
+
+def _even(eager: tuple[float, ...], compiled: tuple[float, ...], spent: float, images: int) -> str:
+    saved = (statistics.median(eager) - statistics.median(compiled)) / images
+    return f"{spent / saved:,.0f} gradients" if saved > 0 else "never"
