@@ -32,13 +32,13 @@ class Pool:
         self._settings, self._workbench = settings, workbench
         self._stop = _CONTEXT.RawValue("b", 0)
         self._board = _CONTEXT.RawArray("d", jobs * _FIELDS)
-        self._places: dict[str, int] = {}
+        self._places: dict[str, tuple[int, Future[Result]]] = {}
         self._pool = self._start()
 
     def submit(self, task: Task) -> Future[Result]:
         """Hands the task to a free worker."""
-        place = min(set(range(self.slots)) - set(self._places.values()))
-        self._places[task.id] = place
+        self._forget_done()
+        place = min(set(range(self.slots)) - {place for place, _ in self._places.values()})
         self._board[place * _FIELDS : (place + 1) * _FIELDS] = [0.0] * _FIELDS
         future: Future[Result]
         try:
@@ -47,14 +47,15 @@ class Pool:
         except BrokenExecutor as error:  # a worker died since the last look
             future = Future()
             future.set_exception(error)
-        future.add_done_callback(lambda _: self._places.pop(task.id, None))
+        self._places[task.id] = place, future
         return future
 
     def progress(self) -> Mapping[str, Progress]:
         """How far the running tasks are, by task id."""
+        self._forget_done()
         return {
             task_id: Progress(*self._board[place * _FIELDS : (place + 1) * _FIELDS])
-            for task_id, place in list(self._places.items())
+            for task_id, (place, _) in self._places.items()
         }
 
     def stop(self) -> None:
@@ -75,6 +76,10 @@ class Pool:
                 with suppress(OSError, ValueError):
                     worker.kill()
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _forget_done(self) -> None:
+        """Frees the places of finished tasks; a callback could come after the driver has seen that they are done."""
+        self._places = {task_id: held for task_id, held in self._places.items() if not held[1].done()}
 
     def _start(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(

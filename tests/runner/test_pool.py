@@ -1,0 +1,42 @@
+"""The pool of worker processes: places are free as soon as the driver can see that a task is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import make_plan
+
+from apd_bench.runner.pool import Pool
+from apd_bench.runner.tasks import Settings, Stopped, Task
+
+
+class Late(Future[Any]):
+    """A future whose callbacks have not run yet when others already see that it is done."""
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """Comes too late."""
+
+
+def test_a_place_is_free_once_its_task_is_done_whenever_callbacks_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(Settings(fits=str(tmp_path), checkpoints=str(tmp_path)), 1, workbench="fakes:FakeBench")
+    handed: list[Late] = []
+
+    def submit(*words: object) -> Late:
+        handed.append(Late())
+        return handed[-1]
+
+    monkeypatch.setattr(pool._pool, "submit", submit)
+    first, second = (Task(fit=fit) for fit in list(make_plan().fits.values())[:2])
+    pool.submit(first)
+    assert list(pool.progress()) == [first.id]
+    handed[0].set_result(Stopped())
+    assert list(pool.progress()) == []
+    pool.submit(second)
+    assert list(pool.progress()) == [second.id]
+    pool.close(kill=True)
