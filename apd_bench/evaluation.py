@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from apd_bench.attacks.catalog import AttackEntry
 from apd_bench.attacks.guard import untouched
 from apd_bench.attacks.inputs import check_classes, check_clean_logits, check_labels, check_pixels
 from apd_bench.attacks.losses import margin
+from apd_bench.attacks.memory import peak_memory
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.parse import all_options, require_extra
 from apd_bench.attacks.progress import Account, OnProgress
@@ -376,7 +376,7 @@ class _Evaluation:
                 "model_seconds": self.model_seconds,
                 "forwards": self.forwards,
                 "backwards": self.backwards,
-                "peak_memory": _peak_memory(self.device),
+                "peak_memory": peak_memory(self.device),
             },
             effective=effective,
         )
@@ -386,14 +386,3 @@ def _join(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """The columns of all shards, one after the other; only those that every shard has."""
     names = [name for name in (parts[0] if parts else {}) if all(name in part for part in parts)]
     return {name: torch.cat([part[name] for part in parts]) for name in names}
-
-
-def _peak_memory(device: torch.device) -> float:
-    """The largest memory held so far, in bytes: by torch on a GPU, by the process elsewhere."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    if sys.platform == "win32":
-        return 0.0
-    import resource
-
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)

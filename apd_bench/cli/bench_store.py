@@ -6,7 +6,7 @@ import argparse
 
 from apd_bench.cli.bench_output import add_output, at_least_one, finish, whole_numbers
 
-FULL, QUICK = (1000, 5000, 20000, 100000), (1000, 5000)
+FULL, QUICK = (1000, 5000, 20000, 100000), (500, 2000)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
