@@ -6,14 +6,12 @@ import statistics
 import time
 
 import torch
-from torch.nn import functional
 
 from apd_bench.attacks.losses import stable_ce
 from apd_bench.attacks.padding import Accelerated
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.bench.loop import CLASSES
+from apd_bench.bench.loop import made_up
 from apd_bench.bench.rows import Row, in_turn
-from apd_bench.classifier import Classifier
 from apd_bench.runner.acceleration import Model, compile_model
 
 
@@ -22,13 +20,7 @@ def compiled_row(backbone: Backbone, *, batch: int, steps: int, repeats: int, mo
 
     *Pays after* is the number of gradients of one image that win back the seconds of compiling, "never" if none does.
     """
-    size, device = backbone.shapes.image_size, backbone.device
-    generator = torch.Generator().manual_seed(0)
-    text = torch.randn(CLASSES, backbone.shapes.embed_dim, generator=generator).to(device)
-    classifier = Classifier(backbone, functional.normalize(text, dim=-1))
-    pixels = torch.rand(batch, 3, size, size, generator=generator).to(device)
-    with torch.no_grad():
-        labels = classifier(pixels).argmax(1)
+    classifier, pixels, labels = made_up(backbone, batch)
 
     def gradients(model: Model, count: int) -> torch.Tensor:
         for _ in range(count):
@@ -45,7 +37,7 @@ def compiled_row(backbone: Backbone, *, batch: int, steps: int, repeats: int, mo
     seconds = in_turn(
         {"eager": lambda: gradients(classifier, steps), "compiled": lambda: gradients(fast, steps)},
         repeats,
-        str(device),
+        str(backbone.device),
     )
     kind = "CUDA graphs" if mode == "graphs" else "compiled passes"
     return Row(

@@ -18,8 +18,8 @@ CLASSES = 10
 _NOBODY_BREAKS = 1e-6  # a budget below the model's own rounding: all samples stand to the last step
 
 
-def loop_row(backbone: Backbone, *, batch: int, steps: int, repeats: int) -> Row:
-    """The PGD loop with `batch` samples that all stand, and as many bare passes; each ends with a forward pass."""
+def made_up(backbone: Backbone, batch: int) -> tuple[Classifier, Tensor, Tensor]:
+    """A classifier of random classes, images [B, 3, H, W], and as labels [B] what it takes them for."""
     size, device = backbone.shapes.image_size, backbone.device
     generator = torch.Generator().manual_seed(0)
     text = torch.randn(CLASSES, backbone.shapes.embed_dim, generator=generator).to(device)
@@ -27,6 +27,13 @@ def loop_row(backbone: Backbone, *, batch: int, steps: int, repeats: int) -> Row
     pixels = torch.rand(batch, 3, size, size, generator=generator).to(device)
     with torch.no_grad():
         labels = classifier(pixels).argmax(1)
+    return classifier, pixels, labels
+
+
+def loop_row(backbone: Backbone, *, batch: int, steps: int, repeats: int) -> Row:
+    """The PGD loop with `batch` samples that all stand, and as many bare passes; each ends with a forward pass."""
+    classifier, pixels, labels = made_up(backbone, batch)
+    device = backbone.device
     α = lengths(steps, _NOBODY_BREAKS / 4, "cosine")
     threat, ids = ThreatModel(eps=_NOBODY_BREAKS), [str(place) for place in range(batch)]
     broken = 0
