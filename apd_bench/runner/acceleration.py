@@ -22,6 +22,7 @@ from apd_bench.runner.machine import check_acceleration
 
 LEAST_COMPILE = 10.0  # seconds: nothing was compiled in less, so less work than this is not worth a try
 _REPEATS = 3
+_COMPILATIONS = 4  # of models before torch starts anew: it allows 8 in all, and one model can take two
 Model = Callable[[Tensor], Tensor]
 Compile = Callable[[Model, str], Model]
 
@@ -57,6 +58,7 @@ class Accelerator:
         self._compile = compiled or compile_model
         self._kept: list[tuple[Classifier, int, Trial, Accelerated]] = []
         self._least = LEAST_COMPILE
+        self._compiled = 0
 
     def choose(self, classifier: Classifier, batch_size: int, gradients: float, reason: str = "") -> Choice:
         """The choice for a cell with about `gradients` gradients of one image left; `reason` rules it out before."""
@@ -107,6 +109,10 @@ class Accelerator:
     def _try(self, classifier: Classifier, batch_size: int, plain: float) -> tuple[Trial, Accelerated]:
         """Compiles for all sizes of batch, and times plain and fast passes in turn; an error ends up in the trial."""
         graphs = self.mode == "graphs"
+        if self._compiled >= _COMPILATIONS:
+            torch.compiler.reset()
+            self._kept, self._compiled = [], 0
+        self._compiled += 1
         began = time.perf_counter()
         model = Accelerated(classifier, classifier, limit=batch_size, classes=graphs)
         try:
@@ -162,8 +168,12 @@ def ruled_out(entry: AttackEntry, knowledge: str, eps: float) -> str:
 
 
 def compile_model(model: Model, mode: str) -> Model:
-    """`model` compiled by torch for batches of any size from 2 on; with "graphs" as recorded CUDA graphs."""
-    compiled: Model = torch.compile(model, mode="reduce-overhead" if mode == "graphs" else None)
+    """`model` compiled by torch for batches of any size from 2 on; with "graphs" as recorded CUDA graphs.
+
+    Whole or not at all: where torch would go on with plain passes (an operation that it does not know, its limit of
+    recompilations), the compiled model raises.
+    """
+    compiled: Model = torch.compile(model, mode="reduce-overhead" if mode == "graphs" else None, fullgraph=True)
 
     def run(x: Tensor) -> Tensor:
         torch._dynamo.maybe_mark_dynamic(x, 0)

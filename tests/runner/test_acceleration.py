@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from apd_bench.errors import UsageError
 from apd_bench.methods.toy import toy_backbone
 from apd_bench.registry import ATTACKS
 from apd_bench.runner import acceleration
-from apd_bench.runner.acceleration import Accelerator, Trial, ruled_out
+from apd_bench.runner.acceleration import Accelerator, Trial, compile_model, ruled_out
 from apd_bench.runner.machine import Machine
 from apd_bench.runner.plan import Plan, plan
 from apd_bench.runner.selection import Selection, resolve
@@ -115,6 +116,45 @@ def test_a_trial_times_both_sides_and_the_compilation(classifier: Classifier) ->
     assert choice.model is not None
     assert choice.facts["compile_seconds"] > 0.05
     assert choice.facts["plain_seconds_per_image"] > 0 and choice.facts["accelerated_seconds_per_image"] > 0
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """torch.compile without the compiler behind it, which takes seconds and a C++ compiler."""
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, mode, **rest: real(model, backend="eager", **rest))
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def variant(model: acceleration.Model, name: str) -> acceleration.Model:
+    """The model, which torch traces anew for every other name."""
+    return lambda x: model(x) * len(name)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("traced")
+def test_at_torchs_limit_of_recompilations_nothing_goes_on_uncompiled(classifier: Classifier) -> None:
+    side = classifier.backbone.shapes.image_size
+    images = torch.full((3, 3, side, side), 0.5)
+    with torch._dynamo.config.patch(recompile_limit=2), pytest.raises(Exception, match="fullgraph"):
+        for length in range(1, 5):
+            compile_model(variant(classifier, "v" * length), "compile")(images)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("traced")
+def test_a_worker_compiles_one_model_after_another_without_end(classifier: Classifier) -> None:
+    lengths = iter(range(1, 100))
+
+    def compiled(model: acceleration.Model, mode: str) -> acceleration.Model:
+        return compile_model(variant(model, "v" * next(lengths)), mode)
+
+    made = Accelerator("compile", "cpu", compiled=compiled)
+    for _ in range(10):
+        choice = made.choose(Classifier(classifier.backbone, classifier.text_features), 3, 100)
+        assert choice.facts["used"] == "compile", choice.facts
 
 
 def test_attacks_without_gradients_of_their_own_are_left_alone() -> None:
