@@ -6,11 +6,13 @@ On a CPU the seconds are those of the processor: what the work costs, whatever e
 from __future__ import annotations
 
 import os
+import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 HEADER = ("part", "what", "usual", "ours", "ratio", "limit", "ours above it", "also")
@@ -71,7 +73,8 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     """The machine in words, and the versions that matter to its speed; reads torch only where it is loaded anyway."""
     from importlib.metadata import version
 
-    words = f"{os.cpu_count()}-core CPU"
+    name = processor()
+    words = f"{os.cpu_count()}-core CPU" + (f" ({name})" if name else "")
     torch = sys.modules.get("torch")
     facts: dict[str, Any] = {"python": sys.version.split()[0], "torch": version("torch")}
     if torch is not None:
@@ -81,6 +84,16 @@ def machine(device: str = "cpu") -> dict[str, Any]:
     else:
         words += ", no GPU used"
     return {"machine": words, **facts}
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name where the system tells one, else ""."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
 
 
 def document(part: str, rows: Sequence[Row], device: str = "cpu") -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Rows say what was measured: ratios by medians, both sides in turn, and nothing lost on the way to JSON."""
 
 import json
+import platform
 
 import pytest
 
-from apd_bench.bench.rows import Row, document, in_turn, markdown, row_of
+from apd_bench.bench.rows import Row, document, in_turn, machine, markdown, processor, row_of
 
 ROW = Row(part="p", what="w", usual=(4.0, 6.0, 90.0), ours=(1.0, 2.0, 3.0), limit=(1.0, 1.0, 2.0), facts={"n": 7})
 
@@ -27,6 +28,15 @@ def test_a_document_gives_the_rows_back():
     assert row_of(data["rows"][0]) == ROW
     assert data["rows"][0]["ratio"] == pytest.approx(3)
     assert "CPU" in data["machine"]["machine"]
+
+
+def test_the_machine_is_named_where_it_has_a_name(tmp_path):
+    told = tmp_path / "cpuinfo"
+    told.write_text("processor\t: 0\nmodel name\t: Best CPU 9\nprocessor\t: 1\nmodel name\t: Best CPU 9\n")
+    assert processor(told) == "Best CPU 9"
+    told.write_text("processor\t: 0\n")
+    assert processor(told) == processor(tmp_path / "absent") == platform.processor()
+    assert processor() in machine()["machine"]
 
 
 def test_the_table_shows_medians_and_ranges():
