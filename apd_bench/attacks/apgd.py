@@ -86,17 +86,19 @@ def targeted(search: Search, targets: int, steps: int) -> None:
             climb(search, rows, search.random(rows, "apgd-t", place), loss, steps)
 
 
-def near(search: Search, targets: int, steps: int) -> None:
-    """Up to `targets` runs, each from the best point so far towards the wrong class that is strongest there.
+def near(search: Search, runs: int, steps: int) -> None:
+    """`runs` runs, each from the best point so far towards the wrong class that is strongest there.
 
-    Every class is a target once. What other attacks have found is the start, so that few targets do.
+    Every class is a target once; where there are fewer classes than runs, they come again, from random points. What
+    was found before is the start, so that few runs do.
     """
-    tried = torch.zeros_like(search.logits, dtype=torch.bool).scatter(1, search.labels[:, None], True)
+    classes = search.num_classes - 1
     t = torch.zeros_like(search.labels)
-    runs = min(targets, search.num_classes - 1)
     for run in range(runs):
+        if run % classes == 0:
+            tried = torch.zeros_like(search.logits, dtype=torch.bool).scatter(1, search.labels[:, None], True)
         for rows in search.batches(final=run == runs - 1):
-            x = search.best[rows]
+            x = search.best[rows] if run < classes else search.random(rows, "apgd-near", run)
             t[rows] = search.meter.predict(x).masked_fill(tried[rows], float("-inf")).argmax(1)
             tried[rows, t[rows]] = True
             climb(search, rows, x, lambda z, rows: targeted_dlr(z, search.labels[rows], t[rows]), steps)

@@ -19,7 +19,7 @@ _MEMBERS = {
     "fab": (19 / 9, 1.0),
     "fab-t": (19 / 9, 1.0),
 }
-_TARGETED = ("apgd-t", "apgd-near", "fab-t")
+_TARGETED = ("apgd-t", "fab-t")
 _EACH_TARGET = ("pgd-t", "apgd-t")
 
 
@@ -31,9 +31,9 @@ def passes_per_sample(attack: AttackSpec, eps: float = 1.0) -> tuple[float, floa
     if "members" in options:
         return _ensemble(options)
     steps = float(options.get("targets", 1)) if attack.name in _EACH_TARGET else 1.0
-    if "order" in options:  # a suite: its untargeted members take the steps once, the others for every target
-        members = [options["targets"] if name in _TARGETED else 1 for name in options["order"]]
-        steps = float(sum(members))
+    if "order" in options:  # a suite
+        runs = {"apgd-t": options["targets"], "apgd-near": options["near"]}
+        steps = float(sum(runs.get(name, 1) for name in options["order"]))
     for name in (
         "steps",
         "n_iter",
