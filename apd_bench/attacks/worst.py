@@ -1,8 +1,8 @@
 """An ordered suite in which only survivors go on: as strong as AutoAttack standard for a fraction of its passes.
 
-What a gradient buys, by thousands of verdicts (results/bench): most with auto-PGD from the best point so far towards the
-class that is nearest there, in runs of 30 steps; shorter runs miss twice as much. Random starts towards nine classes
-find most of the rest.
+What a gradient buys, by thousands of verdicts (results/bench): most with auto-PGD from the best point so far towards
+the class that is nearest there, in runs of 30 steps; shorter runs miss twice as much. Random starts towards nine
+classes find most of the rest.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def worst(
     the others one. With a folder in `checkpoint`, a killed attack resumes after its last finished member.
     """
     with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
-        state = Checkpoint(checkpoint, search, {"members": list(order), "steps": steps, "near": near, "targets": targets})
+        options = {"members": list(order), "steps": steps, "near": near, "targets": targets}
+        state = Checkpoint(checkpoint, search, options)
         for index in range(state.load().member, len(order)):
             name, search.last = order[index], index == len(order) - 1
             MEMBERS[name](search, steps, near if name == "apgd-near" else targets)

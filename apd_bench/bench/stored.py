@@ -68,16 +68,30 @@ class Verdicts:
         )
 
 
+def _quiet(message: str) -> None:
+    """Says nothing."""
+
+
 def against_records(
-    store: Store, attacks: Sequence[str], *, keep: Callable[[Record], bool] = lambda record: True, device: str = "cpu"
+    store: Store,
+    attacks: Sequence[str],
+    *,
+    keep: Callable[[Record], bool] = lambda record: True,
+    device: str = "cpu",
+    tell: Callable[[str], None] = _quiet,
 ) -> list[Verdicts]:
     """The rows (backbone, budget, suite) of `attacks` on the cells of `store` that standard AutoAttack has judged.
 
-    Only of those records that `keep` accepts. Raises MissingPrerequisite when the store holds no such cell.
+    Only of those records that `keep` accepts; those whose prompts are not stored are left out, which `tell` hears.
+    Raises MissingPrerequisite when no cell is left.
     """
     rows: dict[tuple[str, float, str], Verdicts] = {}
     models: dict[str, Backbone] = {}
-    for record in _judged(store, keep):
+    judged = _judged(store, keep)
+    whole = [record for record in judged if store.has_fit(record.cell.fit.id)]
+    if len(whole) < len(judged):
+        tell(f"{len(judged) - len(whole)} of {len(judged)} cells are left out: their prompts are not stored")
+    for record in whole:
         name = record.cell.fit.backbone.name
         if name not in models:
             models = {name: load(local_cell(record.cell).fit.backbone, device)}
@@ -86,12 +100,13 @@ def against_records(
             rows[key] = rows[key].plus(verdicts) if key in rows else verdicts
     if not rows:
         raise MissingPrerequisite(
-            f"{store.path} holds no cell of standard AutoAttack.", hint="Make some: apd-bench run --attacks autoattack"
+            f"{store.path} holds no cell of standard AutoAttack{' with its prompts' if judged else ''}.",
+            hint="Make some: apd-bench run --attacks autoattack",
         )
     return [rows[key] for key in sorted(rows, key=lambda key: (key[0], key[1], attacks.index(key[2])))]
 
 
-def _judged(store: Store, keep: Callable[[Record], bool]) -> Iterable[Record]:
+def _judged(store: Store, keep: Callable[[Record], bool]) -> list[Record]:
     found = [
         record
         for record in store.records()

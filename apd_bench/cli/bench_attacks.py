@@ -93,7 +93,7 @@ def _stored(args: argparse.Namespace, suites: Sequence[str]) -> int:
     def keep(record: Record) -> bool:
         return not names or record.cell.fit.backbone.name in names
 
-    rows = against_records(Store(args.records), suites, keep=keep, device=args.device)
+    rows = against_records(Store(args.records), suites, keep=keep, device=args.device, tell=err)
     _write(args, markdown(rows), {"machine": machine(), "verdicts": [dataclasses.asdict(row) for row in rows]})
     return EXIT_DONE
 

@@ -1,7 +1,9 @@
 """Suites against stored verdicts of AutoAttack: on the samples of the record, with every difference counted."""
 
 import argparse
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -65,6 +67,25 @@ def test_the_verb_writes_them(store, capsys, tmp_path):
     assert bench.execute(parser.parse_args(words)) == 0
     assert "worst(steps=2, targets=1)" in capsys.readouterr().out
     assert json.loads(file.read_text("utf-8"))["verdicts"][0]["n"] == 8
+
+
+def test_cells_without_their_prompts_are_left_out_and_said(store, capsys, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(store[0], folder)
+    (record,) = Store(folder).records()
+    method = dataclasses.replace(record.cell.fit.method, name="trained")
+    cell = dataclasses.replace(record.cell, fit=dataclasses.replace(record.cell.fit, method=method))
+    with Store(folder).writer() as copy:
+        copy.put(dataclasses.replace(record, id=cell.id, cell=cell), Store(folder).outcomes(record.id))
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    words = parser.parse_args(["attacks", "--records", str(folder), "--attacks", "noise"])
+    assert bench.execute(words) == 0
+    shown = capsys.readouterr()
+    assert "1 of 2 cells are left out: their prompts are not stored" in shown.err and "| 8 | noise |" in shown.out
+    shutil.rmtree(folder / "fits")
+    with pytest.raises(MissingPrerequisite, match="no cell of standard AutoAttack with its prompts"):
+        bench.execute(words)
 
 
 def test_no_records_is_explained(tmp_path):
