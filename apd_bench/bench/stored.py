@@ -6,6 +6,7 @@ a suite, on every backbone, method, set and budget that they hold, without runni
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -54,6 +55,18 @@ class Verdicts:
     def difference(self) -> float:
         """The suite's robust accuracy minus AutoAttack's; above 0 the suite is weaker."""
         return (self.standing - self.library_standing) / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of `difference` for paired proportions (Bonett & Price, JEBS 2012: adjusted Wald).
+
+        It takes the verdicts for independent; those of several methods on the same images are not quite.
+        """
+        n = self.n + 2
+        missed, gained = (self.missed + 1) / n, (self.gained + 1) / n
+        middle = missed - gained
+        half = 1.96 * math.sqrt((missed + gained - middle**2) / n)
+        return middle - half, middle + half
 
     def plus(self, other: Verdicts) -> Verdicts:
         """Both together."""
@@ -158,7 +171,7 @@ def _compare(store: Store, record: Record, attacks: Sequence[str], backbone: Bac
 
 
 HEADER = (
-    "model", "eps", "methods", "samples", "suite", "robust accuracy, %", "AutoAttack's", "difference, points",
+    "model", "eps", "methods", "samples", "suite", "robust accuracy, %", "AutoAttack's", "difference, points (95 %)",
     "missed", "gained", "forwards / image", "backwards / image", "AutoAttack's", "seconds",
 )  # fmt: skip
 
@@ -184,7 +197,7 @@ def _line(row: Verdicts, *, together: bool = False) -> str:
         row.attack,
         f"{100 * row.standing / n:.2f}",
         f"{100 * row.library_standing / n:.2f}",
-        f"{100 * row.difference:+.2f}",
+        f"{100 * row.difference:+.2f} ({' to '.join(f'{100 * edge:+.2f}' for edge in row.interval)})",
         str(row.missed),
         str(row.gained),
         f"{row.forwards / n:.1f}",

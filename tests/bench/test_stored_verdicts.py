@@ -59,6 +59,17 @@ def test_every_verdict_is_compared(store):
     assert "| tiny-clean | 3/255 | zero_shot | 8 | worst |" in markdown([none, worst])
 
 
+def test_the_interval_holds_the_difference_and_narrows_with_samples(store):
+    (row,) = against_records(Store(store[0]), ["noise"])
+    few = dataclasses.replace(row, n=100, missed=3, gained=1, standing=42, library_standing=40)
+    many = dataclasses.replace(few, n=10000, missed=300, gained=100, standing=4200, library_standing=4000)
+    for item in (few, many):
+        low, high = item.interval
+        assert low < item.difference < high
+    assert many.interval == pytest.approx((0.0161, 0.0239), abs=2e-4)  # 0.02 +- 1.96 sqrt((0.04 - 0.02^2) / 10000)
+    assert few.interval[1] - few.interval[0] > 5 * (many.interval[1] - many.interval[0])
+
+
 def test_the_verb_writes_them(store, capsys, tmp_path):
     parser = argparse.ArgumentParser()
     bench.add_arguments(parser)
