@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from apd_bench.attacks.losses import LOSSES, targeted_dlr
+from apd_bench.attacks.losses import LOSSES, targeted_dlr, targeted_margin
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.projections import Region
 from apd_bench.attacks.result import AttackResult, OnStep
@@ -21,6 +21,7 @@ from apd_bench.specs import ThreatModel
 
 _ρ = 0.75  # share of steps that have to raise the loss for the step length to stay
 _MOMENTUM = 0.75
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits [A, K], labels [A], targets [A], for each sample
 
 
 def apgd_ce(
@@ -89,19 +90,25 @@ def targeted(search: Search, targets: int, steps: int) -> None:
 def near(search: Search, runs: int, steps: int) -> None:
     """`runs` runs, each from the best point so far towards the wrong class that is strongest there.
 
-    Every class is a target once; where there are fewer classes than runs, they come again, from random points. What
-    was found before is the start, so that few runs do.
+    The loss is targeted DLR and targeted margin in turn: some samples yield to one of them alone. Every class is a
+    target once; where there are fewer classes than runs, they come again, from random points. What was found before is
+    the start, so that few runs do.
     """
     classes = search.num_classes - 1
     t = torch.zeros_like(search.labels)
     for run in range(runs):
+        objective = targeted_margin if run % 2 else targeted_dlr
         if run % classes == 0:
             tried = torch.zeros_like(search.logits, dtype=torch.bool).scatter(1, search.labels[:, None], True)
         for rows in search.batches(final=run == runs - 1):
             x = search.best[rows] if run < classes else search.random(rows, "apgd-near", run)
             t[rows] = search.meter.predict(x).masked_fill(tried[rows], float("-inf")).argmax(1)
             tried[rows, t[rows]] = True
-            climb(search, rows, x, lambda z, rows: targeted_dlr(z, search.labels[rows], t[rows]), steps)
+
+            def loss(z: Tensor, rows: Tensor, objective: Loss = objective) -> Tensor:
+                return objective(z, search.labels[rows], t[rows])
+
+            climb(search, rows, x, loss, steps)
 
 
 @dataclass

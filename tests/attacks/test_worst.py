@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from apd_bench.attacks import apgd
 from apd_bench.attacks.autoattack import autoattack
 from apd_bench.attacks.catalog import SUITE
 from apd_bench.attacks.parse import all_options, parse_attack
@@ -49,6 +50,16 @@ def test_near_targets_start_where_the_others_ended_and_come_once_each(small_net)
     result = worst(model, x, y, threat, sample_ids=ids, order=("apgd-ce", "apgd-near"), steps=4)
     assert torch.equal(seen[4], found.adversarials[standing])
     assert result.backwards == found.backwards + 4 * 3 * int(standing.sum())  # `near` is 3
+
+
+def test_near_takes_both_losses_in_turn(small_net, monkeypatch):
+    net, x, y, ids = small_net(classes=5, n=6)
+    used = []
+    for name in ("targeted_dlr", "targeted_margin"):
+        real = getattr(apgd, name)
+        monkeypatch.setattr(apgd, name, lambda z, y, t, name=name, real=real: used.append(name) or real(z, y, t))
+    worst(net, x, y, ThreatModel(eps=0.01 / 255), sample_ids=ids, order=("apgd-near",), near=3, steps=2)
+    assert used == ["targeted_dlr"] * 2 + ["targeted_margin"] * 2 + ["targeted_dlr"] * 2
 
 
 def test_where_there_are_fewer_classes_than_runs_near_starts_again_at_random(small_net):
