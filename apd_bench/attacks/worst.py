@@ -1,8 +1,8 @@
 """An ordered suite in which only survivors go on: as strong as AutoAttack standard for a fraction of its passes.
 
 What a gradient buys, by thousands of verdicts (results/bench): most with auto-PGD from the best point so far towards
-the class that is nearest there, in runs of 30 steps; shorter runs miss twice as much. Random starts towards nine
-classes find most of the rest.
+the class that is nearest there, in runs of 30 steps and on two losses in turn; shorter runs miss twice as much. Random
+starts towards nine classes find most of the rest.
 """
 
 from __future__ import annotations
