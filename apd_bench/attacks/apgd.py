@@ -65,16 +65,17 @@ def apgd_targeted(
     return search.result()
 
 
-def untargeted(search: Search, loss: str, steps: int, restart: int = 0) -> None:
-    """One run of auto-PGD on `loss` for all that stand."""
+def untargeted(search: Search, loss: str, steps: int, restart: int = 0, *, final: bool = True) -> None:
+    """One run of auto-PGD on `loss` for all that stand; `final`: the member's only one."""
     objective = LOSSES[loss]
-    for rows in search.batches(final=True):
+    for rows in search.batches(final=final):
         x = search.random(rows, "apgd", loss, restart)
         climb(search, rows, x, lambda z, rows: objective(z, search.labels[rows]), steps)
 
 
-def targeted(search: Search, targets: int, steps: int) -> None:
+def targeted(search: Search, targets: int, steps: int, restart: int = 0) -> None:
     """One run of auto-PGD for each of the min(targets, K - 1) targets; survivors go on to the next."""
+    key = ("apgd-t", restart) if restart else ("apgd-t",)
     ordered = ranked_targets(search, targets)
     if ordered.shape[1] != targets:
         search.effective["targets"] = ordered.shape[1]
@@ -84,7 +85,7 @@ def targeted(search: Search, targets: int, steps: int) -> None:
             def loss(z: Tensor, rows: Tensor, t: Tensor = t) -> Tensor:
                 return targeted_dlr(z, search.labels[rows], t[rows])
 
-            climb(search, rows, search.random(rows, "apgd-t", place), loss, steps)
+            climb(search, rows, search.random(rows, *key, place), loss, steps)
 
 
 def near(search: Search, runs: int, steps: int) -> None:
@@ -109,6 +110,19 @@ def near(search: Search, runs: int, steps: int) -> None:
                 return objective(z, search.labels[rows], t[rows])
 
             climb(search, rows, x, loss, steps)
+
+
+def close(search: Search, targets: int, steps: int, share: float) -> None:
+    """More for those alone that are close to the boundary: their best margin is at most `share` of the clean one.
+
+    One run of 3 x `steps` on cross-entropy and one of `steps` towards each of the `targets` strongest wrong classes,
+    from new random points. Nearly all that a longer attack would still break are among these.
+    """
+    search.focus = search.margin >= share * search.clean_margin  # margins of those that stand are negative
+    search.through(search.standing())
+    untargeted(search, "stable-ce", 3 * steps, restart=1, final=False)
+    targeted(search, targets, steps, restart=1)
+    search.focus = None
 
 
 @dataclass

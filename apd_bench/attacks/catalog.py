@@ -15,7 +15,7 @@ EXTRA_PREFIX = "torchattacks:"
 BOTH = ("Linf", "L2")
 LOSSES = ("stable-ce", "ce", "margin", "dlr")
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
-SUITE = ("apgd-near", "apgd-t")  # the order of `worst`
+SUITE = ("apgd-near", "apgd-t", "apgd-close")  # the order of `worst`
 # torchattacks' own AutoAttack runs 10 iterations instead of 100; its CW never moves pixels at 0 or 1, does not search
 # its constant and takes the masked class for 0. Both overstate robustness, so they are refused.
 REFUSED = {
@@ -96,9 +96,9 @@ def _suite(name: str, title: str, **changes: Any) -> AttackEntry:
         name=name,
         target="apd_bench.attacks.worst:worst",
         title=title,
-        version=2,
-        defaults={"steps": 30, "near": 3, "targets": 9, "order": SUITE} | changes,
-        choices={"order": ("apgd-ce", "apgd-margin", "apgd-near", "apgd-t")},
+        version=3,
+        defaults={"steps": 30, "near": 3, "targets": 9, "close": 0.2, "order": SUITE} | changes,
+        choices={"order": ("apgd-ce", "apgd-close", "apgd-margin", "apgd-near", "apgd-t")},
         whole=True,
     )
 
@@ -136,7 +136,7 @@ def builtin() -> Iterator[AttackEntry]:
                       defaults={"steps": 20, "targets": 9}, paper=_CROCE)  # fmt: skip
     yield _suite("worst", "ordered suite, only survivors go on: AutoAttack's strength at a fraction of its passes")
     yield _suite("worst.fast", "the cheapest such suite found within half a point of AutoAttack: results/bench",
-                 near=4, order=("apgd-near",))  # fmt: skip
+                 near=4, order=("apgd-near", "apgd-close"))  # fmt: skip
     yield AttackEntry(name="cw-l2", target="apd_bench.attacks.carlini_wagner:carlini_wagner_l2",
                       title="minimal L2 distance by Carlini and Wagner's search over the constant", kind="distance",
                       defaults={"steps": 100, "searches": 3, "rate": 1.0, "constant": 2.0, "targets": 9},

@@ -46,6 +46,7 @@ class Search:
         self.margin = self.clean_margin.clone()
         self.late_margin = self.clean_margin.clone()
         self.broken = self.logits.argmax(1) != labels
+        self.focus: Tensor | None = None  # [B]; where set, those outside it rest
         self.last = False  # a suite says so when its last member begins
         self._left: Tensor | None = None  # the rows that the last pass of the last member has not come to yet
 
@@ -55,12 +56,11 @@ class Search:
         return int(self.logits.shape[1])
 
     def standing(self) -> Tensor:
-        """The rows [A] of the samples that are not broken; none where the budget is 0."""
+        """The rows [A] of the samples in focus that are not broken; none where the budget is 0."""
+        mask = torch.ones_like(self.broken) if self.meter.persist else ~self.broken
         if self.threat.eps == 0:
-            return torch.zeros(0, dtype=torch.int64, device=self.broken.device)
-        if self.meter.persist:
-            return torch.arange(len(self.broken), device=self.broken.device)
-        return (~self.broken).nonzero().squeeze(1)
+            mask = torch.zeros_like(mask)
+        return (mask if self.focus is None else mask & self.focus).nonzero().squeeze(1)
 
     def batches(self, *, final: bool = False) -> Iterator[Tensor]:
         """The standing rows in batches that the meter allows; `final`: they are the last that a member does."""

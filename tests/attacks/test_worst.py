@@ -82,9 +82,32 @@ def test_where_there_are_fewer_classes_than_runs_near_starts_again_at_random(sma
         assert (start - first).abs().max() <= threat.eps + 1e-7 and len(start[start != first]) > first.numel() / 2
 
 
+def test_only_those_close_to_the_boundary_are_attacked_longer(small_net):
+    net, x, y, ids = small_net(classes=5, n=20)
+    threat = ThreatModel(eps=0.7 / 255)
+    base = worst(net, x, y, threat, sample_ids=ids, order=("apgd-near",), steps=4)
+    standing = ~base.broken
+    ratio = (base.columns["margin"] / base.columns["clean_margin"])[standing]
+    share = float(ratio.median())
+    near = int((ratio <= share).sum())
+    assert 0 < near < int(standing.sum())
+
+    def longer(share):
+        return worst(net, x, y, threat, sample_ids=ids, order=("apgd-near", "apgd-close"), steps=4, close=share)
+
+    some, everyone, nobody = longer(share), longer(1.0), longer(1e-9)
+    assert torch.equal(some.broken, base.broken) and torch.equal(everyone.broken, base.broken)  # so all runs are whole
+    each = 4 * (3 + 4)  # cross-entropy for three times the steps, and four wrong classes
+    assert some.backwards == base.backwards + each * near
+    assert everyone.backwards == base.backwards + each * int(standing.sum())
+    assert nobody.backwards == base.backwards
+    raised = some.columns["margin"] > base.columns["margin"]
+    assert raised[standing][ratio <= share].any() and not raised[standing][ratio > share].any()
+
+
 def test_the_order_is_part_of_the_attack(small_net):
     net, x, y, ids = small_net(classes=5, n=6)
-    assert parse_attack("worst(order=['apgd-near', 'apgd-t'])").options == {}
+    assert parse_attack("worst(order=['apgd-near', 'apgd-t', 'apgd-close'])").options == {}
     spec = parse_attack("worst(order=['apgd-margin'], steps=5)")
     result = worst(net, x, y, ThreatModel(eps=2 / 255), sample_ids=ids, **all_options(spec))
     assert result.effective["members"] == ["apgd-margin"] and "broken_apgd-ce" not in result.columns
