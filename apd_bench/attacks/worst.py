@@ -2,7 +2,7 @@
 
 What a gradient buys, by thousands of verdicts (results/bench): most with auto-PGD from the best point so far towards
 the class that is nearest there, in runs of 30 steps and on two losses in turn; shorter runs miss twice as much. What
-these leave and AutoAttack breaks was close to the boundary by then, so the long runs are for those alone that are close.
+these leave and AutoAttack breaks is close to the boundary by then, so those that are close get more, and longer, runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.result import AttackResult, OnStep
 from apd_bench.attacks.search import Search, attacking
 from apd_bench.specs import ThreatModel
-
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,8 @@ def worst(
     """The members in their order; `broken_NAME` as for AutoAttack.
 
     Each run has `steps` steps; apgd-near has `near` runs, apgd-t one for each of the `targets` strongest wrong classes,
-    the others one. apgd-close is for those whose best margin is at most `close` (a share) of the clean one. With a folder
-    in `checkpoint`, a killed attack resumes after its last finished member.
+    the others one. apgd-close is for those whose best margin is at most `close` (a share) of the clean one. With a
+    folder in `checkpoint`, a killed attack resumes after its last finished member.
     """
     with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
         sizes = Sizes(steps, near, targets, close)
