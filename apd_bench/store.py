@@ -195,6 +195,22 @@ class Store:
             return f"{type(error).__name__}: {error}"
         return f"{wrong[0]} has another digest than when it was written" if wrong else None
 
+    def fit_digest(self, fit_id: str) -> str | None:
+        """The digest of the prompts of a fit, as its card states it; None when there is none to read.
+
+        A fit that is trained again, on another machine or with another torch, may end at other prompts.
+        """
+        try:
+            stated = json.loads(read_bytes(f"{self.fits}/{fit_id}/{CARD}")).get("digest")
+        except (OSError, ValueError, AttributeError):
+            return None
+        return stated if isinstance(stated, str) else None
+
+    def has_prompts_of(self, record: Record) -> bool:
+        """Whether the prompts that `record` was measured with are the stored ones."""
+        digest = self.fit_digest(record.cell.fit.id)
+        return digest is not None and digest == record.fit.get("digest", digest)
+
     def checkpoint_path(self, cell_id: str) -> Path:
         """Where an attack on this cell may keep what it needs to go on."""
         return self.path / "checkpoints" / cell_id

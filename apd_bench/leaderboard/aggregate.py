@@ -239,6 +239,9 @@ class _Draft:
         seeds = sorted({item.seed for item in self.all if item.trains} - set(self.seeds))
         if seeds:
             yield f"left out: seeds {', '.join(map(str, seeds))}, which most methods of the table lack"
+        mixed = _fits_of_several_prompts(self.items)
+        if mixed:
+            yield f"cells of {mixed} fits were measured with different prompts: these were trained again in between"
         for attack, samples in sorted(self.lowered.items()):
             yield f"the worst case counts the further attack {attack}, which broke {samples} more (sample, seed) pairs"
 
@@ -359,6 +362,15 @@ def _median_distances(done: list[Measurement]) -> dict[str, float]:
 
 def _distinct(done: list[Measurement], name: str) -> tuple[str, ...]:
     return tuple(sorted({value for item in done for key, value in item.software if key == name}))
+
+
+def _fits_of_several_prompts(items: Iterable[Measurement]) -> int:
+    """The number of fits whose cells were measured with more than one state of the prompts."""
+    prompts: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        if item.done and item.prompts:
+            prompts[item.fit_id].add(item.prompts)
+    return sum(len(found) > 1 for found in prompts.values())
 
 
 def _mixed_notes(done: list[Measurement]) -> Iterable[str]:

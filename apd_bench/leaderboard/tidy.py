@@ -140,6 +140,7 @@ class Measurement:
     protocol: tuple[tuple[str, str], ...]
     fit_id: str
     recipe: MethodRecipe
+    prompts: str = ""
     suspect: tuple[str, ...] = ()
     parameters: int | None = None
     collapsed: bool = False
@@ -199,6 +200,7 @@ def measurement(record: Record, outcomes: Outcomes | None, shared: Shared | None
         protocol=_protocol(record),
         fit_id=fit.id,
         recipe=method,
+        prompts=str(record.fit.get("digest") or ""),
         suspect=record.suspect,
         parameters=_whole(record.fit.get("num_parameters", record.fit.get("parameters"))),
         collapsed=bool(record.fit.get("collapsed")),

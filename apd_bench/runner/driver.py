@@ -62,6 +62,7 @@ class Driver:
         self._deaths: dict[str, int] = {}
         self._running: dict[Future[Result], Task] = {}
         self._environment: dict[str, Any] = {}
+        self._done: dict[str, list[Cell]] = {}
         self._last_tick = 0.0
 
     def run(self) -> RunReport:
@@ -103,6 +104,9 @@ class Driver:
             moved = self.store.set_aside(damage.path)
             self.report.damaged.append(f"{damage.reason} Moved to {moved.name}; its cell counts as missing.")
         cells = choose(self.plan.cells, statuses, self.strategy)
+        for cell in self.plan.cells:
+            if statuses.get(cell.id) == "success":
+                self._done.setdefault(cell.fit.id, []).append(cell)
         self.report.already_done = sum(statuses.get(cell.id) == "success" for cell in self.plan.cells)
         if self.strategy == "force":
             for cell in cells:
@@ -173,12 +177,16 @@ class Driver:
                 self._worker_died(queue)
 
     def _with_carried(self, task: Task) -> Task:
-        """The task with what the next smaller budget has broken, where budgets are shared and that cell is done."""
+        """The task with what the next smaller budget has broken, where budgets are shared and that cell is done.
+
+        Only of the same prompts: a fit that was trained again since may have ended at others.
+        """
         smaller = self.smaller.get(task.cell.id) if task.cell is not None else None
         if smaller is None:
             return task
         try:
-            if not self.store.record(smaller.id).done:
+            record = self.store.record(smaller.id)
+            if not record.done or not self.store.has_prompts_of(record):
                 return task
         except UserError:  # it has no record, or one that cannot be read
             return task
@@ -213,6 +221,7 @@ class Driver:
             done = result.parts if isinstance(result, FitsDone) else (result,)
             for fit, part in zip(task.fits, done, strict=True):
                 self.store.put_fit(fit.id, part.files)
+                self._tell_of_other_prompts(fit)
                 self.report.fits_computed.append(fit.id)
                 queue.fit_done(fit)
         elif isinstance(result, Apart):
@@ -233,6 +242,16 @@ class Driver:
         elif isinstance(result, Failure):
             self._failed(queue, task, result)
         self.reporter.task_finished(task, result)
+
+    def _tell_of_other_prompts(self, fit: Fit) -> None:
+        """Says how many cells that are done were measured with other prompts than those just trained."""
+        records = [self.store.record(cell.id) for cell in self._done.get(fit.id, ())]
+        others = sum(record.done and not self.store.has_prompts_of(record) for record in records)
+        if others and self.strategy != "force":
+            self.reporter.message(
+                f"{fit.label}: training it again ended at other prompts than {others} stored cells were measured with; "
+                "--force measures those anew"
+            )
 
     def _failed(self, queue: WorkQueue, task: Task, failure: Failure) -> None:
         cells = [task.cell] if task.cell is not None else queue.fit_failed(task.fit)

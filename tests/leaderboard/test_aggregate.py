@@ -165,6 +165,18 @@ def test_mixed_attack_versions_are_noted() -> None:
     assert "versions 1, 2" in tables(measured(items))[0].notes[0]
 
 
+def test_prompts_that_were_trained_again_between_two_attacks_are_noted() -> None:
+    def notes(second: str) -> tuple[str, ...]:
+        cells = {name: cell(attack=name) for name in ("pgd", "cw")}
+        digests = {"pgd": "a", "cw": second}
+        items = [(record(cells[name], fit={"digest": digests[name]}), outcomes([1], [1])) for name in cells]
+        return tables(measured(items))[0].rows[0].notes
+
+    assert notes("a") == ()
+    (note,) = notes("b")
+    assert "cells of 1 fits were measured with different prompts" in note
+
+
 def test_no_measurements_no_tables() -> None:
     assert tables([]) == []
 

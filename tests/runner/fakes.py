@@ -52,8 +52,9 @@ class FakeBench:
 
     def fit(self, task: Task) -> FitDone:
         time.sleep(self.pause)
-        card = {"id": task.fit.id, "seconds": 0.5, "forwards": 10, "backwards": 5}
-        return FitDone(files={"card.json": json.dumps(card).encode(), "state": task.fit.id.encode()}, card=card)
+        learned = (task.fit.id + os.environ.get("FAKE_PROMPTS", "")).encode()
+        card = {"id": task.fit.id, "seconds": 0.5, "forwards": 10, "backwards": 5, "digest": _digest(learned)}
+        return FitDone(files={"card.json": json.dumps(card).encode(), "state": learned}, card=card)
 
     def cell(self, task: Task, cell: Cell, watch: Watch) -> CellDone:
         state = Path(self.settings.fits) / cell.fit.id / "state"
@@ -87,8 +88,13 @@ class FakeBench:
             },
             outcomes=outcomes,
             timing={"seconds": 1.0, "attack_seconds": 0.8, "model_seconds": 0.6, "forwards": 100, "backwards": 50},
+            fit={"digest": _digest(learned)},
             environment={"device": self.settings.device, "visible": os.environ.get("CUDA_VISIBLE_DEVICES", "")},
         )
+
+
+def _digest(learned: bytes) -> str:
+    return hashlib.sha256(learned).hexdigest()
 
 
 def _misbehave(behave: str, task: Task) -> None:

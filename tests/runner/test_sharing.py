@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,21 @@ def test_the_numbers_do_not_depend_on_where_a_run_was_cut(tmp_path: Path, carrie
     go(grid, cut)
     for cell in grid.cells:
         assert whole.outcomes(cell.id).to_bytes() == cut.outcomes(cell.id).to_bytes()
+
+
+def test_what_other_prompts_broke_is_not_carried_and_the_run_says_that_they_differ(
+    tmp_path: Path, carried: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, store, said = budgets(4, 1), Store(tmp_path), []
+    four, one = grid.cells
+    go(Plan(grid.suite, (one,)), store)
+    shutil.rmtree(store.fit_path(one.fit.id))
+    monkeypatch.setenv("FAKE_PROMPTS", "others")
+    monkeypatch.setattr(Reporter, "message", lambda self, text: said.append(text))
+    go(grid, store)
+    assert carried[four.id] is None and COLUMN not in store.outcomes(four.id).extra
+    assert len(said) == 1 and "other prompts than 1 stored cells" in said[0] and "--force" in said[0]
+    assert not store.has_prompts_of(store.record(one.id)) and store.has_prompts_of(store.record(four.id))
 
 
 def test_without_the_option_nothing_is_shared_and_a_failed_budget_is_not_waited_for(
