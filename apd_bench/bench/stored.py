@@ -24,8 +24,10 @@ from apd_bench.classifier import Classifier
 from apd_bench.data.load import load_dataset
 from apd_bench.data.protocols import exclude_samples, limit_split, select_classes
 from apd_bench.errors import MissingPrerequisite
+from apd_bench.identity import digest
 from apd_bench.records import Record
 from apd_bench.registry import ATTACKS, resolve_target
+from apd_bench.runner.sharing import COLUMN
 from apd_bench.specs import format_eps
 from apd_bench.states import load_state, restore
 from apd_bench.store import Store
@@ -95,15 +97,17 @@ def against_records(
 ) -> list[Verdicts]:
     """The rows (backbone, budget, suite) of `attacks` on the cells of `store` that standard AutoAttack has judged.
 
-    Only of those records that `keep` accepts; those whose prompts are not stored are left out, which `tell` hears.
+    Only of those records that `keep` accepts; those whose prompts are not stored, or were trained again since, are left
+    out, which `tell` hears.
     Raises MissingPrerequisite when no cell is left.
     """
     rows: dict[tuple[str, float, str], Verdicts] = {}
     models: dict[str, Backbone] = {}
     judged = _judged(store, keep)
-    whole = [record for record in judged if store.has_fit(record.cell.fit.id)]
+    whole = [record for record in judged if store.has_prompts_of(record)]
     if len(whole) < len(judged):
-        tell(f"{len(judged) - len(whole)} of {len(judged)} cells are left out: their prompts are not stored")
+        left = f"{len(judged) - len(whole)} of {len(judged)} cells are left out"
+        tell(f"{left}: their prompts are not stored, or were trained again since")
     for record in whole:
         name = record.cell.fit.backbone.name
         if name not in models:
@@ -120,16 +124,26 @@ def against_records(
 
 
 def _judged(store: Store, keep: Callable[[Record], bool]) -> list[Record]:
-    found = [
-        record
-        for record in store.records()
-        if record.status == "success"
+    """The records of the plain path, in float32; of cells that differ in the number of samples, the largest."""
+    largest: dict[str, Record] = {}
+    for record in store.records():
+        if _is_plain(record) and keep(record):
+            key = digest(replace(record.cell, limit=None))
+            known = largest.setdefault(key, record)
+            largest[key] = max(known, record, key=lambda item: float(item.metrics.get("n", 0)))
+    return sorted(largest.values(), key=lambda record: (record.cell.fit.backbone.name, record.id))
+
+
+def _is_plain(record: Record) -> bool:
+    """Whether every sample was judged, and attacked, by standard AutoAttack itself."""
+    return (
+        record.status == "success"
         and record.cell.attack.label == "autoattack"
         and record.cell.threat.norm == "Linf"
         and record.cell.threat.knowledge == "white_box"
-        and keep(record)
-    ]
-    return sorted(found, key=lambda record: (record.cell.fit.backbone.name, record.id))
+        and record.cell.precision == "fp32"
+        and COLUMN not in record.effective
+    )
 
 
 def _compare(store: Store, record: Record, attacks: Sequence[str], backbone: Backbone) -> Iterable[Verdicts]:

@@ -93,10 +93,34 @@ def test_cells_without_their_prompts_are_left_out_and_said(store, capsys, tmp_pa
     words = parser.parse_args(["attacks", "--records", str(folder), "--attacks", "noise"])
     assert bench.execute(words) == 0
     shown = capsys.readouterr()
-    assert "1 of 2 cells are left out: their prompts are not stored" in shown.err and "| 8 | noise |" in shown.out
+    assert (
+        "1 of 2 cells are left out: their prompts are not stored, or were trained again since" in shown.err
+        and "| 8 | noise |" in shown.out
+    )
     shutil.rmtree(folder / "fits")
     with pytest.raises(MissingPrerequisite, match="no cell of standard AutoAttack with its prompts"):
         bench.execute(words)
+
+
+def test_only_plain_verdicts_of_the_stored_prompts_count_and_each_sample_once(store, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(store[0], folder)
+    (record,) = Store(folder).records()
+    outcomes = Store(folder).outcomes(record.id)
+    few = dataclasses.replace(record.cell, limit=4)
+    bf16 = dataclasses.replace(record.cell, precision="bf16")
+    larger = dataclasses.replace(record.cell, threat=dataclasses.replace(record.cell.threat, eps=8 / 255))
+    seed = dataclasses.replace(record.cell, attack_seed=5)
+    with Store(folder).writer() as copy:
+        copy.put(dataclasses.replace(record, id=few.id, cell=few, metrics={"n": 4}), outcomes)
+        copy.put(dataclasses.replace(record, id=record.id, metrics={"n": 8}), outcomes)
+        copy.put(dataclasses.replace(record, id=bf16.id, cell=bf16), outcomes)
+        copy.put(dataclasses.replace(record, id=larger.id, cell=larger, effective={"smaller_budget": {}}), outcomes)
+        copy.put(dataclasses.replace(record, id=seed.id, cell=seed, fit={"digest": "of other prompts"}), outcomes)
+    told = []
+    (row,) = against_records(Store(folder), ["noise"], tell=told.append)
+    assert (row.n, row.library_forwards) == (8, 800)
+    assert told == ["1 of 2 cells are left out: their prompts are not stored, or were trained again since"]
 
 
 def test_no_records_is_explained(tmp_path):
