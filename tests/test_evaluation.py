@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from apd_bench.attacks.audit import AuditError
+from apd_bench.attacks.checkpoint import Checkpoint
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.attacks.result import AttackResult
 from apd_bench.errors import IncompatibleChoice, UsageError
@@ -129,6 +130,37 @@ def test_a_killed_autoattack_goes_on_from_its_checkpoint(case, tmp_path):
     resumed = measure(case, "autoattack(iterations=6, queries=30)", checkpoint_dir=tmp_path)
     assert resumed.outcomes.to_bytes() == whole.outcomes.to_bytes()
     assert "resumed_at" in resumed.effective and not list(tmp_path.iterdir())
+
+
+def test_what_a_checkpoint_of_another_arithmetic_claims_is_attacked_again(case, tmp_path, monkeypatch):
+    whole = measure(case, "worst(steps=6)")
+    standing = int((~whole.outcomes.broken).sum())
+    assert standing
+    real = Checkpoint._restore
+
+    def claims(self, saved):
+        progress = real(self, saved)
+        self.search.broken[:] = True  # as an adversary that rounds differently may have seen it
+        return progress
+
+    def stop(done, broken, passes):
+        if passes > 0.8 * (whole.timing["forwards"] + whole.timing["backwards"]):
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("apd_bench.attacks.meter._REPORT_EVERY", 0.0)
+        measure(case, "worst(steps=6)", checkpoint_dir=tmp_path, on_progress=stop)
+    monkeypatch.setattr(Checkpoint, "_restore", claims)
+    resumed = measure(case, "worst(steps=6)", checkpoint_dir=tmp_path)
+    assert resumed.effective["resumed_at"] >= 1 and resumed.effective["attacked_again"] >= standing
+    assert resumed.outcomes.broken.tolist() == whole.outcomes.broken.tolist()
+
+
+def test_what_the_source_says_is_no_column_of_the_attacked_model(case):
+    threat = ThreatModel(eps=8 / 255, knowledge="transfer", source="other")
+    moved = measure(case, "autoattack(iterations=5, queries=20)", threat, source_classifier=case[0])
+    assert not [name for name in moved.outcomes.extra if name.startswith("broken_")]
+    assert "black_box_gain" not in moved.diagnostics
 
 
 def test_progress_is_told(case):
