@@ -23,6 +23,7 @@ from apd_bench.specs import Cell
 
 Shard = tuple[int, int]
 SHARD = 500  # samples; a cell of at most one and a half times as many stays whole
+_EVENTS = ("attacked_again", "out_of_memory")
 _PARTS = ("metrics", "timing", "diagnostics", "suspect", "effective", "fit", "environment")
 
 
@@ -85,16 +86,13 @@ def merge(parts: list[CellDone]) -> CellDone:
         metrics["median_distance"] = float(np.median(distance))
         metrics["found"] = float(np.isfinite(distance).mean())
     diagnostics = _mean([part.diagnostics for part in parts], [len(part.outcomes) for part in parts])
-    effective: dict[str, Any] = {}
-    for part in parts:
-        effective |= part.effective
     return CellDone(
         metrics=metrics,
         outcomes=outcomes,
         timing=_total([part.timing for part in parts]),
         diagnostics=diagnostics,
         suspect=tuple(suspect(diagnostics)),
-        effective={**effective, "shards": len(parts)},
+        effective={**_effective([part.effective for part in parts]), "shards": len(parts)},
         fit=parts[0].fit,
         environment=parts[0].environment,
     )
@@ -102,6 +100,21 @@ def merge(parts: list[CellDone]) -> CellDone:
 
 def _stem(shard: Shard) -> str:
     return f"shard-{shard[0]:04d}-of-{shard[1]:04d}"
+
+
+def _effective(facts: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """Numbers of events are added; what the shards did in different ways is listed by shard under `by_shard`."""
+    merged: dict[str, Any] = {}
+    differing: dict[str, list[Any]] = {}
+    for name in dict.fromkeys(name for fact in facts for name in fact):
+        values = [fact.get(name) for fact in facts]
+        if name in _EVENTS:
+            merged[name] = sum(value or 0 for value in values)
+        else:
+            merged[name] = next((value for value in reversed(values) if value is not None), None)
+            if any(value != values[0] for value in values):
+                differing[name] = values
+    return merged | ({"by_shard": differing} if differing else {})
 
 
 def _total(timings: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,19 @@ def test_merging_counts_accuracies_anew_and_adds_up_the_cost() -> None:
     assert whole.diagnostics["warnings"] == ["w0", "same", "w6"]
     assert whole.suspect == ("flat loss: gradients are exactly zero",)
     assert whole.effective["shards"] == 2
+
+
+def test_merging_adds_up_events_and_names_what_shards_did_differently() -> None:
+    facts: list[dict[str, Any]] = [
+        {"batch_size": 4, "attacked_again": 3, "accelerate": "compile"},
+        {"batch_size": 4, "attacked_again": 0, "accelerate": "off", "out_of_memory": 1},
+    ]
+    first, second = part(range(0, 6)), part(range(6, 8))
+    whole = merge([replace(one, effective=fact) for one, fact in zip((first, second), facts, strict=True)])
+    assert whole.effective == {
+        "batch_size": 4, "attacked_again": 3, "out_of_memory": 1, "accelerate": "off", "shards": 2,
+        "by_shard": {"accelerate": ["compile", "off"]},
+    }  # fmt: skip
 
 
 def test_a_kept_shard_is_read_back_and_a_torn_one_is_not(tmp_path: Path) -> None:
