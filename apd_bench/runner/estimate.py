@@ -28,7 +28,8 @@ def passes_per_sample(attack: AttackSpec, eps: float = 1.0) -> tuple[float, floa
     """Forward and backward image passes that one resisting sample costs, the clean prediction included."""
     if eps == 0 or attack.name in ("none", "clean"):
         return 1.0, 0.0
-    options = {**ATTACKS.get(attack.name).defaults, **attack.options}
+    entry = ATTACKS.get(attack.name)
+    options = {**entry.defaults, **attack.options}
     if "members" in options:
         return _ensemble(options)
     steps = float(options.get("targets", 1)) if attack.name in _EACH_TARGET else 1.0
@@ -45,10 +46,16 @@ def passes_per_sample(attack: AttackSpec, eps: float = 1.0) -> tuple[float, floa
         "binary_search_steps",
         "searches",
         "queries",
+        "draws",
     ):
         value = options.get(name)
         if isinstance(value, (int, float)) and value > 0:
             steps *= float(value)
+    if not entry.gradient:
+        return steps + 1.0, 0.0
+    if entry.kind == "distance":  # two searches, a gradient for each target class, a bisection
+        steps = 2 * steps + float(options.get("targets", 0))
+        return steps + 13.0, steps
     return steps + 2.0, steps
 
 

@@ -58,6 +58,9 @@ def test_an_ensemble_costs_the_sum_of_its_members() -> None:
     assert passes_per_sample(AttackSpec(name="worst.fast")) == (212.0, 210.0)
     assert passes_per_sample(AttackSpec(name="pgd-t")) == (182.0, 180.0)
     assert passes_per_sample(AttackSpec(name="autoattack.square")) == (5000.0, 0.0)
+    assert passes_per_sample(AttackSpec(name="noise", options={"draws": 5})) == (6.0, 0.0)
+    assert passes_per_sample(AttackSpec(name="ddn", options={"steps": 10})) == (42.0, 29.0)
+    assert passes_per_sample(AttackSpec(name="cw-l2", options={"steps": 10})) == (82.0, 69.0)
     alone = AttackSpec(name="autoattack", options={"members": ("apgd-t",), "targets": 4})
     assert passes_per_sample(alone) == (400.0, 400.0)
 
