@@ -136,7 +136,7 @@ def builtin() -> Iterator[AttackEntry]:
                       defaults={"steps": 20, "targets": 9}, paper=_CROCE)  # fmt: skip
     yield _suite("worst", "ordered suite, only survivors go on: AutoAttack's strength at a fraction of its passes")
     yield _suite("worst.fast", "the cheapest such suite found within half a point of AutoAttack: results/bench",
-                 near=4, order=("apgd-near", "apgd-close"))  # fmt: skip
+                 order=("apgd-near", "apgd-close"))  # fmt: skip
     yield AttackEntry(name="cw-l2", target="apd_bench.attacks.carlini_wagner:carlini_wagner_l2",
                       title="minimal L2 distance by Carlini and Wagner's search over the constant", kind="distance",
                       defaults={"steps": 100, "searches": 3, "rate": 1.0, "constant": 2.0, "targets": 9},
