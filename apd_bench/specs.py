@@ -39,7 +39,7 @@ def parse_eps(text: str | float, norm: str = "Linf") -> float:
     """A budget in [0,1] pixel units from "4/255" or "0.0157"; 0 is the no-op budget. Raises UsageError otherwise."""
     try:
         value = float(Fraction(str(text).replace(" ", "")))
-    except (ValueError, ZeroDivisionError) as error:
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise UsageError(f"eps '{text}' is not a number.", hint="Write it as 4/255 or 0.0157.") from error
     if not math.isfinite(value) or value < 0 or (norm == "Linf" and value > 1):
         numerator = f"{value:g}/255"

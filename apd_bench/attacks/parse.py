@@ -63,12 +63,19 @@ def _check(entry: AttackEntry, key: str, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _refuse(entry, key, value, "a number")
     if isinstance(default, int):
-        if value != int(value) or value < 1:
+        if not _finite(value) or value != int(value) or value < 1:
             raise _refuse(entry, key, value, "a whole number of at least 1")
         return int(value)
-    if not math.isfinite(value) or value <= 0:
+    if not _finite(value) or value <= 0:
         raise _refuse(entry, key, value, "a number above 0")
     return float(value)
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def _choose(entry: AttackEntry, key: str, value: Any) -> str:

@@ -61,12 +61,16 @@ def in_turn(
 
 
 def _now(device: str) -> float:
+    return wall(device) if device.startswith("cuda") else time.process_time()
+
+
+def wall(device: str) -> float:
+    """Seconds by the wall clock, when the device has done all that it was given."""
     if device.startswith("cuda"):
         import torch
 
         torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
+    return time.perf_counter()
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:

@@ -57,6 +57,15 @@ class Parser(argparse.ArgumentParser):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)  # type: ignore[arg-type]
 
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse; a part complains about words itself, since the parser of its verb knows only its own options."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
+
     def error(self, message: str) -> NoReturn:
         """Raises the complaint."""
         unknown, _, rest = message.partition("unrecognized arguments: ")
@@ -119,7 +128,7 @@ def apply_environment(parser: argparse.ArgumentParser) -> None:
                 apply_environment(inner)
             continue
         names = [name for name in action.option_strings if name.startswith("--")]
-        if not names or action.dest == "help":
+        if not names or action.default is argparse.SUPPRESS:  # --help, or what the verb has set above its parts
             continue
         variable = "APD_BENCH_" + names[0].removeprefix("--").replace("-", "_").upper()
         text = os.environ.get(variable)

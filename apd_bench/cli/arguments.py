@@ -184,6 +184,8 @@ def _numbers(what: str, values: list[str] | None) -> tuple[int, ...] | None:
     for item in split_list(values):
         span = re.fullmatch(r"(\d+)-(\d+)", item)
         if span:
+            if int(span[1]) > int(span[2]):
+                raise UsageError(f"--{what} {item} runs backwards.", hint=f"Write --{what} {span[2]}-{span[1]}.")
             numbers += range(int(span[1]), int(span[2]) + 1)
             continue
         if not re.fullmatch(r"\d+|-1" if what == "shots" else r"\d+", item):

@@ -52,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Prints the table of one part, or of all."""
     if args.part is not None:
+        for option, given in (("--out", args.out is not None), ("--read", args.read)):
+            if given:
+                raise UsageError(
+                    f"{option} is for all parts together; the part '{args.part}' writes its own files.",
+                    hint=f"Write: apd-bench bench {args.part} --json FILE --markdown FILE",
+                )
         return int(import_module(f"apd_bench.cli.bench_{args.part}").execute(args))
     if args.read and args.out is None:
         raise UsageError("--read needs the folder to read from.", hint="Write --read --out DIR.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from apd_bench.cli.bench_output import add_output, at_least_one, finish, write
+from apd_bench.cli.bench_output import add_output, check, finish, write
 from apd_bench.cli.console import err, table
 from apd_bench.errors import EXIT_DONE
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Prints the table: both sides on made-up photographs, or three epochs over a dataset."""
-    at_least_one(args, "limit", "image_size", "batch_size", "repeats")
+    check(args, "limit", "image_size", "batch_size", "repeats")
     limit = args.limit or (100 if args.quick else 500)
     if args.name is not None:
         return _dataset(args, limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from apd_bench.cli.bench_output import add_output, at_least_one, finish
+from apd_bench.cli.bench_output import add_output, check, finish
 from apd_bench.cli.console import err
 
 FULL, QUICK = ("tiny-clean", "ViT-B-32-quickgelu/random", "ViT-B-16-quickgelu/random"), ("tiny-clean",)
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Prints the table."""
-    at_least_one(args, "batch", "steps", "repeats")
+    check(args, "batch", "steps", "repeats")
     from apd_bench.backbones.load import load
     from apd_bench.bench.loop import loop_row
     from apd_bench.bench.rows import Row

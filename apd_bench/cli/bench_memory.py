@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from apd_bench.cli.bench_output import add_output, at_least_one, finish
+from apd_bench.cli.bench_output import add_output, check, finish
 from apd_bench.cli.console import err
 
 FULL, QUICK = ("tiny-clean", "ViT-B-32-quickgelu/random"), ("tiny-clean",)
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Prints the table; FAB with a gradient for every class is measured on the embedded models alone."""
-    at_least_one(args, "classes", "batch")
+    check(args, "classes", "batch")
     from apd_bench.backbones.load import load
     from apd_bench.bench.thousand import memory_rows
     from apd_bench.registry import BACKBONES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from apd_bench.cli.bench_output import add_output, at_least_one, write
+from apd_bench.cli.bench_output import add_output, check, listed, write
 from apd_bench.errors import EXIT_DONE
 from apd_bench.specs import parse_eps
 
@@ -27,17 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Prints the table."""
-    at_least_one(args, "limit")
+    check(args, "limit")
     from apd_bench.attacks.parse import parse_attack
     from apd_bench.backbones.load import load
     from apd_bench.bench.precision import changes, markdown, row
     from apd_bench.bench.rows import document
     from apd_bench.registry import BACKBONES, DATASETS
-    from apd_bench.runner.selection import split_list
 
-    names = [BACKBONES.canonical(name) for name in split_list(args.models or (QUICK if args.quick else FULL))]
-    datasets = [DATASETS.canonical(name) for name in split_list(args.datasets)]
-    attacks = [parse_attack(text).label for text in split_list(args.attacks)]
+    names = [BACKBONES.canonical(name) for name in listed(args, "models") or (QUICK if args.quick else FULL)]
+    datasets = [DATASETS.canonical(name) for name in listed(args, "datasets")]
+    attacks = [parse_attack(text).label for text in listed(args, "attacks")]
     limit = args.limit or (10 if args.quick else 100)
     found = []
     for name in names:

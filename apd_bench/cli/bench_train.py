@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from apd_bench.cli.bench_output import add_output, at_least_one, whole_numbers, write
+from apd_bench.cli.bench_output import add_output, check, whole_numbers, write
 from apd_bench.cli.console import err
 from apd_bench.errors import EXIT_DONE, UsageError
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Prints the table."""
     sizes = whole_numbers("--batch", args.batch)
-    at_least_one(args, "repeats")
+    check(args, "repeats")
     if args.classes < 2:
         raise UsageError("At least 2 classes are needed.")
     from apd_bench.backbones.load import load

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from textwrap import shorten
 
 from apd_bench.errors import MissingPrerequisite, UsageError
 from apd_bench.files import atomic_write
@@ -116,7 +117,7 @@ def pick_device(asked: str | None) -> str:
         torch.zeros(1, device=asked)
     except (RuntimeError, AssertionError) as error:
         raise MissingPrerequisite(
-            f"There is no device '{asked}' here: {str(error).splitlines()[0]}", hint="Use --device cpu."
+            f"There is no device '{asked}' here ({shorten(str(error), 100)}).", hint="Use --device cpu."
         ) from error
     return asked
 

@@ -47,6 +47,9 @@ def test_an_unknown_name_gets_what_exists(text, said):
     [
         ("pgd(steps=0)", "whole number of at least 1"),
         ("pgd(steps=2.5)", "whole number of at least 1"),
+        ("worst(steps=1e400)", "whole number of at least 1"),
+        (f"pgd(step={10**400})", "number above 0"),
+        ("pgd(step=1e400)", "number above 0"),
         ("pgd(steps=True)", "has to be a number"),
         ("pgd(step=-1)", "number above 0"),
         ("pgd(step='big')", "has to be a number"),

@@ -65,6 +65,39 @@ def test_what_cannot_be_read_is_explained(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "content",
+    ["[1]", "3", "{}", '{"rows": [{"what": "w", "ours": [1]}]}', '{"rows": [{"part": "p", "what": "w", "ours": 5}]}',
+     '{"rows": [], "machine": []}', '{"pairs": [{"attack": "pgd"}]}'],
+)  # fmt: skip
+def test_numbers_of_another_shape_are_named_and_no_summary_is_written(tmp_path, content):
+    (tmp_path / "store.json").write_text(content)
+    with pytest.raises(CorruptFile, match=r"store\.json does not hold the numbers of bench store.*bench store --json"):
+        bench.execute(parse("--read", "--out", str(tmp_path)))
+    assert not (tmp_path / "summary.md").exists()
+
+
+def test_a_folder_that_cannot_be_is_refused_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_all.subprocess, "run", lambda *_, **__: pytest.fail("measured"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MissingPrerequisite, match="Choose another place: --out DIR") as caught:
+        bench.execute(parse("--quick", "--out", str(tmp_path / "file")))
+    assert "--results" not in str(caught.value)
+
+
+def test_parts_hear_nothing_of_the_options_of_all_parts(tmp_path, monkeypatch):
+    monkeypatch.setenv("APD_BENCH_OUT", str(tmp_path))
+    heard = []
+
+    def run(words, *, env, **options):
+        heard.append(env)
+        return argparse.Namespace(returncode=2, stderr="")
+
+    monkeypatch.setattr(bench_all.subprocess, "run", run)
+    assert not bench_all._measure("loop", tmp_path, quick=True)
+    assert "APD_BENCH_OUT" not in heard[0] and "PATH" in heard[0]
+
+
+@pytest.mark.parametrize(
     "words",
     ["loop --batch 0", "store --records many", "memory --classes 0", "data --limit 0", "precision --limit -1"],
 )

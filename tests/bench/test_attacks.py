@@ -154,6 +154,16 @@ def test_the_verb_writes_the_table_and_every_verdict(monkeypatch, capsys, tmp_pa
     assert all(len(pair["ours"]["broken"]) == 2 for pair in data["pairs"])
 
 
+def test_steps_and_batch_of_random_weights_are_those_that_were_asked_for(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("apd_bench.backbones.load.load", lambda *_: toy_backbone())
+    monkeypatch.setattr(attacks, "random_case", lambda backbone, eps, batch: asked.append(batch))
+    monkeypatch.setattr(attacks, "compare", lambda case, **options: asked.append(options) or iter(()))
+    for words in ([], ["--steps", "7", "--batch", "2", "--repeats", "1"]):
+        assert bench.execute(parse("--models", "ViT-B-32", *words)) == 0
+    assert asked == [8, {"steps": 5, "repeats": 3}, 2, {"steps": 7, "repeats": 1}]
+
+
 @pytest.mark.parametrize(
     ("words", "error", "said"),
     [
@@ -163,6 +173,10 @@ def test_the_verb_writes_the_table_and_every_verdict(monkeypatch, capsys, tmp_pa
         (["--attacks", "wurst"], UnknownName, "worst"),
         (["--attacks", "ddn"], UsageError, "no attack of ours within a ball"),
         (["--eps", "8"], UsageError, "8/255"),
+        (["--eps", ","], UsageError, "--eps ',' names nothing"),
+        (["--models", ","], UsageError, "--models ',' names nothing"),
+        (["--datasets", ","], UsageError, "--datasets ',' names nothing"),
+        (["--attacks", ","], UsageError, "see: apd-bench bench attacks --help"),
         (["--eps", "0"], UsageError, "leaves nothing"),
     ],
 )

@@ -40,6 +40,15 @@ def test_compiled_rows_compare_the_same_gradients(backbone, monkeypatch):
     assert compiled._even((2.0,), (1.0,), 9.0, 8) == "72 gradients"
 
 
+def test_compiling_is_weighed_by_one_clock(backbone, monkeypatch):
+    spans = iter([9.0, 50.0, 50.0, 2.0, 1.0])  # compiling, the runs that warm up, an eager and a compiled one
+    times = iter([moment for span in spans for moment in (0.0, span)])
+    monkeypatch.setattr(compiled, "wall", lambda device: next(times))
+    monkeypatch.setattr(compiled, "compile_model", lambda model, mode: model)
+    row = compiled_row(backbone, batch=4, steps=2, repeats=1)
+    assert row.facts["compiling, wall s"] == 9.0 and row.facts["pays after"] == "72 gradients"
+
+
 def test_the_walk_and_the_index_agree_on_what_is_to_do(tmp_path):
     cells = grid(60)
     assert len({cell.id for cell in cells.cells}) == 60

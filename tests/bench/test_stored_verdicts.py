@@ -10,8 +10,9 @@ import pytest
 
 from apd_bench.bench.stored import against_records, markdown
 from apd_bench.cli import bench
-from apd_bench.errors import MissingPrerequisite
+from apd_bench.errors import MissingPrerequisite, UserError
 from apd_bench.records import Outcomes, Record
+from apd_bench.registry import DATASETS
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import Selection, resolve
 from apd_bench.runner.stages import Stages
@@ -78,6 +79,66 @@ def test_the_verb_writes_them(store, capsys, tmp_path):
     assert bench.execute(parser.parse_args(words)) == 0
     assert "worst(steps=2, targets=1)" in capsys.readouterr().out
     assert json.loads(file.read_text("utf-8"))["verdicts"][0]["n"] == 8
+
+
+def compare(folder, *words):
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    return bench.execute(parser.parse_args(["attacks", "--records", str(folder), "--attacks", "noise", *words]))
+
+
+def test_models_sets_and_budgets_choose_the_cells(store, capsys, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(store[0], folder)
+    (record,) = Store(folder).records()
+    threat = dataclasses.replace(record.cell.threat, eps=4 / 255)
+    cell = dataclasses.replace(record.cell, threat=threat)
+    with Store(folder).writer() as copy:
+        copy.put(dataclasses.replace(record, id=cell.id, cell=cell), Store(folder).outcomes(record.id))
+    assert compare(folder) == 0
+    assert "| 3/255 |" in (both := capsys.readouterr().out) and "| 4/255 |" in both
+    assert compare(folder, "--eps", "3/255", "--datasets", "animals", "--models", "tiny-clean") == 0
+    assert "| 3/255 |" in (one := capsys.readouterr().out) and "| 4/255 |" not in one
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--eps 3/255,8/255", "for --eps 8/255. Available: 3/255. Make some: apd-bench run --attacks autoattack --eps"),
+        ("--datasets food", "for --datasets food. Available: animals."),
+        ("--models tiny-robust", "Available: tiny-clean. Make some: apd-bench run --attacks autoattack --backbone"),
+        ("--datasets animal", "Did you mean 'animals'?"),
+        ("--limit 3", "--limit says nothing about stored records"),
+        ("--steps 20", "--steps says nothing"),
+        ("--batch 8", "--batch says nothing"),
+        ("--repeats 3", "--repeats says nothing"),
+        ("--quick", "--quick says nothing"),
+        ("--attacks none", "--attacks none leaves nothing to compare"),
+        ("--attacks ,", "names nothing"),
+    ],
+)
+def test_options_that_choose_no_record_are_refused(store, words, said):
+    with pytest.raises(UserError) as caught:
+        compare(store[0], *words.split())
+    assert said in str(caught.value)
+
+
+def test_a_choice_without_any_cell_in_common_is_named(store, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(store[0], folder)
+    (record,) = Store(folder).records()
+    threat, food = dataclasses.replace(record.cell.threat, eps=4 / 255), DATASETS.get("food")
+    cell = dataclasses.replace(record.cell, threat=threat, dataset=food)
+    with Store(folder).writer() as copy:
+        copy.put(dataclasses.replace(record, id=cell.id, cell=cell), Store(folder).outcomes(record.id))
+    with pytest.raises(MissingPrerequisite, match="--datasets food --eps 3/255 together"):
+        compare(folder, "--datasets", "food", "--eps", "3/255")
+
+
+def test_a_variable_of_the_environment_is_named_where_it_is_refused(store, monkeypatch):
+    monkeypatch.setenv("APD_BENCH_LIMIT", "5")
+    with pytest.raises(UserError, match="from APD_BENCH_LIMIT"):
+        compare(store[0], "--limit", "5")
 
 
 def test_cells_without_their_prompts_are_left_out_and_said(store, capsys, tmp_path):
