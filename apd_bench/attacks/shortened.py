@@ -20,13 +20,13 @@ def confirmed(
 ) -> AttackResult:
     """`result` [B] judged by the model of `meter`; what it denies is replaced by what `again(rows)` finds.
 
-    `effective["attacked_again"]` counts the samples that were attacked a second time.
+    `effective["attacked_again"]` counts the samples that were attacked a second time, where there were any.
     """
     if not len(labels):
         return result
     wrong = meter.predict(result.adversarials).argmax(1) != labels
     rows = (result.broken & ~wrong).nonzero().squeeze(1)
-    result = replace(result, broken=wrong, effective={**result.effective, "attacked_again": len(rows)})
+    result = replace(result, broken=wrong)
     if not len(rows):
         return result
     second = again(rows)
@@ -37,6 +37,7 @@ def confirmed(
         broken=_with(wrong, rows, second.broken),
         forwards=result.forwards + second.forwards,
         backwards=result.backwards + second.backwards,
+        effective={**result.effective, "attacked_again": len(rows)},
         diagnostics={**result.diagnostics, **{k: v + result.diagnostics.get(k, 0) for k, v in counts.items()}},
         columns={
             name: _with(column, rows, second.columns[name]) if name in second.columns else column
