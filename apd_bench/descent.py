@@ -1,14 +1,13 @@
-"""The loop of training: epochs and batches of one run, or of several runs in step, each with its own optimisers.
+"""The training loop: epochs and batches of one run.
 
 Three random streams that depend on the seed alone (initial prompts, order of the images, noise of the attack) make
-methods comparable: the same seed gives the same start, the same images in the same order. Runs in step share nothing
-but the moment at which their terms are computed: order, noise, gradients, clipping and history are those of each.
+methods comparable: the same seed gives the same start, the same images in the same order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from apd_bench.backbones.adapter import Backbone
 
 Progress = Callable[[Mapping[str, Any]], None]
-TermsOf = Callable[[Sequence["Run"], Sequence[Batch], Sequence[torch.Generator]], list[Terms]]
+History = list[dict[str, Any]]
 
 
 @dataclass
@@ -46,7 +45,7 @@ class Run:
     model: PromptedModel
     objective: Objective
     teacher: PromptedModel | Counted | None = None
-    teacher_history: list[dict[str, Any]] = field(default_factory=list)
+    teacher_history: History = field(default_factory=list)
     passes: Passes = field(default_factory=Passes)
 
     def generator(self, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
@@ -75,112 +74,63 @@ class Run:
         return Counted(model.bind(), self.passes)
 
 
-class Descent:
-    """A run on its way down: its parameters, optimisers, random streams and history; `failure` says why it stopped."""
+def descend(run: Run, *, stage: str = "student", on_progress: Progress | None = None) -> tuple[History, str]:
+    """Trains the model of `run`, and its online teacher, in place.
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.training = run.recipe.training
-        self.learned = {"": learnable(run.model)}
-        if isinstance(run.teacher, PromptedModel):
-            self.learned["teacher_"] = learnable(run.teacher)
-        self.optimizers = {name: _optimizer(parameters, self.training) for name, parameters in self.learned.items()}
-        self.order, self.noise = run.generator("order"), run.generator("noise", run.images.device)
-        self.history: list[dict[str, Any]] = []
-        self.failure = ""
-        self._totals: dict[str, Tensor] = {}
-        self._before: dict[str, list[Tensor]] = {}
-        self._batches: tuple[Tensor, ...] = ()
-        self._images: Iterator[Tensor] = iter(())
-
-    def begin(self, epoch: int) -> tuple[Tensor, ...]:
-        """Sets the rate of `epoch`, remembers the prompts, and returns the places of its batches."""
-        for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(self.training, epoch)
-        self._before = {name: [p.detach().clone() for p in items] for name, items in self.learned.items()}
-        self._totals = {}
-        self._batches = torch.split(
-            torch.randperm(len(self.run.ids), generator=self.order), int(self.training["batch_size"])
-        )
-        self._images = iter(self.run.images.batches(self._batches))
-        return self._batches
-
-    def batch(self, places: Tensor) -> Batch:
-        """The next images of the epoch, which are those at `places`, augmented where the recipe says so."""
-        pixels = next(self._images)
-        if self.training["augment"] == "crop_flip":
-            pixels = crop_flip(pixels, self.order)
-        return self.run.batch(places, pixels)
-
-    def clear(self) -> None:
-        """Forgets the gradients of the last step."""
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad(set_to_none=True)
-
-    def step(self, terms: Terms, loss: Tensor) -> None:
-        """Clips and applies the gradients of each model, and adds the terms and norms to those of the epoch."""
-        logged = {name.removeprefix("_"): value.detach() for name, value in terms.items()} | {"loss": loss.detach()}
-        for name, optimizer in self.optimizers.items():
-            norm = torch.nn.utils.get_total_norm([p.grad for p in self.learned[name] if p.grad is not None])
-            if self.training["clip_norm"]:
-                torch.nn.utils.clip_grads_with_norm_(self.learned[name], float(self.training["clip_norm"]), norm)
-            logged[f"{name}gradient_norm"] = norm.detach()
-            optimizer.step()
-        for name, value in logged.items():
-            self._totals[name] = self._totals[name] + value if name in self._totals else value
-
-    def end(self, epoch: int) -> None:
-        """Writes down the means of the epoch; prompts that made them infinite are those before it again."""
-        means = {name: float(value) / len(self._batches) for name, value in self._totals.items()}
-        row = {"epoch": epoch, "lr": learning_rate(self.training, epoch), **means}
-        self.history.append(row)
-        if all(math.isfinite(value) for value in row.values()):
-            return
-        self.failure = f"the loss was not finite in epoch {epoch + 1}; the prompts before it were kept"
-        with torch.no_grad():
-            for name, parameters in self.learned.items():
-                for parameter, old in zip(parameters, self._before[name], strict=True):
-                    parameter.copy_(old)
-
-
-def alone(runs: Sequence[Run], batches: Sequence[Batch], noises: Sequence[torch.Generator]) -> list[Terms]:
-    """The terms of each run on its own batch, one run after the other."""
-    return [run.terms(batch, noise) for run, batch, noise in zip(runs, batches, noises, strict=True)]
-
-
-def descend(
-    runs: Sequence[Run],
-    terms_of: TermsOf = alone,
-    *,
-    stage: str = "student",
-    on_progress: Progress | None = None,
-) -> list[Descent]:
-    """Trains the model (and an online teacher) of each run in place, all in step, by the terms that `terms_of` gives.
-
-    The runs share a recipe and have equally many images. One whose loss is no longer finite stops; the others go on.
+    Returns one row per epoch (rate, mean terms, mean gradient norms), and why training stopped early or "": an epoch
+    that is not finite is undone and ends it. `on_progress` receives `{"stage", "epoch", "epochs", "loss"}`.
     """
-    descents = [Descent(run) for run in runs]
-    epochs = int(runs[0].recipe.training["epochs"])
+    training, images = run.recipe.training, run.images
+    optimizers = {"": _optimizer(run.model, training)}
+    if isinstance(run.teacher, PromptedModel):
+        optimizers["teacher_"] = _optimizer(run.teacher, training)
+    parameters = [parameter for optimizer in optimizers.values() for parameter in _learned(optimizer)]
+    order, noise = run.generator("order"), run.generator("noise", images.device)
+    history: History = []
+    epochs = int(training["epochs"])
     for epoch in range(epochs):
-        going = [descent for descent in descents if not descent.failure]
-        if not going:
-            break
-        for places in zip(*(descent.begin(epoch) for descent in going), strict=True):
-            batches = [descent.batch(own) for descent, own in zip(going, places, strict=True)]
-            terms = terms_of([descent.run for descent in going], batches, [descent.noise for descent in going])
-            losses = [total_loss(own) for own in terms]
-            for descent in going:
-                descent.clear()
-            torch.autograd.backward(losses)
-            for descent, own, loss in zip(going, terms, losses, strict=True):
-                descent.step(own, loss)
-        for descent in going:
-            descent.end(epoch)
+        rate = learning_rate(training, epoch)
+        for optimizer in optimizers.values():
+            optimizer.param_groups[0]["lr"] = rate
+        before = [parameter.detach().clone() for parameter in parameters]
+        sums: dict[str, Tensor] = {}
+        batches = torch.split(torch.randperm(len(run.ids), generator=order), int(training["batch_size"]))
+        for places, pixels in zip(batches, images.batches(batches), strict=True):
+            if training["augment"] == "crop_flip":
+                pixels = crop_flip(pixels, order)
+            for name, value in _step(run, run.batch(places, pixels), noise, optimizers).items():
+                sums[name] = sums[name] + value if name in sums else value
+        row = {"epoch": epoch, "lr": rate, **{name: float(value) / len(batches) for name, value in sums.items()}}
+        history.append(row)
         if on_progress is not None:
-            loss_now = sum(descent.history[-1]["loss"] for descent in going) / len(going)
-            on_progress({"stage": stage, "epoch": epoch + 1, "epochs": epochs, "loss": loss_now})
-    return descents
+            on_progress({"stage": stage, "epoch": epoch + 1, "epochs": epochs, "loss": row["loss"]})
+        if not all(math.isfinite(value) for value in row.values()):
+            with torch.no_grad():
+                for parameter, value in zip(parameters, before, strict=True):
+                    parameter.copy_(value)
+            return history, f"the loss was not finite in epoch {epoch + 1}; the prompts before it were kept"
+    return history, ""
+
+
+def _step(
+    run: Run, batch: Batch, noise: torch.Generator, optimizers: Mapping[str, torch.optim.Optimizer]
+) -> dict[str, Tensor]:
+    """One update of each model; the terms, the loss and the gradient norms before clipping."""
+    terms = run.terms(batch, noise)
+    loss = total_loss(terms)
+    for optimizer in optimizers.values():
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    logged = {name.removeprefix("_"): value.detach() for name, value in terms.items()} | {"loss": loss.detach()}
+    clip = float(run.recipe.training["clip_norm"] or 0)
+    for name, optimizer in optimizers.items():
+        learned = _learned(optimizer)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in learned if p.grad is not None])
+        if clip:
+            torch.nn.utils.clip_grads_with_norm_(learned, clip, norm)
+        logged[f"{name}gradient_norm"] = norm.detach()
+        optimizer.step()
+    return logged
 
 
 def learning_rate(training: Options, epoch: int) -> float:
@@ -210,8 +160,14 @@ def learnable(model: PromptedModel) -> list[torch.nn.Parameter]:
     return parameters
 
 
-def _optimizer(parameters: list[torch.nn.Parameter], training: Options) -> torch.optim.Optimizer:
+def _optimizer(model: PromptedModel, training: Options) -> torch.optim.Optimizer:
+    """The recipe's optimiser of a model's prompts, all in one group."""
     rate, decay = float(training["lr"]), float(training["weight_decay"])
     if training["optimizer"] == "adamw":
-        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-    return torch.optim.SGD(parameters, lr=rate, momentum=float(training["momentum"]), weight_decay=decay)
+        return torch.optim.AdamW(learnable(model), lr=rate, weight_decay=decay)
+    return torch.optim.SGD(learnable(model), lr=rate, momentum=float(training["momentum"]), weight_decay=decay)
+
+
+def _learned(optimizer: torch.optim.Optimizer) -> list[torch.nn.Parameter]:
+    parameters: list[torch.nn.Parameter] = optimizer.param_groups[0]["params"]
+    return parameters

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from apd_bench.classifier import PromptedModel
 from apd_bench.data.protocols import exclude_samples, few_shot_dataset
 from apd_bench.data.splits import LoadedDataset
-from apd_bench.descent import Descent, Progress, Run, TermsOf, alone, descend
+from apd_bench.descent import Progress, Run, descend
 from apd_bench.errors import UsageError, unknown_name
 from apd_bench.methods.augment import TrainingImages
 from apd_bench.methods.clean import CleanCrossEntropy
@@ -51,54 +51,34 @@ def fit(
     if not fit.method.trains:
         learner = _untrained(fit.method, backbone, data)
         return PromptState(learner.state(), _card(fit, backbone, data, learner.num_parameters, learner.state()))
-    return train([fit], backbone, data, device=device, on_progress=on_progress)[0]
-
-
-def train(
-    fits: Sequence[Fit],
-    backbone: Backbone,
-    data: LoadedDataset,
-    terms_of: TermsOf = alone,
-    *,
-    device: str | torch.device = "cpu",
-    on_progress: Progress | None = None,
-) -> list[PromptState]:
-    """The prompt states of fits that differ by their seed, trained in step; `terms_of` gives the terms of a step.
-
-    The seconds on a card are the fit's share of the whole.
-    """
     began = time.perf_counter()
-    runs = prepare_all(fits, backbone, data, terms_of, device=device, on_progress=on_progress)
-    descents = descend(runs, terms_of, on_progress=on_progress)
-    states = [_state(fit, descent) for fit, descent in zip(fits, descents, strict=True)]
-    for state in states:
-        state.card["seconds"] = round((time.perf_counter() - began) / len(fits), 3)
-    return states
+    run = prepare(fit, backbone, data, device=device, on_progress=on_progress)
+    history, failure = descend(run, on_progress=on_progress)
+    learner = run.model.learner
+    state = learner.state()
+    card = _card(fit, backbone, run.data, learner.num_parameters, state)
+    with torch.no_grad():
+        card |= watch(run.images, run.model.bind(), history, failure)
+    card |= {
+        "sample_ids": list(run.ids) if fit.shots != -1 else [],
+        "effective": learner.effective,
+        "history": history,
+        "teacher_history": run.teacher_history,
+        "seconds": round(time.perf_counter() - began, 3),
+        **dataclasses.asdict(run.passes),
+    }
+    return PromptState(state, card)
 
 
-def prepare(fit: Fit, backbone: Backbone, data: LoadedDataset, *, device: str | torch.device = "cpu") -> Run:
-    """Everything up to the first step: the draw, the student, the teacher, what the objective computes in advance."""
-    return prepare_all([fit], backbone, data, device=device)[0]
-
-
-def prepare_all(
-    fits: Sequence[Fit],
+def prepare(
+    fit: Fit,
     backbone: Backbone,
     data: LoadedDataset,
-    terms_of: TermsOf = alone,
     *,
     device: str | torch.device = "cpu",
     on_progress: Progress | None = None,
-) -> list[Run]:
-    """`prepare` for fits that differ by their seed; a teacher that is tuned before is tuned in step too."""
-    runs = [_begin(fit, backbone, data, torch.device(device)) for fit in fits]
-    _add_teachers(runs, terms_of, on_progress)
-    for run in runs:
-        run.objective.prepare(_setting(run))
-    return runs
-
-
-def _begin(fit: Fit, backbone: Backbone, data: LoadedDataset, device: torch.device) -> Run:
+) -> Run:
+    """Everything up to the first step: the draw, the student, the teacher, what the objective computes in advance."""
     recipe = fit.method
     drawn = few_shot_dataset(exclude_samples(data, fit.exclude), shots=fit.shots, seed=fit.seed, classes=fit.classes)
     if drawn.train is None or not len(drawn.train):
@@ -108,17 +88,20 @@ def _begin(fit: Fit, backbone: Backbone, data: LoadedDataset, device: torch.devi
         raise UsageError(f"'{recipe.name}' trains on attacked images and needs a budget.", hint="Give --train-eps.")
     if objective.attacks and not recipe.inner_attack:
         raise UsageError(f"'{recipe.name}' attacks, but its recipe has no inner attack.", hint="Add [inner_attack].")
-    return Run(
+    run = Run(
         recipe=recipe,
         backbone=backbone,
         data=drawn,
-        images=TrainingImages(drawn.train, device),
+        images=TrainingImages(drawn.train, torch.device(device)),
         ids=drawn.train.ids,
         seed=fit.seed,
         eps=float(fit.train_eps or 0.0),
         model=_model(recipe, backbone, drawn, fit.seed, device),
         objective=objective,
     )
+    _add_teacher(run, on_progress)
+    objective.prepare(_setting(run))
+    return run
 
 
 def build_objective(recipe: MethodRecipe) -> Objective:
@@ -148,36 +131,29 @@ def _untrained(recipe: MethodRecipe, backbone: Backbone, data: LoadedDataset) ->
 
 
 def _model(
-    recipe: MethodRecipe, backbone: Backbone, data: LoadedDataset, seed: int, device: torch.device
+    recipe: MethodRecipe, backbone: Backbone, data: LoadedDataset, seed: int, device: str | torch.device
 ) -> PromptedModel:
     learner = build_learner(recipe, backbone, data.classes, data.template, seed=seed)
     return PromptedModel(backbone, learner.to(device))
 
 
-def _add_teachers(runs: Sequence[Run], terms_of: TermsOf, on_progress: Progress | None) -> None:
-    """Gives each run the teacher that its objective asks for: trained along, tuned before, or hand-made."""
-    kind = runs[0].objective.teacher_kind
+def _add_teacher(run: Run, on_progress: Progress | None) -> None:
+    """Gives `run` the teacher that its objective asks for: trained along, tuned before, or hand-made."""
+    kind = run.objective.teacher_kind
     if kind is None:
         return
     if kind not in ("online", "offline", "zero_shot"):
         raise UsageError(f"A teacher of kind '{kind}' is not one of: online, offline, zero_shot.")
     if kind == "zero_shot":
-        for run in runs:
-            run.teacher = _hand_made(run)
+        run.teacher = _hand_made(run)
         return
-    models = [_model(run.recipe, run.backbone, run.data, run.seed, run.images.device) for run in runs]
+    model = _model(run.recipe, run.backbone, run.data, run.seed, run.images.device)
     if kind == "online":
-        for run, model in zip(runs, models, strict=True):
-            run.teacher = model
+        run.teacher = model
         return
-    clean = [
-        dataclasses.replace(run, model=model, objective=CleanCrossEntropy())
-        for run, model in zip(runs, models, strict=True)
-    ]
-    descents = descend(clean, terms_of, stage="teacher", on_progress=on_progress)
-    for run, model, descent in zip(runs, models, descents, strict=True):
-        run.teacher_history = descent.history
-        run.teacher = _frozen(run, model)
+    clean = dataclasses.replace(run, model=model, objective=CleanCrossEntropy())
+    run.teacher_history, _ = descend(clean, stage="teacher", on_progress=on_progress)
+    run.teacher = _frozen(run, model)
 
 
 def _hand_made(run: Run) -> Counted:
@@ -188,25 +164,6 @@ def _hand_made(run: Run) -> Counted:
 def _frozen(run: Run, model: PromptedModel) -> Counted:
     with torch.no_grad():
         return run.bind(model).detached()
-
-
-def _state(fit: Fit, descent: Descent) -> PromptState:
-    """What a run has learned, and its card but for the seconds."""
-    run = descent.run
-    learner = run.model.learner
-    state = learner.state()
-    card = _card(fit, run.backbone, run.data, learner.num_parameters, state)
-    with torch.no_grad():
-        lights = watch(run.images, run.model.bind(), descent.history, descent.failure)
-    card |= {
-        "sample_ids": list(run.ids) if fit.shots != -1 else [],
-        "effective": learner.effective,
-        "history": descent.history,
-        "teacher_history": run.teacher_history,
-        **dataclasses.asdict(run.passes),
-        **lights,
-    }
-    return PromptState(state, card)
 
 
 def _setting(run: Run) -> Setting:

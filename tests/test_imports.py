@@ -40,14 +40,11 @@ ALLOWED = {
     "prompts": FOUNDATION | {"backbones"},
     "data": FOUNDATION,
     "classifier": FOUNDATION | {"backbones", "prompts"},
-    "joint": FOUNDATION | {"backbones", "prompts", "classifier"},
     "attacks": FOUNDATION | {"classifier", "records"},
-    "methods": FOUNDATION
-    | {"backbones", "prompts", "classifier", "joint", "attacks", "descent", "training", "states", "data"},
+    "methods": FOUNDATION | {"backbones", "prompts", "classifier", "attacks", "descent", "training", "states", "data"},
     "states": FOUNDATION | {"records", "prompts", "backbones", "methods"},
     "descent": FOUNDATION | {"backbones", "prompts", "classifier", "methods", "data"},
     "training": FOUNDATION | {"backbones", "prompts", "classifier", "methods", "descent", "data", "states", "records"},
-    "together": FOUNDATION | {"classifier", "joint", "methods", "descent", "training", "data", "states"},
     "evaluation": FOUNDATION | {"classifier", "attacks", "data", "records"},
 }
 THIRD_PARTY_ROOMS = {

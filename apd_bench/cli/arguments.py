@@ -111,15 +111,6 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_training(parser: argparse.ArgumentParser) -> None:
-    """Declares how fits are trained."""
-    parser.add_argument(
-        "--seeds-together",
-        action="store_true",
-        help="train the seeds of a method in one batch where memory allows (for GPUs); recorded on every card",
-    )
-
-
 def add_display(parser: argparse.ArgumentParser) -> None:
     """Declares how much is shown."""
     group = parser.add_argument_group("display")
@@ -238,5 +229,4 @@ def machine_of(args: argparse.Namespace) -> Machine:
         shard_size=args.shard or SHARD,
         accelerate=args.accelerate,
         share_budgets=getattr(args, "share_budgets", False),
-        seeds_together=getattr(args, "seeds_together", False),
     )

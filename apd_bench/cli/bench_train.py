@@ -1,4 +1,4 @@
-"""`apd-bench bench train`: one training step, ours and the usual one; several seeds, apart and in one batch."""
+"""`apd-bench bench train`: one training step, ours and the usual one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from apd_bench.cli.console import err
 from apd_bench.errors import EXIT_DONE, UsageError
 
 FULL, QUICK = ("tiny-clean", "ViT-B-32-quickgelu/random", "ViT-B-16-quickgelu/random"), ("tiny-clean",)
-SEEDS, FEW_CLASSES = 3, 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,23 +28,15 @@ def execute(args: argparse.Namespace) -> int:
         raise UsageError("At least 2 classes are needed.")
     from apd_bench.backbones.load import load
     from apd_bench.bench.rows import document
-    from apd_bench.bench.rows import markdown as rows_markdown
-    from apd_bench.bench.seeds import seeds_row
-    from apd_bench.bench.train import class_names, compare, markdown, row
+    from apd_bench.bench.train import compare, markdown, row
     from apd_bench.registry import BACKBONES
 
-    names = class_names(min(args.classes, FEW_CLASSES))
-    steps, seeds = [], []
+    steps = []
     for name in (BACKBONES.canonical(item) for item in args.backbone or (QUICK if args.quick else FULL)):
         err(f"measuring {name}")
         backbone = load(BACKBONES.get(name), args.device)
         steps += [compare(backbone, size, classes=args.classes, repeats=args.repeats) for size in sizes]
-        seeds += [
-            seeds_row(backbone, method, size, names, seeds=SEEDS, repeats=args.repeats)
-            for method in ("advvlp", "apd")
-            for size in (sizes if name.startswith("tiny-") else sizes[:1])  # a large model takes minutes for each
-        ]
-    data = document("train", [*map(row, steps), *seeds], args.device)
+    data = document("train", [*map(row, steps)], args.device)
     data["steps"] = [dataclasses.asdict(step) | {"ratio": step.ratio} for step in steps]
-    write(args, f"{markdown(steps)}\n\n{rows_markdown(seeds)}", data)
+    write(args, markdown(steps), data)
     return EXIT_DONE

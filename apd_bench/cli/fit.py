@@ -21,7 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_places(parser)
     parser.add_argument("--force", action="store_true", help="train even what is trained")
     arguments.add_machine(parser)
-    arguments.add_training(parser)
     arguments.add_display(parser)
 
 

@@ -39,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_strategy(parser)
     parser.add_argument("--dry-run", action="store_true", help="show the plan, compute nothing")
     arguments.add_machine(parser)
-    arguments.add_training(parser)
     parser.add_argument(
         "--share-budgets",
         action="store_true",

@@ -43,11 +43,6 @@ class AdversarialCrossEntropy(Objective):
     def __post_init__(self) -> None:
         choice("adversarial training", "loss", self.loss, LOSSES)
 
-    @property
-    def trains_together(self) -> bool:
-        """Every term is that of one seed, and nothing is remembered."""
-        return True
-
     def __call__(self, student: Predictor, batch: Batch, adversary: Adversary, teacher: Predictor | None) -> Terms:
         """The terms of the chosen loss on clean images x and adversarial images x'."""
         if self.loss == "half":

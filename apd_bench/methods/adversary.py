@@ -6,7 +6,7 @@ gradients are taken with respect to the pixels only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -79,38 +79,13 @@ def ascend(
     generator: torch.Generator,
 ) -> Tensor:
     """Images after `steps` signed-gradient steps of `step * eps` on `loss` of what `model` makes of them."""
-    return ascend_all(
-        lambda images: [model(images[0])],
-        [pixels],
-        [loss],
-        eps=eps,
-        options=options,
-        generators=[generator],
-    )[0]
-
-
-def ascend_all(
-    models: Callable[[Sequence[Tensor]], Sequence[Seen]],
-    pixels: Sequence[Tensor],
-    losses: Sequence[Callable[[Seen], Tensor]],
-    *,
-    eps: float,
-    options: Options,
-    generators: Sequence[torch.Generator],
-) -> list[Tensor]:
-    """`ascend` for several batches in step: `models` sees them all at once, each has a loss and a noise of its own."""
-    begin = str(options["start"])
-    moved = [start(images, eps, begin, noise) for images, noise in zip(pixels, generators, strict=True)]
+    moved = start(pixels, eps, str(options["start"]), generator)
     for _ in range(int(options["steps"])):
-        moved = [images.detach().requires_grad_(True) for images in moved]
+        moved = moved.detach().requires_grad_(True)
         with torch.enable_grad():
-            values = [loss(seen) for loss, seen in zip(losses, models(moved), strict=True)]
-            gradients = torch.autograd.grad(values, moved)
-        moved = [
-            project(images.detach() + float(options["step"]) * eps * gradient.sign(), centre, eps)
-            for images, gradient, centre in zip(moved, gradients, pixels, strict=True)
-        ]
-    return [images.detach() for images in moved]
+            (gradient,) = torch.autograd.grad(loss(model(moved)), moved)
+        moved = project(moved.detach() + float(options["step"]) * eps * gradient.sign(), pixels, eps)
+    return moved.detach()
 
 
 def named_loss(name: str, labels: Tensor, target: Tensor | None) -> Attacked:

@@ -33,11 +33,6 @@ class FeatureBank(Objective):
     _scale: float = field(default=1.0, init=False, repr=False)
     _bias: float = field(default=0.0, init=False, repr=False)
 
-    @property
-    def trains_together(self) -> bool:
-        """The bank is made before the first step and only read."""
-        return True
-
     def prepare(self, setting: Setting) -> None:
         """Attacks the embedding of every training image and stores the result."""
         encode = setting.backbone.encode_image

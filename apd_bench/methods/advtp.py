@@ -51,11 +51,6 @@ class PromptAttack(AdversarialCrossEntropy):
         if self.strategy == "perturbed" and self.prompt_step <= 0:
             raise UsageError("The perturbed strategy needs objective.prompt_step > 0.")
 
-    @property
-    def trains_together(self) -> bool:
-        """False for `perturbed`, whose attack binds the model by itself."""
-        return self.strategy != "perturbed"
-
     def prepare(self, setting: Setting) -> None:
         """Binds the hand-made prompt for `constant`, keeps the model at hand for `perturbed`."""
         self._setting = setting

@@ -81,11 +81,6 @@ class Distillation(Objective):
         """The kind of teacher that the loop provides."""
         return self.teacher
 
-    @property
-    def trains_together(self) -> bool:
-        """Every term is that of one seed, and nothing is remembered."""
-        return True
-
     def __call__(self, student: Predictor, batch: Batch, adversary: Adversary, teacher: Predictor | None) -> Terms:
         """The student's terms, and the teacher's where it is online."""
         if teacher is None:

@@ -23,11 +23,6 @@ class MixedCrossEntropy(Objective):
 
     adversarial_weight: float = 5.0
 
-    @property
-    def trains_together(self) -> bool:
-        """Every term is that of one seed, and nothing is remembered."""
-        return True
-
     def __call__(self, student: Predictor, batch: Batch, adversary: Adversary, teacher: Predictor | None) -> Terms:
         """The two cross-entropies."""
         attacked = adversary(batch.pixels, batch.labels)

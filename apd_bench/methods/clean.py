@@ -15,11 +15,6 @@ from apd_bench.methods.objective import Adversary, Batch, Objective, Predictor, 
 class CleanCrossEntropy(Objective):
     """Cross-entropy on clean images; nothing is attacked."""
 
-    @property
-    def trains_together(self) -> bool:
-        """Every term is that of one seed, and nothing is remembered."""
-        return True
-
     def __call__(self, student: Predictor, batch: Batch, adversary: Adversary, teacher: Predictor | None) -> Terms:
         """`CE(f(x; P), y)`."""
         return {"ce_clean": cross_entropy(student(batch.pixels), batch.labels)}

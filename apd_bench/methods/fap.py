@@ -35,11 +35,6 @@ class ConsistencyWithDifference(Objective):
     consistency_weight: float = 1.5
     difference: bool = True
 
-    @property
-    def trains_together(self) -> bool:
-        """Every term is that of one seed, and nothing is remembered."""
-        return True
-
     def __call__(self, student: Predictor, batch: Batch, adversary: Adversary, teacher: Predictor | None) -> Terms:
         """The clean cross-entropy and the weighted consistency; `_cosine` is logged."""
         clean = student(batch.pixels)

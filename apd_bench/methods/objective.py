@@ -121,15 +121,6 @@ class Objective:
         """The teacher this objective needs, or None."""
         return None
 
-    @property
-    def trains_together(self) -> bool:
-        """Whether the towers may run for several seeds at once; said by each class for itself, never inherited.
-
-        Then `__call__` is called several times a step, each time from its start and with the same answers: it must
-        reach models and attacks through its arguments alone, draw nothing at random and remember nothing.
-        """
-        return False
-
     def prepare(self, setting: Setting) -> None:
         """Called once before the first step, for what a method computes in advance."""
 

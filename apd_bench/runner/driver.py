@@ -26,10 +26,9 @@ from apd_bench.runner.plan import Plan, fits_of
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport, choose
 from apd_bench.runner.reporter import Reporter
-from apd_bench.runner.seeds import by_seed, one_by_one, parts
 from apd_bench.runner.shards import SHARD, Shard, keep, kept, merge, shards_of
 from apd_bench.runner.sharing import broken_part, origin_of, smaller_budgets
-from apd_bench.runner.tasks import Apart, CellDone, Failure, FitDone, FitsDone, Result, Stopped, Task
+from apd_bench.runner.tasks import CellDone, Failure, FitDone, Result, Stopped, Task
 from apd_bench.specs import Cell, Fit
 from apd_bench.store import Store
 
@@ -51,12 +50,10 @@ class Driver:
         only_fits: bool = False,
         shard_size: int = SHARD,
         share_budgets: bool = False,
-        seeds_together: bool = False,
     ) -> None:
         self.plan, self.store, self.executor, self.reporter = plan, store, executor, reporter
         self.strategy, self.only_fits, self.shard_size = strategy, only_fits, shard_size
         self.smaller = smaller_budgets(plan.cells) if share_budgets else {}
-        self.seeds_together = seeds_together
         self.report = RunReport(planned=len(plan.cells))
         self._stopping = False
         self._deaths: dict[str, int] = {}
@@ -72,8 +69,7 @@ class Driver:
         self._environment = describe_environment() if cells else {}
         missing = self._missing_fits(cells)
         cells = [] if self.only_fits else self._without_complete(cells)
-        groups = by_seed if self.seeds_together else one_by_one
-        queue = WorkQueue(cells, missing, cost_of, self._shards_to_do, self.smaller, groups)
+        queue = WorkQueue(cells, missing, cost_of, self._shards_to_do, self.smaller)
         self.report.to_do = len(cells)
         self.report.fits_to_do = len(missing)
         self.reporter.start(self.report, queue, self.plan)
@@ -197,7 +193,7 @@ class Driver:
         return not any(self._deaths.get(task.id) for task in self._running.values())
 
     def _worker_died(self, queue: WorkQueue) -> None:
-        tasks = [part for task in self._running.values() for part in parts(task, 1)]
+        tasks = list(self._running.values())
         self._running.clear()
         self.report.deaths += 1
         self.executor.revive()
@@ -215,18 +211,11 @@ class Driver:
         error = future.exception()
         result = Failure.of(error) if error is not None else future.result()
         self._deaths.pop(task.id, None)
-        if task.others and isinstance(result, Failure):  # one after the other, each fails (or not) for itself
-            result = Apart(result.message)
-        if isinstance(result, (FitDone, FitsDone)):
-            done = result.parts if isinstance(result, FitsDone) else (result,)
-            for fit, part in zip(task.fits, done, strict=True):
-                self.store.put_fit(fit.id, part.files)
-                self._tell_of_other_prompts(fit)
-                self.report.fits_computed.append(fit.id)
-                queue.fit_done(fit)
-        elif isinstance(result, Apart):
-            for smaller in parts(task, result.size):
-                queue.again(smaller, alone=False)
+        if isinstance(result, FitDone):
+            self.store.put_fit(task.fit.id, result.files)
+            self._tell_of_other_prompts(task.fit)
+            self.report.fits_computed.append(task.fit.id)
+            queue.fit_done(task.fit)
         elif isinstance(result, CellDone) and task.cell is not None:
             if task.shard is None:
                 self._success(task.cell, result)

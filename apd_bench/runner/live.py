@@ -17,8 +17,8 @@ from apd_bench.runner.estimate import cost_of, fit_cost_of, passes_of
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
-from apd_bench.runner.reporter import Reporter, closing, describe, duration, opening
-from apd_bench.runner.tasks import Apart, CellDone, Failure, FitDone, FitsDone, Progress, Result, Stopped, Task
+from apd_bench.runner.reporter import Reporter, closing, duration, opening
+from apd_bench.runner.tasks import CellDone, Failure, FitDone, Progress, Result, Stopped, Task
 from apd_bench.specs import Fit
 
 Key = tuple[str, str]
@@ -79,12 +79,9 @@ class LiveReporter(Reporter):
     def task_finished(self, task: Task, result: Result) -> None:
         """Colours its cell, or its fit where only fits are shown."""
         self._tasks.pop(task.id, None)
-        if isinstance(result, Apart):  # its fits come back as other tasks
-            self.message(f"{task.label}: {describe(result)}")
-            return
         self._cost_done += 0 if isinstance(result, Stopped) else _cost(task)
         if task.cell is not None or not self._report.to_do:
-            self._done[_place(task)] += len(task.fits) * self._whole(task, result)
+            self._done[_place(task)] += self._whole(task, result)
             self._bad[_place(task)] += isinstance(result, Failure)
         if isinstance(result, CellDone):
             self._passes += float(result.timing.get("forwards") or 0) + float(result.timing.get("backwards") or 0)
@@ -183,7 +180,7 @@ class LiveReporter(Reporter):
     def _whole(self, task: Task, result: Result) -> bool:
         """True when the task completed what its square counts."""
         if task.cell is None:
-            return isinstance(result, (FitDone, FitsDone))
+            return isinstance(result, FitDone)
         return isinstance(result, CellDone) and (task.shard is None or task.cell.id in self._report.computed)
 
     def _fraction(self, task_id: str) -> float:
@@ -218,7 +215,7 @@ def _share(task: Task, item: Progress) -> float:
 
 def _cost(task: Task) -> float:
     if task.cell is None:
-        return sum(map(fit_cost_of, task.fits))
+        return fit_cost_of(task.fit)
     return cost_of(task.cell) / (1 if task.shard is None else task.shard[1])
 
 
@@ -232,4 +229,4 @@ def _place(task: Task) -> Key:
 
 def _short(task: Task) -> str:
     what = ("training" if task.fit.method.trains else "preparing") if task.cell is None else task.cell.attack.label
-    return f"{what} {' '.join(_place(task))} seed {', '.join(str(fit.seed) for fit in task.fits)}"
+    return f"{what} {' '.join(_place(task))} seed {task.fit.seed}"

@@ -19,8 +19,7 @@ class Machine:
     `executor`: "local", or "ray" on the cluster at `address` (None: one started here). `shard_size`: samples of the
     parts that large cells are measured in. `wait`: wait for another run on the same store instead of refusing.
     `workbench` names what carries out the tasks. `share_budgets`: samples that a smaller budget of the same plan has
-    broken count as broken and are not attacked again; records say so. `seeds_together`: fits that differ by their seed
-    alone are trained in one batch where memory allows; cards say so. `accelerate`: "compile" or "graphs" (CUDA graphs)
+    broken count as broken and are not attacked again; records say so. `accelerate`: "compile" or "graphs" (CUDA graphs)
     for the gradients of attacks, "auto" where that pays, "off"; the plain model judges in any case.
     """
 
@@ -33,7 +32,6 @@ class Machine:
     shard_size: int = SHARD
     workbench: str = STAGES
     share_budgets: bool = False
-    seeds_together: bool = False
     accelerate: str = "off"
 
     def __post_init__(self) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 
 from apd_bench.runner.plan import fits_of, source_fit
-from apd_bench.runner.seeds import one_by_one
 from apd_bench.runner.shards import Shard
 from apd_bench.runner.tasks import Task
 from apd_bench.specs import Cell, Fit
@@ -19,7 +18,7 @@ class WorkQueue:
     Backbones come one after the other, and within one the sets, so that both stay loaded; the set with most work comes
     first. Within a set fits come before cells, and what takes long starts early, so that no run waits for one last
     AutoAttack. A fit belongs to the first set that waits for it, and is as urgent as the longest cell that does.
-    `after` names, by the id of a cell, another cell that it waits for; `groups` says which fits are one task.
+    `after` names, by the id of a cell, another cell that it waits for.
     """
 
     def __init__(
@@ -29,7 +28,6 @@ class WorkQueue:
         cost: Callable[[Cell], float],
         shards: Callable[[Cell], list[Shard | None]] = lambda cell: [None],
         after: Mapping[str, Cell] | None = None,
-        groups: Callable[[Iterable[Fit]], list[tuple[Fit, ...]]] = one_by_one,
     ) -> None:
         self._cost, self._shards = cost, shards
         self._ready: list[tuple[int, int, bool, float, int, Task]] = []
@@ -54,10 +52,10 @@ class WorkQueue:
             self._waiting[cell.id], self._lacks[cell.id] = cell, lacks
             for fit_id in lacks:
                 self._wanted_by[fit_id].append(cell)
-        for first, *others in groups(fits):
-            wanted = [cell for fit in (first, *others) for cell in self._wanted_by[fit.id]]
+        for fit in fits:
+            wanted = self._wanted_by[fit.id]
             place = min((self._sets[cell.dataset.name] for cell in wanted), default=0)
-            self._push(Task(fit=first, others=tuple(others)), place, max(map(cost, wanted), default=0.0))
+            self._push(Task(fit=fit), place, max(map(cost, wanted), default=0.0))
 
     def __len__(self) -> int:
         return len(self._ready) + len(self._alone) + len(self._waiting)
@@ -69,7 +67,7 @@ class WorkQueue:
 
     def fits(self) -> list[Fit]:
         """All fits that are still to be started."""
-        return [fit for task in self._tasks() if task.cell is None for fit in task.fits]
+        return [task.fit for task in self._tasks() if task.cell is None]
 
     def next(self, running: int) -> Task | None:
         """The next task to start while `running` others are at work, or None when none may start now."""

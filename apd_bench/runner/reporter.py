@@ -14,7 +14,7 @@ from apd_bench.errors import UsageError
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
-from apd_bench.runner.tasks import Apart, CellDone, Failure, FitDone, FitsDone, Progress, Result, Task
+from apd_bench.runner.tasks import CellDone, Failure, FitDone, Progress, Result, Task
 
 DISPLAYS = ("auto", "rich", "plain", "json", "none")
 _EVERY = 15.0  # seconds between two progress lines of a long task
@@ -209,13 +209,6 @@ def describe(result: Result) -> str:
     """What came of a task, in a few words."""
     if isinstance(result, FitDone):
         return f"trained in {duration(float(result.card.get('seconds') or 0))}"
-    if isinstance(result, FitsDone):
-        seconds = sum(float(part.card.get("seconds") or 0) for part in result.parts)
-        return f"{len(result.parts)} seeds trained in {duration(seconds)}"
-    if isinstance(result, Apart):
-        return (
-            f"tried again with {'one seed' if result.size == 1 else f'{result.size} seeds'} at a time: {result.reason}"
-        )
     if isinstance(result, CellDone):
         metrics = result.metrics
         parts = [

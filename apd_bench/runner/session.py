@@ -52,7 +52,7 @@ def run_plan(
         executor = make_executor(plan, store, machine, device, work)
         driver = Driver(
             plan, store, executor, reporter, strategy=strategy, only_fits=only_fits, shard_size=machine.shard_size,
-            share_budgets=machine.share_budgets, seeds_together=machine.seeds_together,
+            share_budgets=machine.share_budgets,
         )  # fmt: skip
         if isinstance(executor, InProcess):
             executor.on_tick = driver.tick

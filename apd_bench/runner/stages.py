@@ -32,11 +32,9 @@ from apd_bench.runner.estimate import passes_per_sample
 from apd_bench.runner.shards import shard_rows
 from apd_bench.runner.sharing import rows_left, with_carried
 from apd_bench.runner.tasks import (
-    Apart,
     CellDone,
     Failure,
     FitDone,
-    FitsDone,
     Interrupted,
     Progress,
     Result,
@@ -47,7 +45,6 @@ from apd_bench.runner.tasks import (
 )
 from apd_bench.specs import BackboneSpec, Cell, DatasetSpec, Fit
 from apd_bench.states import PromptState, build_learner, load_state, restore, save_state
-from apd_bench.together import TOGETHER, fit_together, why_apart
 from apd_bench.training import fit as train
 
 Value = TypeVar("Value")
@@ -92,7 +89,7 @@ class Stages:
         try:
             if task.cell is not None:
                 return self.cell(task, task.cell, watch)
-            return self.fits(task, watch) if task.others else self.fit(task, watch)
+            return self.fit(task, watch)
         except Interrupted:
             return Stopped()
         except Exception as error:
@@ -106,30 +103,10 @@ class Stages:
 
     def fit(self, task: Task, watch: Watch) -> FitDone:
         """Trains (or assembles) the prompt state of the task's fit."""
-        backbone, data = self.training_set(task, watch)
-        return packed(train(task.fit, backbone, data, device=self.settings.device, on_progress=epochs_to(watch)))
-
-    def fits(self, task: Task, watch: Watch) -> FitsDone | Apart:
-        """Trains the fits of a task in one batch; Apart where the method or the memory does not allow it."""
-        reason, size = why_apart(task.fit.method), 1
-        if not reason:
-            backbone, data = self.training_set(task, watch)
-            device = self.settings.device
-            try:
-                states = fit_together(task.fits, backbone, data, device=device, on_progress=epochs_to(watch))
-                return FitsDone(tuple(map(packed, states)))
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                reason, size = "memory ran out", len(task.fits) // 2
-            free_memory()
-        return Apart(reason, size)
-
-    def training_set(self, task: Task, watch: Watch) -> tuple[Backbone, LoadedDataset]:
-        """The backbone and the set of a fit."""
         watch(Progress())
         backbone = self.backbone(task.fit.backbone)
-        return backbone, self.dataset(task.fit.dataset, backbone.shapes.image_size, task.fit.resize)
+        data = self.dataset(task.fit.dataset, backbone.shapes.image_size, task.fit.resize)
+        return packed(train(task.fit, backbone, data, device=self.settings.device, on_progress=epochs_to(watch)))
 
     def cell(self, task: Task, cell: Cell, watch: Watch) -> CellDone:
         """Measures one cell, or a shard of it; goes on without acceleration or with half the batch where one fails."""
@@ -285,7 +262,7 @@ def packed(state: PromptState) -> FitDone:
 
 def fit_facts(state: PromptState) -> dict[str, Any]:
     """What the record of a cell says about its prompt state."""
-    keys = ("seconds", "forwards", "backwards", "num_parameters", "collapsed", "classes_digest", TOGETHER)
+    keys = ("seconds", "forwards", "backwards", "num_parameters", "collapsed", "classes_digest")
     return {"digest": state.digest, **{key: state.card[key] for key in keys if key in state.card}}
 
 

@@ -35,13 +35,11 @@ class Settings:
 class Task:
     """A fit, a cell whose fits are done, or the shard (k, of m) of such a cell.
 
-    `others` are fits that differ from `fit` by their seed alone and are trained in one batch with it.
     `source` is the fit whose model makes the examples of a transfer attack. `files` carries prompt states by fit id to
     workers on another disk. `carried` are the samples that a smaller budget, described by `origin`, has broken.
     """
 
     fit: Fit
-    others: tuple[Fit, ...] = ()
     cell: Cell | None = None
     shard: tuple[int, int] | None = None
     source: Fit | None = None
@@ -57,11 +55,6 @@ class Task:
         return self.cell.id if self.shard is None else f"{self.cell.id}.{self.shard[0]}of{self.shard[1]}"
 
     @property
-    def fits(self) -> tuple[Fit, ...]:
-        """The fit and those that are trained with it."""
-        return (self.fit, *self.others)
-
-    @property
     def kind(self) -> str:
         """Which of the two it is: "fit" or "cell"."""
         return "fit" if self.cell is None else "cell"
@@ -69,8 +62,6 @@ class Task:
     @property
     def label(self) -> str:
         """One line for people."""
-        if self.others:
-            return f"{self.fit.label} and {', '.join(str(fit.seed) for fit in self.others)} together"
         if self.cell is None:
             return self.fit.label
         return self.cell.label if self.shard is None else f"{self.cell.label} part {self.shard[0] + 1}/{self.shard[1]}"
@@ -82,21 +73,6 @@ class FitDone:
 
     files: Mapping[str, bytes]
     card: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class FitsDone:
-    """What came of each fit of a task, in the order of `Task.fits`."""
-
-    parts: tuple[FitDone, ...]
-
-
-@dataclass(frozen=True)
-class Apart:
-    """The fits of a task could not be trained in one batch: `reason`; groups of up to `size` may still be."""
-
-    reason: str
-    size: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +126,7 @@ class Stopped:
     """The worker was asked to stop; what it had done of the task is in its checkpoint."""
 
 
-Result = FitDone | FitsDone | Apart | CellDone | Failure | Stopped
+Result = FitDone | CellDone | Failure | Stopped
 
 
 @dataclass

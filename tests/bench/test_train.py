@@ -46,12 +46,7 @@ def test_the_verb_writes_a_table_and_json(backbone, monkeypatch, capsys, tmp_pat
     ]
     assert bench.execute(parser.parse_args(words)) == 0
     printed, data = capsys.readouterr().out, json.loads((tmp_path / "b.json").read_text())
-    assert printed.count("x |") == 2 + 4
+    assert printed.count("x |") == 2
     assert [row["batch"] for row in data["steps"]] == [1, 2]
-    seeds = [row for row in data["rows"] if "3 seeds of" in row["what"]]
-    assert [("apd" in row["what"], row["usual"] != [], row["ratio"] > 0) for row in seeds] == [
-        (False, True, True), (False, True, True), (True, True, True), (True, True, True)
-    ]  # fmt: skip
-    assert all(float(row["facts"]["prompts differ by"]) < 1e-4 for row in seeds)
     with pytest.raises(UsageError, match="whole numbers"):
         bench.execute(parser.parse_args(["train", "--batch", "four"]))

@@ -101,7 +101,7 @@ VALUES = {
 }  # fmt: skip
 SWITCHES = {
     "no_reference", "offline", "missing", "failed", "force", "cached_only", "dry_run", "calibrate", "wait",
-    "share_budgets", "seeds_together", "verbose", "quiet",
+    "share_budgets", "verbose", "quiet",
 }  # fmt: skip
 
 

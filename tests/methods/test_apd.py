@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from apd_bench.classifier import Classifier
+from apd_bench.descent import descend
 from apd_bench.methods import apd
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.methods.toy import toy_fit
 from apd_bench.states import digest_of, restore
-from apd_bench.training import fit, prepare, prepare_all
+from apd_bench.training import fit, prepare
 
 SAME = {"training": {"epochs": 2, "batch_size": 8, "warmup_epochs": 0, "lr": 0.01, "augment": "none"}}
 
@@ -17,28 +18,23 @@ def trained(name, backbone, data, *changes, eps=4 / 255):
     return fit(toy_fit(load_recipe(name, SAME, *changes), backbone, data, eps=eps), backbone, data)
 
 
-def trained_teacher(backbone, data, monkeypatch, **options):
+def trained_teacher(backbone, data, **options):
     """The state of the online teacher after a run of apd."""
-    kept = []
-
-    def keep(*arguments, **named):
-        kept.extend(prepare_all(*arguments, **named))
-        return kept
-
-    monkeypatch.setattr("apd_bench.training.prepare_all", keep)
-    trained("apd", backbone, data, {"objective": options})
-    return kept[0].teacher.learner.state()
+    recipe = load_recipe("apd", SAME, {"objective": options})
+    run = prepare(toy_fit(recipe, backbone, data, eps=4 / 255), backbone, data)
+    descend(run)
+    return run.teacher.learner.state()
 
 
-def test_without_feedback_the_teacher_is_plain_clean_tuning(backbone, data, monkeypatch):
+def test_without_feedback_the_teacher_is_plain_clean_tuning(backbone, data):
     clean = trained("vlp", backbone, data, eps=None)
-    teacher = trained_teacher(backbone, data, monkeypatch, feedback=0.0)
+    teacher = trained_teacher(backbone, data, feedback=0.0)
     assert digest_of(teacher) == digest_of(clean.state)
 
 
-def test_with_feedback_it_is_not(backbone, data, monkeypatch):
+def test_with_feedback_it_is_not(backbone, data):
     clean = trained("vlp", backbone, data, eps=None)
-    teacher = trained_teacher(backbone, data, monkeypatch, feedback=1.0)
+    teacher = trained_teacher(backbone, data, feedback=1.0)
     assert digest_of(teacher) != digest_of(clean.state)
 
 

@@ -15,7 +15,7 @@ from apd_bench.errors import MissingPrerequisite
 from apd_bench.records import Outcomes
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.shards import shard_rows
-from apd_bench.runner.tasks import Apart, CellDone, FitDone, FitsDone, Progress, Result, Settings, Task, Watch
+from apd_bench.runner.tasks import CellDone, FitDone, Progress, Result, Settings, Task, Watch
 from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
 
 SAMPLES = 12
@@ -37,18 +37,9 @@ class FakeBench:
         behave = task.fit.method.learner_options if task.cell is None else task.cell.attack.options
         watch(Progress(total=SAMPLES))
         _misbehave(str(behave.get("behave", "")), task)
-        if task.others:
-            result: Result = self.fits(task, str(behave.get("behave", "")))
-        else:
-            result = self.fit(task) if task.cell is None else self.cell(task, task.cell, watch)
+        result: Result = self.fit(task) if task.cell is None else self.cell(task, task.cell, watch)
         _log(f"end-{task.kind} {task.id}")
         return result
-
-    def fits(self, task: Task, behave: str) -> FitsDone | Apart:
-        """Memory that is too small holds two fits; a method that must be trained `apart` is."""
-        if behave == "apart" or (behave == "memory" and len(task.fits) > 2):
-            return Apart(behave, 1 if behave == "apart" else len(task.fits) // 2)
-        return FitsDone(tuple(self.fit(Task(fit=fit)) for fit in task.fits))
 
     def fit(self, task: Task) -> FitDone:
         time.sleep(self.pause)
@@ -98,14 +89,13 @@ def _digest(learned: bytes) -> str:
 
 
 def _misbehave(behave: str, task: Task) -> None:
-    """`raise`, `prerequisite`, `die` (always), `die-once` (the first time), `die-together` (a group of fits)."""
+    """`raise`, `prerequisite`, `die` (always) and `die-once` (the first time)."""
     marker = Path(os.environ.get("FAKE_LOG", "/nonexistent")).with_name(f"died-{task.id}")
     if behave == "raise":
         raise ZeroDivisionError("the attack divided by zero")
     if behave == "prerequisite":
         raise MissingPrerequisite("The weights are not there.", hint="Fetch them.")
-    too_much = behave == "die-together" and bool(task.others)
-    if behave == "die" or too_much or (behave == "die-once" and not marker.exists()):
+    if behave == "die" or (behave == "die-once" and not marker.exists()):
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
