@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from apd_bench.attacks.inputs import check_labels, check_pixels
+from apd_bench.attacks.inputs import check_labels, check_pixels, model_problem
 from apd_bench.attacks.parse import canonical_options, parse_attack
 from apd_bench.attacks.progress import OnProgress
 from apd_bench.errors import UsageError
 from apd_bench.evaluation import CellResult, Samples, evaluate_samples
 from apd_bench.registry import ATTACKS
+from apd_bench.runner.session import pick_device
 from apd_bench.specs import AttackSpec, ThreatModel, parse_eps
 
 
@@ -57,18 +58,27 @@ def evaluate(
     if not callable(model):
         raise UsageError(f"The model is a {type(model).__name__}, not a callable from pixels to logits.")
     spec = parse_attack(attack) if isinstance(attack, str) else _checked(attack)
-    place = device if device is not None else _device_of(model)
-    return evaluate_samples(
-        model,
-        _samples(data),
-        spec,
-        _threat(threat),
-        seed=seed,
-        batch_size=batch_size,
-        device=place,
-        on_progress=on_progress,
-        source_classifier=source,
-    )
+    place = _device_of(model) if device is None else torch.device(pick_device(str(device)))
+    samples, within = _samples(data), _threat(threat)
+    if not len(samples):
+        raise UsageError("There are no samples: an accuracy of nothing is no number.", hint="Pass at least one image.")
+    try:
+        return evaluate_samples(
+            model,
+            samples,
+            spec,
+            within,
+            seed=seed,
+            batch_size=batch_size,
+            device=place,
+            on_progress=on_progress,
+            source_classifier=source,
+        )
+    except RuntimeError as error:
+        problem = model_problem(error, model, place)
+        if problem is None:
+            raise
+        raise problem from error
 
 
 def _checked(spec: AttackSpec) -> AttackSpec:
@@ -96,7 +106,7 @@ def _samples(data: Any) -> Samples:
     if hasattr(data, "pixels") and hasattr(data, "ids") and hasattr(data, "labels"):
         split: Samples = data
         return split
-    if isinstance(data, (tuple, list)) and len(data) == 2 and all(_is_array(item) for item in data):
+    if isinstance(data, (tuple, list)) and len(data) == 2 and _is_array(data[0]):
         return _images(data[0], data[1])
     if isinstance(data, Iterable) and not _is_array(data):
         batches = [_images(*_pair(batch)) for batch in data]
@@ -119,12 +129,21 @@ def _pair(batch: Any) -> tuple[Any, Any]:
 
 
 def _images(images: Any, labels: Any) -> _Images:
-    pixels = check_pixels(torch.as_tensor(images)).cpu()
+    pixels = check_pixels(_tensor("Images", images)).cpu()
     return _Images(
         [f"{place:08d}" for place in range(len(pixels))],
-        check_labels(torch.as_tensor(labels), len(pixels), torch.device("cpu")),
+        check_labels(_tensor("Labels", labels), len(pixels), torch.device("cpu")),
         pixels,
     )
+
+
+def _tensor(what: str, value: Any) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"{what} are a {type(value).__name__} that is no array of numbers.", hint="Pass a tensor or an array."
+        ) from error
 
 
 def _is_array(value: Any) -> bool:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -170,14 +170,32 @@ class Classifier(nn.Module):
 
 @contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
-    """Allows TF32 matrix products and convolutions for "tf32" and forbids them otherwise; restores what was set."""
-    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, convolution.allow_tf32)
-    matmul.allow_tf32 = convolution.allow_tf32 = precision == "tf32"
+    """Allows TF32 matrix products and convolutions on CUDA for "tf32", forbids them otherwise; restores what was set.
+
+    Torch has two sets of switches for it. Both are set, so that neither contradicts the other while a model runs; the
+    older ones cannot be read once somebody has used the newer ones.
+    """
+    allowed, cudnn, mkldnn = precision == "tf32", torch.backends.cudnn, torch.backends.mkldnn
+    newer: list[tuple[Any, bool]] = [(torch.backends.cuda.matmul, allowed), (getattr(cudnn, "conv", None), allowed)]
+    newer += [(getattr(mkldnn, name, None), False) for name in ("matmul", "conv")]
+    newer = [(item, fast) for item, fast in newer if hasattr(item, "fp32_precision")]  # since torch 2.9
+    before = [item.fp32_precision for item, _ in newer]
     try:
+        older = (torch.get_float32_matmul_precision(), cudnn.allow_tf32)
+    except RuntimeError:  # the newer ones were set without them
+        older = None
+    try:
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        cudnn.allow_tf32 = allowed
+        for item, fast in newer:
+            item.fp32_precision = "tf32" if fast else "ieee"
         yield
     finally:
-        matmul.allow_tf32, convolution.allow_tf32 = before
+        if older is not None:
+            torch.set_float32_matmul_precision(older[0])
+            cudnn.allow_tf32 = older[1]
+        for (item, _), value in zip(newer, before, strict=True):
+            item.fp32_precision = value
 
 
 def _frozen(value: Tensor | None) -> Tensor | None:

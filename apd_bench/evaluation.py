@@ -17,7 +17,7 @@ from apd_bench.attacks import diagnostics
 from apd_bench.attacks.audit import FLIP_TOLERANCE, Audit, AuditError, audit
 from apd_bench.attacks.catalog import AttackEntry
 from apd_bench.attacks.guard import untouched
-from apd_bench.attacks.inputs import check_classes, check_clean_logits, check_labels, check_pixels
+from apd_bench.attacks.inputs import check_batch_size, check_classes, check_clean_logits, check_labels, check_pixels
 from apd_bench.attacks.losses import margin
 from apd_bench.attacks.memory import peak_memory
 from apd_bench.attacks.meter import Meter, Model
@@ -143,8 +143,8 @@ def evaluate_samples(
     """
     evaluation = _Evaluation(
         classifier=classifier, source=source_classifier, test=test, attack=attack, threat=threat, seed=seed,
-        batch_size=batch_size or max(len(test), 1), device=torch.device(device), checkpoint_dir=checkpoint_dir,
-        on_progress=on_progress, accelerated=accelerated,
+        batch_size=check_batch_size(batch_size) or max(len(test), 1), device=torch.device(device),
+        checkpoint_dir=checkpoint_dir, on_progress=on_progress, accelerated=accelerated,
     )  # fmt: skip
     with matmul_precision(precision):
         return evaluation.run()

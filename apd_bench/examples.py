@@ -73,7 +73,7 @@ def _pictures(stages: Stages, store: Store, cell: Cell, count: int) -> list[dict
             "dataset": cell.dataset.name,
             "group": cell.dataset.group,
             "backbone": cell.fit.backbone.name,
-            "attack": f"{cell.attack.label} at {format_eps(cell.threat.eps)}",
+            "attack": f"{cell.attack.label} at {format_eps(cell.threat.eps, cell.threat.norm)}",
             "sample": names[place],
             "label": data.classes[int(y[place])],
             "clean_prediction": data.classes[before[place]],

@@ -153,7 +153,7 @@ def compare(expected: Mapping[str, Mapping[str, Expected]], measured: Measured) 
 
 def cell_name(cell: Cell) -> str:
     """A cell by what people call it, so that a changed recipe shows as changed numbers, not as another cell."""
-    threat = f"{cell.threat.norm} {format_eps(cell.threat.eps)}"
+    threat = f"{cell.threat.norm} {format_eps(cell.threat.eps, cell.threat.norm)}"
     return f"{fit_name(cell.fit)} -> {cell.dataset.name}/{cell.classes}, {threat}, {cell.attack.label}"
 
 

@@ -10,7 +10,6 @@ import ast
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -26,6 +25,8 @@ CLASS_SETS = ("all", "base", "new")
 RESIZES = ("crop", "squash")
 PRECISIONS = ("fp32", "tf32", "bf16")
 TRAININGS = ("standard", "robust")
+_FOUR_DECIMALS = 5e-5
+_LEAST_L2 = 0.1  # below that, an L2 budget in 255ths is a Linf budget under the wrong norm
 
 
 def one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -36,25 +37,44 @@ def one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
 
 
 def parse_eps(text: str | float, norm: str = "Linf") -> float:
-    """A budget in [0,1] pixel units from "4/255" or "0.0157"; 0 is the no-op budget. Raises UsageError otherwise."""
+    """A budget in [0,1] pixel units from "4/255" or "0.0157"; 0 is the no-op budget. Raises UsageError otherwise.
+
+    A Linf budget within 5e-5 (what four decimals leave open) of a whole number of 255ths is that number of 255ths:
+    0.0157 and 4/255 are one budget. An L2 budget below 0.1 that is a number of 255ths is refused: it is a Linf budget.
+    """
+    spelling = "0.5" if norm == "L2" else "4/255 or 0.0157"
     try:
-        value = float(Fraction(str(text).replace(" ", "")))
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise UsageError(f"eps '{text}' is not a number.", hint="Write it as 4/255 or 0.0157.") from error
-    if not math.isfinite(value) or value < 0 or (norm == "Linf" and value > 1):
+        above, slash, below = str(text).partition("/")
+        value = float(above) / float(below if slash else 1)
+        if not math.isfinite(value):
+            raise ValueError(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(f"eps '{text}' is not a number.", hint=f"Write it as {spelling}.") from error
+    if value < 0 or (norm == "Linf" and value > 1):
         numerator = f"{value:g}/255"
         meant = f" Did you mean {numerator}?" if 1 < value <= 255 else ""
         raise UsageError(
             f"eps '{text}' lies outside [0, 1]: budgets are in units of pixels between 0 and 1.{meant}",
-            hint=f"Write --eps {numerator}." if meant else "Write it as 4/255 or 0.0157.",
+            hint=f"Write --eps {numerator}." if meant else f"Write it as {spelling}.",
+        )
+    whole = round(value * 255)
+    if norm == "Linf":
+        return whole / 255 if whole and abs(value - whole / 255) < _FOUR_DECIMALS else value
+    if norm == "L2" and 0 < value < _LEAST_L2 and "/" in format_eps(value):
+        raise UsageError(
+            f"eps {format_eps(value)} is the size of a Linf budget, but L2 measures the length of the whole change.",
+            hint=f"The usual L2 budget is 0.5; where so small a one is meant, write {value:.2g}.",
         )
     return value
 
 
-def format_eps(eps: float) -> str:
-    """`eps` as the field writes it: "4/255" where it is (nearly) a whole or half number of 255ths, else decimal."""
+def format_eps(eps: float, norm: str = "Linf") -> str:
+    """`eps` as the field writes it: "4/255" where it is (nearly) a whole or half number of 255ths, else decimal.
+
+    L2 budgets are always decimal: "0.5".
+    """
     numerator = eps * 255
-    if abs(numerator * 2 - round(numerator * 2)) < 1e-6:
+    if norm == "Linf" and abs(numerator * 2 - round(numerator * 2)) < 1e-6:
         return f"{round(numerator * 2) / 2:g}/255"
     return f"{eps:.6g}"
 
@@ -73,7 +93,7 @@ class ThreatModel:
         one_of("Norm", self.norm, NORMS)
         one_of("Attacker knowledge", self.knowledge, KNOWLEDGE)
         one_of("Attack space", self.space, SPACES)
-        parse_eps(self.eps, self.norm)
+        object.__setattr__(self, "eps", parse_eps(self.eps, self.norm))
         if (self.knowledge == "transfer") != (self.source is not None):
             raise UsageError(
                 "A transfer threat needs `source` (whose model makes the examples); no other threat takes one.",
@@ -89,7 +109,7 @@ class ThreatModel:
     def label(self) -> str:
         """One line for a table's heading."""
         source = f" from {self.source}" if self.source else ""
-        return f"{self.norm} {format_eps(self.eps)} {self.knowledge}{source}" + (
+        return f"{self.norm} {format_eps(self.eps, self.norm)} {self.knowledge}{source}" + (
             "" if self.space == "model_input" else f" at {self.space} size"
         )
 
@@ -253,6 +273,8 @@ class Fit:
     def __post_init__(self) -> None:
         one_of("Class set", self.classes, CLASS_SETS)
         one_of("Resize", self.resize, RESIZES)
+        if self.train_eps is not None:
+            object.__setattr__(self, "train_eps", parse_eps(self.train_eps))
 
     def identity(self) -> dict[str, object]:
         """For a method without training, seed, shots and budget cannot matter and are left out."""

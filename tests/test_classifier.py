@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -149,6 +152,25 @@ def test_matmul_precision_is_restored_even_after_an_error():
     assert torch.backends.cuda.matmul.allow_tf32 is before
     with matmul_precision("fp32"):
         assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="since torch 2.9")
+@pytest.mark.parametrize("place", ["", "cuda.matmul.", "cudnn.conv.", "mkldnn.matmul."])
+def test_what_was_set_by_the_newer_switches_is_overruled_and_restored(place):
+    script = f"""
+import torch
+from apd_bench.classifier import matmul_precision
+backends = torch.backends
+places = [backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv]
+backends.{place}fp32_precision = "tf32"
+before = [place.fp32_precision for place in places]
+with matmul_precision("fp32"):
+    assert [place.fp32_precision for place in places] == ["ieee"] * 4
+with matmul_precision("tf32"):
+    assert [place.fp32_precision for place in places] == ["tf32"] * 2 + ["ieee"] * 2
+assert [place.fp32_precision for place in places] == before
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)  # the switches are of the process
 
 
 def test_clean_logits_are_computed_once_for_each_batch(backbone, learner, pixels):

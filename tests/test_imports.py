@@ -106,12 +106,3 @@ assert not {HEAVY!r} & set(sys.modules), "a catalog imports torch"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_no_module_is_longer_than_a_reader_can_hold():
-    long = {
-        str(path.relative_to(PACKAGE)): text.count("\n")
-        for path in MODULES
-        if (text := path.read_text()).count("\n") > 400
-    }
-    assert not long

@@ -27,7 +27,8 @@ CELL = Cell(fit=FIT, dataset=DATASET, threat=ThreatModel(eps=2 / 255), attack=At
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("4/255", 4 / 255), ("0.5", 0.5), (0, 0.0), ("1", 1.0), (" 8 / 255", 8 / 255)]
+    ("text", "value"),
+    [("4/255", 4 / 255), ("0.5", 0.5), (0, 0.0), ("1", 1.0), (" 8 / 255", 8 / 255), ("0.5/255", 0.5 / 255)],
 )
 def test_eps_is_read_in_the_spellings_of_the_field(text, value):
     assert parse_eps(text) == pytest.approx(value, abs=1e-12)
@@ -35,15 +36,47 @@ def test_eps_is_read_in_the_spellings_of_the_field(text, value):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("8", "Did you mean 8/255"), ("-1/255", r"outside \[0, 1\]"), ("x", "not a number"), ("1/0", "not a number")],
+    [
+        ("8", "Did you mean 8/255"),
+        ("-1/255", r"outside \[0, 1\]"),
+        *((text, "not a number") for text in ("x", "1/0", "nan", "1/", "1/2/3", "1e999999999", None)),
+    ],
 )
 def test_an_impossible_eps_is_refused_with_what_is_meant(text, words):
     with pytest.raises(UsageError, match=words):
         parse_eps(text)
 
 
-def test_an_l2_budget_may_exceed_one():
+@pytest.mark.parametrize(
+    ("text", "numerator"),
+    [("0.0157", 4), ("0.01176", 3), ("0.0118", 3), ("0.0314", 8), ("0.0078", 2), (0.00392156862745, 1), ("0.2", 51)],
+)
+def test_decimals_that_differ_from_255ths_by_rounding_are_one_budget(text, numerator):
+    assert parse_eps(text) == numerator / 255 == ThreatModel(eps=float(text)).eps
+    assert (
+        replace(CELL, threat=ThreatModel(eps=parse_eps(text))).id
+        == replace(CELL, threat=ThreatModel(eps=numerator / 255)).id
+    )
+
+
+def test_other_decimals_stay_what_they_are():
+    for text in ("0.031", "0.3", "0.0001", "0.00002", "0.5"):  # 0.031 is a budget of its own in the literature
+        assert parse_eps(text) == float(text)
+
+
+def test_an_l2_budget_is_decimal_and_never_the_size_of_a_linf_budget():
     assert parse_eps("3.0", norm="L2") == 3.0
+    assert parse_eps("0.2", norm="L2") == 0.2 and parse_eps("128/255", norm="L2") == 128 / 255
+    assert [format_eps(value, "L2") for value in (0.5, 0.2, 3.0)] == ["0.5", "0.2", "3"]
+    assert ThreatModel(eps=0.5, norm="L2").label == "L2 0.5 white_box"
+    for given in ("3/255", 3 / 255, "0.5/255"):
+        with pytest.raises(UsageError, match=r"usual L2 budget is 0.5; where .* write 0\.0"):
+            parse_eps(given, norm="L2")
+    assert parse_eps("0.012", norm="L2") == 0.012
+    with pytest.raises(UsageError, match="eps 3/255 is the size of a Linf budget"):
+        ThreatModel(eps=3 / 255, norm="L2")
+    with pytest.raises(UsageError, match=r"Write it as 0\.5\."):
+        parse_eps("much", norm="L2")
 
 
 def test_eps_is_printed_as_people_write_it():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from apd_bench.attacks.inputs import in_unit_interval
 from apd_bench.attacks.losses import ce, stable_ce
 from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.pgd import pgd
@@ -46,6 +47,7 @@ CHECKS: dict[str, Check] = {
     "attack_above_fgsm": Check(0.05, "weak attack: a single step breaks more"),
     "late_gain": Check(0.1, "unfinished attack: its loss still rises in the last steps"),
     "black_box_gain": Check(0.002, "masked gradients: Square breaks what the gradient attacks could not"),
+    "unit_interval": Check(0.0, "all outputs lie in [0,1]: a sigmoid or softmax hides gradients, return its logits"),
     "flips": Check(0.01, "unstable verdicts: a second prediction denies the attack's claim"),
 }
 SATURATION, EXHAUSTION = 17.0, 88.0
@@ -80,6 +82,7 @@ def probe(
         "noise_robust": 1 - _share(by_noise),
         "fgsm_robust": 1 - _share(by_step),
         "huge_eps_robust": 1 - _share(by_grey),
+        "unit_interval": float(in_unit_interval(first)),
         "fgsm_above_noise": _excess(by_noise, by_step),
     }
     return facts, by_step

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from apd_bench.errors import UsageError
 
 RANGE_TOLERANCE = 1e-6
+_SUM, _SHORT_SUM = 1e-5, 4e-3  # how far from 1 a softmax may add up: in float32, in half precision (bfloat16: 2^-8)
 
 
 def check_pixels(images: Any) -> Tensor:
@@ -22,7 +24,8 @@ def check_pixels(images: Any) -> Tensor:
             f"Pixels are {pixels.dtype}: attacks need numbers between 0 and 1.", hint="Pass pixels.float() / 255."
         )
     if pixels.ndim != 4:
-        raise UsageError(f"Pixels have the shape {list(pixels.shape)}; a batch is [B, C, H, W].")
+        hint = "Pass batches, such as those of a DataLoader." if pixels.ndim == 3 else ""
+        raise UsageError(f"Pixels have the shape {list(pixels.shape)}; a batch is [B, C, H, W].", hint=hint)
     pixels = pixels.detach().to(torch.float32, memory_format=torch.contiguous_format)
     if not pixels.numel():
         return pixels
@@ -41,7 +44,8 @@ def check_labels(classes: Any, count: int, device: torch.device) -> Tensor:
         raise UsageError("Labels have to be a tensor of whole numbers, one per image.", hint="Pass labels.long().")
     labels: Tensor = classes
     if labels.shape != (count,):
-        raise UsageError(f"Labels have the shape {list(labels.shape)}, but there are {count} images.")
+        hint = "Pass labels.argmax(1)." if labels.ndim == 2 and len(labels) == count else ""
+        raise UsageError(f"Labels have the shape {list(labels.shape)}, but there are {count} images.", hint=hint)
     return labels.detach().to(device=device, dtype=torch.int64)
 
 
@@ -75,15 +79,55 @@ def check_logits(logits: Any, count: int, *, expected: int = 0) -> int:
     return int(logits.shape[1])
 
 
+def check_batch_size(size: Any) -> int | None:
+    """`size` if it is None (all images at once) or a whole number of at least 1; raises UsageError otherwise."""
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+        raise UsageError(
+            f"A batch size is a whole number of at least 1, not {size!r}.", hint="Leave it out for all images at once."
+        )
+    return size
+
+
 def check_clean_logits(logits: Tensor) -> None:
     """Raises UsageError when logits [B, K] of unchanged images are not finite or are probabilities."""
     if not len(logits):
         return
     if not bool(logits.isfinite().all()):
         raise UsageError("The model returns NaN or infinite logits for unchanged images.", hint="Mend the model first.")
-    low, high = (float(value) for value in logits.aminmax())
-    if low >= 0 and high <= 1 + 1e-5 and bool(((logits.sum(1) - 1).abs() < 1e-5).all()):
+    short = any(bool((logits.to(kind).float() == logits).all()) for kind in (torch.float16, torch.bfloat16))
+    off = (logits.sum(1) - 1).abs().max()
+    if in_unit_interval(logits) and float(off) < (_SHORT_SUM if short else _SUM):
         raise UsageError(
             "The model returns probabilities; attacks on them saturate and prove nothing.",
             hint="Return the logits before the softmax.",
         )
+
+
+def in_unit_interval(logits: Tensor) -> bool:
+    """Whether all of `logits` [B, K] lie in [0,1], as after a sigmoid or a softmax."""
+    low, high = (float(value) for value in logits.aminmax())
+    return low >= 0 and high <= 1 + _SUM
+
+
+def model_problem(error: RuntimeError, model: Any, device: torch.device) -> UsageError | None:
+    """Why a model cannot take float32 pixels on `device`, with the mend; None where `error` has another reason."""
+    text = str(error)
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    kinds = {item.dtype for item in parameters if item.is_floating_point()}
+    kind = str(next(iter(kinds))).removeprefix("torch.") if len(kinds) == 1 else "another precision"
+    if re.search(r"same dtype|scalar type|bias type|weight type|not implemented for 'Half'", text):
+        return UsageError(
+            f"The model computes in {kind}; attacks hand it float32 pixels.",
+            hint="Pass model.float(), or convert inside: lambda x: model(x.half()).float().",
+        )
+    if re.search(r"same device|on device|expected device", text):
+        places = ", ".join(sorted({str(item.device) for item in parameters})) or "another device"
+        return UsageError(
+            f"The model lies on {places}, the pixels on {device}.",
+            hint="Leave out device=, or move it: model.to(device).",
+        )
+    if re.search(r"shape|size|dimension|channels", text):
+        return UsageError(
+            f"The model cannot take these pixels: {' '.join(text.split())[:200]}.", hint="Resize inside the model."
+        )
+    return None

@@ -73,7 +73,7 @@ def _figure(kind: str, family: Sequence[Table]) -> Figure:
 
 def _title(family: Sequence[Table]) -> str:
     """The heading of the family's first table with all budgets of the family."""
-    budgets = list(dict.fromkeys(format_eps(table.key.threat.eps) for table in family))
+    budgets = list(dict.fromkeys(format_eps(table.key.threat.eps, table.key.threat.norm) for table in family))
     return heading(family[0]).replace(budgets[0], ", ".join(budgets), 1)
 
 

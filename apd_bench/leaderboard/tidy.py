@@ -34,7 +34,7 @@ class Threat:
         """One line for a heading: norm, eps in both spellings, knowledge, where the change acts."""
         origin = f" from {self.source}" if self.source else ""
         return (
-            f"{self.norm}, eps {format_eps(self.eps)} ({self.eps:.5f}), "
+            f"{self.norm}, eps {format_eps(self.eps, self.norm)} ({self.eps:.5f}), "
             f"{self.knowledge.replace('_', '-')}{origin}, at {self.space.replace('_', ' ')} size"
         )
 
@@ -43,7 +43,7 @@ class Threat:
         """The threat as a column value."""
         origin = f" from {self.source}" if self.source else ""
         place = "" if self.space == "model_input" else f" at {self.space} size"
-        return f"{self.norm} {format_eps(self.eps)} {self.knowledge.replace('_', '-')}{origin}{place}"
+        return f"{self.norm} {format_eps(self.eps, self.norm)} {self.knowledge.replace('_', '-')}{origin}{place}"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def selection_for(cell: Cell) -> Selection:
         methods=(fit.method.name,),
         datasets=(cell.dataset.name,),
         attacks=(cell.attack.label,),
-        eps=(_eps(cell.threat.eps),),
+        eps=(_eps(cell.threat.eps, cell.threat.norm),),
         seeds=(drawn.seed,),
         shots=(drawn.shots,),
         limit=cell.limit or 0,
@@ -107,7 +107,7 @@ def _settings(cell: Cell) -> Iterator[str]:
         if value != default:
             yield f"{name}={value}"
     source = (cell.source,) if cell.source is not None else ()
-    for budget in {item.train_eps for item in (fit, *source)} - {None, threat.eps}:
+    for budget in {item.train_eps for item in (fit, *source)} - {None, threat.eps if threat.norm == "Linf" else None}:
         yield f"train_eps={_eps(budget)}"
     if cell.task == "cross_dataset":
         yield f"train_dataset={fit.dataset.name}"
@@ -137,6 +137,6 @@ def _section(recipe: MethodRecipe, section: str) -> Mapping[str, Any]:
     return options
 
 
-def _eps(value: float) -> str:
-    text = format_eps(value)
+def _eps(value: float, norm: str = "Linf") -> str:
+    text = format_eps(value, norm)
     return text if "/" in text else repr(value)

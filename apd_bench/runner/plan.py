@@ -192,6 +192,11 @@ def training_budget(suite: Suite, recipe: MethodRecipe, eps: float) -> float | N
         return None
     if suite.train_eps is not None:
         return suite.train_eps
+    if suite.norm != "Linf":
+        raise UsageError(
+            f"'{recipe.name}' trains against a Linf attack, and an {suite.norm} budget does not say with which budget.",
+            hint="Add --set train_eps=2/255.",
+        )
     return eps if eps > 0 else min((item for item in suite.eps if item > 0), default=0.0)
 
 

@@ -223,7 +223,7 @@ def describe(suite: Suite) -> Mapping[str, Any]:
 
     table = {key: value for key, value in plain(suite).items() if value not in (None, "", [], {})}
     table.pop("options", None)
-    table["eps"] = [format_eps(item) for item in suite.eps]
+    table["eps"] = [format_eps(item, suite.norm) for item in suite.eps]
     if suite.train_eps is not None:
         table["train_eps"] = format_eps(suite.train_eps)
     return table

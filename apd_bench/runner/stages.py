@@ -273,7 +273,6 @@ def device_facts(device: str) -> dict[str, Any]:
         facts |= {
             "device_name": torch.cuda.get_device_name(device),
             "cuda": torch.version.cuda,
-            "tf32": torch.backends.cuda.matmul.allow_tf32,
             "cudnn_deterministic": torch.backends.cudnn.deterministic,
         }
     return facts

@@ -123,7 +123,7 @@ def _value(key: str, value: Any, norm: str) -> Any:
     if key in _CHOICES:
         return one_of(_CHOICES[key][0], value, _CHOICES[key][1])
     if key == "train_eps":
-        return parse_eps(value, norm)
+        return parse_eps(value)  # training attacks within Linf balls alone
     if key == "limit":
         if not isinstance(value, int) or value < 1:
             raise UsageError(f"Suite key 'limit' is a number of samples of 1 or more: {value!r}.")

@@ -62,6 +62,12 @@ def test_clean_accuracy_is_measured_on_the_model_of_the_smallest_budget() -> Non
     assert {cell.fit.train_eps for cell in clean} == {1 / 255}
 
 
+def test_an_l2_budget_is_no_training_budget() -> None:
+    with pytest.raises(UsageError, match=r"trains against a Linf attack.* --set train_eps=2/255"):
+        planned(norm="L2", eps=(0.5,))
+    assert {cell.fit.train_eps for cell in planned(norm="L2", eps=(0.5,), train_eps=2 / 255)} <= {None, 2 / 255}
+
+
 def test_a_method_that_never_attacks_has_no_training_budget() -> None:
     cells = planned(eps=(1 / 255, 4 / 255), methods=(), seeds=(1,), datasets=("food",))
     assert {cell.fit.train_eps for cell in cells} == {None}

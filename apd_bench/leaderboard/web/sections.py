@@ -307,7 +307,7 @@ def repeat_command(items: Sequence[Measurement]) -> str:
     return (
         f"apd-bench run{suite}{some('--backbone', (item.backbone for item in items))} --methods {items[0].method}"
         f"{some('--datasets', (item.dataset for item in items))} --attacks {attacks}"
-        f" --eps {','.join(format_eps(value) for value in eps)}"
+        f" --eps {','.join(format_eps(value, items[0].threat.norm) for value in eps)}"
         f"{some('--seeds', (item.seed for item in items if item.trains))}"
         f"{some('--shots', (item.shots for item in items if item.trains))}"
         f"{some('--limit', (text.split()[2] for text in limits)) if limits else ' --limit all'}"
@@ -344,7 +344,8 @@ def _records(items: Sequence[Measurement]) -> list[str]:
                 f"{evidence.clean_right.sum()}/{len(evidence.ids)}",
                 f"{evidence.robust.sum()}/{len(evidence.ids)}",
             )
-        values = (item.id, item.dataset, item.seed if item.trains else "–", item.attack, format_eps(item.threat.eps),
+        values = (item.id, item.dataset, item.seed if item.trains else "–", item.attack,
+                  format_eps(item.threat.eps, item.threat.norm),
                   *counts, item.status)  # fmt: skip
         body.append("<tr>" + "".join(f"<td>{html_text(value)}</td>" for value in values) + "</tr>")
     more = f" (the first {_MOST_RECORDS})" if len(items) > _MOST_RECORDS else ""
