@@ -93,7 +93,6 @@ def evaluate_cell(
     checkpoint_dir: Path | None = None,
     on_progress: OnProgress | None = None,
     source_classifier: Model | None = None,
-    accelerated: Model | None = None,
 ) -> CellResult:
     """The result of `cell` on the samples `test`, which are of the model's input size; see `evaluate_samples`."""
     if cell.threat.space != "model_input":
@@ -113,7 +112,6 @@ def evaluate_cell(
         checkpoint_dir=checkpoint_dir,
         on_progress=on_progress,
         source_classifier=source_classifier,
-        accelerated=accelerated,
     )
 
 
@@ -130,21 +128,19 @@ def evaluate_samples(
     checkpoint_dir: Path | None = None,
     on_progress: OnProgress | None = None,
     source_classifier: Model | None = None,
-    accelerated: Model | None = None,
 ) -> CellResult:
     """Attacks `classifier` on `test` within `threat` and audits what comes back.
 
     `batch_size` bounds what the model sees at once (None: all samples). `on_progress(done, broken, passes)` is called
     several times a second and may raise to stop; no number ever falls, and samples are done within an attack already,
     as soon as they are broken or its last member is through with them. The adversary differentiates through
-    `source_classifier` where the threat's knowledge is not white_box, else through `accelerated` where that is given:
-    the same model, rounded differently, which finds examples and never judges. Raises UsageError for input that no
-    attack can judge, AuditError for an attack that breaks its budget or contradicts itself.
+    `source_classifier` where the threat's knowledge is not white_box. Raises UsageError for input that no attack can
+    judge, AuditError for an attack that breaks its budget or contradicts itself.
     """
     evaluation = _Evaluation(
         classifier=classifier, source=source_classifier, test=test, attack=attack, threat=threat, seed=seed,
         batch_size=check_batch_size(batch_size) or max(len(test), 1), device=torch.device(device),
-        checkpoint_dir=checkpoint_dir, on_progress=on_progress, accelerated=accelerated,
+        checkpoint_dir=checkpoint_dir, on_progress=on_progress,
     )  # fmt: skip
     with matmul_precision(precision):
         return evaluation.run()
@@ -163,7 +159,6 @@ class _Evaluation:
     def __init__(
         self, *, classifier: Model, source: Model | None, test: Samples, attack: AttackSpec, threat: ThreatModel,
         seed: int, batch_size: int, device: torch.device, checkpoint_dir: Path | None, on_progress: OnProgress | None,
-        accelerated: Model | None,
     ) -> None:  # fmt: skip
         self.entry: AttackEntry = ATTACKS.get(attack.name)
         self.options = all_options(attack)
@@ -183,8 +178,7 @@ class _Evaluation:
         self.batch_size, self.checkpoint_dir = batch_size, checkpoint_dir
         judge = classifier.in_precision("fp32") if isinstance(classifier, Classifier) else classifier
         self.meter = Meter(judge, batch_size=batch_size)
-        attacked = classifier if accelerated is None else accelerated
-        self.adversary = self.meter if judge is attacked else Meter(attacked, batch_size=batch_size)
+        self.adversary = self.meter if judge is classifier else Meter(classifier, batch_size=batch_size)
         if threat.knowledge != "white_box" and source is not None:
             self.adversary = Meter(source, batch_size=batch_size)
             self.adversary.persist = True
@@ -253,7 +247,9 @@ class _Evaluation:
         began, inside = time.perf_counter(), self.adversary.seconds
         asked = partial(self.function, threat=self.threat, seed=self.seed, **options)
         result = asked(self.adversary, x, y, sample_ids=ids)
-        rounded = self.adversary is not self.meter or "resumed_at" in result.effective  # by whom, no checkpoint says
+        rounded = (
+            self.adversary is not self.meter or "resumed_at" in result.effective
+        )  # a checkpoint does not say which precision broke a sample
         if rounded and self.threat.knowledge == "white_box":
 
             def again(rows: Tensor) -> AttackResult:

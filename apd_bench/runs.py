@@ -74,7 +74,6 @@ def run(
     jobs: int = 1,
     device: str | None = None,
     batch_size: int | None = None,
-    accelerate: str = "off",
     display: str = "none",
 ) -> Records:
     """Runs what is left of a suite and returns the records of its cells.
@@ -113,7 +112,7 @@ def run(
     )
     grid = plan(resolve(load_suite(suite) if isinstance(suite, str) else suite, selection))
     store = Store(results)
-    machine = Machine(jobs=jobs, device=device, batch_size=batch_size, accelerate=accelerate)
+    machine = Machine(jobs=jobs, device=device, batch_size=batch_size)
     report = run_plan(grid, store, machine, make_reporter(display), strategy=strategy)
     wanted = {cell.id for cell in grid.cells} & store.statuses().keys()
     return Records(store, tuple(store.record(cell_id) for cell_id in sorted(wanted)), report)

@@ -1,4 +1,4 @@
-"""An attack on a model in other arithmetic (bf16, or compiled) with verdicts in full precision by the plain one.
+"""An attack in low precision, judged in float32; what float32 denies is attacked again on it.
 
 Near a boundary the two disagree: the attack stops at a point that the full model still classifies correctly. Such
 samples are attacked again, on the full model, so that no verdict rests on the rounding of the short one.

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from apd_bench.errors import UsageError
-from apd_bench.runner.machine import ACCELERATIONS, Machine
+from apd_bench.runner.machine import Machine
 from apd_bench.runner.selection import Selection, split_list
 from apd_bench.runner.shards import SHARD
 from apd_bench.specs import Suite
@@ -96,13 +96,6 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--executor", default="local", choices=("local", "ray"), help="where the work is done (default: local)"
-    )
-    group.add_argument(
-        "--accelerate",
-        default="off",
-        choices=ACCELERATIONS,
-        help="gradients of attacks from compiled passes: compile, graphs (CUDA graphs), auto (where it pays, measured) "
-        "or off (default); the plain float32 model judges in any case",
     )
     group.add_argument("--address", metavar="HOST:PORT|auto", help="of a Ray cluster (default: start one here)")
     group.add_argument("--calibrate", action="store_true", help="with a plan: time the backbones on this machine first")
@@ -227,6 +220,5 @@ def machine_of(args: argparse.Namespace) -> Machine:
         batch_size=args.batch_size,
         wait=args.wait,
         shard_size=args.shard or SHARD,
-        accelerate=args.accelerate,
         share_budgets=getattr(args, "share_budgets", False),
     )

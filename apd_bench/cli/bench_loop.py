@@ -16,11 +16,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", nargs="+", metavar="NAME", help=f"default: {', '.join(FULL)}")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="samples, all of which stand (default: 64)")
     parser.add_argument("--steps", type=int, metavar="N", help="steps (default: 10; 1 of a large model)")
-    parser.add_argument(
-        "--compiled",
-        action="store_true",
-        help="also compiled gradients beside eager ones (of the embedded models in any case, except with --quick)",
-    )
     add_output(parser, "only the embedded model", repeats=5, device=True)
 
 
@@ -38,10 +33,4 @@ def execute(args: argparse.Namespace) -> int:
         err(f"measuring {name}")
         backbone, steps = load(BACKBONES.get(name), args.device), args.steps or STEPS.get(name, 1)
         rows.append(loop_row(backbone, batch=args.batch, steps=steps, repeats=args.repeats))
-        if args.compiled or (name in STEPS and not args.quick):
-            from apd_bench.bench.compiled import compiled_row
-
-            modes = ("compile", "graphs") if args.device.startswith("cuda") else ("compile",)
-            rows += [compiled_row(backbone, batch=args.batch, steps=steps, repeats=args.repeats, mode=mode)
-                     for mode in modes]  # fmt: skip
     return finish(args, "loop", rows, args.device)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from apd_bench.errors import UsageError
 from apd_bench.runner.executor import STAGES
 from apd_bench.runner.shards import SHARD
-from apd_bench.specs import one_of
-
-ACCELERATIONS = ("off", "auto", "compile", "graphs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +15,7 @@ class Machine:
     `executor`: "local", or "ray" on the cluster at `address` (None: one started here). `shard_size`: samples of the
     parts that large cells are measured in. `wait`: wait for another run on the same store instead of refusing.
     `workbench` names what carries out the tasks. `share_budgets`: samples that a smaller budget of the same plan has
-    broken count as broken and are not attacked again; records say so. `accelerate`: "compile" or "graphs" (CUDA graphs)
-    for the gradients of attacks, "auto" where that pays, "off"; the plain model judges in any case.
+    broken count as broken and are not attacked again; records say so.
     """
 
     jobs: int | None = None
@@ -32,15 +27,3 @@ class Machine:
     shard_size: int = SHARD
     workbench: str = STAGES
     share_budgets: bool = False
-    accelerate: str = "off"
-
-    def __post_init__(self) -> None:
-        one_of("Acceleration", self.accelerate, ACCELERATIONS)
-
-
-def check_acceleration(accelerate: str, device: str) -> None:
-    """Raises UsageError for CUDA graphs on a device that has none."""
-    if accelerate == "graphs" and not device.startswith("cuda"):
-        raise UsageError(
-            f"CUDA graphs need a CUDA device, and this is '{device}'.", hint="Use --accelerate compile, or auto."
-        )

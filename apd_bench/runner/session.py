@@ -11,7 +11,7 @@ from apd_bench.files import atomic_write
 from apd_bench.identity import digest
 from apd_bench.runner.driver import Driver
 from apd_bench.runner.executor import Executor, InProcess, usable_cores
-from apd_bench.runner.machine import Machine, check_acceleration
+from apd_bench.runner.machine import Machine
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.pool import Pool
 from apd_bench.runner.report import RunReport, choose
@@ -63,14 +63,11 @@ def make_executor(plan: Plan, store: Store, machine: Machine, device: str, work:
     """Either this process, or a pool of `machine.jobs` (at most one per cell that is to be measured)."""
     tiny = all(cell.fit.backbone.image_size <= TINY for cell in plan.cells)
     jobs = machine.jobs or (usable_cores() if tiny and device in ("cpu", "auto") else 1)
-    if work and device != "auto":
-        check_acceleration(machine.accelerate, device)
     settings = Settings(
         fits=str(store.fits.absolute()),
         checkpoints=str((store.path / "checkpoints").absolute()),
         device=device,
         batch_size=machine.batch_size,
-        accelerate=machine.accelerate,
         threads=threads_for(tiny, jobs, device),
     )
     if machine.executor == "ray" and work:

@@ -10,7 +10,6 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from apd_bench.attacks.audit import AuditError
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.classifier import Classifier, matmul_precision
 from apd_bench.data.load import load_dataset
@@ -18,8 +17,7 @@ from apd_bench.data.protocols import exclude_samples, limit_split, select_classe
 from apd_bench.data.splits import LoadedDataset
 from apd_bench.evaluation import evaluate_cell
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.registry import ATTACKS, resolve_target
-from apd_bench.runner.acceleration import Accelerator, Choice, ruled_out
+from apd_bench.registry import resolve_target
 from apd_bench.runner.batches import (
     BatchSize,
     CudaMemory,
@@ -28,7 +26,6 @@ from apd_bench.runner.batches import (
     largest_batch,
     out_of_memory,
 )
-from apd_bench.runner.estimate import passes_per_sample
 from apd_bench.runner.shards import shard_rows
 from apd_bench.runner.sharing import rows_left, with_carried
 from apd_bench.runner.tasks import (
@@ -82,7 +79,6 @@ class Stages:
         self._datasets: Recent[LoadedDataset] = Recent(4)
         self._classifiers: Recent[tuple[Classifier, PromptState]] = Recent(2)
         self._batch_sizes: dict[Hashable, BatchSize] = {}
-        self._accelerator = Accelerator(settings.accelerate, settings.device)
 
     def run(self, task: Task, watch: Watch) -> Result:
         """The result of a task; what goes wrong comes back as a Failure."""
@@ -109,7 +105,7 @@ class Stages:
         return packed(train(task.fit, backbone, data, device=self.settings.device, on_progress=epochs_to(watch)))
 
     def cell(self, task: Task, cell: Cell, watch: Watch) -> CellDone:
-        """Measures one cell, or a shard of it; goes on without acceleration or with half the batch where one fails."""
+        """Measures one cell, or a shard of it, with half the batch where memory runs out."""
         began = time.perf_counter()
         watch(Progress())
         backbone = self.backbone(cell.fit.backbone)
@@ -125,12 +121,8 @@ class Stages:
             test = test.subset(rows_left(ids, task.carried))
         source = self.source(task, cell, backbone, data)
         loaded = time.perf_counter() - began
-        entry = ATTACKS.get(cell.attack.name)
-        excluded = ruled_out(entry, cell.threat.knowledge, cell.threat.eps)
-        gradients = passes_per_sample(cell.attack, cell.threat.eps)[1] * len(test)
         with matmul_precision(cell.precision):
             chosen = self.batch_size(classifier)
-            faster = self._accelerator.choose(classifier, chosen.size, gradients, excluded)
         batch_size, halved = chosen.size, 0
 
         def on_progress(done: int, broken: int, passes: int) -> None:
@@ -147,22 +139,16 @@ class Stages:
                     checkpoint_dir=folder,
                     on_progress=on_progress,
                     source_classifier=source,
-                    accelerated=faster.model,
                 )
                 break
             except (RuntimeError, MemoryError) as error:
-                if faster.model is not None and not isinstance(error, AuditError):
-                    faster = Choice(None, self._accelerator.failed(error))
-                elif batch_size == 1 or not out_of_memory(error):
+                if batch_size == 1 or not out_of_memory(error):
                     raise
-                else:
-                    batch_size, halved = batch_size // 2, halved + 1
+                batch_size, halved = batch_size // 2, halved + 1
             free_memory()
         effective = {**result.effective, "batch_size": batch_size, "data": dict(data.origin)}
         if chosen.facts:
             effective["batch_size_found"] = dict(chosen.facts)
-        if faster.facts:
-            effective["accelerate"] = faster.facts
         if halved:
             effective["out_of_memory"] = halved
         done = CellDone(

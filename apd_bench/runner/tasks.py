@@ -27,7 +27,6 @@ class Settings:
     checkpoints: str
     device: str = "cpu"
     batch_size: int | None = None
-    accelerate: str = "off"
     threads: int | None = None
 
 

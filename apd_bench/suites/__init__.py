@@ -34,7 +34,7 @@ _TABLES = {"recipe", "recipes", "sources", "options"}
 OPTIONS = {
     "results", "data", "boards", "offline", "missing", "failed", "force", "cached_only", "dry_run", "jobs", "device",
     "batch_size", "shard", "executor", "address", "calibrate", "wait", "share_budgets",
-    "accelerate", "display", "verbose", "quiet",
+    "display", "verbose", "quiet",
 }  # fmt: skip
 _RULE = {"datasets", "shots", "recipe"}
 _NUMBERS = {"seeds", "shots"}

@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-from apd_bench.bench import compiled
-from apd_bench.bench.compiled import compiled_row
 from apd_bench.bench.images import image_row
 from apd_bench.bench.loop import loop_row
 from apd_bench.bench.startup import imported
@@ -28,25 +26,6 @@ def test_nobody_leaves_the_measured_loop(backbone):
     assert row.facts == {"left the active set": 0, "passes per image": 7}
     assert len(row.ours) == len(row.limit) == 2
     assert row.excess is not None
-
-
-def test_compiled_rows_compare_the_same_gradients(backbone, monkeypatch):
-    asked = []
-    monkeypatch.setattr(compiled, "compile_model", lambda model, mode: asked.append(mode) or model)
-    row = compiled_row(backbone, batch=4, steps=2, repeats=2)
-    assert asked == ["compile"] and len(row.usual) == len(row.ours) == 2
-    assert row.facts["gradients differ by"] == "0.0e+00"
-    assert compiled._even((1.0,), (2.0,), 9.0, 8) == "never"
-    assert compiled._even((2.0,), (1.0,), 9.0, 8) == "72 gradients"
-
-
-def test_compiling_is_weighed_by_one_clock(backbone, monkeypatch):
-    spans = iter([9.0, 50.0, 50.0, 2.0, 1.0])  # compiling, the runs that warm up, an eager and a compiled one
-    times = iter([moment for span in spans for moment in (0.0, span)])
-    monkeypatch.setattr(compiled, "wall", lambda device: next(times))
-    monkeypatch.setattr(compiled, "compile_model", lambda model, mode: model)
-    row = compiled_row(backbone, batch=4, steps=2, repeats=1)
-    assert row.facts["compiling, wall s"] == 9.0 and row.facts["pays after"] == "72 gradients"
 
 
 def test_the_walk_and_the_index_agree_on_what_is_to_do(tmp_path):

@@ -58,7 +58,6 @@ def test_every_verb_has_help_with_examples(cli: Cli, verb: str) -> None:
         (("run", "--limit", "0"), "--limit takes a number of samples"),
         (("run", "--jobs", "none"), "--jobs takes a number of processes"),
         (("run", "--batch-size", "big"), "--batch-size takes a number of images"),
-        (("run", "--accelerate", "graphs", "--device", "cpu"), "CUDA graphs need a CUDA device, and this is 'cpu'"),
         (("run", "--seeds", "one"), "--seeds takes whole numbers"),
         (("run", "--seeds", "3-1"), "--seeds 3-1 runs backwards. Write --seeds 1-3."),
         (("run", "--attacks", "worst(steps=1e400)"), "steps has to be a whole number of at least 1"),
@@ -84,10 +83,9 @@ def test_environment_variables_set_options_and_the_command_line_wins(cli: Cli, m
     monkeypatch.setenv("APD_BENCH_NO_REFERENCE", "yes")
     monkeypatch.setenv("APD_BENCH_SET", "training.epochs=3")
     monkeypatch.setenv("APD_BENCH_BATCH_SIZE", "17")
-    monkeypatch.setenv("APD_BENCH_ACCELERATE", "auto")
     args = verb_parser("run").parse_args([])
     assert (args.eps, args.datasets, args.no_reference, args.batch_size) == (["1/255,4/255"], ["food"], True, 17)
-    assert args.set == ["training.epochs=3"] and args.accelerate == "auto"
+    assert args.set == ["training.epochs=3"]
     assert verb_parser("run").parse_args(["--eps", "2/255"]).eps == ["2/255"]
     plan = cli("plan", "--methods", "advtp", "--attacks", "pgd")
     assert plan.code == EXIT_DONE and plan.out.count("to do") == 2 and "food" in plan.out
@@ -97,7 +95,7 @@ VALUES = {
     "suite": "ci", "backbone": "tiny-clean", "methods": "apd", "datasets": "food", "attacks": "cw", "eps": "1/255",
     "seeds": "1-3", "shots": "2", "limit": "9", "set": "precision=bf16", "results": "r", "data": "d", "boards": "b",
     "jobs": "3", "device": "cpu", "batch_size": "7", "shard": "5", "executor": "ray", "address": "auto",
-    "display": "json", "accelerate": "auto",
+    "display": "json",
 }  # fmt: skip
 SWITCHES = {
     "no_reference", "offline", "missing", "failed", "force", "cached_only", "dry_run", "calibrate", "wait",
@@ -160,9 +158,7 @@ def test_a_suite_file_sets_options_and_names_those_that_are_none(cli: Cli, tmp_p
         assert wrong.code == EXIT_USAGE and said in wrong.err and wrong.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("FORCE", "maybe"), ("DISPLAY", "cinema"), ("BATCH_SIZE", "big"), ("ACCELERATE", "x9")]
-)
+@pytest.mark.parametrize(("name", "value"), [("FORCE", "maybe"), ("DISPLAY", "cinema"), ("BATCH_SIZE", "big")])
 def test_a_wrong_environment_variable_is_named(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:

@@ -72,14 +72,14 @@ def test_merging_counts_accuracies_anew_and_adds_up_the_cost() -> None:
 
 def test_merging_adds_up_events_and_names_what_shards_did_differently() -> None:
     facts: list[dict[str, Any]] = [
-        {"batch_size": 4, "attacked_again": 3, "accelerate": "compile"},
-        {"batch_size": 4, "attacked_again": 0, "accelerate": "off", "out_of_memory": 1},
+        {"batch_size": 4, "attacked_again": 3, "data": "new"},
+        {"batch_size": 4, "attacked_again": 0, "data": "old", "out_of_memory": 1},
     ]
     first, second = part(range(0, 6)), part(range(6, 8))
     whole = merge([replace(one, effective=fact) for one, fact in zip((first, second), facts, strict=True)])
     assert whole.effective == {
-        "batch_size": 4, "attacked_again": 3, "out_of_memory": 1, "accelerate": "off", "shards": 2,
-        "by_shard": {"accelerate": ["compile", "off"]},
+        "batch_size": 4, "attacked_again": 3, "out_of_memory": 1, "data": "old", "shards": 2,
+        "by_shard": {"data": ["new", "old"]},
     }  # fmt: skip
 
 
