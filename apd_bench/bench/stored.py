@@ -27,7 +27,6 @@ from apd_bench.errors import MissingPrerequisite
 from apd_bench.identity import digest
 from apd_bench.records import Record
 from apd_bench.registry import ATTACKS, resolve_target
-from apd_bench.runner.sharing import COLUMN
 from apd_bench.specs import format_eps
 from apd_bench.states import load_state, restore
 from apd_bench.store import Store
@@ -142,7 +141,6 @@ def _is_plain(record: Record) -> bool:
         and record.cell.threat.norm == "Linf"
         and record.cell.threat.knowledge == "white_box"
         and record.cell.precision == "fp32"
-        and COLUMN not in record.effective
     )
 
 

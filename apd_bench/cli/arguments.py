@@ -220,5 +220,4 @@ def machine_of(args: argparse.Namespace) -> Machine:
         batch_size=args.batch_size,
         wait=args.wait,
         shard_size=args.shard or SHARD,
-        share_budgets=getattr(args, "share_budgets", False),
     )

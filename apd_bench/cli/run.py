@@ -39,11 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_strategy(parser)
     parser.add_argument("--dry-run", action="store_true", help="show the plan, compute nothing")
     arguments.add_machine(parser)
-    parser.add_argument(
-        "--share-budgets",
-        action="store_true",
-        help="samples that a smaller budget of this run has broken are not attacked again; recorded with every sample",
-    )
     arguments.add_display(parser)
 
 

@@ -87,13 +87,10 @@ def _entry(name: str) -> dict[str, Any] | None:
 
 def _command(record: Any, results: Path) -> int:
     from apd_bench.runner.command import command_for, differences
-    from apd_bench.runner.sharing import COLUMN
 
     out(command_for(record.cell, results, record.effective))
     for reason in differences(record.cell):
         err(f"warning: the command measures another cell: {reason}")
-    if COLUMN in record.effective:
-        err("warning: the command attacks all samples; those that a smaller budget had broken were not attacked here")
     return EXIT_DONE
 
 

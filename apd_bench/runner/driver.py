@@ -12,12 +12,10 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import contextmanager
-from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 from apd_bench.environment import describe_environment
-from apd_bench.errors import UserError
 from apd_bench.files import utc_now
 from apd_bench.records import Outcomes, Record
 from apd_bench.runner.estimate import cost_of
@@ -27,7 +25,6 @@ from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport, choose
 from apd_bench.runner.reporter import Reporter
 from apd_bench.runner.shards import SHARD, Shard, keep, kept, merge, shards_of
-from apd_bench.runner.sharing import broken_part, origin_of, smaller_budgets
 from apd_bench.runner.tasks import CellDone, Failure, FitDone, Result, Stopped, Task
 from apd_bench.specs import Cell, Fit
 from apd_bench.store import Store
@@ -49,11 +46,9 @@ class Driver:
         strategy: str = "unfinished",
         only_fits: bool = False,
         shard_size: int = SHARD,
-        share_budgets: bool = False,
     ) -> None:
         self.plan, self.store, self.executor, self.reporter = plan, store, executor, reporter
         self.strategy, self.only_fits, self.shard_size = strategy, only_fits, shard_size
-        self.smaller = smaller_budgets(plan.cells) if share_budgets else {}
         self.report = RunReport(planned=len(plan.cells))
         self._stopping = False
         self._deaths: dict[str, int] = {}
@@ -69,7 +64,7 @@ class Driver:
         self._environment = describe_environment() if cells else {}
         missing = self._missing_fits(cells)
         cells = [] if self.only_fits else self._without_complete(cells)
-        queue = WorkQueue(cells, missing, cost_of, self._shards_to_do, self.smaller)
+        queue = WorkQueue(cells, missing, cost_of, self._shards_to_do)
         self.report.to_do = len(cells)
         self.report.fits_to_do = len(missing)
         self.reporter.start(self.report, queue, self.plan)
@@ -159,7 +154,6 @@ class Driver:
                 task = queue.next(len(self._running))
                 if task is None:
                     break
-                task = self._with_carried(task)
                 self.reporter.task_started(task)
                 self._running[self.executor.submit(task)] = task
             if not self._running:
@@ -171,22 +165,6 @@ class Driver:
                 self._finished(queue, self._running.pop(future), future)
             if broken:
                 self._worker_died(queue)
-
-    def _with_carried(self, task: Task) -> Task:
-        """The task with what the next smaller budget has broken, where budgets are shared and that cell is done.
-
-        Only of the same prompts: a fit that was trained again since may have ended at others.
-        """
-        smaller = self.smaller.get(task.cell.id) if task.cell is not None else None
-        if smaller is None:
-            return task
-        try:
-            record = self.store.record(smaller.id)
-            if not record.done or not self.store.has_prompts_of(record):
-                return task
-        except UserError:  # it has no record, or one that cannot be read
-            return task
-        return replace(task, carried=broken_part(self.store.outcomes(smaller.id)), origin=origin_of(smaller))
 
     def _may_start(self) -> bool:
         """False while a task runs alone that was there when a worker died."""
@@ -219,11 +197,9 @@ class Driver:
         elif isinstance(result, CellDone) and task.cell is not None:
             if task.shard is None:
                 self._success(task.cell, result)
-                queue.cell_done(task.cell)
             else:
                 keep(self.store.checkpoint_path(task.cell.id), task.shard, result)
-                if self._merge(task.cell):
-                    queue.cell_done(task.cell)
+                self._merge(task.cell)
         elif isinstance(result, Stopped):
             self.report.cancelled += 1
             if task.cell is not None:
@@ -247,7 +223,6 @@ class Driver:
         for cell in cells:
             self._put(cell, "error", None, failure.as_error(task.kind))
             self.report.failures.setdefault(cell.id, failure)
-            queue.cell_done(cell)
         if not cells:
             self.report.failures[task.fit.id] = failure
 

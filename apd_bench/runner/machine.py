@@ -14,8 +14,7 @@ class Machine:
 
     `executor`: "local", or "ray" on the cluster at `address` (None: one started here). `shard_size`: samples of the
     parts that large cells are measured in. `wait`: wait for another run on the same store instead of refusing.
-    `workbench` names what carries out the tasks. `share_budgets`: samples that a smaller budget of the same plan has
-    broken count as broken and are not attacked again; records say so.
+    `workbench` names what carries out the tasks.
     """
 
     jobs: int | None = None
@@ -26,4 +25,3 @@ class Machine:
     wait: bool = False
     shard_size: int = SHARD
     workbench: str = STAGES
-    share_budgets: bool = False

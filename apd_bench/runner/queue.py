@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import count
 
 from apd_bench.runner.plan import fits_of, source_fit
@@ -18,7 +18,6 @@ class WorkQueue:
     Backbones come one after the other, and within one the sets, so that both stay loaded; the set with most work comes
     first. Within a set fits come before cells, and what takes long starts early, so that no run waits for one last
     AutoAttack. A fit belongs to the first set that waits for it, and is as urgent as the longest cell that does.
-    `after` names, by the id of a cell, another cell that it waits for.
     """
 
     def __init__(
@@ -27,7 +26,6 @@ class WorkQueue:
         fits: Iterable[Fit],
         cost: Callable[[Cell], float],
         shards: Callable[[Cell], list[Shard | None]] = lambda cell: [None],
-        after: Mapping[str, Cell] | None = None,
     ) -> None:
         self._cost, self._shards = cost, shards
         self._ready: list[tuple[int, int, bool, float, int, Task]] = []
@@ -41,11 +39,9 @@ class WorkQueue:
         self._alone: list[Task] = []
         self._waiting: dict[str, Cell] = {}
         self._lacks: dict[str, set[str]] = {}
-        todo = {cell.id for cell in cells}
-        before = {larger: cell.id for larger, cell in (after or {}).items() if cell.id in todo}
-        self._wanted_by: dict[str, list[Cell]] = {name: [] for name in (*(fit.id for fit in fits), *before.values())}
+        self._wanted_by: dict[str, list[Cell]] = {fit.id: [] for fit in fits}
         for cell in cells:
-            lacks = {*(fit.id for fit in fits_of(cell)), before.get(cell.id, "")} & self._wanted_by.keys()
+            lacks = {fit.id for fit in fits_of(cell)} & self._wanted_by.keys()
             if not lacks:
                 self._push_cell(cell)
                 continue
@@ -77,16 +73,9 @@ class WorkQueue:
 
     def fit_done(self, fit: Fit) -> None:
         """Makes the cells ready that waited for `fit` and for nothing else."""
-        self._release(fit.id)
-
-    def cell_done(self, cell: Cell) -> None:
-        """Makes the cell ready that waited for this one, whether it has a result or not."""
-        self._release(cell.id)
-
-    def _release(self, name: str) -> None:
-        for cell in self._wanted_by.pop(name, ()):
+        for cell in self._wanted_by.pop(fit.id, ()):
             lacks = self._lacks[cell.id]
-            lacks.discard(name)
+            lacks.discard(fit.id)
             if not lacks and cell.id in self._waiting:
                 self._push_cell(self._waiting.pop(cell.id))
 

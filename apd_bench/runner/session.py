@@ -51,9 +51,8 @@ def run_plan(
         device = device_for(machine) if work else "cpu"
         executor = make_executor(plan, store, machine, device, work)
         driver = Driver(
-            plan, store, executor, reporter, strategy=strategy, only_fits=only_fits, shard_size=machine.shard_size,
-            share_budgets=machine.share_budgets,
-        )  # fmt: skip
+            plan, store, executor, reporter, strategy=strategy, only_fits=only_fits, shard_size=machine.shard_size
+        )
         if isinstance(executor, InProcess):
             executor.on_tick = driver.tick
         return driver.run()

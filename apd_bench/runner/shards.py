@@ -17,7 +17,6 @@ from apd_bench.errors import CorruptFile
 from apd_bench.files import atomic_write, sha256
 from apd_bench.records import Outcomes, plain
 from apd_bench.runner.estimate import samples_of
-from apd_bench.runner.sharing import alike
 from apd_bench.runner.tasks import CellDone
 from apd_bench.specs import Cell
 
@@ -75,7 +74,7 @@ def merge(parts: list[CellDone]) -> CellDone:
     from apd_bench.attacks.diagnostics import suspect  # only here: it imports torch
 
     order = [name for part in parts for name in part.outcomes.sample_id.tolist()]
-    outcomes = Outcomes.merge(alike([part.outcomes for part in parts]), order)
+    outcomes = Outcomes.merge([part.outcomes for part in parts], order)
     metrics: dict[str, Any] = {
         "n": len(outcomes),
         "clean_accuracy": float((outcomes.clean_prediction == outcomes.label).mean()),

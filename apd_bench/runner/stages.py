@@ -27,7 +27,6 @@ from apd_bench.runner.batches import (
     out_of_memory,
 )
 from apd_bench.runner.shards import shard_rows
-from apd_bench.runner.sharing import rows_left, with_carried
 from apd_bench.runner.tasks import (
     CellDone,
     Failure,
@@ -116,9 +115,6 @@ class Stages:
         if task.shard is not None:
             test = test.subset(list(shard_rows(task.shard, len(test))))
             folder /= f"{task.shard[0]}-of-{task.shard[1]}"
-        ids = test.ids
-        if task.carried is not None:
-            test = test.subset(rows_left(ids, task.carried))
         source = self.source(task, cell, backbone, data)
         loaded = time.perf_counter() - began
         with matmul_precision(cell.precision):
@@ -151,7 +147,7 @@ class Stages:
             effective["batch_size_found"] = dict(chosen.facts)
         if halved:
             effective["out_of_memory"] = halved
-        done = CellDone(
+        return CellDone(
             metrics=result.metrics,
             outcomes=result.outcomes,
             diagnostics=result.diagnostics,
@@ -161,7 +157,6 @@ class Stages:
             fit=fit_facts(state),
             environment=device_facts(self.settings.device),
         )
-        return done if task.carried is None else with_carried(done, task.carried, ids, task.origin)
 
     def batch_size(self, classifier: Classifier) -> BatchSize:
         """Images per batch for a classifier; measured once for each backbone, length of prompts and precision."""

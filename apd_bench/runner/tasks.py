@@ -35,7 +35,7 @@ class Task:
     """A fit, a cell whose fits are done, or the shard (k, of m) of such a cell.
 
     `source` is the fit whose model makes the examples of a transfer attack. `files` carries prompt states by fit id to
-    workers on another disk. `carried` are the samples that a smaller budget, described by `origin`, has broken.
+    workers on another disk.
     """
 
     fit: Fit
@@ -43,8 +43,6 @@ class Task:
     shard: tuple[int, int] | None = None
     source: Fit | None = None
     files: Mapping[str, Mapping[str, bytes]] | None = None
-    carried: Outcomes | None = field(default=None, compare=False, repr=False)
-    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

@@ -33,7 +33,7 @@ _LISTS = {"backbones", "methods", "reference", "datasets", "attacks", "eps", "se
 _TABLES = {"recipe", "recipes", "sources", "options"}
 OPTIONS = {
     "results", "data", "boards", "offline", "missing", "failed", "force", "cached_only", "dry_run", "jobs", "device",
-    "batch_size", "shard", "executor", "address", "calibrate", "wait", "share_budgets",
+    "batch_size", "shard", "executor", "address", "calibrate", "wait",
     "display", "verbose", "quiet",
 }  # fmt: skip
 _RULE = {"datasets", "shots", "recipe"}

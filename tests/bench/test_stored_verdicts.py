@@ -170,13 +170,11 @@ def test_only_plain_verdicts_of_the_stored_prompts_count_and_each_sample_once(st
     outcomes = Store(folder).outcomes(record.id)
     few = dataclasses.replace(record.cell, limit=4)
     bf16 = dataclasses.replace(record.cell, precision="bf16")
-    larger = dataclasses.replace(record.cell, threat=dataclasses.replace(record.cell.threat, eps=8 / 255))
     seed = dataclasses.replace(record.cell, attack_seed=5)
     with Store(folder).writer() as copy:
         copy.put(dataclasses.replace(record, id=few.id, cell=few, metrics={"n": 4}), outcomes)
         copy.put(dataclasses.replace(record, id=record.id, metrics={"n": 8}), outcomes)
         copy.put(dataclasses.replace(record, id=bf16.id, cell=bf16), outcomes)
-        copy.put(dataclasses.replace(record, id=larger.id, cell=larger, effective={"smaller_budget": {}}), outcomes)
         copy.put(dataclasses.replace(record, id=seed.id, cell=seed, fit={"digest": "of other prompts"}), outcomes)
     told = []
     (row,) = against_records(Store(folder), ["noise"], tell=told.append)

@@ -99,7 +99,7 @@ VALUES = {
 }  # fmt: skip
 SWITCHES = {
     "no_reference", "offline", "missing", "failed", "force", "cached_only", "dry_run", "calibrate", "wait",
-    "share_budgets", "verbose", "quiet",
+    "verbose", "quiet",
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -334,3 +335,16 @@ def test_the_resolved_run_is_written_beside_the_results(store: Store) -> None:
     go(make_plan(), store)
     (path,) = (store.path / "runs").glob("*.json")
     assert json.loads(path.read_text())["eps"] == ["4/255"]
+
+
+def test_a_run_says_that_a_fit_ended_at_other_prompts(store: Store, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = make_plan(methods=("one",), datasets=("a",))
+    first, second = grid.cells
+    go(Plan(grid.suite, (first,)), store)
+    shutil.rmtree(store.fit_path(first.fit.id))
+    monkeypatch.setenv("FAKE_PROMPTS", "others")
+    said: list[str] = []
+    monkeypatch.setattr(Reporter, "message", lambda self, text: said.append(text))
+    go(grid, store)
+    assert len(said) == 1 and "other prompts than 1 stored cells" in said[0] and "--force" in said[0]
+    assert not store.has_prompts_of(store.record(first.id)) and store.has_prompts_of(store.record(second.id))
