@@ -37,7 +37,6 @@ VERBS: dict[str, tuple[str, str]] = {
     "datasets": ("datasets", "list, check and prepare datasets"),
     "check": ("check", "check a method: what it learns, how it trains, whether it masks gradients"),
     "import": ("import_", "import prompts trained elsewhere"),
-    "bench": ("bench", "time our paths and the usual ones side by side"),
     "doctor": ("doctor", "what this machine has and what it lacks"),
 }
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}

@@ -5,37 +5,23 @@ from pathlib import Path
 import pytest
 
 from apd_bench.attacks.parse import parse_attack
-from apd_bench.backbones.load import load
-from apd_bench.bench.attacks import embedded_case
-from apd_bench.bench.stored import against_records
 from apd_bench.evaluation import evaluate_samples
-from apd_bench.registry import BACKBONES
 from apd_bench.specs import ThreatModel
 from apd_bench.store import Store
+from tests.benchmarks.models import load, zero_shot
+from tests.benchmarks.suites import against_records
 
 RESULTS = Path(__file__).parents[2] / "results" / "embedded"
 
 
-class Samples:
-    def __init__(self, part):
-        self.ids, self.labels, self.images = part.ids, part.labels, part.pixels
-
-    def __len__(self):
-        return len(self.ids)
-
-    def pixels(self, indexes):
-        return self.images[list(indexes)]
-
-
 @pytest.fixture(scope="module")
 def part():
-    (part,) = embedded_case(load(BACKBONES.get("tiny-clean"), "cpu"), 0.01, ["vehicles"], 12).parts
-    return part
+    return zero_shot(load("tiny-clean", "cpu"), "vehicles", 12)
 
 
 @pytest.mark.parametrize("attack", ["pgd", "cw", "worst.fast"])
 def test_the_plain_model_is_above_suspicion(attack, part):
-    result = evaluate_samples(part.classifier, Samples(part), parse_attack(attack), ThreatModel(eps=2 / 255))
+    result = evaluate_samples(*part, parse_attack(attack), ThreatModel(eps=2 / 255))
     assert result.suspect == []
     assert 0 < result.robust_accuracy < result.clean_accuracy
 
@@ -48,8 +34,8 @@ def test_the_suites_reach_the_stored_verdicts_of_autoattack_for_a_fraction_of_it
         return small and cell.fit.method.name == "zero_shot" and cell.dataset.name in ("animals", "vehicles")
 
     rows = against_records(Store(RESULTS), ["worst", "worst.fast"], keep=keep)
-    assert {row.attack for row in rows} == {"worst", "worst.fast"}
-    for row in rows:
+    assert {suite for _, _, suite in rows} == {"worst", "worst.fast"}
+    for row in rows.values():
         assert row.n >= 40 and 0 < row.library_standing < row.n / 2
         assert row.missed <= 1 and abs(row.standing - row.library_standing) <= 1
         assert row.forwards * 5 < row.library_forwards and row.backwards * 4 < row.library_backwards

@@ -1,18 +1,20 @@
 """The attacks as the field's code writes them: no active set, no best point, the last iterate counts.
 
 PGD is torchattacks' own where it is installed, else the same lines written here; "CW" is that loop on the margin loss,
-as in the code of FAP and its relatives; AutoAttack is pyautoattack's own driver.
+as in the code of FAP and its relatives; AutoAttack is pyautoattack's own driver. None of our adapters takes part.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from apd_bench.attacks import libraries
+from apd_bench.attacks.guard import same_trace
 from apd_bench.attacks.losses import margin
 
 
@@ -25,11 +27,11 @@ class Counted(nn.Module):
         self.forwards = self.backwards = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """The model's logits [B, K]."""
+        """The model's logits [B, C]."""
         self.forwards += len(x)
         logits: Tensor = self.model(x)
         if logits.requires_grad:
-            logits.register_hook(self._count)  # type: ignore[no-untyped-call]
+            logits.register_hook(self._count)
         return logits
 
     def _count(self, g: Tensor) -> None:
@@ -37,10 +39,12 @@ class Counted(nn.Module):
 
 
 def pgd(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, steps: int, step: float) -> Tensor:
-    """Cross-entropy PGD from a random start, `steps` gradients of every sample; `step` in units of eps."""
-    if libraries.has_torchattacks():
-        return libraries.torchattacks_pgd(model, x, y, eps, steps=steps, step=step * eps)
-    return plain(model, x, lambda z: functional.cross_entropy(z, y), eps=eps, steps=steps, step=step)
+    """Cross-entropy PGD from a random start, `steps` gradients of every sample; `step` in pixel units."""
+    if find_spec("torchattacks") is None:
+        return plain(model, x, lambda z: functional.cross_entropy(z, y), eps=eps, steps=steps, step=step)
+    import torchattacks
+
+    return torchattacks.PGD(model, eps=eps, alpha=step, steps=steps)(x, y).detach()
 
 
 def cw(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, steps: int, step: float) -> Tensor:
@@ -56,9 +60,26 @@ def plain(
     for _ in range(steps):
         points = points.detach().requires_grad_()
         (g,) = torch.autograd.grad(loss(model(points)), points)
-        points = points.detach() + step * eps * g.sign()
+        points = points.detach() + step * g.sign()
         points = (x + (points - x).clamp(-eps, eps)).clamp(0, 1)
     return points.detach()
+
+
+def autoattack(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int) -> Tensor:
+    """The points [B, 3, H, W] of standard AutoAttack (Linf)."""
+    from pyautoattack import AutoAttack
+
+    library = AutoAttack(model, norm="Linf", eps=eps, version="standard", seed=seed, device=x.device)
+    targets = min(9, model(x[:1]).shape[1] - 1)  # with fewer than ten classes the library would stop with an IndexError
+    library.apgd_targeted.n_target_classes = library.fab.n_target_classes = targets
+    logger = logging.getLogger("auto-attack")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with same_trace():
+            return library.run_standard_evaluation(x, y, batch_size=len(x))[0].detach()
+    finally:
+        logger.setLevel(level)
 
 
 def limit(model: nn.Module, x: Tensor, *, steps: int) -> Tensor:

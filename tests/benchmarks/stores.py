@@ -9,95 +9,74 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 
-from apd_bench.bench.rows import Row, in_turn
+from apd_bench.leaderboard import collect
 from apd_bench.records import Outcomes, Record
 from apd_bench.runner.plan import Plan, plan
 from apd_bench.runner.report import choose
 from apd_bench.runner.selection import Selection, resolve
 from apd_bench.store import Store
 from apd_bench.suites import load_suite
+from tests.benchmarks.table import Request, Row, in_turn
 
+SIZES, QUICK = (1000, 5000, 20000, 100000), (500, 2000)
 SAMPLES = 100
 DIFFERENT = 500  # outcomes per dataset
-WRITTEN = "2026-01-01T00:00:00+00:00"
 
 
-def store_rows(sizes: Sequence[int], repeats: int) -> list[Row]:
-    """What is to do, and the tables, at every number of records; the growth is the exponent since the last size."""
-    rows: list[Row] = []
+def rows(request: Request) -> Iterator[Row]:
+    """Planning, what is to do, and the tables, at every number of records."""
+    return store_rows(QUICK if request.quick else SIZES)
+
+
+def store_rows(sizes: Sequence[int]) -> Iterator[Row]:
+    """The rows of every size; `growth` is the exponent of the seconds since the last size."""
+    last: list[Row] = []
     for number in sizes:
         with tempfile.TemporaryDirectory(prefix="apd-bench-store-") as folder:
-            rows += _measure(Path(folder) / "results", number, repeats)
-    return [_with_growth(row, rows) for row in rows]
+            measured = _measure(Path(folder) / "results", number)
+        yield from (_with_growth(row, before) for row, before in zip(measured, last or measured, strict=True))
+        last = measured
 
 
-def _measure(path: Path, number: int, repeats: int) -> list[Row]:
-    from apd_bench.leaderboard import collect
-
+def _measure(path: Path, number: int) -> list[Row]:
     cells = grid(number)
     fill(Store(path), cells)
+
+    def todo() -> object:
+        return choose(cells.cells, Store(path).statuses(), "unfinished")
+
     small = number <= 5000
-    repeats = repeats if small else 1
-    todo = in_turn(
-        {
-            "usual": lambda: walk(path, cells),
-            "ours": lambda: choose(cells.cells, Store(path).statuses(), "unfinished"),
-        },
-        repeats,
-        warm=small,
-    )
-    tables = in_turn(
-        {
-            "limit": lambda: read_files(path),
-            "ours": lambda: collect([path]),
-        },
-        repeats if number <= 1000 else 1,
-        warm=number <= 1000,
-    )
     crossed = in_turn({"ours": lambda: grid(number)}, 1, warm=False)
+    done = in_turn({"usual": lambda: walk(path, cells), "ours": todo}, 3 if small else 1, warm=small)
+    tables = in_turn({"limit": lambda: read_files(path), "ours": lambda: collect([path])}, 1, warm=False)
+    whats = (f"plan: cross {number:,} cells", f"plan: what is to do among {number:,} records",
+             f"aggregate {number:,} records into tables")  # fmt: skip
+    facts = {"records": number}
     return [
-        Row(part="store", what=f"plan: cross {number:,} cells", ours=crossed["ours"], facts={"records": number}),
-        Row(
-            part="store", what=f"plan: what is to do among {number:,} records", ours=todo["ours"], usual=todo["usual"],
-            facts={"records": number},
-        ),
-        Row(
-            part="store", what=f"aggregate {number:,} records into tables", ours=tables["ours"], limit=tables["limit"],
-            facts={"records": number},
-        ),
-    ]  # fmt: skip
-
-
-def _with_growth(row: Row, rows: Sequence[Row]) -> Row:
-    """The row with its exponent: seconds grow as records to that power since the next smaller size."""
-    kind = row.what.split(":")[-1].split()[0]
-    smaller = [
-        item
-        for item in rows
-        if item.what.split(":")[-1].split()[0] == kind and item.facts["records"] < row.facts["records"]
+        Row(part="store", what=what, facts=facts, **seconds)
+        for what, seconds in zip(whats, (crossed, done, tables), strict=True)
     ]
-    if not smaller:
+
+
+def _with_growth(row: Row, before: Row) -> Row:
+    if row is before:
         return row
-    last = max(smaller, key=lambda item: int(item.facts["records"]))
-    steps = math.log(row.facts["records"] / last.facts["records"])
-    growth = math.log(max(min(row.ours), 1e-6) / max(min(last.ours), 1e-6)) / steps
+    steps = math.log(row.facts["records"] / before.facts["records"])
+    growth = math.log(max(min(row.ours), 1e-6) / max(min(before.ours), 1e-6)) / steps
     return replace(row, facts={**row.facts, "growth": round(growth, 2)})
 
 
 def walk(path: Path, cells: Plan) -> list[str]:
     """The ids that are to do, found by opening the record of every cell."""
-    done = set()
-    for file in path.glob("cells/*/*.json"):
-        record = json.loads(file.read_bytes())
-        if record["status"] == "success":
-            done.add(record["id"])
+    records = (json.loads(file.read_bytes()) for file in path.glob("cells/*/*.json"))
+    done = {record["id"] for record in records if record["status"] == "success"}
     return [cell.id for cell in cells.cells if cell.id not in done]
 
 
@@ -123,10 +102,7 @@ def grid(number: int) -> Plan:
 
 
 def fill(store: Store, cells: Plan) -> None:
-    """Writes a success for every cell, without waiting for the disk each time.
-
-    The outcomes are drawn from so many per dataset.
-    """
+    """Writes a success for every cell, without waiting for the disk each time."""
     generator = np.random.default_rng(0)
     made: dict[tuple[str, int], _Packed] = {}
     with patch("os.fsync", lambda handle: None), store.writer():
@@ -137,8 +113,11 @@ def fill(store: Store, cells: Plan) -> None:
             outcomes = made[key]
             metrics = {"n": SAMPLES, "clean_accuracy": 1.0, "robust_accuracy": 1 - float(outcomes.broken.mean())}
             timing = {"seconds": 3.0, "forwards": 900.0, "backwards": 800.0}
-            record = Record(id=cell.id, cell=cell, status="success", metrics=metrics, timing=timing, created=WRITTEN)
-            store.put(record, outcomes)
+            created = "2026-01-01T00:00:00+00:00"
+            store.put(
+                Record(id=cell.id, cell=cell, status="success", metrics=metrics, timing=timing, created=created),
+                outcomes,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

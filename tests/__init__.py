@@ -1,0 +1,1 @@
+"""Tests, and the scripts that measure speed (`python -m tests.benchmarks`)."""

@@ -1,0 +1,165 @@
+"""Our attacks and the field's usual ones on the same weights, samples, noise range and budget, in one run.
+
+Repeats are interleaved. Both sides are judged alike: a point outside the ball or the pixel range breaks nothing, and a
+prediction without a graph decides. AutoAttack and the suites that stand against it run once; its cost is minutes.
+*Nobody leaves*: broken samples stay, so that both sides make the same passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from apd_bench.attacks.audit import BUDGET_TOLERANCE
+from apd_bench.specs import ThreatModel, format_eps
+from tests.benchmarks import usual
+from tests.benchmarks.models import SETS, VIT_B16, VIT_B32, Samples, attack, embedded_samples, load, made_up
+from tests.benchmarks.table import Request, Row, clock, peak
+
+# The budgets at which about half of the zero-shot accuracy is lost, or most of it: where attacks can differ.
+EMBEDDED = (("tiny-clean", 2 / 255), ("tiny-clean", 3 / 255), ("tiny-robust", 4 / 255))
+RANDOM = ((VIT_B32, 4, 5), (VIT_B16, 2, 3))  # name, batch, steps
+SUITES = ("worst", "worst.fast")
+Passes = tuple[Tensor, int, int]  # points, forward passes, backward passes
+Attack = Callable[[Samples], Passes]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One attack on all samples: who is broken, image passes, seconds of every repeat, peaks in MiB above idle."""
+
+    broken: list[bool]
+    forwards: int
+    backwards: int
+    seconds: tuple[float, ...]
+    memory: list[float]
+
+    @property
+    def robust(self) -> float:
+        """The robust accuracy in percent."""
+        return 100 * (1 - sum(self.broken) / len(self.broken))
+
+
+def rows(request: Request) -> Iterator[Row]:
+    """The embedded models with PGD, CW and AutoAttack, then PGD on the shapes of two ViTs; one model if quick."""
+    for name, eps in EMBEDDED[1:2] if request.quick else EMBEDDED:
+        backbone = load(name, request.device)
+        yield from pairs(name, list(embedded_samples(backbone, SETS, 5 if request.quick else 14)), eps)
+    for name, batch, steps in () if request.quick else RANDOM:
+        samples = made_up(load(name, request.device), batch, classes=100)
+        yield from pairs(name, [samples], 4 / 255, steps=steps, trained=False)
+
+
+def pairs(
+    name: str,
+    parts: Sequence[Samples],
+    eps: float,
+    *,
+    steps: int = 20,
+    repeats: int = 3,
+    suites: Sequence[str] = SUITES,
+    trained: bool = True,
+) -> Iterator[Row]:
+    """The rows of one model; of random weights (`trained` False) time is all that matters, and nobody ever leaves."""
+    options = f"(steps={steps}, step=0.25, schedule='constant')"  # of eps: the step of APT's protocol
+    usually = {"eps": eps, "steps": steps, "step": 0.25 * eps}
+
+    def row(title: str, sides: Mapping[str, Side], theirs: str, ours: str, limit: bool = False) -> Row:
+        return _row(f"{title} on {name}, {format_eps(eps)}", parts, sides[theirs], sides[ours],
+                    sides["limit"].seconds if limit else (), trained)  # fmt: skip
+
+    runs = {
+        "limit": _counted(lambda model, x, y: usual.limit(model, x, steps=steps)),
+        "usual": _counted(lambda model, x, y: usual.pgd(model, x, y, **usually)),
+        "all stay": _own(f"pgd{options}", eps, persist=True),
+    }
+    sides = _measure(parts, eps, runs | ({"ours": _own(f"pgd{options}", eps)} if trained else {}), repeats)
+    yield row(f"pgd-{steps}, nobody leaves", sides, "usual", "all stay", limit=True)
+    if not trained:
+        return
+    yield row(f"pgd-{steps}", sides, "usual", "ours")
+    runs = {
+        "usual": _counted(lambda model, x, y: usual.cw(model, x, y, **usually)),
+        "ours": _own(f"cw{options}", eps),
+    }
+    yield row(f"cw-{steps}", _measure(parts, eps, runs, repeats), "usual", "ours")
+    if suites:
+        library = _counted(lambda model, x, y: usual.autoattack(model, x, y, eps=eps, seed=0))
+        sides = _measure(parts, eps, {"usual": library} | {text: _own(text, eps) for text in suites}, 1)
+        for text in suites:
+            yield row(f"{text} / AutoAttack", sides, "usual", text)
+
+
+def _counted(attack: Callable[[usual.Counted, Tensor, Tensor], Tensor]) -> Attack:
+    """A library's attack with its passes; it draws from the global generator, which is forked and seeded."""
+
+    def run(part: Samples) -> Passes:
+        model = usual.Counted(part.classifier).eval()
+        with torch.random.fork_rng(devices=[part.pixels.device] if part.pixels.is_cuda else []):
+            torch.manual_seed(0)
+            points = attack(model, part.pixels, part.labels)
+        return points, model.forwards, model.backwards
+
+    return run
+
+
+def _own(text: str, eps: float, *, persist: bool = False) -> Attack:
+    def run(part: Samples) -> Passes:
+        result = attack(text, part, ThreatModel(eps=eps), persist=persist)
+        return result.adversarials, result.forwards, result.backwards
+
+    return run
+
+
+def _measure(parts: Sequence[Samples], eps: float, runs: Mapping[str, Attack], repeats: int) -> dict[str, Side]:
+    """Every run on every part, the runs taking turns; with several repeats a first, untimed one warms up."""
+    seconds: dict[str, tuple[float, ...]] = dict.fromkeys(runs, ())
+    sides: dict[str, Side] = {}
+    for repeat in range(repeats + (repeats > 1)):
+        for name, run in runs.items():
+            broken: list[bool] = []
+            forwards, backwards, total, memory = 0, 0, 0.0, list[float]()
+            for part in parts:
+                device = str(part.pixels.device)
+                with peak(device) as most:
+                    began = clock(device)
+                    points, ahead, back = run(part)
+                    total += clock(device) - began
+                broken += verdicts(part, points, eps)
+                forwards, backwards, memory = forwards + ahead, backwards + back, memory + most
+            if repeat or repeats == 1:
+                seconds[name] += (total,)
+            memory += sides[name].memory if name in sides else []
+            sides[name] = Side(broken, forwards, backwards, seconds[name], memory)
+    return sides
+
+
+def verdicts(part: Samples, points: Tensor, eps: float) -> list[bool]:
+    """Who is misclassified by a point of the ball; the prediction of the unchanged image counts too."""
+    inside = (points - part.pixels).flatten(1).abs().amax(1) <= eps + BUDGET_TOLERANCE
+    inside &= ((points >= -BUDGET_TOLERANCE) & (points <= 1 + BUDGET_TOLERANCE)).flatten(1).all(1)
+    with torch.no_grad():
+        clean, attacked = part.classifier(part.pixels).argmax(1), part.classifier(points).argmax(1)
+    return ((clean != part.labels) | (inside & (attacked != part.labels))).tolist()
+
+
+def _row(what: str, parts: Sequence[Samples], theirs: Side, ours: Side, limit: tuple[float, ...], trained: bool) -> Row:
+    ids = [name for part in parts for name in part.ids]
+    n, both = len(ids), (theirs, ours)
+    facts = {"robust accuracy, %": " / ".join(f"{side.robust:.1f}" for side in both)} if trained else {}
+    facts["forwards per image"] = " / ".join(f"{side.forwards / n:.1f}" for side in both)
+    facts["backwards per image"] = " / ".join(f"{side.backwards / n:.1f}" for side in both)
+    if theirs.memory and ours.memory:
+        facts["peak MiB"] = " / ".join(f"{max(side.memory):.0f}" for side in both)
+    return Row(
+        part="attacks",
+        what=f"{what}, {n} images",
+        usual=theirs.seconds,
+        ours=ours.seconds,
+        limit=limit,
+        facts=facts,
+        evidence={"ids": ids, "broken": {"usual": theirs.broken, "ours": ours.broken}},
+    )

@@ -1,0 +1,90 @@
+"""What the parts measure on: classifiers of embedded sets and of made-up classes, and our attacks by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from apd_bench.attacks.meter import Meter
+from apd_bench.attacks.parse import all_options, parse_attack
+from apd_bench.backbones import load as backbones
+from apd_bench.backbones.adapter import Backbone
+from apd_bench.classifier import Classifier
+from apd_bench.data.load import ImageSplit, load_dataset
+from apd_bench.data.protocols import limit_split
+from apd_bench.methods.recipes import load_recipe
+from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, resolve_target
+from apd_bench.specs import ThreatModel
+from apd_bench.states import build_learner
+
+SETS = ("animals", "food", "vehicles")
+TEMPLATE = "a photo of a {}."
+VIT_B32, VIT_B16 = "ViT-B-32-quickgelu/random", "ViT-B-16-quickgelu/random"
+WORDS = ("river", "stone", "cloud", "engine", "window", "garden", "copper", "violin", "harbour", "lantern")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A set's classifier with pixels [B, 3, H, W], labels [B] and ids of its samples."""
+
+    classifier: Classifier
+    pixels: Tensor
+    labels: Tensor
+    ids: tuple[str, ...]
+
+
+def load(name: str, device: str) -> Backbone:
+    """The backbone of this name."""
+    return backbones.load(BACKBONES.get(name), device)
+
+
+def zero_shot(backbone: Backbone, dataset: str, limit: int) -> tuple[Classifier, ImageSplit]:
+    """The zero-shot classifier of a set, and `limit` fixed test samples."""
+    data = load_dataset(DATASETS.get(dataset), image_size=backbone.shapes.image_size)
+    learner = build_learner(load_recipe("zero_shot"), backbone, data.classes, data.template)
+    return Classifier.from_learner(backbone, learner), limit_split(data.test, limit)
+
+
+def embedded_samples(backbone: Backbone, datasets: Sequence[str], limit: int) -> Iterator[Samples]:
+    """`limit` fixed test samples of each set."""
+    for name in datasets:
+        classifier, test = zero_shot(backbone, name, limit)
+        pixels = test.pixels(range(len(test))).to(backbone.device)
+        yield Samples(classifier, pixels, test.labels.to(backbone.device), tuple(test.ids))
+
+
+def made_up(backbone: Backbone, batch: int, classes: int = 10) -> Samples:
+    """Noise images, whose labels are what a classifier of random classes takes them for."""
+    generator = torch.Generator().manual_seed(0)
+    text = torch.randn(classes, backbone.shapes.embed_dim, generator=generator).to(backbone.device)
+    classifier, pixels = Classifier(backbone, functional.normalize(text, dim=-1)), noise(backbone, batch)
+    with torch.no_grad():
+        labels = classifier(pixels).argmax(1)
+    return Samples(classifier, pixels, labels, tuple(f"made-up-{row}" for row in range(batch)))
+
+
+def noise(backbone: Backbone, batch: int) -> Tensor:
+    """Uniform pixels [B, 3, H, W]."""
+    size = backbone.shapes.image_size
+    return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0)).to(backbone.device)
+
+
+def class_names(count: int) -> tuple[str, ...]:
+    """`count` different names of two or three short words."""
+    pairs = [f"{first} {second}" for first in WORDS for second in WORDS]
+    return tuple(f"{pairs[i % 100]} {i // 100}" if i >= 100 else pairs[i] for i in range(count))
+
+
+def attack(text: str, samples: Samples, threat: ThreatModel, *, seed: int = 0, persist: bool = False) -> Any:
+    """The result of one of our attacks; with `persist` no sample leaves when it is broken."""
+    spec, meter = parse_attack(text), Meter(samples.classifier)
+    meter.persist = persist
+    function: Any = resolve_target(ATTACKS.get(spec.name).target)
+    return function(
+        meter, samples.pixels, samples.labels, threat, sample_ids=samples.ids, seed=seed, **all_options(spec)
+    )

@@ -1,0 +1,52 @@
+"""How many verdicts an attack in bf16 changes: the same samples, noise and steps, in fp32 and in bf16.
+
+In bf16 only the attack's passes are short; the clean prediction and the verdict are those of the float32 model, and a
+sample that the short model calls broken and the full one does not is attacked again in float32. PGD is a search:
+another rounding is another path, so samples may be broken in either precision alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from apd_bench.attacks.parse import parse_attack
+from apd_bench.evaluation import evaluate_samples
+from apd_bench.specs import ThreatModel, format_eps
+from tests.benchmarks.models import SETS, load, zero_shot
+from tests.benchmarks.table import Request, Row
+
+BUDGETS = {"tiny-clean": 2 / 255, "tiny-robust": 4 / 255}  # where about half of the accuracy is lost
+
+
+def rows(request: Request) -> Iterator[Row]:
+    """PGD and CW on 100 samples of three sets with both embedded models; 10 samples and one model if quick."""
+    for name in list(BUDGETS)[: 1 if request.quick else 2]:
+        backbone = load(name, request.device)
+        for data in SETS:
+            full, test = zero_shot(backbone, data, 10 if request.quick else 100)
+            threat = ThreatModel(eps=BUDGETS[name])
+            for text in ("pgd", "cw"):
+                fp32, bf16 = (
+                    evaluate_samples(model, test, parse_attack(text), threat, batch_size=100, device=backbone.device)
+                    for model in (full, full.in_precision("bf16"))
+                )
+                yield precision_row(f"{text} in bf16 on {name}, {data}, {format_eps(threat.eps)}", fp32, bf16)
+
+
+def precision_row(what, fp32, bf16) -> Row:
+    """Two results of evaluation as a row; the usual side is fp32."""
+    one, two = fp32.outcomes.broken, bf16.outcomes.broken
+    robust = [100 * (1 - side.mean()) for side in (one, two)]
+    return Row(
+        part="precision",
+        what=f"{what}, {len(one)} images",
+        usual=(float(fp32.timing["attack_seconds"]),),
+        ours=(float(bf16.timing["attack_seconds"]),),
+        unit="s wall",
+        facts={
+            "robust accuracy, %": f"{robust[0]:.1f} / {robust[1]:.1f}",
+            "verdicts changed": int((one != two).sum()),
+            "broken in one alone": f"{int((one & ~two).sum())} / {int((two & ~one).sum())}",
+            "attacked again in fp32": int(bf16.effective.get("attacked_again", 0)),
+        },
+    )
