@@ -14,7 +14,7 @@ from torch import Tensor
 from apd_bench.attacks.losses import LOSSES, targeted_dlr, targeted_margin
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.projections import Region
-from apd_bench.attacks.result import AttackResult, OnStep
+from apd_bench.attacks.result import AttackResult
 from apd_bench.attacks.search import Search, attacking
 from apd_bench.attacks.targeted import ranked_targets
 from apd_bench.specs import ThreatModel
@@ -32,13 +32,12 @@ def apgd_ce(
     *,
     sample_ids: Sequence[str],
     seed: int = 0,
-    on_step: OnStep | None = None,
     steps: int = 20,
     restarts: int = 1,
     loss: str = "stable-ce",
 ) -> AttackResult:
     """Auto-PGD on `loss`; each restart sees the survivors only."""
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
         for restart in range(restarts):
             untargeted(search, loss, steps, restart)
     return search.result()
@@ -52,7 +51,6 @@ def apgd_targeted(
     *,
     sample_ids: Sequence[str],
     seed: int = 0,
-    on_step: OnStep | None = None,
     steps: int = 20,
     targets: int = 9,
 ) -> AttackResult:
@@ -60,7 +58,7 @@ def apgd_targeted(
 
     For fewer than four classes, where that loss does not exist, on the targeted margin.
     """
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
         targeted(search, targets, steps)
     return search.result()
 

@@ -21,7 +21,7 @@ from apd_bench.attacks.guard import captured_log, same_trace
 from apd_bench.attacks.losses import LOSSES
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.pgd import lengths
-from apd_bench.attacks.result import AttackResult, OnStep
+from apd_bench.attacks.result import AttackResult
 from apd_bench.attacks.search import Search, ascend, attacking
 from apd_bench.attacks.targeted import ranked_targets, toward
 from apd_bench.specs import ThreatModel
@@ -40,7 +40,6 @@ def autoattack(
     *,
     sample_ids: Sequence[str],
     seed: int = 0,
-    on_step: OnStep | None = None,
     members: Sequence[str] = STANDARD,
     iterations: int = 100,
     targets: int = 9,
@@ -55,7 +54,7 @@ def autoattack(
     `checkpoint`, a killed attack resumes after its last finished member and batch. The columns `broken_NAME` say who
     was broken once NAME had run.
     """
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
         suite = _Suite(search, iterations=iterations, targets=targets, queries=queries, eot=eot)
         plan = [_replacement(name, search.num_classes) for name in members]
         if "square" in plan and not _square_fits(search):

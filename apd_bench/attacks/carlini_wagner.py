@@ -16,7 +16,7 @@ from torch import Tensor
 from apd_bench.attacks.losses import margin, targeted_margin
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.nearest import Nearest
-from apd_bench.attacks.result import AttackResult, OnStep
+from apd_bench.attacks.result import AttackResult
 from apd_bench.attacks.search import attacking
 from apd_bench.specs import ThreatModel
 
@@ -31,7 +31,6 @@ def carlini_wagner_l2(
     *,
     sample_ids: Sequence[str],
     seed: int = 0,
-    on_step: OnStep | None = None,
     steps: int = 100,
     searches: int = 3,
     rate: float = 1.0,
@@ -44,7 +43,7 @@ def carlini_wagner_l2(
     and again for the nearest of `targets` classes by the linearisation; `rate` is the first step of Adam in units of
     d / sqrt(pixels).
     """
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
         nearest = Nearest(search)
         if len(nearest.rows):
             d, t = nearest.linearise(targets)

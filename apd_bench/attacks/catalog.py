@@ -34,7 +34,7 @@ class AttackEntry:
     adversarial point, whatever its distance. `whole` attacks get all samples of a cell at once and split them into
     batches themselves. `open_options` leaves the options to a library. `choices` lists the values of text options;
     `fixed` holds arguments that are part of the attack and no option. `plain_ce`: a library's attack that climbs the
-    cross-entropy as it is usually computed, which saturates. `library`: the steps are a library's, not ours.
+    cross-entropy as it is usually computed, which saturates.
     """
 
     name: str
@@ -52,7 +52,6 @@ class AttackEntry:
     extra: str | None = None
     open_options: bool = False
     plain_ce: bool = False
-    library: bool = False
     paper: str = ""
 
 
@@ -86,7 +85,6 @@ def _auto(
         aliases=aliases,
         gradient=members != ("square",),
         whole=True,
-        library=True,
         paper=_CROCE,
     )
 
@@ -173,7 +171,6 @@ def resolve(name: str) -> AttackEntry | None:
         title=f"{spelled} of the torchattacks library",
         fixed={"library_name": spelled},
         extra="torchattacks",
-        library=True,
         open_options=True,
         plain_ce=spelled.lower().startswith(_PLAIN_CE_STARTS) or spelled.lower().endswith(_PLAIN_CE_ENDS),
     )

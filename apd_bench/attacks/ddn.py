@@ -17,7 +17,7 @@ from apd_bench.attacks.losses import stable_ce, targeted_margin
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.nearest import Nearest
 from apd_bench.attacks.projections import l2
-from apd_bench.attacks.result import AttackResult, OnStep
+from apd_bench.attacks.result import AttackResult
 from apd_bench.attacks.search import attacking
 from apd_bench.specs import ThreatModel
 
@@ -30,13 +30,12 @@ def ddn(
     *,
     sample_ids: Sequence[str],
     seed: int = 0,
-    on_step: OnStep | None = None,
     steps: int = 100,
     gamma: float = 0.05,
     targets: int = 9,
 ) -> AttackResult:
     """The nearest adversarial points in L2, whatever the budget; column `distance` [B] (inf where none was found)."""
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
         nearest = Nearest(search)
         if len(nearest.rows):
             d, t = nearest.linearise(targets)

@@ -30,10 +30,10 @@ class Meter:
     Flat and non-finite gradients are counted on the device and read when asked for: no step waits for their number.
     """
 
-    def __init__(self, model: Model, *, batch_size: int | None = None, on_step: OnStep | None = None) -> None:
+    def __init__(self, model: Model, *, batch_size: int | None = None) -> None:
         self.model = model
         self.batch_size = batch_size
-        self.on_step = on_step
+        self.on_step: OnStep | None = None
         self.persist = False
         self.tally: Callable[[], tuple[int, int]] | None = None
         self.forwards = 0
@@ -45,9 +45,9 @@ class Meter:
         self._reported = time.perf_counter()
 
     @classmethod
-    def of(cls, model: Model | Meter, on_step: OnStep | None = None) -> Meter:
+    def of(cls, model: Model | Meter) -> Meter:
         """`model` itself when it is a meter already, else a new meter around it."""
-        return model if isinstance(model, Meter) else cls(model, on_step=on_step)
+        return model if isinstance(model, Meter) else cls(model)
 
     @property
     def zero_gradients(self) -> int:

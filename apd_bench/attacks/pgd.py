@@ -9,7 +9,7 @@ from torch import Tensor
 
 from apd_bench.attacks.losses import LOSSES, kl
 from apd_bench.attacks.meter import Meter, Model
-from apd_bench.attacks.result import AttackResult, OnStep
+from apd_bench.attacks.result import AttackResult
 from apd_bench.attacks.search import ascend, attacking
 from apd_bench.specs import ThreatModel
 
@@ -22,7 +22,6 @@ def pgd(
     *,
     sample_ids: Sequence[str],
     seed: int = 0,
-    on_step: OnStep | None = None,
     steps: int = 40,
     step: float = 0.25,
     schedule: str = "cosine",
@@ -34,7 +33,7 @@ def pgd(
 
     `schedule` "cosine" lets the step fall to a tenth, "constant" keeps it. Each restart sees the survivors only.
     """
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
         objective = LOSSES[loss]
         for restart in range(restarts):
             for rows in search.batches():
@@ -57,14 +56,13 @@ def tpgd(
     *,
     sample_ids: Sequence[str],
     seed: int = 0,
-    on_step: OnStep | None = None,
     steps: int = 100,
     step: float = 0.25,
     schedule: str = "constant",
     restarts: int = 1,
 ) -> AttackResult:
     """PGD on KL(clean || adversarial), the inner attack of TRADES (Zhang et al., ICML 2019, eq. 5)."""
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
         for restart in range(restarts):
             for rows in search.batches():
                 ascend(

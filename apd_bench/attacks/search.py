@@ -17,7 +17,7 @@ from apd_bench.attacks.kept import keep
 from apd_bench.attacks.losses import margin
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.projections import Region
-from apd_bench.attacks.result import AttackResult, OnStep
+from apd_bench.attacks.result import AttackResult
 from apd_bench.errors import UsageError
 from apd_bench.specs import ThreatModel
 
@@ -138,13 +138,12 @@ def attacking(
     threat: ThreatModel,
     sample_ids: Sequence[str],
     seed: int,
-    on_step: OnStep | None = None,
 ) -> Iterator[Search]:
     """Checks the input, isolates the model and the random state, and yields the search with its clean predictions.
 
     Raises UsageError for pixels, labels or logits that no attack can judge.
     """
-    meter = Meter.of(classifier, on_step)
+    meter = Meter.of(classifier)
     with untouched(meter.model):
         pixels = check_pixels(pixels)
         labels = check_labels(labels, len(pixels), pixels.device)

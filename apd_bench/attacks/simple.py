@@ -8,7 +8,7 @@ from torch import Tensor
 
 from apd_bench.attacks.losses import LOSSES
 from apd_bench.attacks.meter import Meter, Model
-from apd_bench.attacks.result import AttackResult, OnStep
+from apd_bench.attacks.result import AttackResult
 from apd_bench.attacks.search import ascend, attacking
 from apd_bench.specs import ThreatModel
 
@@ -21,10 +21,9 @@ def none(
     *,
     sample_ids: Sequence[str],
     seed: int = 0,
-    on_step: OnStep | None = None,
 ) -> AttackResult:
     """The unchanged images: only misclassified samples are broken."""
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
         pass
     return search.result()
 
@@ -37,11 +36,10 @@ def noise(
     *,
     sample_ids: Sequence[str],
     seed: int = 0,
-    on_step: OnStep | None = None,
     draws: int = 1,
 ) -> AttackResult:
     """Uniform noise within the ball; `draws` tries for each sample. An attack that is no better is masked."""
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
         for draw in range(draws):
             for rows in search.batches():
                 x = search.random(rows, "noise", draw)
@@ -57,11 +55,10 @@ def fgsm(
     *,
     sample_ids: Sequence[str],
     seed: int = 0,
-    on_step: OnStep | None = None,
     loss: str = "stable-ce",
 ) -> AttackResult:
     """One step of length eps from the image itself (Goodfellow et al., ICLR 2015)."""
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
         objective = LOSSES[loss]
         for rows in search.batches():
             ascend(

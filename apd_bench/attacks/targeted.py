@@ -9,7 +9,7 @@ from torch import Tensor
 from apd_bench.attacks.losses import targeted_margin
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.pgd import lengths
-from apd_bench.attacks.result import AttackResult, OnStep
+from apd_bench.attacks.result import AttackResult
 from apd_bench.attacks.search import Search, ascend, attacking
 from apd_bench.specs import ThreatModel
 
@@ -22,7 +22,6 @@ def pgd_targeted(
     *,
     sample_ids: Sequence[str],
     seed: int = 0,
-    on_step: OnStep | None = None,
     steps: int = 20,
     step: float = 0.25,
     schedule: str = "cosine",
@@ -30,7 +29,7 @@ def pgd_targeted(
     start: str = "uniform",
 ) -> AttackResult:
     """PGD towards each of the `targets` strongest wrong classes in turn; survivors of one go on to the next."""
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
         ordered = ranked_targets(search, targets)
         if ordered.shape[1] != targets:
             search.effective["targets"] = ordered.shape[1]

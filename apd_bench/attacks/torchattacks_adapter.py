@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from apd_bench.attacks.guard import same_trace
 from apd_bench.attacks.meter import Meter, Model
-from apd_bench.attacks.result import AttackResult, OnStep
+from apd_bench.attacks.result import AttackResult
 from apd_bench.attacks.search import Search, attacking
 from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
 from apd_bench.specs import ThreatModel
@@ -33,7 +33,6 @@ def torchattack(
     *,
     sample_ids: Sequence[str],
     seed: int = 0,
-    on_step: OnStep | None = None,
     library_name: str,
     **options: Any,
 ) -> AttackResult:
@@ -49,7 +48,7 @@ def torchattack(
         if name not in parameters:
             own = [item for item in parameters if item not in _OURS]
             raise unknown_name(f"option of torchattacks:{library_name}", name, own)
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search, same_trace():
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search, same_trace():
         given = {
             "eps": threat.eps, "norm": threat.norm, "n_classes": search.num_classes, "seed": seed, "verbose": False,
         }  # fmt: skip

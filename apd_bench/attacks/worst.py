@@ -17,7 +17,7 @@ from apd_bench.attacks import apgd
 from apd_bench.attacks.catalog import SUITE
 from apd_bench.attacks.checkpoint import Checkpoint, Progress
 from apd_bench.attacks.meter import Meter, Model
-from apd_bench.attacks.result import AttackResult, OnStep
+from apd_bench.attacks.result import AttackResult
 from apd_bench.attacks.search import Search, attacking
 from apd_bench.specs import ThreatModel
 
@@ -49,7 +49,6 @@ def worst(
     *,
     sample_ids: Sequence[str],
     seed: int = 0,
-    on_step: OnStep | None = None,
     steps: int = 30,
     near: int = 3,
     targets: int = 9,
@@ -63,7 +62,7 @@ def worst(
     the others one. apgd-close is for those whose best margin is at most `close` (a share) of the clean one. With a
     folder in `checkpoint`, a killed attack resumes after its last finished member.
     """
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed, on_step) as search:
+    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
         sizes = Sizes(steps, near, targets, close)
         state = Checkpoint(checkpoint, search, {"members": list(order), **asdict(sizes)})
         for index in range(state.load().member, len(order)):

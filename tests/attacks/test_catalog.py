@@ -8,7 +8,7 @@ from apd_bench.attacks import catalog
 from apd_bench.errors import IncompatibleChoice, UnknownName
 from apd_bench.registry import ATTACKS, resolve_target
 
-COMMON = {"classifier", "pixels", "labels", "threat", "sample_ids", "seed", "on_step", "checkpoint"}
+COMMON = {"classifier", "pixels", "labels", "threat", "sample_ids", "seed", "checkpoint"}
 ENTRIES = list(catalog.builtin())
 
 

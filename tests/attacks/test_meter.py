@@ -96,7 +96,8 @@ def test_the_callback_can_stop_an_attack(net, monkeypatch):
         if forwards > 6:
             raise KeyboardInterrupt
 
-    meter = Meter(net, on_step=stop)
+    meter = Meter(net)
+    meter.on_step = stop
     with pytest.raises(KeyboardInterrupt):
         for _ in range(9):
             meter.predict(torch.rand(2, 3, 4, 4))
