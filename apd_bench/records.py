@@ -183,7 +183,7 @@ class Record:
         """
         parts = parts or Parts()
         try:
-            data = parts.parse(text)
+            data = json.loads(text)
             if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
                 raise ValueError("it is not a record")
             refuse_newer(data["schema"], SCHEMA_VERSION, source)

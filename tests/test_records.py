@@ -179,19 +179,6 @@ def test_records_that_share_their_parts_are_the_records_that_do_not() -> None:
     assert read == records
     assert read[0].cell.dataset is read[1].cell.dataset is read[2].cell.dataset
     assert read[0].cell.fit is read[1].cell.fit
-    in_one_line = [Record.from_json(json.dumps(json.loads(record.to_json())), parts=parts) for record in records]
-    assert in_one_line == records
-
-
-@pytest.mark.parametrize("inside", ["dataset", "backbone", "method", "environment"])
-def test_a_flaw_inside_a_repeated_part_is_found(inside: str) -> None:
-    parts = Parts()
-    text = make_record(environment={"threads": 1}).to_json()
-    Record.from_json(text, parts=parts)
-    place = text.index(f'"{inside}": {{') + len(inside) + 6
-    for torn in (text[:place] + "," + text[place:], text[:place] + '"surprise" 1,' + text[place:]):
-        with pytest.raises(CorruptFile, match="damaged"):
-            Record.from_json(torn, parts=parts)
 
 
 @pytest.mark.parametrize("schema", [None, "1", [1], {}])
