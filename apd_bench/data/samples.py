@@ -23,8 +23,6 @@ from apd_bench.data.listing import Item, Source, align_classes, derive_splits, m
 from apd_bench.data.places import WEBDATASET, Place, find_places, find_split_file, not_found
 from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
 
-SPLIT_MODES = ("official", "publisher", "derived")
-PROBLEM_MODES = ("error", "exclude")
 SHOWN = 5
 
 

@@ -37,17 +37,7 @@ def passes_per_sample(attack: AttackSpec, eps: float = 1.0) -> tuple[float, floa
         close = _CLOSE * (3 + options["targets"])  # a run three times as long, and one for each target
         runs = {"apgd-t": options["targets"], "apgd-near": options["near"], "apgd-close": close}
         steps = float(sum(runs.get(name, 1) for name in options["order"]))
-    for name in (
-        "steps",
-        "n_iter",
-        "iterations",
-        "restarts",
-        "n_restarts",
-        "binary_search_steps",
-        "searches",
-        "queries",
-        "draws",
-    ):
+    for name in ("steps", "restarts", "n_restarts", "searches", "draws"):
         value = options.get(name)
         if isinstance(value, (int, float)) and value > 0:
             steps *= float(value)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import product
 
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.errors import UsageError
-from apd_bench.methods.recipes import load_recipe, suite_recipe
+from apd_bench.methods.recipes import suite_recipe
 from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS
 from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
 from apd_bench.suites import merge_tables
@@ -40,22 +40,8 @@ class Plan:
 
 def fits_of(cell: Cell) -> tuple[Fit, ...]:
     """The fits that a cell needs: its own, and for a transfer threat the one whose model makes the examples."""
-    source = source_fit(cell)
+    source = cell.source
     return (cell.fit,) if source is None or source.id == cell.fit.id else (cell.fit, source)
-
-
-def source_fit(cell: Cell) -> Fit | None:
-    """The fit whose model makes the examples of a transfer threat, or None.
-
-    A cell that does not say has the recipe of the method's file, and backbone, data, seed and budget of its own fit.
-    """
-    if cell.source is not None or cell.threat.source is None:
-        return cell.source
-    recipe = load_recipe(cell.threat.source)
-    budget = (
-        (cell.fit.train_eps if cell.fit.train_eps is not None else cell.threat.eps) if recipe.inner_attack else None
-    )
-    return replace(cell.fit, method=recipe, train_eps=budget)
 
 
 def plan(suite: Suite) -> Plan:
@@ -81,7 +67,7 @@ def plan(suite: Suite) -> Plan:
 def why_impossible(cell: Cell) -> str | None:
     """The reason why this cell cannot be measured, or None."""
     backbone, method = cell.fit.backbone, cell.fit.method
-    source = source_fit(cell)
+    source = cell.source
     for needed in (method,) if source is None else (method, source.method):
         missing = [need for need in needed.needs if need not in backbone.offers]
         if missing:

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable, Iterable
 from itertools import count
 
-from apd_bench.runner.plan import fits_of, source_fit
+from apd_bench.runner.plan import fits_of
 from apd_bench.runner.shards import Shard
 from apd_bench.runner.tasks import Task
 from apd_bench.specs import Cell, Fit
@@ -95,9 +95,9 @@ class WorkQueue:
         return [entry[-1] for entry in self._ready] + self._alone
 
     def _push_cell(self, cell: Cell) -> None:
-        parts, source = self._shards(cell), source_fit(cell)
+        parts = self._shards(cell)
         for shard in parts:
-            task = Task(fit=cell.fit, cell=cell, shard=shard, source=source)
+            task = Task(fit=cell.fit, cell=cell, shard=shard)
             self._push(task, self._sets[cell.dataset.name], self._cost(cell) / len(parts))
 
     def _push(self, task: Task, place: int, cost: float) -> None:

@@ -210,9 +210,9 @@ class Stages:
         if cell.threat.knowledge == "hand_prompt":
             learner = build_learner(load_recipe("zero_shot"), backbone, data.classes, data.template)
             return Classifier.from_learner(backbone, learner, precision=cell.precision)
-        if task.source is None:
+        if cell.source is None:
             return None
-        return self.classifier(task, task.source, cell, backbone, data)[0]
+        return self.classifier(task, cell.source, cell, backbone, data)[0]
 
     def prompt_state(self, task: Task, fit: Fit) -> PromptState:
         """The state of a fit, from the files that the task carries or from the store."""

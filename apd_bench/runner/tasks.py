@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,14 +34,12 @@ class Settings:
 class Task:
     """A fit, a cell whose fits are done, or the shard (k, of m) of such a cell.
 
-    `source` is the fit whose model makes the examples of a transfer attack. `files` carries prompt states by fit id to
-    workers on another disk.
+    `files` carries prompt states by fit id to workers on another disk.
     """
 
     fit: Fit
     cell: Cell | None = None
     shard: tuple[int, int] | None = None
-    source: Fit | None = None
     files: Mapping[str, Mapping[str, bytes]] | None = None
 
     @property
@@ -154,6 +152,3 @@ class Workbench(Protocol):
     def close(self) -> None:
         """Undoes what the workbench changed in its process."""
         ...
-
-
-MakeWorkbench = Callable[[Settings], Workbench]

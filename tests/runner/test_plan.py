@@ -16,7 +16,7 @@ from apd_bench.errors import UsageError
 from apd_bench.records import Record
 from apd_bench.runner.command import command_for, differences, selection_for
 from apd_bench.runner.estimate import cost_of, fit_passes, passes_of
-from apd_bench.runner.plan import plan, source_fit, why_impossible
+from apd_bench.runner.plan import plan, why_impossible
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import choose
 from apd_bench.runner.selection import Selection, resolve
@@ -99,7 +99,7 @@ def test_the_source_of_a_transfer_is_the_fit_that_the_same_suite_trains_for_that
     white = {cell.fit.id for cell in planned(methods=("advtp",), reference=(), **own)}
     transfer = {"knowledge": "transfer", "transfer_source": "apt", **own}
     cells = planned(methods=("apd",), **transfer)
-    assert {source_fit(cell).id for cell in cells} == white  # type: ignore[union-attr]
+    assert {cell.source.id for cell in cells} == white  # type: ignore[union-attr]
     assert {cell.threat.source for cell in cells} == {"advtp"}
     zero_shot = [cell for cell in cells if not cell.fit.method.trains]
     assert len(zero_shot) == 2 * 2 * 2  # examples of two seeds are two numbers, even against one model

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from apd_bench.runner.batches import default_batch_size, out_of_memory
-from apd_bench.runner.plan import plan, source_fit
+from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import Selection, resolve
 from apd_bench.runner.shards import merge
 from apd_bench.runner.stages import Recent, Stages
@@ -57,7 +57,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
 
 
 def run(bench: Stages, cell: Cell, **more: object) -> CellDone:
-    result = bench.run(Task(fit=cell.fit, cell=cell, source=source_fit(cell), **more), quiet)  # type: ignore[arg-type]
+    result = bench.run(Task(fit=cell.fit, cell=cell, **more), quiet)  # type: ignore[arg-type]
     assert isinstance(result, CellDone), result
     return result
 

@@ -11,7 +11,6 @@ STYLE_WORDS = frozenset(
     emoji face head one single 0 1 2 3 4 5 6 7 8 9 10 12 14 15 16 18 20 22 24 28 30 32 36 40 48 50 64 100 128 256 512
     01 02 03 04 05 06 07 08 09 i ii iii a b c d o s f of the""".split()  # noqa: SIM905
 )
-SKIN_WORDS = frozenset(("skin", "light-skin", "dark-skin"))
 
 
 def concept_of(icon: str) -> tuple[str, ...]:
