@@ -50,7 +50,7 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Pair:
+class Reproduction:
     """A published number and the measured one that it may stand beside, with what is known to differ all the same."""
 
     published: Published
@@ -129,15 +129,14 @@ def about(source: str, table: str) -> dict[str, Any]:
     return found | {key: value for key, value in _table(source, table).items() if key not in ("source", "table")}
 
 
-def pairs(table: Table) -> list[Pair]:
+def reproductions(table: Table) -> list[Reproduction]:
     """Every published number that may stand beside a number of `table`, in the order of the file."""
     key, names = table.key, protocols()
     architectures = {
         f"{architecture}/openai": name for name, found in names["backbones"].items() for architecture in found
     }
     backbone = architectures.get(key.backbone)
-    protocol = dict(key.protocol)
-    whole = (protocol.get("test samples"), protocol.get("split"), protocol.get("precision")) == ("all", "test", "fp32")
+    whole = (key.protocol.limit, key.protocol.split, key.protocol.precision) == (None, "test", "fp32")
     threat = (key.threat.norm, key.threat.knowledge, key.threat.space)
     standard = key.training == "standard" and key.group == "benchmark"
     if backbone is None or not standard or not whole or threat != ("Linf", "white_box", "model_input"):
@@ -145,22 +144,21 @@ def pairs(table: Table) -> list[Pair]:
     ours = {names["methods"][name]: name for name in names["methods"]}
     rows = {ours[row.method]: row for row in table.rows if row.method in ours}
     wanted = [item for item in load_published() if item.backbone == backbone and item.stat == "mean"]
-    return [pair for item in wanted if item.method in rows for pair in _pair(item, table, rows[item.method], protocol)]
+    return [pair for item in wanted if item.method in rows for pair in _pair(item, table, rows[item.method])]
 
 
-def _pair(item: Published, table: Table, row: Row, protocol: Mapping[str, str]) -> Iterator[Pair]:
+def _pair(item: Published, table: Table, row: Row) -> Iterator[Reproduction]:
     match = _table(item.source, item.table).get("match")
     if match is None or item.dataset not in row.datasets:
         return
-    key = table.key
-    tested = protocol.get("resize of test images", protocol.get("resize"))
+    key, resize, tested = table.key, table.key.protocol.resize, table.key.protocol.test_resize
     task, _, classes = item.task.partition(":")
     same = [
         _TASKS.get(task) == match.get("task") == key.task,
         classes == "" or classes == getattr(key, "classes", "all"),
         not row.trains or item.shots == key.shots,
         match.get("source_dataset", "") == key.trained_on or not row.trains,
-        match.get("resize", protocol.get("resize")) == protocol.get("resize") or not row.trains,
+        match.get("resize", resize) == resize or not row.trains,
         match.get("test_resize", tested) == tested,
         item.attack == "none" or abs(item.eps_255 / 255 - key.threat.eps) < 1e-9,
         all(eps is None or abs(match.get("train_eps_255", -1) / 255 - eps) < 1e-9 for eps in row.train_eps),
@@ -171,7 +169,7 @@ def _pair(item: Published, table: Table, row: Row, protocol: Mapping[str, str]) 
     estimate = row.datasets[item.dataset].estimates.get(column)
     if estimate is not None:
         known = (names_deviation(item.method), *(_changed(recipe, match) for recipe in row.recipes if row.trains))
-        yield Pair(item, row.method, item.dataset, column, estimate, "; ".join(filter(None, known)))
+        yield Reproduction(item, row.method, item.dataset, column, estimate, "; ".join(filter(None, known)))
 
 
 def _changed(recipe: MethodRecipe, match: Mapping[str, Any]) -> str:

@@ -109,9 +109,8 @@ class ThreatModel:
     def label(self) -> str:
         """One line for a table's heading."""
         source = f" from {self.source}" if self.source else ""
-        return f"{self.norm} {format_eps(self.eps, self.norm)} {self.knowledge}{source}" + (
-            "" if self.space == "model_input" else f" at {self.space} size"
-        )
+        place = "" if self.space == "model_input" else f" at {self.space} size"
+        return f"{self.norm} {format_eps(self.eps, self.norm)} {self.knowledge.replace('_', '-')}{source}{place}"
 
 
 @dataclass(frozen=True, kw_only=True)

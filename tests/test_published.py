@@ -68,7 +68,7 @@ def test_pivot_has_one_column_per_dataset_and_the_mean_of_complete_rows() -> Non
 
 
 def test_a_number_is_paired_where_everything_agrees() -> None:
-    clean, robust = published.pairs(table())
+    clean, robust = published.reproductions(table())
     assert [(pair.published.table, pair.published.attack) for pair in (clean, robust)] == [
         ("Table 14", "none"), ("Table 15", "pgd-100"),
     ]  # fmt: skip
@@ -102,7 +102,7 @@ def test_a_number_is_paired_where_everything_agrees() -> None:
     ids=str,
 )
 def test_nothing_is_paired_when_one_part_of_the_protocol_differs(changes: dict) -> None:
-    assert published.pairs(table(**changes)) == []
+    assert published.reproductions(table(**changes)) == []
 
 
 @pytest.mark.parametrize(
@@ -116,15 +116,15 @@ def test_nothing_is_paired_when_one_part_of_the_protocol_differs(changes: dict) 
     ids=["other attack", "stronger attack", "one step less", "other budget"],
 )
 def test_robust_numbers_need_the_same_attack_with_its_options_and_the_same_budget(changes: dict) -> None:
-    assert [pair.published.attack for pair in published.pairs(table(**changes))] == ["none"]
+    assert [pair.published.attack for pair in published.reproductions(table(**changes))] == ["none"]
 
 
 def test_a_recipe_that_is_not_the_papers_is_said_beside_the_number() -> None:
     suite = load_suite("fap-fewshot")
     papers = suite_recipe("fap", suite.recipe, suite.recipes)
-    assert {pair.deviation for pair in published.pairs(table(papers))} == {published.names_deviation("FAP")}
+    assert {pair.deviation for pair in published.reproductions(table(papers))} == {published.names_deviation("FAP")}
     mine = replace(papers, training={**papers.training, "epochs": 3})
-    (deviation,) = {pair.deviation for pair in published.pairs(table(mine))}
+    (deviation,) = {pair.deviation for pair in published.reproductions(table(mine))}
     assert deviation.endswith("not the recipe of the suite fap-fewshot: training.epochs 3, there 10")
 
 
@@ -132,6 +132,6 @@ def test_zero_shot_needs_no_training_protocol_but_the_same_test_images() -> None
     setting = {"recipe": method("zero_shot", trains=False), "task": "cross_dataset", "shots": 0}
     setting["fit"] = {"train_eps": None}
     found = [(pair.published.source[:4], pair.published.table, pair.published.attack)
-             for pair in published.pairs(table(**setting))]  # fmt: skip
+             for pair in published.reproductions(table(**setting))]  # fmt: skip
     assert found == [("FAP ", "Table 8", "none"), ("FAP ", "Table 8", "pgd-100"), ("TAPT", "Table 1", "pgd-100")]
-    assert published.pairs(table(**setting, resize="squash")) == []
+    assert published.reproductions(table(**setting, resize="squash")) == []

@@ -27,7 +27,14 @@ def test_top_level_is_the_package_alone(names):
 
 
 @pytest.mark.parametrize(
-    "folder", ["apd_bench/suites", "baselines", "apd_bench/embedded/models", "apd_bench/embedded/datasets"]
+    "folder",
+    [
+        "apd_bench/suites",
+        "apd_bench/leaderboard/web",
+        "baselines",
+        "apd_bench/embedded/models",
+        "apd_bench/embedded/datasets",
+    ],
 )
 def test_package_data_is_inside(names, folder):
     source = ROOT / folder

@@ -34,12 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Prints the comparison of every table that holds both methods."""
     from apd_bench.leaderboard.boards import collect
-    from apd_bench.leaderboard.comparison import compare
+    from apd_bench.leaderboard.comparison import compare_methods
 
     tables = collect(args.results).tables
     known = {row.method for table in tables for row in table.rows}
     first, second = (name if name in known else _canonical(name) for name in (args.first, args.second))
-    found = compare(tables, first, second)
+    found = compare_methods(tables, first, second)
     if args.json:
         sys.stdout.write(json.dumps([_plain(item) for item in found], indent=1, sort_keys=True) + "\n")
         return EXIT_DONE
@@ -60,11 +60,11 @@ def _canonical(name: str) -> str:
 
 
 def _lines(item: Comparison, samples: int) -> list[str]:
-    from apd_bench.leaderboard.escape import markdown, plain
+    from apd_bench.leaderboard.escape import markdown_text, plain
     from apd_bench.leaderboard.markdown import grid
     from apd_bench.leaderboard.wording import heading
 
-    first, second = markdown(item.first), markdown(item.second)
+    first, second = markdown_text(item.first), markdown_text(item.second)
     header = ["dataset", "column", first, second, "difference", "95 %", "wins", "losses", "of", "p (Holm)"]
     body = [_cells(contest) for contest in (*item.overall, *(c for c in item.contests if c.column == "worst"))]
     left = ("dataset", "column")
@@ -80,19 +80,20 @@ def _lines(item: Comparison, samples: int) -> list[str]:
         shown = item.disagreements[:samples]
         lines += ["", f"{len(item.disagreements)} samples differ in the worst case; the first {len(shown)}:", ""]
         rows = [
-            [markdown(d.dataset), markdown(d.sample), f"{d.first}/{d.seeds}", f"{d.second}/{d.seeds}"] for d in shown
+            [markdown_text(d.dataset), markdown_text(d.sample), f"{d.first}/{d.seeds}", f"{d.second}/{d.seeds}"]
+            for d in shown
         ]
         lines += grid(["dataset", "sample", f"{first} withstands", f"{second} withstands"], rows, ("dataset", "sample"))
     return lines
 
 
 def _cells(contest: Contest) -> list[str]:
-    from apd_bench.leaderboard.escape import markdown
+    from apd_bench.leaderboard.escape import markdown_text
 
     low, high = (100 * (edge or 0.0) for edge in (contest.difference.low, contest.difference.high))
     shares = [f"{100 * contest.first:.1f}", f"{100 * contest.second:.1f}", f"{100 * contest.difference.value:+.1f}"]
     counts = [str(contest.wins), str(contest.losses), str(contest.pairs)]
-    place = [markdown(contest.dataset) or "mean", markdown(contest.column)]
+    place = [markdown_text(contest.dataset) or "mean", markdown_text(contest.column)]
     return [*place, *shares, f"{low:+.1f} to {high:+.1f}", *counts, f"{contest.adjusted:.3g}"]
 
 

@@ -49,10 +49,12 @@ def execute(args: argparse.Namespace) -> int:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerows([header, *body])
     else:
-        from apd_bench.leaderboard.escape import markdown
+        from apd_bench.leaderboard.escape import markdown_text
         from apd_bench.leaderboard.markdown import grid
 
-        lines = grid([markdown(name) for name in header], ([markdown(value) for value in line] for line in body))
+        lines = grid(
+            [markdown_text(name) for name in header], ([markdown_text(value) for value in line] for line in body)
+        )
         sys.stdout.write("\n".join([*lines, "", *_notes(items)]) + "\n")
     return EXIT_DONE
 

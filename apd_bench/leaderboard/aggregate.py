@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from apd_bench.leaderboard import statistics
+from apd_bench.leaderboard.drafts import Draft
 from apd_bench.leaderboard.grids import RowKey, by_row, common_attacks, common_seeds, parts_by_dataset
-from apd_bench.leaderboard.model import DatasetResult, Hits, Row, Table, TableKey
+from apd_bench.leaderboard.model import Hits, Protocol, Row, Table, TableKey
 from apd_bench.leaderboard.samples import common_ids, same_ids
-from apd_bench.leaderboard.statistics import Estimate
-from apd_bench.leaderboard.tidy import Evidence, Measurement, attack_order
+from apd_bench.leaderboard.tidy import Measurement, attack_order
 from apd_bench.specs import format_eps
 
 _DRAWS = 1999  # for an interval; tests between methods take more
@@ -67,17 +66,18 @@ def tables(measurements: Iterable[Measurement], attacks: Sequence[str] = ()) -> 
 
 def table_key(item: Measurement) -> TableKey:
     """The key of the table that `item` belongs to; shots are 0 for methods that learn nothing."""
+    cell, fit = item.cell, item.cell.fit
     return TableKey(
-        group=item.group,
-        task="few_shot" if item.task == "zero_shot" else item.task,
-        backbone=item.backbone,
+        group=cell.dataset.group,
+        task="few_shot" if cell.task == "zero_shot" else cell.task,
+        backbone=fit.backbone.name,
         backbone_key=item.backbone_key,
-        training=item.training,
-        threat=item.threat,
-        shots=item.shots if item.trains else 0,
-        trained_on=item.source_dataset if item.trains and item.task == "cross_dataset" else "",
-        classes=item.classes,
-        protocol=item.protocol,
+        training=fit.backbone.training,
+        threat=cell.threat,
+        shots=item.shots,
+        trained_on=fit.dataset.name if item.trains and cell.task == "cross_dataset" else "",
+        classes=cell.classes,
+        protocol=Protocol.of(cell),
     )
 
 
@@ -94,7 +94,7 @@ def build_table(
     reference_ids = common_ids(items, names)
     labels = _row_labels(grid)
     drafts = [
-        _Draft(labels[row], grid[row], names, attacks, seeds if grid[row][0].trains else (0,), reference_ids)
+        Draft(labels[row], grid[row], names, attacks, seeds if grid[row][0].trains else (0,), reference_ids)
         for row in sorted(grid)
     ]
     for name in names.values():
@@ -103,7 +103,6 @@ def build_table(
     done = [item for item in items if item.done]
     return Table(
         key=key,
-        backbone_title=items[0].backbone_title,
         datasets=tuple(names.values()),
         attacks=attacks,
         distance_attacks=distances,
@@ -114,151 +113,13 @@ def build_table(
         commits=_distinct(done, "commit"),
         dates=tuple(sorted({item.created[:10] for item in done if item.created})),
         notes=tuple(_mixed_notes(done)),
-        embedded=all(item.group == "embedded" for item in items),
-        titles={names[item.dataset_key]: item.dataset_title for item in items},
         further=further,
     )
 
 
-class _Draft:
-    """A row while it is being filled: per dataset the aligned hits of every column, and what is missing."""
-
-    def __init__(
-        self,
-        label: str,
-        items: list[Measurement],
-        names: Mapping[str, str],
-        attacks: tuple[str, ...],
-        seeds: tuple[int, ...],
-        reference_ids: Mapping[str, NDArray[np.str_]],
-    ) -> None:
-        self.label, self.seeds, self.attacks = label, seeds, attacks
-        self.all = items
-        self.items = [item for item in items if not item.trains or item.seed in seeds]
-        self.notes: list[str] = []
-        self.done = 0
-        self.missing: dict[str, int] = {}
-        self.planned = len(names) * len(seeds) * len(attacks)
-        self.hits: dict[str, dict[str, Hits]] = {}
-        self.partial: dict[str, tuple[int, ...]] = {}
-        self.results: dict[str, DatasetResult] = {}
-        self.lowered: Counter[str] = Counter()
-        found = {(item.dataset_key, item.seed if item.trains else 0, item.attack): item for item in items if item.done}
-        for dataset, name in names.items():
-            before = self.done
-            columns, complete_seeds = self._dataset(found, dataset, name, attacks, reference_ids.get(dataset))
-            if self.done - before < len(seeds) * len(attacks):
-                self.missing[name] = len(seeds) * len(attacks) - (self.done - before)
-            if complete_seeds:
-                self.hits[name] = columns
-                self.partial[name] = complete_seeds
-
-    def _dataset(
-        self,
-        found: Mapping[tuple[str, int, str], Measurement],
-        dataset: str,
-        name: str,
-        attacks: tuple[str, ...],
-        reference: NDArray[np.str_] | None,
-    ) -> tuple[dict[str, Hits], tuple[int, ...]]:
-        stacked: dict[str, list[Hits]] = defaultdict(list)
-        complete: list[int] = []
-        for seed in self.seeds:
-            cells = [found[(dataset, seed, attack)] for attack in attacks if (dataset, seed, attack) in found]
-            usable = []
-            for cell in cells:
-                if cell.evidence is not None and reference is not None and same_ids(cell.evidence.ids, reference):
-                    usable.append(cell)
-                else:
-                    self.notes.append(f"{name}: {cell.attack} was measured on other samples than the rest")
-            self.done += len(usable)
-            if not usable or len(usable) < len(attacks):
-                continue
-            evidence = [cell.evidence for cell in usable if cell.evidence is not None]
-            complete.append(seed)
-            stacked["clean"].append(evidence[0].clean_right)
-            for attack, single in zip(attacks, evidence, strict=True):
-                stacked[attack].append(single.robust)
-            stacked["worst"].append(self._worst(dataset, seed, evidence, attacks))
-        return {column: np.stack(values) for column, values in stacked.items()}, tuple(complete)
-
-    def _worst(self, dataset: str, seed: int, evidence: list[Evidence], attacks: tuple[str, ...]) -> Hits:
-        """What withstands the attacks of the table, and whatever further attack there is evidence of."""
-        worst: Hits = np.logical_and.reduce([single.robust for single in evidence])
-        for item in self.items:
-            found = item.evidence
-            if found is None or not item.done or item.distance_attack or item.attack in attacks:
-                continue
-            same_cell = (item.dataset_key, item.seed if item.trains else 0) == (dataset, seed)
-            if same_cell and same_ids(found.ids, evidence[0].ids):
-                self.lowered[item.attack] += int((worst & ~found.robust).sum())
-                worst = worst & found.robust
-        return worst
-
-    @property
-    def complete(self) -> bool:
-        return self.planned > 0 and self.done == self.planned
-
-    def row(self, estimates: Mapping[str, Estimate], rank: int | None) -> Row:
-        first = self.items[0] if self.items else self.all[0]
-        done = [item for item in self.items if item.done]
-        attacked = [item for item in done if item.attack in self.attacks]
-        harmonic = statistics.harmonic_mean(estimates["clean"].value, estimates["worst"].value) if estimates else None
-        failed = Counter(item.error or item.status for item in self.items if not item.done)
-        return Row(
-            method=self.label,
-            title=first.method_title,
-            paper=first.paper,
-            variant=first.variant,
-            rank=rank,
-            parameters=_parameters(done),
-            estimates=estimates,
-            harmonic=harmonic,
-            datasets=self.results,
-            distances=_median_distances(done),
-            seeds=self.seeds,
-            trains=first.trains,
-            done=self.done,
-            planned=self.planned,
-            missing=self.missing,
-            suspect=dict(sorted(Counter(reason for item in done for reason in item.suspect).items())),
-            collapsed=len({item.fit_id for item in done if item.collapsed}),
-            failed=dict(sorted(failed.items())),
-            train_seconds=_train_seconds(done),
-            attack_seconds=_total(item.attack_seconds for item in attacked),
-            sample_seconds=_per_sample(attacked, (item.attack_seconds for item in attacked), len(self.attacks)),
-            forwards=_per_sample(attacked, (item.forwards for item in attacked)),
-            backwards=_per_sample(attacked, (item.backwards for item in attacked)),
-            records=tuple(sorted(item.id for item in self.all)),
-            recipes=tuple({item.variant: item.recipe for item in self.all}.values()),
-            train_eps=tuple(sorted({item.train_eps for item in self.all}, key=lambda eps: (eps is not None, eps or 0))),
-            notes=(*dict.fromkeys(self.notes), *self._further()),
-        )
-
-    def _further(self) -> Iterable[str]:
-        seeds = sorted({item.seed for item in self.all if item.trains} - set(self.seeds))
-        if seeds:
-            yield f"left out: seeds {', '.join(map(str, seeds))}, which most methods of the table lack"
-        mixed = _fits_of_several_prompts(self.items)
-        if mixed:
-            yield f"cells of {mixed} fits were measured with different prompts: these were trained again in between"
-        for attack, samples in sorted(self.lowered.items()):
-            yield f"the worst case counts the further attack {attack}, which broke {samples} more (sample, seed) pairs"
-
-    def keep(self, name: str, values: Iterable[Estimate]) -> None:
-        """Takes the estimates of the columns of one dataset."""
-        columns = self.hits[name]
-        self.results[name] = DatasetResult(
-            estimates=dict(zip(columns, values, strict=True)),
-            seeds=self.partial[name],
-            per_seed={column: tuple(float(seed.mean()) for seed in hits) for column, hits in columns.items()},
-            hits=columns,
-        )
-
-
-def _estimate_datasets(drafts: Sequence[_Draft], name: str) -> None:
+def _estimate_datasets(drafts: Sequence[Draft], name: str) -> None:
     """The estimates of one dataset for all rows; rows with as many seeds share their draws."""
-    by_shape: dict[tuple[int, ...], list[_Draft]] = defaultdict(list)
+    by_shape: dict[tuple[int, ...], list[Draft]] = defaultdict(list)
     for draft in drafts:
         if name in draft.hits:
             by_shape[draft.hits[name]["clean"].shape].append(draft)
@@ -274,7 +135,7 @@ def _estimate_datasets(drafts: Sequence[_Draft], name: str) -> None:
 
 
 def _with_means(
-    drafts: list[_Draft], datasets: tuple[str, ...], attacks: tuple[str, ...], seeds: tuple[int, ...]
+    drafts: list[Draft], datasets: tuple[str, ...], attacks: tuple[str, ...], seeds: tuple[int, ...]
 ) -> list[Row]:
     """Complete rows with means, intervals and ranks, best first; then the others by name."""
     complete = [draft for draft in drafts if draft.complete]
@@ -310,7 +171,7 @@ def _with_means(
 
 def _dataset_names(items: list[Measurement]) -> dict[str, str]:
     """Column name per dataset key, sorted by name; two contents under one name are told apart by their key."""
-    keys = sorted({(item.dataset, item.dataset_key) for item in items})
+    keys = sorted({(item.cell.dataset.name, item.dataset_key) for item in items})
     often = Counter(name for name, _ in keys)
     return {key: name if often[name] == 1 else f"{name}@{key[:4]}" for name, key in keys}
 
@@ -320,64 +181,21 @@ def _row_labels(rows: Mapping[RowKey, list[Measurement]]) -> dict[RowKey, str]:
     often = Counter(method for method, _ in rows)
     labels: dict[RowKey, str] = {}
     for (method, variant), items in rows.items():
-        eps = items[0].train_eps
+        eps = items[0].cell.fit.train_eps
         budget = f", trained at {format_eps(eps)}" if eps is not None else ""
         labels[(method, variant)] = method if often[method] == 1 else f"{method} [{variant[:6]}{budget}]"
     return labels
-
-
-def _parameters(done: list[Measurement]) -> int | None:
-    known = [item.parameters for item in done if item.parameters is not None]
-    return max(known) if known else None
-
-
-def _total(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
-
-
-def _train_seconds(done: list[Measurement]) -> float | None:
-    fits = {item.fit_id: item.train_seconds for item in done if item.trains and item.train_seconds is not None}
-    return sum(fits.values()) / len(fits) if fits else None
-
-
-def _per_sample(done: list[Measurement], passes: Iterable[float | None], times: int = 1) -> float | None:
-    """The mean over all samples of `done`, times `times`."""
-    counted = [
-        (count, len(item.evidence.ids))
-        for item, count in zip(done, passes, strict=True)
-        if count is not None and item.evidence is not None
-    ]
-    samples = sum(number for _, number in counted)
-    return times * sum(count for count, _ in counted) / samples if samples else None
-
-
-def _median_distances(done: list[Measurement]) -> dict[str, float]:
-    collected: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
-    for item in done:
-        if item.distance_attack and item.evidence is not None and item.evidence.distance is not None:
-            collected[item.attack].append(item.evidence.distance)
-    return {attack: float(np.median(np.concatenate(values))) for attack, values in sorted(collected.items())}
 
 
 def _distinct(done: list[Measurement], name: str) -> tuple[str, ...]:
     return tuple(sorted({value for item in done for key, value in item.software if key == name}))
 
 
-def _fits_of_several_prompts(items: Iterable[Measurement]) -> int:
-    """The number of fits whose cells were measured with more than one state of the prompts."""
-    prompts: dict[str, set[str]] = defaultdict(set)
-    for item in items:
-        if item.done and item.prompts:
-            prompts[item.fit_id].add(item.prompts)
-    return sum(len(found) > 1 for found in prompts.values())
-
-
 def _mixed_notes(done: list[Measurement]) -> Iterable[str]:
     """What a reader must know about the software behind the records of one table."""
     versions: dict[str, set[int]] = defaultdict(set)
     for item in done:
-        versions[item.attack].add(item.attack_version)
+        versions[item.attack].add(item.cell.attack.version)
     for attack, found in sorted(versions.items()):
         if len(found) > 1:
             yield f"{attack}: records of versions {', '.join(map(str, sorted(found)))} are mixed"
@@ -395,5 +213,6 @@ def _mixed_notes(done: list[Measurement]) -> Iterable[str]:
 def _key_order(key: TableKey) -> tuple[object, ...]:
     task = _TASKS.index(key.task) if key.task in _TASKS else len(_TASKS)
     backbone = (key.training != "standard", key.backbone, key.backbone_key)
-    threat = (key.threat.norm, key.threat.eps, key.threat.short)
-    return (task, key.group, *backbone, *threat, key.trained_on, key.classes, -key.shots, key.protocol)
+    threat = (key.threat.norm, key.threat.eps, key.threat.label)
+    protocol = tuple(map(str, astuple(key.protocol)))
+    return (task, key.group, *backbone, *threat, key.trained_on, key.classes, -key.shots, protocol)

@@ -1,22 +1,75 @@
-"""The declared columns of a table, shared by every format: name, meaning, and the value of a row."""
+"""The columns of a table: all formats and the legend are loops over `table_columns`, so a new column is one entry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
 
 Value = str | int | float | None
+PEOPLE = frozenset({"md", "html", "tex", "terminal"})
+PROGRAMS = frozenset({"csv", "json"})
+FORMATS = PEOPLE | PROGRAMS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Column:
-    """One column of the machine-readable tables."""
+    """One column of the tables.
 
-    name: str
+    - `key`: its name in CSV; JSON writes it with underscores. `title`: its name for people (default: the key).
+    - `value`: for programs, and what the page sorts by unless `order` says otherwise; None where unknown. A `share` is
+      in [0, 1]: CSV and people see percent.
+    - `text`: for people (default: the value). `estimate`: what `value` estimates; CSV then has its interval in two
+      more columns, JSON has it among the means, and the formats in `spread` show the interval beside the number.
+    - `formats`: where it stands. `long` is the CSV of datasets, `gaps` the table of incomplete rows; what is not in
+      `narrow` is left out on a small terminal.
+    - `help`: the line of the legend; empty where the title says it all.
+    """
+
+    key: str
     value: Callable[[Table, Row], Value]
+    title: str = ""
+    text: Callable[[Table, Row], str] | None = None
+    order: Callable[[Table, Row], float] | None = None
+    share: bool = False
+    digits: int = 3
+    estimate: Callable[[Row], Estimate | None] | None = None
+    spread: frozenset[str] = frozenset()
+    formats: frozenset[str] = FORMATS
+    narrow: bool = False
+    left: bool = False
+    help: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The title for people."""
+        return self.title or self.key
+
+    def number(self, table: Table, row: Row) -> Value:
+        """The value as CSV has it: shares in percent, rounded."""
+        return rounded(self.value(table, row), self.digits, 100 if self.share else 1)
+
+    def shown(self, table: Table, row: Row, form: str) -> str:
+        """The value as people read it in the format `form`."""
+        if self.text is not None:
+            return self.text(table, row)
+        value = self.value(table, row)
+        if not self.share:
+            return "–" if value is None else str(rounded(value, self.digits))
+        estimate = self.estimate(row) if self.estimate and form in self.spread else None
+        return with_interval(estimate) if estimate is not None else percent(value)  # type: ignore[arg-type]
+
+    def sorts_by(self, table: Table, row: Row) -> float:
+        """What the page sorts by; an unknown value stands below all others."""
+        value = self.order(table, row) if self.order is not None else self.number(table, row)
+        return value if isinstance(value, (int, float)) else -1
+
+
+def rounded(value: Value, digits: int, times: int = 1) -> Value:
+    """`times` the value, with so many decimals; whatever is no fraction as it is."""
+    return round(times * value, digits) if isinstance(value, float) else value
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -39,89 +92,172 @@ def with_interval(estimate: Estimate | None) -> str:
     return percent(estimate.value) if inner == "–" else f"{percent(estimate.value)} ({inner})"
 
 
-def rank_text(row: Row) -> str:
-    """The rank, or a dash for a row that is not ranked."""
-    return "–" if row.rank is None else str(row.rank)
-
-
-def suspect_text(row: Row) -> str:
-    """How many of the row's cells carry a suspect mark, and how many fits collapsed; empty when none."""
-    parts = [f"⚠ {max(row.suspect.values())}"] if row.suspect else []
-    return " ".join([*parts, f"collapsed {row.collapsed}"] if row.collapsed else parts)
-
-
 def missing_text(row: Row) -> str:
     """The datasets that lack cells of the row, with how many; empty for a complete row."""
     return ", ".join(f"{name} {count}" for name, count in row.missing.items())
 
 
-def cost(seconds: float | None) -> str:
+def failed_text(row: Row) -> str:
+    """How many cells of the row ended in which error; empty when none did."""
+    return "; ".join(f"{count}x {reason}" for reason, count in row.failed.items())
+
+
+def table_columns(attacks: Sequence[str], form: str) -> list[Column]:
+    """The columns of the format `form` in their declared order, for tables that use `attacks`."""
+    columns = [*_BEFORE, _accuracy("clean"), *map(_accuracy, attacks), _accuracy("worst"), *_AFTER]
+    return [column for column in columns if form in column.formats]
+
+
+def legend(tables: Iterable[Table], form: str) -> list[str]:
+    """What the columns of the format `form` mean, one line each."""
+    attacks = dict.fromkeys(attack for table in tables for attack in table.attacks)
+    columns = table_columns(list(attacks), form)
+    return [f"{column.heading}: {column.help}" for column in columns if column.help]
+
+
+def _accuracy(name: str) -> Column:
+    """The accuracy of the column `name` of the estimates: "clean", an attack, or "worst"."""
+    spread, help_text = _SPREAD.get(name, (frozenset(), ""))
+    return Column(
+        key=name,
+        value=lambda _, row: row.estimates[name].value if name in row.estimates else None,
+        share=True,
+        estimate=lambda row: row.estimates.get(name),
+        spread=spread,
+        formats=FORMATS - {"json"},
+        narrow=True,
+        help=help_text,
+    )
+
+
+def _suspect_text(row: Row) -> str:
+    """How many of the row's cells carry a suspect mark, and how many fits collapsed; empty when none."""
+    parts = [f"⚠ {max(row.suspect.values())}"] if row.suspect else []
+    return " ".join([*parts, f"collapsed {row.collapsed}"] if row.collapsed else parts)
+
+
+def _parameters(row: Row) -> str:
+    """The number of learned parameters with thousands separated."""
+    if not row.trains:
+        return "0"
+    return "–" if row.parameters is None else f"{row.parameters:,}"
+
+
+def _seconds(seconds: float | None) -> str:
     """Seconds to two figures, or a dash."""
     if seconds is None:
         return "–"
     return f"{seconds:.0f}" if seconds >= 9.95 else f"{seconds:.1f}" if seconds >= 0.995 else f"{seconds:.2g}"
 
 
-def estimate_columns(table: Table) -> list[str]:
-    """The names of the accuracy columns in their declared order."""
-    return ["clean", *table.attacks, "worst"]
-
-
-def table_columns(attacks: Sequence[str]) -> list[Column]:
-    """All columns of a summary row, in the declared order, for a file whose tables use `attacks`."""
-
-    def measured(name: str) -> list[Column]:
-        def pick(row: Row) -> Estimate | None:
-            return row.estimates.get(name)
-
-        return [
-            Column(name, lambda _t, r: _scaled(e.value) if (e := pick(r)) else None),
-            Column(f"{name} low", lambda _t, r: _scaled(e.low) if (e := pick(r)) else None),
-            Column(f"{name} high", lambda _t, r: _scaled(e.high) if (e := pick(r)) else None),
-        ]
-
-    columns = [
-        Column("group", lambda t, _r: t.key.group),
-        Column("backbone", lambda t, _r: t.key.backbone),
-        Column("backbone training", lambda t, _r: t.key.training),
-        Column("norm", lambda t, _r: t.key.threat.norm),
-        Column("eps", lambda t, _r: round(t.key.threat.eps, 8)),
-        Column("eps over 255", lambda t, _r: round(t.key.threat.eps * 255, 4)),
-        Column("knowledge", lambda t, _r: t.key.threat.knowledge),
-        Column("space", lambda t, _r: t.key.threat.space),
-        Column("task", lambda t, _r: t.key.task),
-        Column("shots", lambda t, r: t.key.shots if r.trains else 0),
-        Column("rank", lambda _t, r: r.rank),
-        Column("method", lambda _t, r: r.method),
-        Column("parameters", lambda _t, r: r.parameters),
-        *measured("clean"),
-    ]
-    for attack in attacks:
-        columns += measured(attack)
-    return [
-        *columns,
-        *measured("worst"),
-        Column("harmonic mean", lambda _t, r: _scaled(r.harmonic)),
-        Column("samples", lambda _t, r: r.samples or None),
-        Column("datasets", lambda t, _r: len(t.datasets)),
-        Column("seeds", lambda _t, r: len(r.seeds) if r.trains else 0),
-        Column("cells done", lambda _t, r: r.done),
-        Column("cells planned", lambda _t, r: r.planned),
-        Column("suspect cells", lambda _t, r: max(r.suspect.values(), default=0)),
-        Column("suspect reasons", lambda _t, r: "; ".join(r.suspect)),
-        Column("collapsed fits", lambda _t, r: r.collapsed),
-        Column("train seconds per fit", lambda _t, r: _rounded(r.train_seconds, 1)),
-        Column("attack seconds", lambda _t, r: _rounded(r.attack_seconds, 1)),
-        Column("attack seconds per sample", lambda _t, r: _rounded(r.sample_seconds, 3)),
-        Column("forwards per sample", lambda _t, r: _rounded(r.forwards, 1)),
-        Column("backwards per sample", lambda _t, r: _rounded(r.backwards, 1)),
-        Column("recipe", lambda _t, r: r.variant),
-    ]
-
-
-def _scaled(share: float | None) -> float | None:
-    return None if share is None else round(100 * share, 3)
-
-
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits)
+_SPREAD: dict[str, tuple[frozenset[str], str]] = {
+    "clean": (frozenset({"md"}), "without attack; a column per attack follows."),
+    "worst": (frozenset({"md", "tex"}), "a sample counts only if it survives every attack of the table."),
+}
+_PLACE, _CSV = frozenset({"csv", "long"}), frozenset({"csv"})
+_BEFORE = (
+    Column(key="group", value=lambda t, _: t.key.group, formats=_PLACE),
+    Column(key="backbone", value=lambda t, _: t.key.backbone, formats=_PLACE),
+    Column(key="backbone training", value=lambda t, _: t.key.training, formats=_PLACE),
+    Column(key="norm", value=lambda t, _: t.key.threat.norm, formats=_PLACE),
+    Column(key="eps", value=lambda t, _: t.key.threat.eps, digits=8, formats=_PLACE),
+    Column(key="eps over 255", value=lambda t, _: t.key.threat.eps * 255, digits=4, formats=_CSV),
+    Column(key="knowledge", value=lambda t, _: t.key.threat.knowledge, formats=_PLACE),
+    Column(key="space", value=lambda t, _: t.key.threat.space, formats=_PLACE),
+    Column(key="task", value=lambda t, _: t.key.task, formats=_PLACE),
+    Column(key="shots", value=lambda t, r: t.key.shots if r.trains else 0, formats=_PLACE),
+    Column(
+        key="rank",
+        value=lambda _, r: r.rank,
+        order=lambda _, r: 9999 if r.rank is None else r.rank,
+        narrow=True,
+        help="one plus the number of methods that are significantly better (paired bootstrap on the same samples, Holm "
+        "over all pairs of the table, 5 %); methods that cannot be told apart share a rank.",
+    ),
+    Column(key="method", value=lambda _, r: r.method, formats=FORMATS | {"gaps"}, narrow=True, left=True),
+    Column(
+        key="parameters",
+        title="learned",
+        value=lambda _, r: r.parameters,
+        text=lambda _, r: _parameters(r),
+        formats=FORMATS | {"gaps"},
+        help="how many numbers were trained.",
+    ),
+)
+_AFTER = (
+    Column(
+        key="worst interval",
+        title="95 %",
+        value=lambda _, r: e.low if (e := r.estimates.get("worst")) else None,
+        text=lambda _, r: interval(r.estimates.get("worst")),
+        share=True,
+        formats=frozenset({"html", "terminal"}),
+        narrow=True,
+        help="the interval of worst.",
+    ),
+    Column(
+        key="harmonic mean",
+        title="H",
+        value=lambda _, r: r.harmonic,
+        share=True,
+        help="harmonic mean of clean and worst.",
+    ),
+    Column(
+        key="samples",
+        title="n",
+        value=lambda _, r: r.samples or None,
+        text=lambda _, r: f"{r.samples}×{len(r.seeds)}" if r.complete else "–",
+        formats=FORMATS - {"tex", "json"},
+        narrow=True,
+        help="different test images over all datasets × seeds.",
+    ),
+    Column(key="datasets", value=lambda t, _: len(t.datasets), formats=_CSV),
+    Column(key="seeds", value=lambda _, r: len(r.seeds) if r.trains else 0, formats=_CSV),
+    Column(
+        key="cells",
+        value=lambda _, r: r.done,
+        text=lambda _, r: f"{r.done}/{r.planned}",
+        order=lambda _, r: r.done / max(r.planned, 1),
+        formats=frozenset({"md", "html", "terminal", "gaps"}),
+        narrow=True,
+        help="done / planned (datasets × seeds × attacks that most methods have). Rows with a gap have no rank and no "
+        "mean; sets that only a few methods were tried on have a table of their own.",
+    ),
+    Column(key="missing", value=lambda _, r: missing_text(r), formats=frozenset({"gaps"}), left=True),
+    Column(key="failed", value=lambda _, r: failed_text(r), formats=frozenset({"gaps"}), left=True),
+    Column(key="cells done", value=lambda _, r: r.done, formats=PROGRAMS),
+    Column(key="cells planned", value=lambda _, r: r.planned, formats=PROGRAMS),
+    Column(
+        key="suspect cells",
+        title="suspect",
+        value=lambda _, r: max(r.suspect.values(), default=0),
+        text=lambda _, r: _suspect_text(r),
+        order=lambda _, r: max(r.suspect.values(), default=0) + r.collapsed,
+        formats=FORMATS - {"tex"},
+        narrow=True,
+        help="cells whose diagnostics hint at masked gradients; the reasons stand below the table.",
+    ),
+    Column(key="suspect reasons", value=lambda _, r: "; ".join(r.suspect), formats=_CSV),
+    Column(key="collapsed fits", value=lambda _, r: r.collapsed, formats=PROGRAMS),
+    Column(
+        key="train seconds per fit",
+        title="train s",
+        value=lambda _, r: r.cost.train_seconds,
+        text=lambda _, r: _seconds(r.cost.train_seconds if r.trains else 0.0),
+        digits=1,
+        formats=frozenset({"md", "html", "csv", "json"}),
+        help="seconds per fit, on the machines of the records.",
+    ),
+    Column(key="attack seconds", value=lambda _, r: r.cost.attack_seconds, digits=1, formats=PROGRAMS),
+    Column(
+        key="attack seconds per sample",
+        title="attack s",
+        value=lambda _, r: r.cost.sample_seconds,
+        text=lambda _, r: _seconds(r.cost.sample_seconds),
+        formats=frozenset({"md", "html", "csv", "json"}),
+        help="seconds for all attacks on one sample, on the machines of the records.",
+    ),
+    Column(key="forwards per sample", value=lambda _, r: r.cost.forwards, digits=1, formats=PROGRAMS),
+    Column(key="backwards per sample", value=lambda _, r: r.cost.backwards, digits=1, formats=PROGRAMS),
+    Column(key="recipe", value=lambda _, r: r.variant, formats=PROGRAMS),
+)

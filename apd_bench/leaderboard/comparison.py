@@ -60,7 +60,7 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
 
-def compare(tables: Sequence[Table], first: str, second: str) -> list[Comparison]:
+def compare_methods(tables: Sequence[Table], first: str, second: str) -> list[Comparison]:
     """A comparison for every table that holds both methods; raises UnknownName or UsageError when there is none."""
     known = sorted({row.method for table in tables for row in table.rows})
     for name in (first, second):

@@ -4,50 +4,53 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from apd_bench.leaderboard.columns import Value, table_columns
+from apd_bench.leaderboard.columns import Column, Value, rounded, table_columns
 from apd_bench.leaderboard.escape import csv_text
-from apd_bench.leaderboard.model import Table
+from apd_bench.leaderboard.model import Row, Table
+from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.leaderboard.tidy import attack_order
-
-LONG_COLUMNS = (
-    "group", "backbone", "backbone training", "norm", "eps", "knowledge", "space", "task", "shots", "dataset",
-    "method", "attack", "accuracy", "low", "high", "samples", "seeds", "per seed",
-)  # fmt: skip
 
 
 def render_csv(tables: Sequence[Table]) -> str:
     """The summary rows of all tables; attacks that a table lacks are empty there."""
-    attacks = sorted({attack for table in tables for attack in table.attacks}, key=attack_order)
-    columns = table_columns(attacks)
-    lines = ([column.value(table, row) for column in columns] for table in tables for row in table.rows)
-    return _write([column.name for column in columns], lines)
+    columns = table_columns(sorted({attack for table in tables for attack in table.attacks}, key=attack_order), "csv")
+    header = [name for column in columns for name in _names(column)]
+    lines = ([value for column in columns for value in _values(column, table, row)]
+             for table in tables for row in table.rows)  # fmt: skip
+    return _write(header, lines)
 
 
 def render_long_csv(tables: Sequence[Table]) -> str:
     """One line per table, method, dataset and column ("clean", each attack, "worst"), with every seed's value."""
-    lines: list[list[Value]] = []
+    place = table_columns((), "long")
+    own = ("dataset", "method", "attack", "accuracy", "low", "high", "samples", "seeds", "per seed")
+    return _write([*(column.key for column in place), *own], _long_lines(tables, place))
+
+
+def _long_lines(tables: Sequence[Table], place: Sequence[Column]) -> Iterator[list[Value]]:
     for table in tables:
-        key = table.key
-        head: list[Value] = [
-            key.group, key.backbone, key.training, key.threat.norm, round(key.threat.eps, 8), key.threat.knowledge,
-            key.threat.space, key.task,
-        ]  # fmt: skip
         for row in table.rows:
-            for dataset in table.datasets:
-                result = row.datasets.get(dataset)
-                for name, estimate in result.estimates.items() if result else ():
-                    low, high = (
-                        None if edge is None else round(100 * edge, 3) for edge in (estimate.low, estimate.high)
-                    )
-                    seeds = " ".join(f"{100 * value:.3f}" for value in result.per_seed[name]) if result else ""
-                    lines.append(
-                        [*head, key.shots if row.trains else 0, dataset, row.method, name,
-                         round(100 * estimate.value, 3), low, high, table.counts.get(dataset),
-                         len(result.seeds) if result else 0, seeds]
-                    )  # fmt: skip
-    return _write(LONG_COLUMNS, lines)
+            head = [column.number(table, row) for column in place]
+            for dataset, result in ((name, row.datasets[name]) for name in table.datasets if name in row.datasets):
+                for name, estimate in result.estimates.items():
+                    seeds = " ".join(f"{100 * value:.3f}" for value in result.per_seed[name])
+                    share = rounded(estimate.value, 3, 100)
+                    numbers = [share, *_edges(estimate), table.counts.get(dataset), len(result.seeds)]
+                    yield [*head, dataset, row.method, name, *numbers, seeds]
+
+
+def _names(column: Column) -> list[str]:
+    return [column.key, f"{column.key} low", f"{column.key} high"] if column.estimate else [column.key]
+
+
+def _values(column: Column, table: Table, row: Row) -> list[Value]:
+    return [column.number(table, row), *(_edges(column.estimate(row)) if column.estimate else ())]
+
+
+def _edges(estimate: Estimate | None) -> list[Value]:
+    return [None, None] if estimate is None else [rounded(edge, 3, 100) for edge in (estimate.low, estimate.high)]
 
 
 def _write(header: Sequence[str], lines: Iterable[Sequence[Value]]) -> str:

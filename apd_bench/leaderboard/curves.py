@@ -7,10 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from apd_bench.leaderboard.model import Row, Table, TableKey
-from apd_bench.leaderboard.statistics import harmonic_mean
-from apd_bench.leaderboard.wording import heading
-
-HALVES = ("base clean", "new clean", "H clean", "base worst", "new worst", "H worst")
 
 
 @dataclass(frozen=True)
@@ -43,24 +39,6 @@ def base_new_pairs(tables: Sequence[Table]) -> list[tuple[Table, Table]]:
         halves = {table.key.classes: table for table in family}
         if "base" in halves and "new" in halves:
             found.append((halves["base"], halves["new"]))
-    return found
-
-
-def base_new_means(tables: Sequence[Table]) -> list[tuple[str, list[tuple[str, list[float]]]]]:
-    """Per pair of base and new tables its title and, best first, each method that is complete on both with `HALVES`."""
-    found = []
-    for base, new in base_new_pairs(tables):
-        others = {row.method: row.estimates for row in new.ranked}
-        lines = []
-        for row in base.ranked:
-            if row.method in others:
-                values = []
-                for name in ("clean", "worst"):
-                    both = row.estimates[name].value, others[row.method][name].value
-                    values += [*both, harmonic_mean(*both)]
-                lines.append((row.method, values))
-        lines.sort(key=lambda line: (-line[1][-1], line[0]))
-        found.append((f"{heading(base).replace(', base classes', '')}: harmonic means", lines))
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
@@ -22,7 +21,7 @@ def plain(text: object, longest: int = LONGEST) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def markdown(text: object, longest: int = LONGEST) -> str:
+def markdown_text(text: object, longest: int = LONGEST) -> str:
     """Text for a Markdown table: pipes and emphasis are escaped, HTML is inert, links are not made.
 
     An underscore inside a word is literal in Markdown and is left alone, which keeps names readable.
@@ -40,12 +39,12 @@ def csv_text(text: object) -> str:
     return f"'{line}" if line.startswith(_FORMULA) else line
 
 
-def html_text(text: object, longest: int = 200) -> str:
-    """Text for HTML, as content or inside a quoted attribute."""
-    return html.escape(plain(text, longest), quote=True)
+def plain_lines(text: object) -> str:
+    """Text of any length with its lines, without control or direction marks."""
+    return "\n".join(_CONTROL.sub(" ", line) for line in str(text).split("\n"))
 
 
-def latex(text: object, longest: int = LONGEST) -> str:
+def latex_text(text: object, longest: int = LONGEST) -> str:
     """Text for a LaTeX table cell."""
     return "".join(_LATEX.get(sign, sign) for sign in plain(text, longest))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from apd_bench.leaderboard.columns import estimate_columns, percent
-from apd_bench.leaderboard.escape import file_name, latex
+from apd_bench.leaderboard.columns import Column, interval, legend, percent, table_columns
+from apd_bench.leaderboard.escape import file_name, latex_text
 from apd_bench.leaderboard.model import Row, Table
-from apd_bench.leaderboard.wording import EMBEDDED_WARNING, heading, parameters
+from apd_bench.leaderboard.wording import EMBEDDED_WARNING, heading
 
 
 def render_latex(tables: Sequence[Table], group: str) -> str:
@@ -19,44 +19,39 @@ def render_latex(tables: Sequence[Table], group: str) -> str:
 
 
 def _table(table: Table, group: str) -> list[str]:
-    columns = estimate_columns(table)
-    names = [latex(name) for name in columns]
-    body = [_line(table, row, columns) for row in table.ranked]
+    columns = table_columns(table.attacks, "tex")
     seeds = f"{len(table.seeds)} seeds" if table.seeds else "nothing trained"
-    caption = (
-        f"{latex(heading(table), 160)}. Accuracy in percent, mean over {len(table.datasets)} datasets "
-        f"({sum(table.counts.values())} test samples, {seeds}); worst: per-sample worst case over the attacks, "
-        f"with 95\\,\\% bootstrap interval; H: harmonic mean of clean and worst. "
-        "Methods that cannot be told apart share a rank."
-    )
-    if table.embedded:
-        caption += f" {latex(EMBEDDED_WARNING, 400)}"
+    caption = [
+        f"{heading(table)}.",
+        f"Accuracy in percent, mean over {len(table.datasets)} datasets ({sum(table.counts.values())} test samples, "
+        f"{seeds}), with 95 % bootstrap intervals.",
+        *legend([table], "tex"),
+        *([EMBEDDED_WARNING] if table.embedded else ()),
+    ]
     label = file_name(f"{group}-{heading(table)}").lower()
     return [
         "\\begin{table}",
         "\\centering",
-        f"\\caption{{{caption}}}",
+        f"\\caption{{{' '.join(latex_text(line, 400) for line in caption)}}}",
         f"\\label{{tab:{label}}}",
-        f"\\begin{{tabular}}{{rl{'r' * (len(columns) + 2)}}}",
+        f"\\begin{{tabular}}{{{''.join('l' if column.left else 'r' for column in columns)}}}",
         "\\toprule",
-        " & ".join(["", "method", "learned", *names, "H"]) + " \\\\",
+        " & ".join(latex_text(column.heading) for column in columns) + " \\\\",
         "\\midrule",
-        *body,
+        *(" & ".join(_cell(table, row, column) for column in columns) + " \\\\" for row in table.ranked),
         "\\bottomrule",
         "\\end{tabular}",
         "\\end{table}",
     ]
 
 
-def _line(table: Table, row: Row, columns: Sequence[str]) -> str:
-    cells = []
-    for name in columns:
-        estimate = row.estimates[name]
-        text = percent(estimate.value)
-        top = max(other.estimates[name].value for other in table.ranked)
-        text = f"\\textbf{{{text}}}" if estimate.value == top else text
-        if name == "worst" and estimate.low is not None and estimate.high is not None:
-            text += f" {{\\scriptsize {100 * estimate.low:.1f}--{100 * estimate.high:.1f}}}"
-        cells.append(text)
-    learned = parameters(row).replace(",", "\\,").replace("–", "--")
-    return " & ".join([str(row.rank), latex(row.method), learned, *cells, percent(row.harmonic)]) + " \\\\"
+def _cell(table: Table, row: Row, column: Column) -> str:
+    """The value of a column, the best accuracy of the table in bold."""
+    estimate = column.estimate(row) if column.estimate else None
+    if estimate is None:
+        return latex_text(column.shown(table, row, "tex"))
+    text = percent(estimate.value)
+    if estimate.value == max(other.estimates[column.key].value for other in table.ranked):
+        text = f"\\textbf{{{text}}}"
+    edges = interval(estimate) if "tex" in column.spread else "–"
+    return text if edges == "–" else f"{text} {{\\scriptsize {edges}}}"

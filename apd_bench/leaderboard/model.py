@@ -8,11 +8,27 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from apd_bench.leaderboard.statistics import Estimate
-from apd_bench.leaderboard.tidy import Threat
-from apd_bench.specs import MethodRecipe
+from apd_bench.leaderboard.statistics import Estimate, harmonic_mean
+from apd_bench.specs import Cell, MethodRecipe, ThreatModel
 
 Hits = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the cells of one table were tested; `limit` is the number of test samples per dataset, None for all."""
+
+    split: str
+    limit: int | None
+    precision: str
+    resize: str
+    test_resize: str
+    attack_seed: int
+
+    @classmethod
+    def of(cls, cell: Cell) -> Protocol:
+        """That of one cell."""
+        return cls(cell.split, cell.limit, cell.precision, cell.fit.resize, cell.test_resize, cell.attack_seed)
 
 
 @dataclass(frozen=True)
@@ -24,11 +40,11 @@ class TableKey:
     backbone: str
     backbone_key: str
     training: str
-    threat: Threat
+    threat: ThreatModel
     shots: int
     trained_on: str
     classes: str
-    protocol: tuple[tuple[str, str], ...]
+    protocol: Protocol
 
 
 @dataclass(frozen=True)
@@ -42,45 +58,57 @@ class DatasetResult:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One method in one table; `estimates` (means over datasets) is empty unless the row is complete.
+class Cost:
+    """What a row took: seconds of one fit, seconds of all attacks in total and on one sample, passes per sample."""
 
-    `missing` counts the cells that a dataset lacks; `attack_seconds` is the total of the row's cells, `sample_seconds`
-    what all attacks of the table took on one sample. A row has several recipes where they differ by dataset.
-    """
-
-    method: str
-    title: str
-    paper: str
-    variant: str
-    rank: int | None
-    parameters: int | None
-    estimates: Mapping[str, Estimate]
-    harmonic: float | None
-    datasets: Mapping[str, DatasetResult]
-    distances: Mapping[str, float]
-    seeds: tuple[int, ...]
-    trains: bool
-    done: int
-    planned: int
-    missing: Mapping[str, int]
-    suspect: Mapping[str, int]
-    collapsed: int
-    failed: Mapping[str, int]
     train_seconds: float | None
     attack_seconds: float | None
     sample_seconds: float | None
     forwards: float | None
     backwards: float | None
-    records: tuple[str, ...]
-    recipes: tuple[MethodRecipe, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method in one table; `estimates` (means over datasets) is empty unless the row is complete.
+
+    `missing` counts the cells that a dataset lacks, `failed` the cells that ended in each error. A row has several
+    recipes where they differ by dataset.
+    """
+
+    method: str
+    variant: str
+    recipes: tuple[MethodRecipe, ...]
+    rank: int | None
+    parameters: int | None
+    estimates: Mapping[str, Estimate]
+    datasets: Mapping[str, DatasetResult]
+    distances: Mapping[str, float]
+    seeds: tuple[int, ...]
+    done: int
+    planned: int
+    missing: Mapping[str, int]
+    failed: Mapping[str, int]
+    suspect: Mapping[str, int]
+    collapsed: int
+    cost: Cost
     train_eps: tuple[float | None, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def trains(self) -> bool:
+        """False for a method that learns nothing."""
+        return self.recipes[0].trains
 
     @property
     def complete(self) -> bool:
         """True when every planned cell is there and comparable."""
         return bool(self.estimates)
+
+    @property
+    def harmonic(self) -> float | None:
+        """The harmonic mean of clean and worst-case accuracy."""
+        return harmonic_mean(self.estimates["clean"].value, self.estimates["worst"].value) if self.estimates else None
 
     @property
     def samples(self) -> int:
@@ -96,7 +124,6 @@ class Table:
     """
 
     key: TableKey
-    backbone_title: str
     datasets: tuple[str, ...]
     attacks: tuple[str, ...]
     distance_attacks: tuple[str, ...]
@@ -107,9 +134,12 @@ class Table:
     commits: tuple[str, ...] = ()
     dates: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    embedded: bool = False
-    titles: Mapping[str, str] = field(default_factory=dict)
     further: bool = False
+
+    @property
+    def embedded(self) -> bool:
+        """True for the sets and models inside the package."""
+        return self.key.group == "embedded"
 
     @property
     def counts(self) -> dict[str, int]:

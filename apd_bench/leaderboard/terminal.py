@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table as Grid
 from rich.text import Text
 
 from apd_bench.leaderboard.boards import Boards
-from apd_bench.leaderboard.columns import interval, percent, rank_text, suspect_text
+from apd_bench.leaderboard.columns import table_columns
 from apd_bench.leaderboard.escape import plain
 from apd_bench.leaderboard.markdown import table_section
-from apd_bench.leaderboard.model import Row, Table
-from apd_bench.leaderboard.wording import EMBEDDED_WARNING, heading, notes_of, parameters
+from apd_bench.leaderboard.model import Table
+from apd_bench.leaderboard.wording import EMBEDDED_WARNING, heading, legend_lines, notes_of, threat_text
 
-_SHORT = {"autoattack": "AA"}
+_SHORT = {"autoattack": "AA", "suspect": "⚠"}
 
 
 def render_terminal(boards: Boards, console: Console | None = None) -> None:
-    """Prints every table of `boards`; a console that is not a terminal gets Markdown."""
+    """Prints every table of `boards`, then the legend; a console that is not a terminal gets Markdown."""
     console = console or Console()
     if not console.is_terminal:
         for table in boards.tables:
@@ -33,55 +31,29 @@ def render_terminal(boards: Boards, console: Console | None = None) -> None:
         for line in _footer(table):
             console.print(Text(line, style="dim"))
         console.print()
+    short = " ".join(f"{sign}: {title}." for title, sign in _SHORT.items())
+    for line in [*legend_lines(boards.tables, "terminal"), short] if boards.tables else ():
+        console.print(Text(line, style="dim"))
 
 
 def _grid(table: Table, width: int) -> Grid:
+    """The table; where it is narrow, without what can be spared, and always without columns in which nothing stands."""
     title = f"{plain(heading(table))} · accuracy in % · mean over {len(table.datasets)} datasets"
     grid = Grid(title=Text(title), title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    attacks = list(table.attacks)
-    wide = width >= 62 + 6 * len(attacks)
-    grid.add_column("#", justify="right")
-    grid.add_column("method", justify="left", overflow="fold")
-    if wide:
-        grid.add_column("learned", justify="right", no_wrap=True)
-    for name in ("clean", *(_SHORT.get(attack, plain(attack, 14)) for attack in attacks)):
-        grid.add_column(Text(name), justify="right")
-    grid.add_column("worst", justify="right", no_wrap=True, style="bold")
-    grid.add_column("95 %", justify="right", no_wrap=True)
-    if wide:
-        grid.add_column("H", justify="right", no_wrap=True)
-    grid.add_column("n", justify="right", no_wrap=True)
-    grid.add_column("cells", justify="right", no_wrap=True)
-    for row in table.rows:
-        grid.add_row(*_cells(row, attacks, wide), style="" if row.complete else "dim")
+    wide = width >= 62 + 6 * len(table.attacks)
+    lines = []
+    for column in table_columns(table.attacks, "terminal"):
+        texts = [plain(column.shown(table, row, "terminal"), 40) for row in table.rows]
+        if (column.narrow or wide) and any(texts):
+            heading_text = Text(_SHORT.get(column.heading, plain(column.heading, 14)))
+            justify: JustifyMethod = "left" if column.left else "right"
+            grid.add_column(heading_text, justify=justify, overflow="fold", no_wrap=not column.left)
+            lines.append(texts)
+    for row, *texts in zip(table.rows, *lines, strict=True):
+        grid.add_row(*map(Text, texts), style="" if row.complete else "dim")
     return grid
 
 
-def _cells(row: Row, attacks: Sequence[str], wide: bool) -> list[Text]:
-    def share(name: str) -> str:
-        return percent(row.estimates[name].value) if name in row.estimates else "–"
-
-    middle = [share(name) for name in ("clean", *attacks, "worst")]
-    samples = f"{row.samples}×{len(row.seeds)}" if row.complete else "–"
-    mark = f" {suspect_text(row)}" if suspect_text(row) else ""
-    values = [rank_text(row), plain(row.method, 40) + mark]
-    values += [parameters(row)] if wide else []
-    values += [*middle, interval(row.estimates.get("worst"), 0)]
-    values += [percent(row.harmonic)] if wide else []
-    return [Text(value) for value in (*values, samples, f"{row.done}/{row.planned}")]
-
-
 def _footer(table: Table) -> list[str]:
-    lines = [
-        f"Threat: {table.key.threat.label}.",
-        "worst: a sample counts only if it survives every attack; n: test samples × seeds;",
-    ]
-    lines.append("95 %: bootstrap interval of worst; rows that cannot be told apart share a rank (#).")
-    if any(name in table.attacks for name in _SHORT):
-        lines.append("AA: autoattack.")
-    if table.incomplete:
-        lines.append("Rows with a gap in their cells have no rank and no mean.")
-    lines += [f"⚠ {plain(note, 160)}" for note in notes_of(table)]
-    if table.embedded:
-        lines.append(EMBEDDED_WARNING)
-    return lines
+    lines = [threat_text(table.key.threat), *(f"⚠ {plain(note, 160)}" for note in notes_of(table))]
+    return [*lines, EMBEDDED_WARNING] if table.embedded else lines

@@ -1,4 +1,4 @@
-"""Records as flat, typed measurements: the one place of the boards that knows where a record keeps what."""
+"""Records as measurements: the one place of the boards that knows where a record keeps what."""
 
 from __future__ import annotations
 
@@ -11,39 +11,12 @@ from numpy.typing import NDArray
 
 from apd_bench.identity import digest
 from apd_bench.records import Outcomes, Record
-from apd_bench.specs import MethodRecipe, format_eps
+from apd_bench.specs import Cell
 
-_FIRST_ATTACKS = ("none", "noise", "fgsm", "pgd", "cw", "cw-linf", "apgd", "aa-light")
+_FIRST_ATTACKS = ("none", "noise", "fgsm", "pgd", "cw")
 _LAST_ATTACKS = ("autoattack",)
 EXTRA = ("distance",)  # what boards read of the further columns of outcomes
 _PACKAGES = ("torch", "open_clip_torch", "pyautoattack", "torchattacks")
-
-
-@dataclass(frozen=True)
-class Threat:
-    """What the attacker may do, as it stands in a record; `eps` in [0,1] pixel units."""
-
-    norm: str
-    eps: float
-    knowledge: str
-    space: str
-    source: str
-
-    @property
-    def label(self) -> str:
-        """One line for a heading: norm, eps in both spellings, knowledge, where the change acts."""
-        origin = f" from {self.source}" if self.source else ""
-        return (
-            f"{self.norm}, eps {format_eps(self.eps, self.norm)} ({self.eps:.5f}), "
-            f"{self.knowledge.replace('_', '-')}{origin}, at {self.space.replace('_', ' ')} size"
-        )
-
-    @property
-    def short(self) -> str:
-        """The threat as a column value."""
-        origin = f" from {self.source}" if self.source else ""
-        place = "" if self.space == "model_input" else f" at {self.space} size"
-        return f"{self.norm} {format_eps(self.eps, self.norm)} {self.knowledge.replace('_', '-')}{origin}{place}"
 
 
 @dataclass(frozen=True)
@@ -51,28 +24,18 @@ class Evidence:
     """Per-sample outcomes of one cell, sorted by sample id; all arrays have the length of `ids`."""
 
     ids: NDArray[np.str_]
-    label: NDArray[np.int32]
     clean_right: NDArray[np.bool_]
     robust: NDArray[np.bool_]
-    clean_prediction: NDArray[np.int32]
-    adversarial_prediction: NDArray[np.int32]
     distance: NDArray[np.float64] | None = None
 
     @classmethod
     def of(cls, outcomes: Outcomes, shared: Shared) -> Evidence:
         """From the outcomes of a store; `shared` makes equal ids one array."""
         order, ids = shared.sorted_ids(outcomes.sample_id)
-        clean_right = outcomes.clean_prediction == outcomes.label
-        distance = outcomes.extra.get("distance")
-        columns: dict[str, NDArray[Any]] = {
-            "label": outcomes.label,
-            "clean_right": clean_right,
-            "robust": clean_right & ~outcomes.broken,
-            "clean_prediction": outcomes.clean_prediction,
-            "adversarial_prediction": outcomes.adversarial_prediction,
-        }
-        if distance is not None:
-            columns["distance"] = np.asarray(distance, dtype=np.float64)
+        right = outcomes.clean_prediction == outcomes.label
+        columns: dict[str, NDArray[Any]] = {"clean_right": right, "robust": right & ~outcomes.broken}
+        if "distance" in outcomes.extra:
+            columns["distance"] = np.asarray(outcomes.extra["distance"], dtype=np.float64)
         return cls(ids=ids, **{name: column if order is None else column[order] for name, column in columns.items()})
 
 
@@ -109,46 +72,24 @@ class Shared:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One record, flattened; `evidence` is None where the record has no per-sample outcomes."""
+    """One record as boards sort it; `evidence` is None where it has no per-sample outcomes.
+
+    `attack` is the name of its column. The digests `backbone_key`, `dataset_key` and `variant` (recipe and training
+    budget) tell apart what has the same name; `fit` and `timing` are those of the record.
+    """
 
     id: str
+    cell: Cell
     status: str
-    backbone: str
-    backbone_title: str
-    backbone_key: str
-    training: str
-    method: str
-    method_title: str
-    paper: str
-    variant: str
-    trains: bool
-    dataset: str
-    dataset_title: str
-    dataset_key: str
-    group: str
-    source_dataset: str
-    classes: str
-    fit_classes: str
-    task: str
-    shots: int
-    seed: int
-    train_eps: float | None
-    threat: Threat
     attack: str
-    attack_version: int
+    backbone_key: str
+    dataset_key: str
+    variant: str
     distance_attack: bool
-    protocol: tuple[tuple[str, str], ...]
-    fit_id: str
-    recipe: MethodRecipe
-    prompts: str = ""
-    suspect: tuple[str, ...] = ()
-    parameters: int | None = None
-    collapsed: bool = False
-    train_seconds: float | None = None
-    attack_seconds: float | None = None
-    forwards: float | None = None
-    backwards: float | None = None
+    fit: Mapping[str, Any]
+    timing: Mapping[str, Any]
     software: tuple[tuple[str, str], ...] = ()
+    suspect: tuple[str, ...] = ()
     error: str = ""
     created: str = ""
     evidence: Evidence | None = None
@@ -158,6 +99,26 @@ class Measurement:
         """True when the record is a success with per-sample outcomes."""
         return self.status == "success" and self.evidence is not None
 
+    @property
+    def method(self) -> str:
+        """The name of the method."""
+        return self.cell.fit.method.name
+
+    @property
+    def trains(self) -> bool:
+        """False for a method that learns nothing."""
+        return self.cell.fit.method.trains
+
+    @property
+    def seed(self) -> int:
+        """The seed; 0 for a method that learns nothing."""
+        return self.cell.fit.seed if self.trains else 0
+
+    @property
+    def shots(self) -> int:
+        """Training images per class, -1 for all; 0 for a method that learns nothing."""
+        return self.cell.fit.shots if self.trains else 0
+
 
 def column_of(label: str) -> str:
     """The name of an attack's column: the suite `worst` must not be taken for the worst case over all columns."""
@@ -165,50 +126,22 @@ def column_of(label: str) -> str:
 
 
 def measurement(record: Record, outcomes: Outcomes | None, shared: Shared | None = None) -> Measurement:
-    """`record` with its outcomes as one flat row; many rows with the same `shared` share what they can."""
+    """`record` with its outcomes; many measurements with the same `shared` share what they can."""
     cell, fit, shared = record.cell, record.cell.fit, shared or Shared()
-    backbone, method, dataset, threat = fit.backbone, fit.method, cell.dataset, cell.threat
+    recipe: list[object] = [fit.method, fit.train_eps, sorted(fit.exclude)] if fit.method.trains else [fit.method]
     return Measurement(
         id=record.id,
+        cell=cell,
         status=record.status,
-        backbone=backbone.name,
-        backbone_title=backbone.title or backbone.name,
-        backbone_key=shared.mark([backbone, cell.precision], backbone, cell.precision),
-        training=backbone.training,
-        method=method.name,
-        method_title=method.title or method.name,
-        paper=method.paper,
-        variant=shared.mark([method, fit.train_eps, sorted(fit.exclude)], method, fit.train_eps, *fit.exclude)
-        if method.trains
-        else shared.mark([method], method),
-        trains=method.trains,
-        dataset=dataset.name,
-        dataset_title=dataset.title or dataset.name,
-        dataset_key=shared.mark(dataset, dataset),
-        group=dataset.group,
-        source_dataset=fit.dataset.name,
-        classes=cell.classes,
-        fit_classes=fit.classes,
-        task=cell.task,
-        shots=fit.shots if method.trains else 0,
-        seed=fit.seed if method.trains else 0,
-        train_eps=fit.train_eps,
-        threat=Threat(threat.norm, threat.eps, threat.knowledge, threat.space, threat.source or ""),
         attack=column_of(cell.attack.label),
-        attack_version=cell.attack.version,
+        backbone_key=shared.mark([fit.backbone, cell.precision], fit.backbone, cell.precision),
+        dataset_key=shared.mark(cell.dataset, cell.dataset),
+        variant=shared.mark(recipe, fit.method, fit.train_eps, *fit.exclude),
         distance_attack="median_distance" in record.metrics,
-        protocol=_protocol(record),
-        fit_id=fit.id,
-        recipe=method,
-        prompts=str(record.fit.get("digest") or ""),
-        suspect=record.suspect,
-        parameters=_whole(record.fit.get("num_parameters", record.fit.get("parameters"))),
-        collapsed=bool(record.fit.get("collapsed")),
-        train_seconds=_number(record.fit.get("seconds")),
-        attack_seconds=_number(record.timing.get("attack_seconds")),
-        forwards=_number(record.timing.get("forwards")),
-        backwards=_number(record.timing.get("backwards")),
+        fit=record.fit,
+        timing=record.timing,
         software=_software(record.environment),
+        suspect=record.suspect,
         error=str((record.error or {}).get("message") or ""),
         created=record.created,
         evidence=None if outcomes is None or not record.done else Evidence.of(outcomes, shared),
@@ -225,20 +158,6 @@ def attack_order(attack: str) -> tuple[int, int, str]:
     return (1, 0, attack)
 
 
-def _protocol(record: Record) -> tuple[tuple[str, str], ...]:
-    cell = record.cell
-    parts = {
-        "split": cell.split,
-        "test samples": "all" if cell.limit is None else f"at most {cell.limit} per dataset",
-        "precision": cell.precision,
-        "resize": cell.fit.resize,
-        "attack seed": str(cell.attack_seed),
-    }
-    if cell.test_resize != cell.fit.resize:
-        parts["resize of test images"] = cell.test_resize
-    return tuple(parts.items())
-
-
 def _software(environment: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """What the record was measured with, as far as boards mention it: versions, commit, plug-ins, device."""
     packages = environment.get("packages") or {}
@@ -252,11 +171,3 @@ def _software(environment: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     plugins = sorted(f"{name} of {source}" for name, source in (environment.get("plugins") or {}).items())
     found["plug-ins"] = ", ".join(plugins) or None
     return tuple((name, str(value)) for name, value in found.items() if value)
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-def _whole(value: Any) -> int | None:
-    return None if value is None else int(value)

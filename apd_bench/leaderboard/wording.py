@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from apd_bench.leaderboard.model import Row, Table
+from apd_bench.leaderboard.columns import legend
+from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.statistics import LEVEL
-from apd_bench.specs import format_eps
+from apd_bench.specs import ThreatModel, format_eps
 
 EMBEDDED_WARNING = (
     "This is the embedded suite: a tiny CLIP (about 2 million parameters, 40 px) on small image sets inside the "
@@ -30,7 +31,7 @@ def heading(table: Table) -> str:
         key.task, ""
     )
     origin = f" of {key.trained_on}" if key.trained_on else ""
-    return f"{task}{key.backbone}{robust}, {key.threat.short}{shots}{origin}{_further(table)}"
+    return f"{task}{key.backbone}{robust}, {key.threat.label}{shots}{origin}{_further(table)}"
 
 
 def _further(table: Table) -> str:
@@ -41,16 +42,23 @@ def _further(table: Table) -> str:
     return f", further sets: {named}" + (f" and {len(table.datasets) - 3} more" if len(table.datasets) > 3 else "")
 
 
-def parameters(row: Row) -> str:
-    """The number of learned parameters with thousands separated."""
-    if not row.trains:
-        return "0"
-    return "–" if row.parameters is None else f"{row.parameters:,}"
+def threat_text(threat: ThreatModel) -> str:
+    """What the attacker may do: norm, eps in both spellings, knowledge, where the change acts."""
+    origin = f" from {threat.source}" if threat.source else ""
+    return (
+        f"Threat: {threat.norm}, eps {format_eps(threat.eps, threat.norm)} ({threat.eps:.5f}), "
+        f"{threat.knowledge.replace('_', '-')}{origin}, at {threat.space.replace('_', ' ')} size."
+    )
 
 
 def protocol_text(table: Table) -> str:
     """Shots, seeds, sampling, precision and the datasets with their sample counts."""
-    parts = [f"{name}: {value}" for name, value in table.key.protocol]
+    protocol = table.key.protocol
+    limit = "all" if protocol.limit is None else f"at most {protocol.limit} per dataset"
+    parts = [f"split: {protocol.split}", f"test samples: {limit}", f"precision: {protocol.precision}"]
+    parts += [f"resize: {protocol.resize}", f"attack seed: {protocol.attack_seed}"]
+    if protocol.test_resize != protocol.resize:
+        parts.append(f"resize of test images: {protocol.test_resize}")
     shots = "all training images" if table.key.shots < 0 else f"{table.key.shots} shots per class"
     seeds = f"{shots}, seeds {', '.join(map(str, table.seeds))}" if table.seeds else "nothing trained"
     budgets = sorted({eps for row in table.rows if row.trains for eps in row.train_eps if eps is not None})
@@ -84,23 +92,15 @@ def notes_of(table: Table) -> list[str]:
     return [*lines, *table.notes]
 
 
-def legend_lines(tables: Sequence[Table], notes: Sequence[str] = ()) -> list[str]:
-    """How to read the tables, one sentence or two a line."""
+def legend_lines(tables: Sequence[Table], form: str, notes: Sequence[str] = ()) -> list[str]:
+    """How to read the tables of the format `form`: what all numbers are, then each column."""
     seeds = sorted({seed for table in tables for seed in table.seeds})
     spread = f"seeds {', '.join(map(str, seeds))}" if seeds else "nothing was trained, so there is one seed"
     return [
-        "All numbers are percent of test samples classified correctly. clean: without attack; one column per attack; "
-        "worst: a sample counts only if it survives every attack of the table.",
-        "Each number is a mean over datasets of a mean over seeds and samples. H: harmonic mean of clean and worst. "
-        "learned: how many numbers were trained. n: different test images over all datasets x seeds.",
+        "Accuracies are percent of test samples classified correctly, each a mean over datasets of a mean over seeds "
+        "and samples. Threat models, budgets and backbones are never mixed in one table.",
         f"Intervals are {LEVEL:.0%}: cluster bootstrap over seeds and samples within each dataset (one cell alone, "
         f"or all outcomes alike: Wilson); {spread}. An interval from few seeds is too narrow rather than too wide.",
-        "rank: one plus the number of methods that are significantly better (paired bootstrap on the same samples, "
-        "Holm over all pairs of the table, 5 %); methods that cannot be told apart share a rank.",
-        "cells: done / planned (datasets x seeds x attacks that most methods have). Rows with a gap stand "
-        "below, unranked and without a mean; sets that only a few methods were tried on have a table of their own.",
-        "suspect: cells whose diagnostics hint at masked gradients; the reasons stand below the table.",
-        "train s: seconds per fit; attack s: seconds for all attacks on one sample, on the machines of the records.",
-        "Threat models, budgets and backbones are never mixed in one table.",
+        *legend(tables, form),
         *notes,
     ]

@@ -9,7 +9,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,10 @@ from rich.console import Console
 from synthetic import cell, dataset, fill, grid, method, outcomes, record
 
 from apd_bench.errors import MissingPrerequisite, RegressionFound, UsageError
-from apd_bench.leaderboard import check_boards, collect, render_terminal, write_boards
+from apd_bench.leaderboard import check_boards, collect, columns, render_terminal, write_boards
 from apd_bench.leaderboard.aggregate import tables
 from apd_bench.leaderboard.boards import FORMATS
-from apd_bench.leaderboard.escape import csv_text, file_name, html_text, latex, markdown
+from apd_bench.leaderboard.escape import csv_text, file_name, latex_text, markdown_text
 from apd_bench.leaderboard.markdown import render_markdown
 from apd_bench.leaderboard.tidy import measurement
 from apd_bench.records import SCHEMA_VERSION, Outcomes, Record
@@ -143,9 +142,8 @@ def test_a_hostile_group_stays_in_its_folder(tmp_path: Path) -> None:
 def test_escapes() -> None:
     assert csv_text("=1+1") == "'=1+1"
     assert csv_text("apd") == "apd"
-    assert markdown("a|b\nc_d <b>") == r"a\|b c_d &lt;b&gt;"
-    assert html_text('"><img>') == "&quot;&gt;&lt;img&gt;"
-    assert latex("50% of a_b") == r"50\% of a\_b"
+    assert markdown_text("a|b\nc_d <b>") == r"a\|b c_d &lt;b&gt;"
+    assert latex_text("50% of a_b") == r"50\% of a\_b"
     assert file_name("../../etc/passwd") == "etc-passwd"
     assert file_name("///") == "unnamed"
 
@@ -205,13 +203,43 @@ def test_every_schema_version_is_stored() -> None:
 
 
 def test_many_records_make_one_clear_page() -> None:
-    spec, hits = cell(), outcomes([1, 1, 0], [1, 0, 0])
-    one = measurement(record(spec), hits)
+    hits = outcomes([1, 1, 0], [1, 0, 0])
     many = [
-        replace(one, id=f"{place:x}", method=f"m{place % 10}", variant=f"{place % 10}", seed=place // 10 % 20,
-                dataset=f"d{place // 200}", dataset_key=f"{place // 200}")
-        for place in range(2000)
-    ]  # fmt: skip
+        measurement(record(cell(method_spec=method(f"m{who}"), data=dataset(f"d{place}"), seed=seed)), hits)
+        for who in range(10)
+        for place in range(10)
+        for seed in range(20)
+    ]
     (table,) = tables(many)
     assert (len(table.ranked), table.ranked[0].done, len(table.datasets)) == (10, 200, 10)
     assert render_markdown([table], "embedded").count("200/200") == 10
+
+
+def test_a_new_column_is_one_entry_and_stands_in_every_format_and_in_the_legend(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = columns.Column(key="done share", value=lambda _, row: row.done / 64, help="cells done in 64ths.")
+    monkeypatch.setattr(columns, "_AFTER", (*columns._AFTER, new))
+    texts = {path.name: path.read_text() for path in write_boards([store], tmp_path, FORMATS)}
+    page = re.sub(r"<(script|style)\b.*?</\1>", "", texts["embedded.html"], flags=re.S)
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
+    render_terminal(collect([store]), console)
+    shown = {
+        "md": texts["embedded.md"],
+        "tex": texts["embedded.tex"],
+        "html": page,
+        "terminal": console.file.getvalue(),
+    }  # type: ignore[attr-defined]
+    for text in shown.values():
+        assert "0.281" in text and "0.094" in text  # 18 / 64 and 6 / 64, by method
+        assert "done share: cells done in 64ths." in " ".join(text.split())
+    lines = list(csv.DictReader(io.StringIO(texts["embedded.csv"])))
+    assert {line["method"]: line["done share"] for line in lines} == {"apd": "0.281", "zero_shot": "0.094"}
+    rows = json.loads(texts["embedded.json"])["tables"][0]["rows"]
+    assert {row["method"]: row["done_share"] for row in rows} == {"apd": 0.28125, "zero_shot": 0.09375}
+
+
+@pytest.mark.parametrize("form", sorted(columns.FORMATS - {"csv", "json"}))
+def test_the_legend_explains_every_column_that_its_title_does_not(form: str) -> None:
+    found = columns.table_columns(("pgd",), form)
+    assert {column.heading for column in found if not column.help} <= {"method", "pgd"}

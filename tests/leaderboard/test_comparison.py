@@ -12,7 +12,7 @@ from synthetic import cell, dataset, fill, grid, method, outcomes, record
 from apd_bench.cli import compare as verb
 from apd_bench.errors import UnknownName, UsageError
 from apd_bench.leaderboard.aggregate import tables
-from apd_bench.leaderboard.comparison import compare
+from apd_bench.leaderboard.comparison import compare_methods
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.tidy import measurement
 
@@ -23,7 +23,7 @@ def table_of(robust: dict[str, list[int]], clean: list[int]) -> list[Table]:
 
 
 def test_wins_losses_and_the_samples_behind_them() -> None:
-    found = compare(table_of({"a": [1, 1, 0, 0], "b": [0, 1, 1, 0]}, [1, 1, 1, 1]), "a", "b")[0]
+    found = compare_methods(table_of({"a": [1, 1, 0, 0], "b": [0, 1, 1, 0]}, [1, 1, 1, 1]), "a", "b")[0]
     worst = next(contest for contest in found.contests if contest.column == "worst")
     assert (worst.wins, worst.losses, worst.pairs, worst.difference.value) == (1, 1, 4, 0.0)
     assert [(item.sample, item.first, item.second) for item in found.disagreements] == [
@@ -37,13 +37,13 @@ def test_one_seed_uses_mcnemar_and_many_datasets_are_corrected() -> None:
         for who, hits in (("a", [1] * 9 + [0]), ("b", [0] * 10)):
             spec = cell(method_spec=method(who), data=dataset(name))
             items.append(measurement(record(spec), outcomes([1] * 10, hits)))
-    contests = [item for item in compare(tables(items), "a", "b")[0].contests if item.column == "worst"]
+    contests = [item for item in compare_methods(tables(items), "a", "b")[0].contests if item.column == "worst"]
     assert [item.p for item in contests] == pytest.approx([2 / 512, 2 / 512])
     assert [item.adjusted for item in contests] == pytest.approx([4 / 512, 4 / 512])
 
 
 def test_equal_methods_do_not_differ() -> None:
-    found = compare(table_of({"a": [1, 0, 1, 0], "b": [1, 0, 1, 0]}, [1, 1, 1, 1]), "a", "b")[0]
+    found = compare_methods(table_of({"a": [1, 0, 1, 0], "b": [1, 0, 1, 0]}, [1, 1, 1, 1]), "a", "b")[0]
     assert found.disagreements == ()
     assert all(item.p == 1.0 for item in (*found.overall, *found.contests))
 
@@ -51,7 +51,7 @@ def test_equal_methods_do_not_differ() -> None:
 def test_untrained_methods_are_compared_with_every_seed(tmp_path: Path) -> None:
     shares = {"zero_shot": {"clean": 0.8, "pgd": 0.1}, "apd": {"clean": 0.8, "pgd": 0.7}}
     items = [measurement(one, result) for one, result in grid(shares, n=60)]
-    overall = compare(tables(items), "apd", "zero_shot")[0].overall[0]
+    overall = compare_methods(tables(items), "apd", "zero_shot")[0].overall[0]
     assert overall.pairs == 2 * 3 * 60
     assert overall.p < 0.01
     assert overall.difference.low is not None
@@ -61,13 +61,13 @@ def test_untrained_methods_are_compared_with_every_seed(tmp_path: Path) -> None:
 def test_unknown_and_disjoint_methods_are_explained() -> None:
     made = table_of({"a": [1], "b": [0]}, [1])
     with pytest.raises(UnknownName, match="'c'"):
-        compare(made, "a", "c")
+        compare_methods(made, "a", "c")
     items = [
         measurement(record(cell(method_spec=method(who), data=dataset(name))), outcomes([1], [1]))
         for who, name in (("a", "food"), ("b", "places"))
     ]
     with pytest.raises(UsageError, match="no dataset in common"):
-        compare(tables(items), "a", "b")
+        compare_methods(tables(items), "a", "b")
 
 
 def test_verb_prints_a_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

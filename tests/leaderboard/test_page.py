@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,12 @@ import pytest
 from browser import CHROMIUM, Browser
 from synthetic import cell, dataset, fill, grid, method, outcomes, record
 
+from apd_bench.cli import arguments, run
 from apd_bench.leaderboard import write_boards
+from apd_bench.leaderboard.command import crossings, words
+from apd_bench.runner.plan import plan
+from apd_bench.runner.selection import resolve
+from apd_bench.store import Store
 
 SHARES = {
     "zero_shot": {"clean": 0.7, "pgd": 0.1, "autoattack": 0.05},
@@ -65,7 +71,7 @@ def test_page_is_self_contained(page: Path) -> None:
     assert not re.search(r"(src|href)=['\"](?!#|data:)", markup)
     assert "default-src 'none'" in markup
     assert "not those of CLIP ViT-B" in markup
-    assert "apd-bench run --backbone tiny-clean --methods apd --datasets food,places" in markup
+    assert "apd-bench run --suite blank --backbone tiny-clean --methods apd --datasets food places" in markup
 
 
 def test_hostile_names_stay_text(hostile_page: Path) -> None:
@@ -152,6 +158,18 @@ def test_bands_stay_while_they_can_be_read(tmp_path: Path, browser: Browser) -> 
     assert browser.run(f"{switch}(Chart.getChart('eps'))") is False
     assert browser.run(filled) == 5
     assert browser.problems() == []
+
+
+def test_the_commands_of_the_page_plan_exactly_the_stored_cells() -> None:
+    """All cells of the committed store, from the words that a reader copies to the ids that `run` would measure."""
+    cells = [record.cell for record in Store(Path(__file__).parents[2] / "results" / "embedded").records()]
+    parser = argparse.ArgumentParser()
+    run.add_arguments(parser)
+    planned = []
+    for crossing in crossings(cells):
+        args = parser.parse_args(words(crossing)[2:])
+        planned += plan(resolve(arguments.suite_of(args), arguments.selection_of(args))).cells
+    assert sorted(cell.id for cell in planned) == sorted(cell.id for cell in cells)
 
 
 def test_the_command_and_the_protocol_name_a_training_budget_that_is_not_the_tested_one(tmp_path: Path) -> None:

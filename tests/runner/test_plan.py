@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from apd_bench.errors import UsageError
+from apd_bench.leaderboard.command import crossings
 from apd_bench.records import Record
-from apd_bench.runner.command import command_for, differences, selection_for
+from apd_bench.runner.command import command_for, differences
 from apd_bench.runner.estimate import cost_of, fit_passes, passes_of
 from apd_bench.runner.plan import plan, why_impossible
 from apd_bench.runner.queue import WorkQueue
@@ -215,6 +216,9 @@ def test_cost_grows_with_steps_samples_and_epochs() -> None:
     "changes",
     [
         {},
+        {"eps": (0.0, 1 / 255, 4 / 255)},
+        {"eps": (0.0, 1 / 255, 4 / 255), "train_eps": 1 / 255, "shots": (1, 4)},
+        {"norm": "L2", "eps": (0.5, 1.0), "train_eps": 2 / 255},
         {"eps": (0.0157,), "limit": 11, "seeds": (5,), "shots": (2,)},
         {"task": "base_to_new", "precision": "bf16", "resize": "squash"},
         {"task": "cross_dataset", "train_dataset": "animals"},
@@ -229,11 +233,11 @@ def test_cost_grows_with_steps_samples_and_epochs() -> None:
         },
     ],
 )
-def test_the_command_of_a_cell_plans_that_cell(changes: dict[str, object]) -> None:
-    blank = load_suite("blank")
-    for cell in planned(**changes):
-        assert differences(cell) == []
-        assert cell.id in {item.id for item in plan(resolve(blank, selection_for(cell))).cells}
+def test_the_commands_of_cells_plan_exactly_these(changes: dict[str, object]) -> None:
+    cells = planned(**changes)
+    assert [differences(cell) for cell in cells] == [[]] * len(cells)
+    made = [plan(resolve(load_suite("blank"), Selection(**crossing))).cells for crossing in crossings(cells)]
+    assert sorted(cell.id for part in made for cell in part) == sorted(cell.id for cell in cells)
 
 
 def test_the_command_can_be_pasted_into_a_shell(tmp_path: object) -> None:

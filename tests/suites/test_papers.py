@@ -144,7 +144,7 @@ def test_a_published_table_stands_beside_the_cells_of_its_suite(
         suite, methods=(method,), backbones=(backbone,), datasets=(dataset,), seeds=(1,), reference=False
     ).cells
     found = tables(measurement(record(cell), outcomes([1, 1, 1, 0], [1, 0, 0, 0])) for cell in cells)
-    pairs = [pair.published for table in found for pair in published.pairs(table)]
+    pairs = [pair.published for table in found for pair in published.reproductions(table)]
     assert {
         (item.table, item.attack) for item in pairs if item.source.startswith(("FAP", "TAPT"))
     } - OPTIONAL == expected

@@ -5,15 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apd_bench.leaderboard import columns, command, wording
 from apd_bench.leaderboard.curves import eps_curve, eps_families, few_shot_families, pareto_front
-from apd_bench.leaderboard.escape import html_text, plain
+from apd_bench.leaderboard.escape import file_name, plain, plain_lines
+from apd_bench.leaderboard.listings import distances, listings
 from apd_bench.leaderboard.model import Table
-from apd_bench.leaderboard.web import sections
-from apd_bench.leaderboard.wording import EMBEDDED_WARNING, board_title, heading
+from apd_bench.leaderboard.tidy import Measurement
+from apd_bench.leaderboard.wording import heading
+from apd_bench.resources import baselines_path
+from apd_bench.specs import format_eps
 
 if TYPE_CHECKING:
     from apd_bench.leaderboard.boards import Boards
@@ -21,55 +27,86 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 _SCRIPTS = ("vendor/jquery.min.js", "vendor/datatables.min.js", "vendor/chart.min.js", "page.js")
 _STYLES = ("vendor/datatables.min.css", "page.css")
+_MOST_RECORDS = 200  # shown of each method
+
+
+class _Whole(str):
+    """Text that the page shows with its lines and in full length."""
+
+    __slots__ = ()
 
 
 def render_page(tables: Sequence[Table], group: str, boards: Boards) -> str:
     """The page for the tables of one group; the same records give the same bytes."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     scripts = [(_HERE / name).read_text(encoding="utf-8") for name in _SCRIPTS]
-    styles = [(_HERE / name).read_text(encoding="utf-8") for name in _STYLES]
-    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
-    policy = (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, finalize=_shown,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters["whole"] = lambda text: _Whole(plain_lines(text))
+    said = (wording.heading, wording.threat_text, wording.protocol_text, wording.notes_of)
+    cells = (columns.table_columns, columns.percent, columns.interval, columns.missing_text, columns.failed_text)
+    environment.globals |= {function.__name__: function for function in (*said, *cells, pareto_front, distances)}
+    environment.globals |= {"anchor": _anchor, "format_eps": format_eps, "most": _MOST_RECORDS}
+    return environment.get_template("page.html").render(
+        title=wording.board_title(tables, group),
+        policy=_policy(scripts),
+        styles=[(_HERE / name).read_text(encoding="utf-8") for name in _STYLES],
+        scripts=scripts,
+        warning=wording.EMBEDDED_WARNING,
+        provenance=wording.provenance_text(tables),
+        tables=tables,
+        listings=listings(tables),
+        examples=[item for item in boards.examples if item.get("group") == group],
+        methods=list(_methods(item for item in boards.measurements if item.cell.dataset.group == group)),
+        legend=wording.legend_lines(tables, "html", boards.notes),
+        data=_safe_json(chart_data(tables)),
     )
-    title = html_text(board_title(tables, group))
-    body = [
-        *sections.header(title, EMBEDDED_WARNING if any(table.embedded for table in tables) else "", tables),
-        "<main id='main'>",
-        *sections.boards(tables),
-        *sections.charts(),
-        *sections.heat_maps(tables),
-        *sections.base_to_new(tables),
-        *sections.few_shot(tables),
-        *sections.reported(tables),
-        *sections.examples([item for item in boards.examples if item.get("group") == group]),
-        *sections.methods(tables, boards.measurements),
-        *sections.how_to_read(tables, boards.notes),
-        "</main>",
-        "<footer><p>Made by <code>apd-bench report --format html</code>. Nothing on this page asks the network for "
-        "anything. It carries jQuery, DataTables and Chart.js, all under the MIT licence.</p></footer>",
-    ]
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            '<link rel="icon" href="data:,">',
-            f"<title>{title}</title>",
-            *(f"<style>{style}</style>" for style in styles),
-            "</head>",
-            "<body>",
-            *body,
-            f'<script type="application/json" id="data">{_safe_json(chart_data(tables))}</script>',
-            *(f"<script>{script}</script>" for script in scripts),
-            "</body>",
-            "</html>",
-            "",
-        ]
+
+
+def _shown(value: object) -> object:
+    """What an expression of the template becomes before it is escaped."""
+    return value if isinstance(value, _Whole) or hasattr(value, "__html__") else plain(value, 200)
+
+
+def _anchor(method: str) -> str:
+    return f"method-{file_name(method)}"
+
+
+def _methods(items: Iterable[Measurement]) -> Iterator[dict[str, Any]]:
+    """One part of the page per method: its records, recipes, card, and the commands that repeat it."""
+    mine: dict[str, list[Measurement]] = defaultdict(list)
+    for item in items:
+        mine[item.method].append(item)
+    for name, records in sorted(mine.items()):
+        recipes = {item.variant: item.cell.fit for item in records}
+        card = baselines_path(file_name(name.partition(".")[0]), "CARD.md")
+        yield {
+            "name": name,
+            "records": records,
+            "commands": [shlex.join(command.words(part)) for part in command.crossings(item.cell for item in records)],
+            "recipes": [
+                {
+                    "name": variant[:6],
+                    "train_eps": fit.train_eps,
+                    "spec": fit.method,
+                    "text": json.dumps(fit.method.identity(), indent=1, sort_keys=True, default=str),
+                }
+                for variant, fit in sorted(recipes.items(), key=lambda one: (one[1].train_eps or 0.0, one[0]))
+            ],
+            "card": card.read_text(encoding="utf-8") if card.is_file() else "",
+        }
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """A content security policy that lets these scripts run and nothing be fetched."""
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
     )
 
 
@@ -122,7 +159,3 @@ def _safe_json(data: Any) -> str:
     """JSON that cannot end the script element it stands in."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
