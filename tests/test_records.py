@@ -181,6 +181,14 @@ def test_records_that_share_their_parts_are_the_records_that_do_not() -> None:
     assert read[0].cell.fit is read[1].cell.fit
 
 
+def test_records_with_keys_of_features_that_are_gone_are_read() -> None:
+    effective = {"accelerate": {"asked": "auto", "used": "off"}, "smaller_budget": {"cell": "x", "eps": 0.01}}
+    record = make_record(effective=effective, fit={"digest": "d", "trained_together": [1, 2]})
+    assert Record.from_json(record.to_json()) == record
+    content = make_outcomes(smaller_budget=np.array([False, True, True, False])).to_bytes()
+    assert Outcomes.from_bytes(content).extra["smaller_budget"].tolist() == [False, True, True, False]
+
+
 @pytest.mark.parametrize("schema", [None, "1", [1], {}])
 def test_what_states_no_schema_is_damaged(schema: object) -> None:
     data = json.loads(make_record().to_json()) | {"schema": schema}

@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import NoReturn
 
 from apd_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, UserError, unknown_name
@@ -76,11 +75,6 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message[:1].upper()}{message[1:]}.", hint=f"See: {self.prog} --help")
 
 
-def verbs() -> dict[str, str]:
-    """The verbs of this installation with their help lines."""
-    return {verb: line for verb, (module, line) in VERBS.items() if find_spec(f"apd_bench.cli.{module}") is not None}
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; user errors become one line on standard error."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -105,11 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def verb_parser(verb: str, options: Mapping[str, object] | None = None) -> Parser:
     """The parser of one verb, its defaults taken from the environment, and below that from a suite's `options`."""
-    available = verbs()
-    if verb not in available:
-        raise unknown_name("verb", verb, available, command="apd-bench --help")
-    module = import_module(f"apd_bench.cli.{VERBS[verb][0]}")
-    parser = Parser(prog=f"apd-bench {verb}", description=f"{available[verb][:1].upper()}{available[verb][1:]}.")
+    if verb not in VERBS:
+        raise unknown_name("verb", verb, VERBS, command="apd-bench --help")
+    name, line = VERBS[verb]
+    module = import_module(f"apd_bench.cli.{name}")
+    parser = Parser(prog=f"apd-bench {verb}", description=f"{line[:1].upper()}{line[1:]}.")
     module.add_arguments(parser)
     for action in parser._actions:
         if options and action.dest in options:
@@ -176,7 +170,7 @@ def _run(words: list[str]) -> int:
 
 
 def _overview() -> str:
-    lines = "\n".join(f"  {verb:<11}{line}" for verb, line in verbs().items())
+    lines = "\n".join(f"  {verb:<11}{line}" for verb, (_, line) in VERBS.items())
     return (
         "usage: apd-bench VERB [options]\n\n"
         "Fair, attackable, resumable comparison of adversarial prompt tuning for CLIP-like models.\n\n"
