@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
@@ -10,7 +11,18 @@ EXIT_CELLS_FAILED = 1
 EXIT_USAGE = 2
 EXIT_REGRESSION = 3
 EXIT_INTERRUPTED = 130
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]"
+)
 _LISTED, _NEAREST = 24, 8  # names: up to so many are all listed, of more only the nearest ones
+
+
+def printable(text: str) -> str:
+    r"""`text` as a terminal may get it: what could move the cursor, colour or turn it is written out, as \x1b.
+
+    Line ends and tabs stay.
+    """
+    return _UNPRINTABLE.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
 class UserError(Exception):
@@ -19,9 +31,8 @@ class UserError(Exception):
     exit_code: int = EXIT_USAGE
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = printable(message), printable(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()
@@ -53,8 +64,16 @@ class CorruptFile(UserError):
     """A file that exists but cannot be trusted: wrong digest, torn, not the format it claims."""
 
 
-class NewerSchema(UserError):
-    """A sound file that a later version of this program wrote: it is left as it is, and nothing is measured anew."""
+class OtherSchema(UserError):
+    """A sound file that another version of this program wrote: it is left as it is, and nothing is measured anew."""
+
+
+class NewerSchema(OtherSchema):
+    """A file of a later version."""
+
+
+class OlderSchema(OtherSchema):
+    """A file of an earlier version that this one does not read."""
 
 
 class IncompatibleChoice(UserError):

@@ -1,20 +1,22 @@
-"""Cells from the JSON of records, thousands of them: what equal records repeat is built once.
+"""Cells from the JSON of records, thousands of them: what equal records repeat is checked and built once.
 
-Few backbones, sets and recipes differ between the records of a store. Equal ones become one spec, which then also keeps
-its canonical form.
+Few backbones, sets and recipes differ between the records of a store. Equal JSON stands for the same spec, which then
+also keeps its canonical form.
 """
 
 from __future__ import annotations
 
 import marshal
+import math
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from functools import lru_cache
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
 
 Spec = TypeVar("Spec")
 _KINDS: dict[str, type] = {"backbone": BackboneSpec, "dataset": DatasetSpec, "method": MethodRecipe}
-_TUPLES = frozenset({"aliases", "offers", "needs", "exclude"})
 
 
 class Parts:
@@ -23,6 +25,11 @@ class Parts:
     def __init__(self) -> None:
         self._specs: dict[tuple[type, bytes], Any] = {}
         self._fits: dict[tuple[Any, ...], Fit] = {}
+        self._environments: dict[bytes, Any] = {}
+
+    def environment(self, data: Any) -> Any:
+        """`data`, or the equal one that was read before."""
+        return self._environments.setdefault(_key(data), data)
 
     def cell(self, data: Mapping[str, Any]) -> Cell:
         """The cell behind `plain(cell)`; raises TypeError, KeyError or ValueError for anything else."""
@@ -34,21 +41,21 @@ class Parts:
             "threat": self._spec(ThreatModel, data["threat"]),
             "attack": self._spec(AttackSpec, data["attack"]),
         }
-        return Cell(**{**_values(data), **nested})
+        return Cell(**{**_values(Cell, data), **nested})
 
     def _fit(self, data: Mapping[str, Any]) -> Fit:
         specs: dict[str, Any] = {name: self._spec(kind, data[name]) for name, kind in _KINDS.items()}
         own = {name: value for name, value in data.items() if name not in _KINDS}
         key = (*map(id, specs.values()), _key(own))  # the specs are kept, so no other object gets their place
         if key not in self._fits:
-            self._fits[key] = Fit(**_values(own), **specs)
+            self._fits[key] = Fit(**_values(Fit, own), **specs)
         return self._fits[key]
 
     def _spec(self, kind: type[Spec], data: Any) -> Spec:
         key = (kind, _key(data))
-        if key not in self._specs:
-            self._specs[key] = kind(**_values(data))
-        found: Spec = self._specs[key]
+        found: Spec | None = self._specs.get(key)
+        if found is None:
+            found = self._specs[key] = kind(**_values(kind, data))
         return found
 
 
@@ -57,5 +64,38 @@ def _key(data: Any) -> bytes:
     return marshal.dumps(data, 2)  # the last version without references, which would depend on who else holds a value
 
 
-def _values(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if key in _TUPLES else value for key, value in data.items()}
+@lru_cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _values(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a spec as their types say; raises TypeError for a field that is unknown or of another type."""
+    hints, values = _hints(kind), {}
+    for name, value in data.items():
+        if name not in hints:
+            raise TypeError(f"{kind.__name__} has no field '{name}'")
+        if not is_of(value, hints[name]):
+            raise TypeError(f"the {name} of a {kind.__name__} cannot be {value!r:.60}")
+        values[name] = tuple(value) if isinstance(value, list) and get_origin(hints[name]) is tuple else value
+    return values
+
+
+def is_of(value: Any, hint: Any) -> bool:
+    """Whether a JSON value is of the type `hint`; a list counts as a tuple, a dictionary as any spec."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(is_of(value, item) for item in inner)
+    if hint is type(None):
+        return value is None
+    if hint is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if hint in (str, int, bool):
+        return type(value) is hint
+    if origin is tuple:
+        return isinstance(value, (list, tuple)) and all(is_of(item, inner[0]) for item in value)
+    if origin is not None and issubclass(origin, Mapping):
+        return isinstance(value, dict) and all(is_of(item, inner[1]) for item in value.values())
+    return isinstance(value, dict)

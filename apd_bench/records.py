@@ -1,6 +1,7 @@
 """What one measured cell leaves behind: a versioned record (JSON) and its per-sample outcomes (numpy).
 
-The record documents every key it writes; `Record.from_json(record.to_json())` is the same record.
+The record documents every key it writes; `Record.from_json(record.to_json())` is the same record. Its text carries its
+own digest, and its id is that of the cell in it: what differs in one letter from what was written is damaged.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import PurePath
@@ -15,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from apd_bench.errors import CorruptFile, NewerSchema
+from apd_bench.bounds import parse_json
+from apd_bench.errors import CorruptFile, OtherSchema
+from apd_bench.files import sha256
 from apd_bench.npz import Array, arrays
 from apd_bench.parts import Parts
-from apd_bench.schemas import RECORD, refuse_newer
+from apd_bench.schemas import RECORD, refuse_newer, refuse_older
 from apd_bench.specs import Cell, one_of
 
 SCHEMA_VERSION = RECORD
@@ -37,6 +41,14 @@ _LEFT_OUT = (
     (("source", "method"), ("code",)),
 )
 _SAME_FOR_MANY = frozenset({"sample_id", "label"})
+_DIGEST = re.compile(r'\n "digest": "([0-9a-f]{64})",\n')  # one blank before the key: it is one of the record itself
+_SCHEMA = re.compile(r'\n "schema": (\d+),\n')
+_TYPES: dict[str, tuple[type, ...]] = {
+    "id": (str,), "status": (str,), "created": (str,), "schema": (int,), "suspect": (list,),
+    **dict.fromkeys(("metrics", "diagnostics", "effective", "fit", "timing", "environment"), (dict,)),
+    **dict.fromkeys(("error", "outcomes"), (dict, type(None))),
+}  # fmt: skip
+_OUTCOMES_FILE = re.compile(r"[0-9a-f]+-[0-9a-f]{8}\.npz")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +102,24 @@ class Outcomes:
         source: str = "outcomes",
         shared: dict[bytes, Array] | None = None,
         extra: Collection[str] | None = None,
+        samples: int | None = None,
     ) -> Outcomes:
         """The outcomes in an .npz file; raises CorruptFile, naming `source`, when they cannot be read.
 
         With `shared`, equal columns of ids and labels are one read-only array, which it keeps for the next files. Of
-        the further columns only those in `extra` are read (None: all).
+        the further columns only those in `extra` are read (None: all). `samples` is the declared number of rows.
         """
 
         def unwanted(name: str) -> bool:
             return extra is not None and name.startswith("extra.") and name[6:] not in extra
 
         try:
-            columns = arrays(content, _SAME_FOR_MANY, shared, unwanted)
+            columns = arrays(content, _SAME_FOR_MANY, shared, unwanted, samples)
             further = {name[6:]: columns.pop(name) for name in list(columns) if name.startswith("extra.")}
-            return cls(**columns, extra=further)
+            outcomes = cls(**columns, extra=further)
+            if samples is not None and len(outcomes) != samples:
+                raise ValueError(f"it holds {len(outcomes)} samples, not {samples}")
+            return outcomes
         except Exception as error:  # zipfile, zlib, struct, OSError, ValueError, KeyError: numpy documents none of them
             raise CorruptFile(f"{source} cannot be read: {type(error).__name__}: {error}.") from error
 
@@ -173,34 +189,88 @@ class Record:
                 part = part.get(step) or {}
             for name in names:
                 part.pop(name, None)
-        return json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n"
+        return sealed(data)
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str = "record", parts: Parts | None = None) -> Record:
         """The record behind JSON text; `parts` keeps what the next records may repeat.
 
-        Raises CorruptFile, naming `source`, when it is torn, and NewerSchema when a later apd-bench wrote it.
+        Raises CorruptFile, naming `source`, when it is torn, changed, or of another cell than its id says, and
+        OtherSchema when another version of apd-bench wrote it.
         """
         parts = parts or Parts()
         try:
-            data = json.loads(text)
-            if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
-                raise ValueError("it is not a record")
-            refuse_newer(data["schema"], SCHEMA_VERSION, source)
+            text = (text if isinstance(text, str) else text.decode("utf-8")).replace("\r\n", "\n")  # as git may
+            _check_seal(text, source)
+            data = parse_json(text)
             cell = parts.cell(data.pop("cell"))
-            suspect = tuple(data.pop("suspect", ()))
-            return cls(cell=cell, suspect=suspect, **data)
-        except NewerSchema:
+            del data["digest"]
+            data["environment"] = parts.environment(data["environment"])
+            for name, kinds in _TYPES.items():
+                if not isinstance(data[name], kinds):
+                    raise ValueError(f"its {name} is {type(data[name]).__name__}")
+            if not all(isinstance(mark, str) for mark in data["suspect"]):
+                raise ValueError("its suspect marks are not text")
+            _check_outcomes(data["outcomes"])
+            if data["id"] != cell.id:
+                raise ValueError(f"its id is {data['id']}, but its cell is {cell.id}")
+            return cls(cell=cell, **{**data, "suspect": tuple(data["suspect"])})
+        except OtherSchema:
             raise
         except Exception as error:
             raise CorruptFile(
-                f"{source} is damaged: {type(error).__name__}: {error}.",
+                f"{source} is damaged: {error if type(error) is ValueError else f'{type(error).__name__}: {error}'}.",
                 hint="`apd-bench run` moves it aside and measures the cell again.",
             ) from error
 
     def with_outcomes(self, file: str, sha256: str, n: int) -> Record:
         """The record that names its outcomes file."""
         return replace(self, outcomes={"file": file, "sha256": sha256, "n": n})
+
+
+def sealed(data: Mapping[str, Any]) -> str:
+    """The JSON text of a record, with the SHA-256 of the text around it as its digest."""
+    return _with_digest(json.dumps({**data, "digest": "0" * 64}, sort_keys=True, indent=1, allow_nan=False) + "\n")
+
+
+def _with_digest(text: str) -> str:
+    found = _DIGEST.search(text)
+    if found is None:
+        raise ValueError("it is not a record: it has no digest")
+    before, after = text[: found.start(1)], text[found.end(1) :]
+    return before + sha256((before + after).encode()) + after
+
+
+def _check_seal(text: str, source: str) -> None:
+    """Raises ValueError for a text that is not as it was written, OtherSchema for that of another version."""
+    stated = _SCHEMA.search(text)
+    if stated is not None and stated[1] != str(SCHEMA_VERSION):
+        here = text[: stated.start(1)] + str(SCHEMA_VERSION) + text[stated.end(1) :]
+        if _DIGEST.search(text) is None or _with_digest(here) != here:  # else the version is all that was changed
+            _refuse_other(int(stated[1]), source)
+    if stated is None:
+        data = parse_json(text)
+        schema = data.get("schema") if isinstance(data, dict) else None
+        if type(schema) is not int:
+            raise ValueError("it is not a record")
+        _refuse_other(schema, source)
+    if _with_digest(text) != text:
+        raise ValueError("its digest says that it was changed")
+
+
+def _refuse_other(schema: int, source: str) -> None:
+    refuse_newer(schema, SCHEMA_VERSION, source)
+    refuse_older(schema, SCHEMA_VERSION, source)
+
+
+def _check_outcomes(outcomes: Mapping[str, Any] | None) -> None:
+    if outcomes is None:
+        return
+    file, digest, n = outcomes["file"], outcomes["sha256"], outcomes["n"]
+    if not all(isinstance(text, str) for text in (file, digest)) or not _OUTCOMES_FILE.fullmatch(file):
+        raise ValueError(f"'{file}' is no file of outcomes")
+    if type(n) is not int or n < 0:
+        raise ValueError(f"{n} is no number of samples")
 
 
 def plain(value: Any) -> Any:

@@ -1,14 +1,14 @@
-"""The versions of what is kept on disk, and the refusal of files that a later apd-bench wrote. No torch."""
+"""The versions of what is kept on disk, and the refusal of files that another apd-bench wrote. No torch."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from apd_bench.errors import NewerSchema
+from apd_bench.errors import NewerSchema, OlderSchema
 
-RECORD = 1
+RECORD = 2  # since 2 with its own digest
 STATE = 1  # of the card beside a prompt state
-CARD = "card.json"
+CARD, MANIFEST = "card.json", "manifest.json"
 
 
 def refuse_newer(found: Any, known: int, what: str) -> None:
@@ -18,4 +18,14 @@ def refuse_newer(found: Any, known: int, what: str) -> None:
             f"{what} was written by a later apd-bench: its schema is {found}, the newest that this one knows is "
             f"{known}. Nothing was changed.",
             hint="Update apd-bench (pip install --upgrade apd-bench), or choose another folder with --results DIR.",
+        )
+
+
+def refuse_older(found: int, known: int, what: str) -> None:
+    """Raises OlderSchema when `found`, the schema that the file `what` states, is older than `known`."""
+    if found < known:
+        raise OlderSchema(
+            f"{what} was written by an earlier apd-bench: its schema is {found}, this one reads {known}. Nothing was "
+            "changed.",
+            hint="Measure anew into another folder (--results DIR), or read it with the version that wrote it.",
         )

@@ -18,35 +18,44 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from apd_bench.errors import CorruptFile, MissingPrerequisite, NewerSchema, UnknownName, UsageError
+from apd_bench.bounds import parse_json
+from apd_bench.errors import CorruptFile, MissingPrerequisite, OtherSchema, UnknownName, UsageError
 from apd_bench.files import atomic_write, exclusive_lock, explain, read_bytes, sha256, sync_folder
 from apd_bench.npz import Array
 from apd_bench.parts import Parts
 from apd_bench.records import Outcomes, Record
-from apd_bench.schemas import CARD, RECORD, STATE, refuse_newer
+from apd_bench.schemas import CARD, MANIFEST, RECORD, STATE, refuse_newer
 
 _IGNORED = ".index.json\n.lock\ncheckpoints/\n*.tmp\n"
-_INDEX_VERSION = 1
+_INDEX_VERSION = 2
+_UNSEEN = (0, 0, 0)
+_FOLDER, _ID = re.compile(r"[0-9a-f]{2}"), re.compile(r"[0-9a-f]+")
 _NEWER_CARD = re.compile(rb'"schema": *(?!%d\b)\d' % STATE)
 
 
 @dataclass(frozen=True)
 class Damage:
-    """A file that cannot be trusted, and why; `id` is the cell or fit it belongs to."""
+    """A file that cannot be trusted, and why; `id` is the cell it belongs to, `also` what is worthless without it."""
 
     id: str
     path: Path
     reason: str
+    also: Path | None = None
+
+
+Stamp = tuple[int, int, int]  # inode, size, modification time: each atomic write changes the first
 
 
 @dataclass(frozen=True)
 class _Seen:
-    stamp: tuple[int, int, int]  # inode, size, modification time: each atomic write changes the first
+    stamp: Stamp
     status: str
     outcomes: str = ""
+    outcomes_stamp: Stamp = _UNSEEN  # of outcomes that had their digest
 
 
 @dataclass(frozen=True)
@@ -55,14 +64,14 @@ class _File:
 
     id: str
     path: str
-    stamp: tuple[int, int, int]
-    files: Collection[str]
+    stamp: Stamp
+    files: Mapping[str, os.DirEntry[str]]
 
 
 class Store:
     """The records under `path`.
 
-    What later versions of this program wrote is refused: reading it raises NewerSchema, and nothing is changed.
+    What other versions of this program wrote is refused: reading it raises OtherSchema, and nothing is changed.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -85,17 +94,20 @@ class Store:
         return self.cells.is_dir()
 
     def statuses(self) -> dict[str, str]:
-        """The status of every readable record by cell id; damaged ones are left out and listed by `damaged()`."""
+        """The status of every sound record by cell id; damaged ones are left out and listed by `damaged()`.
+
+        Sound means that record and outcomes have their digests; those of files that did not change are not taken again.
+        """
         self._damage.clear()
         index = self._seen or self._read_index()
         seen: dict[str, _Seen] = {}
         for file in self._listing():
             known = index.get(file.id)
-            if known is None or known.stamp != file.stamp:
+            if known is None or known.stamp != file.stamp or not self._is_whole(file, known):
                 record = self._look(file)
-                known = _seen_as(record, file.stamp) if record is not None else None
-            if known is not None and self._is_whole(file, known.outcomes):
-                seen[file.id] = known
+                if record is None or (known := self._proven(file, record)) is None:
+                    continue
+            seen[file.id] = known
         self._seen = seen
         return {cell_id: item.status for cell_id, item in seen.items()}
 
@@ -106,8 +118,11 @@ class Store:
         return list(self._damage.values())
 
     def records(self) -> Iterator[Record]:
-        """All readable records in the order of their ids; damaged ones are left out and listed by `damaged()`."""
-        seen: dict[str, _Seen] = {}
+        """All readable records in the order of their ids; damaged ones are left out and listed by `damaged()`.
+
+        Their outcomes are there, and have their digest when `outcomes` reads them.
+        """
+        before, seen = self._seen, dict[str, _Seen]()
         listed: set[str] = set()
         for file in self._listing():
             listed.add(file.id)
@@ -115,10 +130,14 @@ class Store:
             record = self._look(file)
             if record is None:
                 continue
-            found = _seen_as(record, file.stamp)
-            if self._is_whole(file, found.outcomes):
-                seen[file.id] = found
-                yield record
+            found, known = _seen_as(record, file.stamp), before.get(file.id)
+            if known is not None and known.stamp == found.stamp:
+                found = known
+            if found.outcomes and found.outcomes not in file.files:
+                self._note_damage(file, file.path, f"its outcomes {found.outcomes} are missing")
+                continue
+            seen[file.id] = found
+            yield record
         self._damage = {cell_id: found for cell_id, found in self._damage.items() if cell_id in listed}
         self._seen = seen
 
@@ -149,14 +168,16 @@ class Store:
                 f"{path} is damaged: its digest is not the one in the record.",
                 hint=f"Measure the cell again: apd-bench show {cell_id} --as-command, with --force.",
             )
-        return Outcomes.from_bytes(content, source=path, shared=self._columns, extra=extra)
+        return Outcomes.from_bytes(
+            content, source=path, shared=self._columns, extra=extra, samples=record.outcomes["n"]
+        )
 
     def find(self, prefix: str) -> str:
         """The only cell id that starts with `prefix`; raises UnknownName or UsageError when none or several do."""
         found = [
             path.name.removesuffix(".json")
             for folder in self._folders()
-            if folder.name.startswith(prefix[:2])
+            if _ID.fullmatch(prefix) and folder.name.startswith(prefix[:2])
             for path in folder.glob(f"{prefix}*.json")
         ]
         if len(found) == 1:
@@ -177,7 +198,7 @@ class Store:
         """Whether there is a folder for the fit; raises NewerSchema when a later version of this program wrote it."""
         try:
             content = read_bytes(f"{self.fits}/{fit_id}/{CARD}")
-            stated = json.loads(content).get("schema") if _NEWER_CARD.search(content) else STATE
+            stated = parse_json(content, constants=True).get("schema") if _NEWER_CARD.search(content) else STATE
         except (OSError, ValueError, AttributeError):
             return self.fit_path(fit_id).is_dir()  # what is wrong with it, if anything, `fit_problem` says
         refuse_newer(stated, STATE, f"{self.fits}/{fit_id}/{CARD}")
@@ -187,23 +208,32 @@ class Store:
         """None when the fit is there and every file has its digest, "" when there is none, else what is wrong."""
         path = self.fit_path(fit_id)
         if not self.has_fit(fit_id):
-            return ""
+            return "it is no folder" if os.path.lexists(path) else ""
         try:
-            manifest = json.loads((path / "manifest.json").read_bytes())
-            wrong = [name for name, value in manifest.items() if sha256((path / name).read_bytes()) != value]
-        except (OSError, ValueError, AttributeError) as error:
+            manifest = parse_json((path / MANIFEST).read_bytes())
+            if not isinstance(manifest, dict) or CARD not in manifest:
+                return f"its {MANIFEST} lists no {CARD}"
+            wrong = [name for name, value in manifest.items() if sha256((path / Path(name).name).read_bytes()) != value]
+        except (OSError, ValueError) as error:
             return f"{type(error).__name__}: {error}"
-        return f"{wrong[0]} has another digest than when it was written" if wrong else None
+        if wrong:
+            return f"{wrong[0]} has another digest than when it was written"
+        return None if self.card(fit_id).get("fit", fit_id) == fit_id else "its card is that of another fit"
+
+    def card(self, fit_id: str) -> dict[str, Any]:
+        """The card of a fit; empty when there is none to read."""
+        try:
+            card = parse_json(read_bytes(f"{self.fits}/{fit_id}/{CARD}"), constants=True)
+        except (OSError, ValueError):
+            return {}
+        return card if isinstance(card, dict) else {}
 
     def fit_digest(self, fit_id: str) -> str | None:
         """The digest of the prompts of a fit, as its card states it; None when there is none to read.
 
         A fit that is trained again, on another machine or with another torch, may end at other prompts.
         """
-        try:
-            stated = json.loads(read_bytes(f"{self.fits}/{fit_id}/{CARD}")).get("digest")
-        except (OSError, ValueError, AttributeError):
-            return None
+        stated = self.card(fit_id).get("digest")
         return stated if isinstance(stated, str) else None
 
     def has_prompts_of(self, record: Record) -> bool:
@@ -233,7 +263,7 @@ class Store:
             try:
                 self._sweep()
                 yield self
-            except NewerSchema:
+            except OtherSchema:
                 refused = True
                 raise
             finally:
@@ -275,9 +305,11 @@ class Store:
             for name, content in files.items():
                 atomic_write(staging / name, content)
             manifest = {name: sha256(content) for name, content in sorted(files.items())}
-            atomic_write(staging / "manifest.json", json.dumps(manifest, indent=1).encode())
-            if target.exists():
+            atomic_write(staging / MANIFEST, json.dumps(manifest, indent=1).encode())
+            if target.is_dir() and not target.is_symlink():
                 shutil.rmtree(target)
+            elif os.path.lexists(target):
+                self.set_aside(target)
             staging.rename(target)
             sync_folder(self.fits)
         except OSError as error:
@@ -289,7 +321,7 @@ class Store:
     def set_aside(self, path: Path) -> Path:
         """Renames a file or folder that cannot be trusted to a free `*.damaged` name, and returns that."""
         target, number = path.with_name(f"{path.name}.damaged"), 1
-        while target.exists():
+        while os.path.lexists(target):
             number += 1
             target = path.with_name(f"{path.name}.{number}.damaged")
         try:
@@ -297,6 +329,16 @@ class Store:
         except OSError as error:
             raise explain(error, path) from error
         return target
+
+    def set_damaged_aside(self) -> list[str]:
+        """Moves aside what `damaged()` lists, and says in a sentence each what was wrong and where it lies now."""
+        said = []
+        for damage in self.damaged():
+            moved = self.set_aside(damage.path)
+            if damage.also is not None:
+                self.set_aside(damage.also)
+            said.append(f"{damage.reason.rstrip('.')}. Moved to {moved.name}; its cell counts as missing.")
+        return said
 
     def drop_checkpoint(self, cell_id: str) -> None:
         """Removes what an attack kept to go on from, once its record is written."""
@@ -306,41 +348,71 @@ class Store:
 
     def _folders(self) -> list[Path]:
         try:
-            return sorted(Path(entry.path) for entry in os.scandir(self.cells) if entry.is_dir())
+            entries = sorted(os.scandir(self.cells), key=lambda entry: entry.name)
         except FileNotFoundError:
             return []
         except OSError as error:
             raise MissingPrerequisite(f"Cannot read {self.cells}: {error.strerror}.") from error
+        folders = []
+        for entry in entries:
+            if _is_folder(entry):
+                folders.append(Path(entry.path))
+            elif _FOLDER.fullmatch(entry.name):
+                self._damage[entry.name] = Damage(entry.name, Path(entry.path), f"{entry.path} is no folder")
+        return folders
 
     def _listing(self) -> Iterator[_File]:
         """Every record file in the order of ids, one folder after the other."""
         for folder in self._folders():
-            entries = {entry.name: entry for entry in os.scandir(folder)}
+            try:
+                entries = {entry.name: entry for entry in os.scandir(folder)}
+            except OSError as error:
+                raise MissingPrerequisite(f"Cannot read {folder}: {error.strerror}.") from error
             for name in sorted(name for name in entries if name.endswith(".json") and not name.startswith(".")):
-                stat = entries[name].stat()
-                stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-                yield _File(name.removesuffix(".json"), entries[name].path, stamp, entries.keys())
+                yield _File(name.removesuffix(".json"), entries[name].path, _stamp(entries[name]), entries)
 
     def _look(self, file: _File) -> Record | None:
         try:
             record = self._read(file.path)
         except CorruptFile as error:
-            self._damage[file.id] = Damage(file.id, Path(file.path), error.message)
+            self._note_damage(file, file.path, error.message)
             return None
-        except FileNotFoundError:  # a writer replaced it between the listing and now
+        except FileNotFoundError:
+            if os.path.lexists(file.path):  # else a writer replaced it between the listing and now
+                self._note_damage(file, file.path, f"{file.path} is a link to nothing")
             return None
         if record.id != file.id:
-            reason = f"it holds the record of another cell, {record.id}"
-            self._damage[file.id] = Damage(file.id, Path(file.path), reason)
+            self._note_damage(file, file.path, f"{file.path} holds the record of another cell, {record.id}")
             return None
         return record
 
-    def _is_whole(self, file: _File, outcomes: str) -> bool:
-        if not outcomes or outcomes in file.files:
-            return True
-        path = Path(file.path)
-        self._damage[file.id] = Damage(file.id, path, f"its outcomes {path.parent / outcomes} are missing")
-        return False
+    def _is_whole(self, file: _File, known: _Seen) -> bool:
+        """Whether outcomes that had their digest when they were last looked at did not change since."""
+        return not known.outcomes or (
+            known.outcomes in file.files and _stamp(file.files[known.outcomes]) == known.outcomes_stamp != _UNSEEN
+        )
+
+    def _proven(self, file: _File, record: Record) -> _Seen | None:
+        """What is known of a record whose outcomes have their digest; None, with the damage noted, otherwise."""
+        seen = _seen_as(record, file.stamp)
+        if record.outcomes is None:
+            return seen
+        if seen.outcomes not in file.files:
+            self._note_damage(file, file.path, f"its outcomes {seen.outcomes} are missing")
+            return None
+        entry = file.files[seen.outcomes]
+        stamp = _stamp(entry)
+        try:
+            reason = "" if sha256(read_bytes(entry.path)) == record.outcomes["sha256"] else "its digest is another"
+        except OSError as error:
+            reason = str(error.strerror)
+        if reason:
+            self._note_damage(file, entry.path, f"{entry.path} is damaged: {reason}", Path(file.path))
+            return None
+        return replace(seen, outcomes_stamp=stamp)
+
+    def _note_damage(self, file: _File, path: str, reason: str, also: Path | None = None) -> None:
+        self._damage[file.id] = Damage(file.id, Path(path), reason, also)
 
     def _read(self, path: str) -> Record:
         try:
@@ -356,22 +428,30 @@ class Store:
         return cell_id in self._seen and self._seen[cell_id].status == "success"
 
     def _note(self, record: Record) -> None:
-        stat = self.record_path(record.id).stat()
-        self._seen[record.id] = _seen_as(record, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        path = self.record_path(record.id)
+        seen = _seen_as(record, _stamp(path))
+        self._seen[record.id] = (
+            replace(seen, outcomes_stamp=_stamp(path.parent / seen.outcomes)) if seen.outcomes else seen
+        )
         self._damage.pop(record.id, None)
 
     def _read_index(self) -> dict[str, _Seen]:
         try:
-            data = json.loads((self.path / ".index.json").read_bytes())
-            if data["version"] != _INDEX_VERSION or data.get("schema", RECORD) > RECORD:
-                return {}  # a later version has looked at records that this one cannot read
-            return {key: _Seen((row[0], row[1], row[2]), row[3], row[4]) for key, row in data["cells"].items()}
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            stated, _, content = (self.path / ".index.json").read_bytes().partition(b"\n")
+            data = json.loads(content)
+            if sha256(content) != stated.decode() or (data["version"], data["schema"]) != (_INDEX_VERSION, RECORD):
+                return {}  # another version has looked at records that this one may not be able to read
+            return {key: _Seen(tuple(row[:3]), row[3], row[4], tuple(row[5:8])) for key, row in data["cells"].items()}
+        except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
             return {}  # a cache: whatever is wrong with it, the records themselves are read instead
 
     def _write_index(self) -> None:
-        cells = {key: [*item.stamp, item.status, item.outcomes] for key, item in sorted(self._seen.items())}
+        cells = {
+            key: [*item.stamp, item.status, item.outcomes, *item.outcomes_stamp]
+            for key, item in sorted(self._seen.items())
+        }
         content = json.dumps({"version": _INDEX_VERSION, "schema": RECORD, "cells": cells}).encode()
+        content = f"{sha256(content)}\n".encode() + content
         with suppress(MissingPrerequisite):  # a full disk; the index only saves time, and the last one stays valid
             atomic_write(self.path / ".index.json", content)
 
@@ -395,5 +475,21 @@ class Store:
                         Path(entry.path).unlink(missing_ok=True)
 
 
-def _seen_as(record: Record, stamp: tuple[int, int, int]) -> _Seen:
+def _stamp(file: os.DirEntry[str] | Path) -> Stamp:
+    """What changes with a file; `_UNSEEN` for a link to nothing."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return _UNSEEN
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _seen_as(record: Record, stamp: Stamp) -> _Seen:
     return _Seen(stamp, record.status, str(record.outcomes["file"]) if record.outcomes else "")

@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from apd_bench.errors import CorruptFile, NewerSchema
+from apd_bench.errors import CorruptFile, NewerSchema, OlderSchema
 from apd_bench.npz import Array
 from apd_bench.parts import Parts
-from apd_bench.records import Outcomes, Record, plain
+from apd_bench.records import Outcomes, Record, plain, sealed
 from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
 
 
@@ -99,7 +99,7 @@ def test_a_record_of_a_newer_schema_is_refused() -> None:
     data = json.loads(make_record().to_json()) | {"schema": 99, "what_this_version_does_not_know": 1}
     data["cell"]["fit"]["method"]["surprise"] = 1
     for text in (json.dumps(data), json.dumps(data, sort_keys=True, indent=1)):
-        with pytest.raises(NewerSchema, match=r"abc\.json was written by a later apd-bench: its schema is 99.* is 1\."):
+        with pytest.raises(NewerSchema, match=r"abc\.json was written by a later apd-bench: its schema is 99.* is 2\."):
             Record.from_json(text, source="abc.json")
 
 
@@ -107,7 +107,53 @@ def test_a_record_with_a_spec_field_it_does_not_know_is_refused() -> None:
     data = json.loads(make_record().to_json())
     data["cell"]["surprise"] = 1
     with pytest.raises(CorruptFile, match="surprise"):
-        Record.from_json(json.dumps(data))
+        Record.from_json(sealed(data))
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("status", 3), ("status", "fine"), ("suspect", "masked"), ("suspect", [1]), ("metrics", []), ("created", None),
+    ("error", "text"), ("outcomes", {"file": "../x.npz", "sha256": "", "n": 1}), ("outcomes", {}), ("id", "00ff"),
+    ("id", None), ("fit", None), ("surprise", 1),
+])  # fmt: skip
+def test_a_record_with_a_value_of_another_kind_is_refused_whatever_its_digest(key: str, value: object) -> None:
+    with pytest.raises(CorruptFile, match="is damaged"):
+        Record.from_json(sealed({**json.loads(make_record().to_json()), key: value}))
+
+
+@pytest.mark.parametrize("path", ["threat.eps", "fit.seed", "attack.options", "fit.method.training", "limit", "fit"])
+@pytest.mark.parametrize("value", ["4/255", [], True])
+def test_a_cell_with_a_field_of_another_type_is_refused(path: str, value: object) -> None:
+    data = json.loads(make_record().to_json())
+    *steps, last = path.split(".")
+    place = data["cell"]
+    for step in steps:
+        place = place[step]
+    place[last] = value
+    with pytest.raises(CorruptFile, match="is damaged"):
+        Record.from_json(sealed(data))
+
+
+def test_a_record_of_an_older_schema_is_refused_and_named() -> None:
+    data = json.loads(make_record().to_json()) | {"schema": 1}
+    del data["digest"]
+    with pytest.raises(
+        OlderSchema, match=r"abc\.json was written by an earlier apd-bench: its schema is 1, .* reads 2"
+    ):
+        Record.from_json(json.dumps(data, sort_keys=True, indent=1), source="abc.json")
+
+
+@pytest.mark.parametrize("sign", ["0", "9", "x", '"', " ", "\\"])
+def test_no_changed_letter_or_digit_of_a_record_goes_unnoticed(sign: str) -> None:
+    text = make_record().to_json()
+    for place in range(0, len(text), 5):
+        if text[place] != sign:
+            with pytest.raises(CorruptFile):
+                Record.from_json(text[:place] + sign + text[place + 1 :])
+
+
+def test_line_ends_of_a_checkout_on_windows_are_no_damage() -> None:
+    record = make_record()
+    assert Record.from_json(record.to_json().replace("\n", "\r\n")) == record
 
 
 def test_only_success_is_done() -> None:

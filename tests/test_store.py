@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,9 +19,9 @@ import pytest
 
 from apd_bench import files
 from apd_bench.errors import CorruptFile, MissingPrerequisite, NewerSchema, UnknownName, UsageError
-from apd_bench.files import atomic_write, exclusive_lock
+from apd_bench.files import atomic_write, exclusive_lock, sha256
 from apd_bench.identity import digest
-from apd_bench.records import Outcomes, Record
+from apd_bench.records import Outcomes, Record, sealed
 from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
 from apd_bench.store import Store
 
@@ -113,15 +114,98 @@ def test_a_record_whose_outcomes_are_missing_is_damaged(store: Store) -> None:
         assert [damage.id for damage in candidate.damaged()] == [record.id]
 
 
-def test_outcomes_with_a_flipped_bit_are_refused(store: Store) -> None:
-    with store.writer():
-        record = store.put(make_record(), make_outcomes())
-    path = next(store.cells.rglob("*.npz"))
+def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def to_nothing(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def to_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = [flip, to_nothing, to_itself, to_folder, lambda path: path.write_bytes(b"")]
+
+
+def test_outcomes_with_a_flipped_bit_are_refused(store: Store) -> None:
+    with store.writer():
+        record = store.put(make_record(), make_outcomes())
+    flip(next(store.cells.rglob("*.npz")))
     with pytest.raises(CorruptFile, match="digest"):
         store.outcomes(record.id)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz"])
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("indexed", [True, False])
+def test_whatever_is_damaged_counts_as_missing_and_is_moved_aside(
+    store: Store, suffix: str, damage: Callable[[Path], object], indexed: bool
+) -> None:
+    with store.writer():
+        record = store.put(make_record(), make_outcomes())
+        other = store.put(make_record(1), make_outcomes())
+    path = next(store.cells.rglob(f"{record.id}*{suffix}"))
+    damage(path)
+    if not indexed:
+        (store.path / ".index.json").unlink()
+    again = Store(store.path)
+    with again.writer():
+        assert again.statuses() == {other.id: "success"}
+        (said,) = again.set_damaged_aside()
+        assert "counts as missing" in said and path.name in said
+        again.put(record, make_outcomes())
+    assert again.statuses() == Store(store.path).statuses() == {record.id: "success", other.id: "success"}
+    assert os.path.lexists(path.with_name(f"{path.name}.damaged"))
+
+
+def test_what_takes_the_place_of_a_folder_is_moved_aside(store: Store) -> None:
+    folder = store.record_path(make_record().id).parent
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to("nowhere")
+    with store.writer():
+        assert store.statuses() == {} and "is no folder" in store.set_damaged_aside()[0]
+        store.put(make_record(), make_outcomes())
+    assert len(Store(store.path).statuses()) == 1
+
+
+@pytest.mark.parametrize("damage", [to_nothing, to_itself, flip, lambda path: path.write_bytes(b"")])
+def test_a_damaged_fit_is_replaced_and_kept(store: Store, damage: Callable[[Path], object]) -> None:
+    files = {"card.json": b'{"fit": "f1"}', "state.safetensors": b"12345"}
+    for name in ("card.json", "state.safetensors", "manifest.json", "."):
+        with store.writer():
+            path = store.put_fit("f1", files) / name
+            if name == ".":
+                if damage not in (to_nothing, to_itself):
+                    continue
+                shutil.move(path, path.with_name("f2"))
+                path.touch()
+            damage(path)
+            assert store.fit_problem("f1")
+            store.set_aside(store.fit_path("f1"))
+            store.put_fit("f1", files)
+            assert store.fit_problem("f1") is None
+
+
+@pytest.mark.parametrize(
+    "manifest", [b"{}", b"[]", b'{"card.json": 1}', b'{"card.json": "", "card.json": ""}', b"[" * 9999]
+)
+def test_a_fit_whose_list_lists_something_else_is_damaged(store: Store, manifest: bytes) -> None:
+    with store.writer():
+        (store.put_fit("f1", {"card.json": b"{}", "state.safetensors": b"1"}) / "manifest.json").write_bytes(manifest)
+        assert store.fit_problem("f1")
+        store.put_fit("f2", {"card.json": b'{"fit": "f1"}'})
+        assert "another fit" in str(store.fit_problem("f2"))
 
 
 def test_what_a_later_version_wrote_is_refused_and_is_no_damage(store: Store) -> None:
@@ -129,10 +213,11 @@ def test_what_a_later_version_wrote_is_refused_and_is_no_damage(store: Store) ->
         record = store.put(make_record(), make_outcomes())
         store.put_fit("f", {"card.json": b'{"schema": 1}'})
     path, index = store.record_path(record.id), store.path / ".index.json"
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
-    known = json.loads(index.read_bytes())
+    path.write_text(sealed(json.loads(path.read_text()) | {"schema": 3}))
+    known = json.loads(index.read_bytes().partition(b"\n")[2])
     known["cells"][record.id][:3] = [path.stat().st_ino, path.stat().st_size, path.stat().st_mtime_ns]
-    index.write_text(json.dumps(known | {"schema": 2}))  # the later version has looked at its own record
+    content = json.dumps(known | {"schema": 3}).encode()  # the later version has looked at its own record
+    index.write_bytes(sha256(content).encode() + b"\n" + content)
     written = index.read_bytes()
     (store.fit_path("f") / "card.json").write_bytes(b'{"schema": 2}')
     later = Store(store.path)
@@ -141,7 +226,7 @@ def test_what_a_later_version_wrote_is_refused_and_is_no_damage(store: Store) ->
         lambda: later.has_fit("f"), lambda: later.fit_problem("f"),
     ]  # fmt: skip
     for reading in readings:
-        with pytest.raises(NewerSchema, match="its schema is 2"):
+        with pytest.raises(NewerSchema, match=r"its schema is [23]"):
             reading()
     with pytest.raises(NewerSchema), later.writer():
         later.statuses()
@@ -179,7 +264,7 @@ def test_the_index_only_saves_time(store: Store) -> None:
     with store.writer():
         record = store.put(make_record(), make_outcomes())
     index = store.path / ".index.json"
-    for content in (b"", b"{", b'{"version": 1, "cells": {"x": [1]}}', b"[]", index.read_bytes()):
+    for content in (b"", b"{", b'{"version": 2, "cells": {"x": [1]}}', b"[]", b"[" * 9999, index.read_bytes()):
         index.write_bytes(content)
         assert Store(store.path).statuses() == {record.id: "success"}
 

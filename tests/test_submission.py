@@ -171,7 +171,7 @@ def test_records_that_claim_more_than_their_samples_show_are_refused(tmp_path: P
 def test_a_record_under_another_cells_name_is_refused(tmp_path: Path) -> None:
     one = record(cell())
     moved = Record(id=one.id, cell=replace(one.cell, attack_seed=5), status="success")
-    with pytest.raises(CorruptFile, match="describes another cell"):
+    with pytest.raises(CorruptFile, match=r"its id is .*, but its cell is"):
         check_records(Store(fill(tmp_path / "r", [(moved, outcomes([1], [1]))])))
 
 

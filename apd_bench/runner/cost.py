@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,8 +35,7 @@ def stages_of(store: Store, records: Iterable[Record], fits: Iterable[str]) -> l
     fit, clean = Stage("fit"), Stage("clean")
     attacks: dict[str, Stage] = {}
     for fit_id in fits:
-        path = store.fit_path(fit_id) / "card.json"
-        fit.add(json.loads(path.read_bytes()) if path.is_file() else {})
+        fit.add(store.card(fit_id))
     for record in records:
         name = record.cell.attack.label
         timing = dict(record.timing)

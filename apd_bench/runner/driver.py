@@ -91,9 +91,7 @@ class Driver:
 
     def _cells(self) -> list[Cell]:
         statuses = self.store.statuses()
-        for damage in self.store.damaged():
-            moved = self.store.set_aside(damage.path)
-            self.report.damaged.append(f"{damage.reason} Moved to {moved.name}; its cell counts as missing.")
+        self.report.damaged += self.store.set_damaged_aside()
         cells = choose(self.plan.cells, statuses, self.strategy)
         for cell in self.plan.cells:
             if statuses.get(cell.id) == "success":

@@ -67,7 +67,7 @@ def test_groups_never_share_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
     first = items[0][0].cell
     assert dataset().group == first.dataset.group == "embedded"
     real = [
-        (type(one)(id=f"{one.id[:-1]}x", cell=_moved(one.cell), status=one.status), result) for one, result in items
+        (type(one)(id=(moved := _moved(one.cell)).id, cell=moved, status=one.status), result) for one, result in items
     ]
     path = fill(tmp_path / "r", [*items, *real])
     assert main(["report", str(path), "--board", str(tmp_path / "b.md")]) == 2

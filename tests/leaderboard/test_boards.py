@@ -191,15 +191,15 @@ def test_report_needs_no_torch(store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", sorted((Path(__file__).parent / "stored").iterdir()), ids=lambda path: path.name)
-def test_stores_of_every_schema_version_still_load(folder: Path) -> None:
+def test_a_stored_store_still_loads(folder: Path) -> None:
     (table,) = collect([folder]).tables
     found = {row.method: round(row.estimates["worst"].value * 20) for row in table.ranked}
     assert found == {"apd": 6, "zero_shot": 3}
 
 
-def test_every_schema_version_is_stored() -> None:
+def test_the_schema_that_is_written_is_stored() -> None:
     kept = {path.name for path in (Path(__file__).parent / "stored").iterdir()}
-    assert kept == {f"schema-{version}" for version in range(1, SCHEMA_VERSION + 1)}
+    assert kept == {f"schema-{SCHEMA_VERSION}"}
 
 
 def test_many_records_make_one_clear_page() -> None:
