@@ -86,6 +86,13 @@ class RegressionFound(UserError):
     exit_code = EXIT_REGRESSION
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line without control characters; its type where it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    text = next((line for line in lines if line), "") or type(error).__name__
+    return "".join(letter for letter in text if letter.isprintable())
+
+
 def unknown_name(kind: str, asked: str, available: Iterable[str], *, command: str = "") -> UnknownName:
     """The error for a name that does not exist: what was asked, what exists, the nearest match, where to look."""
     names = sorted(available)

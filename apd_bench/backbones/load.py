@@ -31,7 +31,7 @@ from apd_bench.backbones.weights import (
     tagged_file,
     verify,
 )
-from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
+from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, first_line
 from apd_bench.specs import BackboneSpec
 
 BPE_FILE = "bpe_4096.txt.gz"
@@ -87,7 +87,7 @@ def instantiate(config: Config, seed: int = 0) -> nn.Module:
             model: nn.Module = kind(**settings)
         except (OSError, ImportError, RuntimeError) as error:
             raise MissingPrerequisite(
-                f"The model cannot be built: {str(error).splitlines()[0]}",
+                f"The model cannot be built: {first_line(error)}",
                 hint="A Hugging Face text tower needs its configuration in the cache and `pip install transformers`.",
             ) from error
     return model

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +10,21 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.factory import (
+    convert_state_dict,
+    convert_to_custom_text_state_dict,
+    resize_pos_embed,
+    resize_text_pos_embed,
+)
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from apd_bench.backbones.configs import sha256
 from apd_bench.backbones.present import HUB_WEIGHTS, URL_CACHE
+from apd_bench.backbones.torchfile import StoredTensor, is_torchscript, read_torch, tensors_of
 from apd_bench.backbones.vision import has_quick_gelu
-from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
+from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, first_line
 
 VISION_KEY = "vision_encoder_state_dict"
 
@@ -64,7 +71,7 @@ def hub_file(repository: str, names: tuple[str, ...]) -> Path:
             continue
         except (HfHubHTTPError, OSError, ValueError) as error:
             raise MissingPrerequisite(
-                f"{repository} cannot be reached: {type(error).__name__}: {str(error).splitlines()[0]}",
+                f"{repository} cannot be reached: {type(error).__name__}: {first_line(error)}",
                 hint=f"Check the name and the network, or download it elsewhere: hf download {repository}",
             ) from error
     state = "is not in the local cache and the network is switched off" if offline() else "could not be downloaded"
@@ -114,42 +121,36 @@ def verify(path: Path, expected: str | None, *, mend: str) -> str:
 
 
 def read_checkpoint(path: Path) -> tuple[Mapping[str, Any], bool]:
-    """The content of a checkpoint without unpickling code, and whether it is an OpenAI TorchScript archive."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+    """The tensors of a weight file, and whether it is an OpenAI TorchScript archive; nothing in the file is run.
 
+    A file with a state dict among other things gives that; one of TeCoA gives {VISION_KEY: image tower}.
+    """
+    if path.suffix == ".safetensors":
+        try:
             return load_file(path), False
-        if _is_torchscript(path):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                state = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
-            return {key: value for key, value in state.items() if _is_weight(key, value)}, True
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # every reader raises its own types for a torn or foreign file
-        raise CorruptFile(
-            f"{path} cannot be read as weights: {type(error).__name__}: {str(error).splitlines()[0]}",
-            hint="Fetch the file again; it must be safetensors or a state dict that loads without pickled code.",
-        ) from error
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CorruptFile(f"'{path}' cannot be read as weights: {first_line(error)}.") from error
+    content = read_torch(path)
+    if is_torchscript(path):
+        return {name: value.read() for name, value in tensors_of(content) if _is_weight(name, value)}, True
     if not isinstance(content, Mapping):
-        raise CorruptFile(f"{path} does not hold a table of tensors.", hint="Save model.state_dict().")
-    return content, False
+        raise CorruptFile(f"'{path}' does not hold a table of tensors.", hint="Save model.state_dict().")
+    if VISION_KEY in content:
+        return {VISION_KEY: _tensors(content[VISION_KEY])}, False
+    return _tensors(content.get("state_dict", content)), False
 
 
-def _is_weight(key: str, value: Tensor) -> bool:
+def _tensors(table: Any) -> dict[str, Tensor]:
+    return {name: value.read() for name, value in tensors_of(table)}
+
+
+def _is_weight(key: str, value: StoredTensor) -> bool:
     """False for what an archive keeps beside its weights: sizes as scalars, the causal mask."""
-    return key != "attn_mask" and (value.ndim > 0 or key == "logit_scale")
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    return key != "attn_mask" and (len(value.shape) > 0 or key == "logit_scale")
 
 
 def load_whole(model: nn.Module, path: Path, name: str) -> None:
-    """Loads a whole checkpoint into `model`, strictly, through open_clip (which converts foreign layouts)."""
+    """Loads a whole checkpoint into `model`, strictly, in the layouts that open_clip converts."""
     content, torchscript = read_checkpoint(path)
     if VISION_KEY in content:
         raise IncompatibleChoice(
@@ -162,12 +163,27 @@ def load_whole(model: nn.Module, path: Path, name: str) -> None:
             hint="Use the architecture that ends in -quickgelu.",
         )
     try:
-        if torchscript:
-            model.load_state_dict(_for_class(model, dict(content)), strict=True)
-        else:
-            open_clip.load_checkpoint(model, str(path), strict=True)
+        model.load_state_dict(_converted(model, dict(content)), strict=True)
     except (RuntimeError, KeyError, AttributeError) as error:
         raise _misfit(path, name, error) from error
+
+
+def _converted(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` as `model` names and shapes it: what `open_clip.load_checkpoint` does with a state that it has read."""
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = convert_state_dict(model, state)
+    if not hasattr(model, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    for key in ("logit_scale", "logit_bias"):
+        if key in state and getattr(model, key, None) is not None:
+            state[key] = state[key].reshape(getattr(model, key).shape)
+    if "logit_bias" not in state and getattr(model, "logit_bias", None) is not None:
+        state["logit_bias"] = torch.zeros_like(state["logit_scale"])
+    state.pop("text.transformer.embeddings.position_ids", None)
+    resize_pos_embed(state, model)
+    resize_text_pos_embed(state, model)
+    return state
 
 
 def load_image_tower(model: nn.Module, path: Path, name: str) -> None:
@@ -186,11 +202,6 @@ def _without_prefix(key: str) -> str:
     for prefix in ("module.", "model.", "visual."):
         key = key.removeprefix(prefix)
     return key
-
-
-def _for_class(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    custom = not hasattr(model, "positional_embedding")
-    return open_clip.model.convert_to_custom_text_state_dict(state) if custom else state
 
 
 def _misfit(path: Path, name: str, error: Exception) -> IncompatibleChoice:

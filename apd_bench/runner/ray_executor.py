@@ -24,7 +24,7 @@ import ray
 from ray.exceptions import RayError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from apd_bench.errors import MissingPrerequisite, UsageError
+from apd_bench.errors import MissingPrerequisite, UsageError, first_line
 from apd_bench.runner.executor import STAGES, guarded, make_workbench
 from apd_bench.runner.plan import fits_of
 from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Stopped, Task, Workbench
@@ -186,7 +186,7 @@ def _connect(address: str | None, jobs: int | None, threads: int | None) -> None
         ray.init(address=address or "local", configure_logging=False, **options)
     except (OSError, RayError, ValueError, RuntimeError) as error:
         raise MissingPrerequisite(
-            f"There is no Ray cluster at '{address or 'local'}': {str(error).splitlines()[0]}",
+            f"There is no Ray cluster at '{address or 'local'}': {first_line(error)}",
             hint="Start one (ray start --head), or leave --address out to start one here.",
         ) from error
 
