@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.backbones.slots import Prompts, VisualPrompts
+from apd_bench.errors import IncompatibleChoice
 from apd_bench.prompts.base import PromptLearner
 from apd_bench.specs import PRECISIONS, one_of
 
@@ -71,6 +72,11 @@ class PromptedModel(nn.Module):
 
     def bind(self) -> BoundModel:
         """Runs the learner and the text tower once, with a graph; the features of a fixed text are kept."""
+        if self.learner.by_image:
+            raise IncompatibleChoice(
+                f"The text of {type(self.learner).__name__} depends on the image: it is evaluated here, not trained.",
+                hint="Import a trained checkpoint: apd-bench import --format cocoop FILE",
+            )
         prompts: Prompts = self.learner()
         return BoundModel(self.backbone, prompts, self.text_features(prompts))
 
@@ -88,6 +94,9 @@ class PromptedModel(nn.Module):
 class Classifier(nn.Module):
     """The evaluation-time view: pixels in [0, 1] to logits, frozen, in eval mode, text features computed once.
 
+    With `conditional`, a learner whose text depends on the image, the text tower runs in every pass, for each image;
+    `text_features` [C, D] are then unused.
+
     `precision` "bf16" runs the forward pass under autocast; "tf32" is a setting of the whole process, see
     `matmul_precision`.
     """
@@ -98,9 +107,16 @@ class Classifier(nn.Module):
     frame: Tensor | None
 
     def __init__(
-        self, backbone: Backbone, text_features: Tensor, visual: VisualPrompts | None = None, *, precision: str = "fp32"
+        self,
+        backbone: Backbone,
+        text_features: Tensor,
+        visual: VisualPrompts | None = None,
+        *,
+        precision: str = "fp32",
+        conditional: PromptLearner | None = None,
     ) -> None:
         super().__init__()
+        self.conditional = conditional
         self.precision = one_of("Precision", precision, PRECISIONS)
         self.backbone = backbone
         text_features = text_features.detach().clone()
@@ -117,6 +133,9 @@ class Classifier(nn.Module):
         cls: type[ClassifierT], backbone: Backbone, learner: PromptLearner, *, precision: str = "fp32"
     ) -> ClassifierT:
         """The classifier of a learner's present prompts; runs the text tower once."""
+        if learner.by_image:
+            blank = torch.zeros(len(learner.class_names), backbone.shapes.embed_dim, device=backbone.device)
+            return cls(backbone, blank, precision=precision, conditional=copy.deepcopy(learner))
         with torch.no_grad():
             bound = PromptedModel(backbone, learner).bind()
         return cls(backbone, bound.text_features, bound.prompts.visual, precision=precision)
@@ -163,8 +182,12 @@ class Classifier(nn.Module):
     def _logits(self, pixels: Tensor) -> Tensor:
         visual = VisualPrompts(tokens=self.visual_tokens, frame=self.frame)
         features = functional.normalize(self.backbone.encode_image(pixels, visual).float(), dim=-1)
+        text = None if self.conditional is None else self.conditional.text_features(features)
         with torch.autocast(pixels.device.type, enabled=False):
-            logits = functional.linear(features, self.weight)
+            if text is None:
+                logits = functional.linear(features, self.weight)
+            else:
+                logits = self.backbone.logit_scale * torch.einsum("bd,bcd->bc", features, text)
         return logits + self.backbone.logit_bias if self.backbone.logit_bias else logits
 
 

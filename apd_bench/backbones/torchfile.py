@@ -37,7 +37,7 @@ _DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of files that torch wrote before version 1.6
+_LEGACY_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")  # in the first pickle of files from before torch 1.6
 
 
 class Table(dict[Any, Any]):
@@ -95,11 +95,7 @@ class StoredTensor:
         """The tensor, in memory of its own."""
         if not self.numel:
             return torch.empty(self.shape, dtype=self.storage.dtype)
-        size = self.storage.dtype.itemsize
-        content = bytearray(self.storage.read())
-        if len(content) != self.storage.count * size:
-            raise ValueError(f"a storage has {len(content)} bytes instead of {self.storage.count * size}")
-        flat = torch.frombuffer(content, dtype=self.storage.dtype)
+        flat = torch.frombuffer(bytearray(self.storage.read()), dtype=self.storage.dtype)
         return flat.as_strided(self.shape, self.strides, self.offset).clone()
 
 
@@ -162,7 +158,7 @@ def _read(file: BinaryIO, path: Path, size: int) -> Any:
     if size == 0:
         raise ValueError("it is empty")
     if zipfile.is_zipfile(file):
-        return _read_archive(file, path, size)
+        return _read_archive(file, path)
     file.seek(0)
     head = file.read(262)
     file.seek(0)
@@ -170,7 +166,15 @@ def _read(file: BinaryIO, path: Path, size: int) -> Any:
         raise ValueError("it is a web page, so the download went wrong")
     if head[257:262] == b"ustar":
         raise ValueError("it is a tar archive, which torch has not written since version 0.1.9: unpack it")
+    if _LEGACY_MAGIC not in head[:24]:
+        raise pickle.UnpicklingError
     return _read_legacy(file, path)
+
+
+def _whole(path: Path, content: bytes, size: int) -> bytes:
+    if len(content) != size:
+        raise _unreadable(path, "it is torn")
+    return content
 
 
 def _unreadable(path: Path, reason: str) -> CorruptFile:
@@ -180,14 +184,12 @@ def _unreadable(path: Path, reason: str) -> CorruptFile:
     )
 
 
-def _read_archive(file: BinaryIO, path: Path, size: int) -> Any:
+def _read_archive(file: BinaryIO, path: Path) -> Any:
     with zipfile.ZipFile(file) as archive:
-        members = {info.filename: info for info in archive.infolist()}
+        members = {info.filename: info for info in archive.infolist() if info.compress_type == zipfile.ZIP_STORED}
         pickles = [name for name in members if name.endswith("data.pkl") and name.count("/") <= 1]
         if len(pickles) != 1:
-            raise ValueError("it is an archive of something else")
-        if any(info.compress_type != zipfile.ZIP_STORED or info.file_size > size for info in members.values()):
-            raise ValueError("its members are compressed, which torch.save never does")
+            raise ValueError("it is an archive of something else, or compressed, which torch.save never does")
         root = pickles[0].removesuffix("data.pkl")
         if members[pickles[0]].file_size > MAX_PICKLE:
             raise ValueError(f"its table of contents has more than {MAX_PICKLE} bytes")
@@ -198,12 +200,15 @@ def _read_archive(file: BinaryIO, path: Path, size: int) -> Any:
 
     def place(kind: str, key: str, count: int) -> Storage:
         dtype, name = _DTYPES[kind], f"{root}data/{key}"
-        if members[name].file_size < count * dtype.itemsize:
+        if name not in members or members[name].file_size < count * dtype.itemsize:
             raise ValueError("a tensor is larger than its bytes")
 
         def read() -> bytes:
-            with zipfile.ZipFile(path) as again, again.open(name) as member:
-                return member.read(count * dtype.itemsize)
+            try:
+                with zipfile.ZipFile(path) as again, again.open(name) as member:
+                    return _whole(path, member.read(count * dtype.itemsize), count * dtype.itemsize)
+            except (zipfile.BadZipFile, EOFError, OSError) as error:
+                raise _unreadable(path, "it is torn") from error
 
         return storages.setdefault(key, Storage(dtype, count, read))
 
@@ -223,13 +228,11 @@ def _read_legacy(file: BinaryIO, path: Path) -> Any:
         def read() -> bytes:
             with path.open("rb") as again:
                 again.seek(starts[key])
-                return again.read(count * dtype.itemsize)
+                return _whole(path, again.read(count * dtype.itemsize), count * dtype.itemsize)
 
         return Storage(dtype, count, read)
 
-    if _Unpickler(content, place).load() != _LEGACY_MAGIC:
-        raise ValueError("it is no file of torch.save")
-    for _ in ("protocol", "system"):
+    for _ in ("magic", "protocol", "system"):
         _Unpickler(content, place).load()
     found = _Unpickler(content, place).load()
     keys = _Unpickler(content, place).load()

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from apd_bench.errors import EXIT_DONE, MissingPrerequisite
+from apd_bench.errors import EXIT_DONE, CorruptFile, MissingPrerequisite, UsageError
 
 EXAMPLES = """examples:
   apd-bench import --format maple model.pth.tar-5 --backbone ViT-B-16-quickgelu/openai
   apd-bench import --format coop model.pth.tar-50 --backbone ViT-B-32-quickgelu/openai --dataset eurosat
   apd-bench run --methods prompts/maple-1a2b3c4d --datasets all      evaluate what was imported
 """
-FORMATS = ("coop", "apt", "vpt", "ivlp", "maple", "fap")
+FORMATS = ("coop", "apt", "cocoop", "vpt", "ivlp", "maple", "fap")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
     parser.epilog = EXAMPLES
-    parser.add_argument("file", type=Path, metavar="FILE", help="a checkpoint (.pth.tar) of a prompt learner")
+    parser.add_argument("file", type=Path, metavar="FILE", help="a checkpoint (.pth.tar, .pt, .safetensors)")
     parser.add_argument("--format", required=True, choices=FORMATS, help="whose code wrote it")
     parser.add_argument("--backbone", required=True, metavar="NAME", help="the backbone that it was trained on")
-    parser.add_argument("--dataset", metavar="NAME", help="the set it was trained on (class-wise context needs it)")
+    parser.add_argument("--dataset", metavar="NAME", help="the set it was trained on; its images need not be here")
     parser.add_argument("--classes", type=Path, metavar="FILE", help="instead: class names in label order, one a line")
     parser.add_argument("--position", default="end", choices=("end", "middle", "front"), help="of the class name")
     parser.add_argument("--init", metavar="PHRASE", help="the phrase that the context started from, where it had one")
+    parser.add_argument(
+        "--text", metavar="TEMPLATE", help="class text of vpt (default: 'a photo of a {}.'; '': the set's template)"
+    )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: prompts/FORMAT-DIGEST")
 
 
@@ -38,31 +43,56 @@ def execute(args: argparse.Namespace) -> int:
 
     if not args.file.is_file():
         raise MissingPrerequisite(f"There is no file '{args.file}'.", hint="Give the path of a .pth.tar checkpoint.")
+    classes = _classes(args)
     backbone = load(BACKBONES.get(args.backbone))
-    classes, template = _classes(args, backbone.shapes.image_size)
     state = import_prompts(
-        args.file, args.format, backbone, classes=classes, template=template, position=args.position, init=args.init
+        args.file, args.format, backbone, classes=classes, position=args.position, init=args.init, text=args.text
     )
     folder = args.output or Path("prompts") / f"{args.format}-{state.digest[:8]}"
     save_state(folder, state)
-    sys.stdout.write(
-        f"{state.card['num_parameters']} parameters ({', '.join(state.state)}) -> {folder}\n"
-        f"Evaluate them: apd-bench run --backbone {args.backbone} --methods {folder}\n"
-    )
+    learner, options = state.card["recipe"]["learner"], state.card["recipe"]["learner_options"]
+    dataset = args.dataset or (_set_with(classes) if classes and options.get("class_specific") else None)
+    lines = [f"{state.card['num_parameters']} parameters of the learner '{learner}' -> {folder}"]
+    if "text" in options:
+        lines.append(f"Text of every class: {options['text'] or 'the template of the set'}")
+    command = ["apd-bench", "run", "--backbone", args.backbone, "--methods", str(folder)]
+    if options.get("class_specific") and dataset is None:
+        lines.append("Its context is for these classes alone: put the set that has them in place of SET.")
+        dataset = "SET"
+    command += ["--datasets", dataset] if dataset else []
+    lines.append(f"Evaluate them: {shlex.join(command)}")
+    sys.stdout.write("\n".join(lines) + "\n")
     return EXIT_DONE
 
 
-def _classes(args: argparse.Namespace, image_size: int) -> tuple[tuple[str, ...] | None, str | None]:
-    if args.classes is not None:
-        try:
-            lines = args.classes.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise MissingPrerequisite(f"Cannot read the class names in '{args.classes}': {error.strerror}.") from error
-        return tuple(line.strip() for line in lines if line.strip()), None
-    if args.dataset is None:
-        return None, None
-    from apd_bench.data.load import load_dataset
-    from apd_bench.registry import DATASETS
+def _classes(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """The class names of the file or of the set; None where neither is given."""
+    if args.classes is None:
+        if args.dataset is None:
+            return None
+        from apd_bench.data.catalog import class_names
+        from apd_bench.registry import DATASETS
 
-    data = load_dataset(DATASETS.get(args.dataset), image_size=image_size)
-    return data.classes, data.template
+        return class_names(DATASETS.get(args.dataset))
+    if args.dataset is not None:
+        raise UsageError("--classes and --dataset both name the classes.", hint="Give one of them.")
+    try:
+        lines = args.classes.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise MissingPrerequisite(f"Cannot read the class names in '{args.classes}': {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise CorruptFile(
+            f"The class names in '{args.classes}' are not UTF-8 (byte {error.start}).",
+            hint=f"Where it is Latin-1: iconv -f latin1 -t utf8 {args.classes}",
+        ) from error
+    names = tuple(line.strip() for line in lines if line.strip())
+    if not names:
+        raise CorruptFile(f"'{args.classes}' holds no class name.", hint="Write one a line, in label order.")
+    return names
+
+
+def _set_with(classes: Sequence[str]) -> str | None:
+    """A known set with these classes in this order, or None."""
+    from apd_bench.data.catalog import builtin, class_names
+
+    return next((spec.name for spec in builtin() if class_names(spec) == tuple(classes)), None)

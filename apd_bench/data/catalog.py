@@ -116,6 +116,23 @@ def folder_spec(
     )
 
 
+def class_names(spec: DatasetSpec) -> tuple[str, ...]:
+    """The class names of a set in label order, from its card or folder names; a plug-in's set is opened for them."""
+    if spec.group == BENCHMARK:
+        card = _card(str(spec.options.get("card", spec.name)))
+        if card is not None:
+            return card.classes
+    if spec.group == FOLDER:
+        from apd_bench.data.folder import describe_folder
+
+        return describe_folder(Path(str(spec.options["path"])))[1]
+    if spec.group == "embedded":
+        return tuple(read_card(Path(str(spec.options["path"])).with_suffix(".json"))["classes"])
+    from apd_bench.data.load import load_dataset
+
+    return load_dataset(spec, image_size=spec.image_size or 224).classes
+
+
 def embedded(folder: Path) -> Iterator[DatasetSpec]:
     """The embedded sets whose cards lie in `folder`, by name; the digest is that of the image file."""
     for path in sorted(folder.glob("*.json")):

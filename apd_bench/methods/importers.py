@@ -1,44 +1,55 @@
 """Prompt checkpoints of the CoOp family (`.pth.tar` as Dassl writes them) as prompt states of this project.
 
-The tensors that a learner learns are taken over; everything that the files hold beside them (the weights of CLIP, the
-embeddings of the class names, optimiser and scheduler) is left. Files are read with `weights_only=True`.
+Every learned tensor of a file is taken over, or the file is refused with the format that it looks like. What files hold
+beside them (the weights of CLIP, which must be those of the backbone, embeddings of class names, optimiser, scheduler)
+is left.
 
 | format | learner here | what is read |
 |---|---|---|
 | `coop`, `apt` | `text` | `ctx` [n, Wt] or class-wise [C, n, Wt] |
-| `vpt` | `visual` | `image_encoder.VPT` and `...resblocks.L.VPT_shallow` [n, Wv] |
-| `ivlp` | `independent` | both of these for both towers, and `prompt_learner.ctx` |
+| `cocoop` | `conditional` | `ctx` and `meta_net.linear1`, `meta_net.linear2` |
+| `vpt` | `visual` | `image_encoder.VPT` and `...resblocks.L.VPT_shallow` [n, Wv]; the text is `a photo of a {}.` |
+| `ivlp` | `independent` | both of these for both towers, and `ctx` |
+| | `text`, `visual` | the same where only one tower was prompted |
 | `maple` | `coupled` | `ctx`, `proj`, the deep text prompts [n, Wt] and their projections [Wv, Wt] |
 | `fap` | `fap` | `ctx`, `proj`, the deep visual prompts [n, Wv] and their projections [Wt, Wv] |
 
-For `maple` and `fap` the lists are recognised by their shapes, whatever their names.
+The lists of `maple` and `fap` are told apart by their shapes, since their names are alike.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adam, AdamW
-from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, StepLR
 
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.errors import CorruptFile, UsageError, unknown_name
+from apd_bench.errors import CorruptFile, IncompatibleChoice, UsageError, unknown_name
+from apd_bench.methods.checkpoints import CONTEXT, Learned, read_learned
 from apd_bench.specs import MethodRecipe
 from apd_bench.states import PromptState, build_learner, classes_digest, digest_of
 
-# Dassl stores its warm-up scheduler's dict, which holds the inner scheduler and its optimiser as objects.
-_HARMLESS: list[Any] = [CosineAnnealingLR, StepLR, MultiStepLR, SGD, Adam, AdamW, defaultdict, dict]
+PLAIN_TEXT = "a photo of a {}."  # of VPT, AdvVPT and vision-only IVLP for every set [MaPLe's trainers/vpt.py]
 _PLACEHOLDER_CLASSES = ("object",)
-_PLACEHOLDER_TEMPLATE = "a photo of a {}."
-Tensors = dict[str, Tensor]
+_VISUAL, _DEEP_VISUAL = "image_encoder.VPT", r"image_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow"
+_DEEP_TEXT = r"text_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow"
+_COMPOUND = r"compound_prompts_\w+\.(\d+)"
+_FOREIGN = (  # learned names of codes whose models no learner here can be, and why
+    (r"(text|img)_prompt", "RPO, whose read-only prompts need attention masks that no learner here has"),
+    (r"VPT_image_trans\..*", "PromptKD, whose image features pass through a learned projector"),
+    (r".*lora_.*", "CLIP-LoRA, which changes the weights of CLIP"),
+    (r".*adapter.*", "an adapter behind CLIP's features"),
+    (
+        r"ZS_image_encoder\..*",
+        "PromptSRC, which saves its teacher too: leave out what begins with ZS_, then it is ivlp",
+    ),
+)
+Read = tuple[str, dict[str, Tensor], dict[str, Any]]  # learner, its state, its options
 
 
 def import_prompts(
@@ -47,33 +58,46 @@ def import_prompts(
     backbone: Backbone,
     *,
     classes: Sequence[str] | None = None,
-    template: str | None = None,
     position: str = "end",
     init: str | None = None,
+    text: str | None = None,
 ) -> PromptState:
     """The prompt state in a checkpoint, ready for `save_state` and `restore`.
 
     `classes` are the class names it was trained with: needed for class-wise context, a placeholder otherwise (prompts
     are bound to the names of the set they are evaluated on). `init` is the phrase that the context started from; words
-    of it beyond the context's length stay in the text, so it matters for `maple` (default "a photo of a") and `fap`
-    (default: the template with its braces, as in the released code). Raises CorruptFile when the file holds something
-    else, UnknownName for a format that does not exist.
+    of it beyond the context's length stay in the text, so it matters for `maple` and `ivlp` (default "a photo of a")
+    and `fap` (default: the template with its braces, as in the released code). `text` is the class text of a file that
+    learned none (default: PLAIN_TEXT; empty: the template of each set).
+
+    Raises CorruptFile when the file holds something else or more than the format reads, IncompatibleChoice when it was
+    trained on another backbone, UsageError for class names that do not go with it, UnknownName for an unknown format.
     """
     if format not in FORMATS:
         raise unknown_name("checkpoint format", format, FORMATS, command="apd-bench import --help")
-    learner_name, read = FORMATS[format]
-    found, options = read(read_tensors(path), init)
-    if learner_name in ("text", "independent", "coupled", "fap"):
+    learned = read_learned(Path(path))
+    _refuse_foreign(learned)
+    try:
+        learner_name, state, options = FORMATS[format](learned, init)
+        if learned.rest:
+            raise CorruptFile(f"'{path}' has learned tensors that '{format}' does not read: {_listing(learned.rest)}.")
+    except CorruptFile as error:
+        looks = guess(learned)
+        if looks is None or looks == format or {looks, format} == {"coop", "apt"}:
+            raise
+        raise CorruptFile(error.message, hint=f"It looks like {looks}: import it with --format {looks}.") from error
+    learned.check_backbone(backbone)
+    _check_widths(learned.path, state, backbone)
+    if learner_name == "visual":
+        options["text"] = PLAIN_TEXT if text is None else text
+    else:
         options["position"] = position
     names = tuple(classes) if classes is not None else _PLACEHOLDER_CLASSES
-    context = found.get("context")
+    context = state.get("context")
     if context is not None and context.ndim == 3:
         options["class_specific"] = True
         if len(context) != len(names):
-            raise UsageError(
-                f"'{path}' holds class-wise context for {len(context)} classes; {len(names)} class names were given.",
-                hint="Give the set it was trained on with --dataset, or the names with --classes.",
-            )
+            raise _wrong_names(learned.path, len(context), classes)
     recipe = MethodRecipe(
         name=f"imported-{format}",
         learner=learner_name,
@@ -82,99 +106,111 @@ def import_prompts(
         sources={f"learner.{name}": f"code: read from a checkpoint of {format}" for name in options},
         title=f"Prompts imported from a {format} checkpoint",
     )
-    learner = build_learner(recipe, backbone, names, template or _PLACEHOLDER_TEMPLATE)
-    learner.load(found)
-    state = learner.state()
+    learner = build_learner(recipe, backbone, names, PLAIN_TEXT)
+    learner.load(state)
     card = {
         "method": recipe.name,
         "recipe": dataclasses.asdict(recipe) | {"needs": []},
         "backbone": backbone.spec.identity(),
         "classes": list(names),
         "classes_digest": classes_digest(names),
-        "template": template or _PLACEHOLDER_TEMPLATE,
+        "template": PLAIN_TEXT,
         "seed": 0,
         "imported_from": Path(path).name,
         "num_parameters": learner.num_parameters,
-        "digest": digest_of(state),
+        "digest": digest_of(learner.state()),
         "collapsed": False,
         "warnings": [],
     }
-    return PromptState(state, card)
+    return PromptState(learner.state(), card)
 
 
-def read_tensors(path: str | Path) -> Tensors:
-    """The tensors of a checkpoint's `state_dict` in float32, names without the prefix of the learner."""
-    try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            content = torch.load(str(path), map_location="cpu", weights_only=True)
-    except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise CorruptFile(
-            f"'{path}' cannot be read as a checkpoint of tensors: {str(error).splitlines()[0]}",
-            hint="Where you trust its origin, save torch.load(FILE)['state_dict'] alone and import that.",
-        ) from error
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
-        raise CorruptFile(f"'{path}' holds no state_dict of tensors.")
-    return {
-        str(name).removeprefix("module.").removeprefix("prompt_learner."): value.to(torch.float32)
-        for name, value in state.items()
-        if isinstance(value, Tensor)
-    }
+def guess(learned: Learned) -> str | None:
+    """The format that a file looks like by the names in it; None where it looks like none."""
+    names = learned.stored
+    if any(name.startswith("meta_net.") for name in names):
+        return "cocoop"
+    if "proj.weight" in names and CONTEXT in names:
+        prompts = [name for name in names if re.fullmatch(_COMPOUND, name)]
+        width = names[CONTEXT].shape[-1]
+        towers_differ = width != names["proj.weight"].shape[0]
+        text = "text" in prompts[0] if prompts and not towers_differ else True
+        return "maple" if not prompts or (text and names[prompts[0]].shape[-1] == width) else "fap"
+    if any("VPT" in name for name in names):
+        return "ivlp" if CONTEXT in names else "vpt"
+    if CONTEXT not in names:
+        return None
+    return "ivlp" if any(re.fullmatch(_DEEP_TEXT, name) for name in names) else "coop"
 
 
-def _coop(tensors: Tensors, init: str | None) -> tuple[Tensors, dict[str, Any]]:
-    context = _need(tensors, "ctx")
-    return {"context": context}, {"tokens": context.shape[-2], "init": init or "random"}
+def _coop(learned: Learned, init: str | None) -> Read:
+    context = learned.take(CONTEXT)
+    if context.ndim not in (2, 3):
+        raise CorruptFile(f"'{CONTEXT}' has the shape {[*context.shape]}, not [n, width] or [classes, n, width].")
+    return "text", {"context": context}, {"tokens": context.shape[-2], "init": init or "random"}
 
 
-def _vpt(tensors: Tensors, init: str | None) -> tuple[Tensors, dict[str, Any]]:
-    tokens = _deep_visual(tensors)
-    return {"tokens": tokens}, {"tokens": tokens.shape[1], "depth": len(tokens)}
+def _cocoop(learned: Learned, init: str | None) -> Read:
+    state = {"context": learned.take(CONTEXT)}
+    for ours, theirs in (("down", "linear1"), ("up", "linear2")):
+        state[f"{ours}.weight"] = learned.take(f"meta_net.{theirs}.weight")[None]
+        state[f"{ours}.bias"] = learned.take(f"meta_net.{theirs}.bias")[None]
+    options = {"tokens": len(state["context"]), "init": init or "random", "hidden": state["down.bias"].shape[1]}
+    return "conditional", state, options
 
 
-def _ivlp(tensors: Tensors, init: str | None) -> tuple[Tensors, dict[str, Any]]:
-    context, tokens = _need(tensors, "ctx"), _deep_visual(tensors)
-    rows = _numbered(tensors, r"text_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow")
+def _vpt(learned: Learned, init: str | None) -> Read:
+    tokens = torch.stack([learned.take(_VISUAL), *learned.numbered(_DEEP_VISUAL, 1)])
+    return "visual", {"tokens": tokens}, {"tokens": tokens.shape[1], "depth": len(tokens)}
+
+
+def _ivlp(learned: Learned, init: str | None) -> Read:
+    if CONTEXT not in learned.stored:
+        return _vpt(learned, init)
+    context, rows = learned.take(CONTEXT), learned.numbered(_DEEP_TEXT, 1)
     deep = torch.stack(rows) if rows else context.new_empty(0, *context.shape)
+    phrase = init or "a photo of a"
+    if _VISUAL not in learned.stored:
+        state = {"context": context} | ({"deep": deep} if rows else {})
+        return "text", state, {"tokens": len(context), "depth": len(rows) + 1, "init": phrase}
+    _, visual, _ = _vpt(learned, init)
     options = {
         "text_tokens": len(context),
-        "visual_tokens": tokens.shape[1],
-        "text_depth": len(deep) + 1,
-        "visual_depth": len(tokens),
-        "init": init or "a photo of a",
+        "visual_tokens": visual["tokens"].shape[1],
+        "text_depth": len(rows) + 1,
+        "visual_depth": len(visual["tokens"]),
+        "init": phrase,
     }
-    return {"context": context, "deep": deep, "tokens": tokens}, options
+    return "independent", {"context": context, "deep": deep, **visual}, options
 
 
-def _maple(tensors: Tensors, init: str | None) -> tuple[Tensors, dict[str, Any]]:
-    context, prompts, found = _coupled(tensors)
-    if prompts and prompts[0].shape[1] != context.shape[1]:
-        raise CorruptFile("The deep prompts have the image tower's width: this is a checkpoint of fap, not of maple.")
+def _maple(learned: Learned, init: str | None) -> Read:
+    context, prompts, projections = _coupled(learned, "maple")
     deep = torch.stack(prompts) if prompts else context.new_empty(0, *context.shape)
     options = {"tokens": len(context), "depth": len(deep) + 1, "init": init or "a photo of a"}
-    return {"context": context, "deep": deep, **found}, options
+    return "coupled", {"context": context, "deep": deep, **projections}, options
 
 
-def _fap(tensors: Tensors, init: str | None) -> tuple[Tensors, dict[str, Any]]:
-    context, prompts, found = _coupled(tensors)
-    visual_width = found["first.weight"].shape[1]
-    if prompts and found["further.weight"].shape[1:] != (context.shape[1], visual_width):
-        raise CorruptFile("The projections go from text to image: this is a checkpoint of maple, not of fap.")
-    deep = torch.stack(prompts) if prompts else context.new_empty(0, len(context), visual_width)
+def _fap(learned: Learned, init: str | None) -> Read:
+    context, prompts, projections = _coupled(learned, "fap")
+    width = projections["first.weight"].shape[1]
+    deep = torch.stack(prompts) if prompts else context.new_empty(0, len(context), width)
     options = {"tokens": len(context), "depth": len(deep) + 1, "init": init or "template-literal"}
-    return {"context": context, "tokens": deep, **found}, options
+    return "fap", {"context": context, "tokens": deep, **projections}, options
 
 
-def _coupled(tensors: Tensors) -> tuple[Tensor, list[Tensor], Tensors]:
+def _coupled(learned: Learned, format: str) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
     """Context, deep prompts in order, and the projections of the first and of the further layers."""
-    context, weight, bias = (_need(tensors, name) for name in ("ctx", "proj.weight", "proj.bias"))
-    prompts = _numbered(tensors, r"compound_prompts_\w+\.(\d+)")
-    weights = _numbered(tensors, r"\w*proj\w*\.(\d+)\.weight")
-    biases = _numbered(tensors, r"\w*proj\w*\.(\d+)\.bias")
+    context, weight, bias = (learned.take(name) for name in (CONTEXT, "proj.weight", "proj.bias"))
+    prompts = learned.numbered(_COMPOUND, 0)
+    weights = learned.numbered(r"\w*proj\w*\.(\d+)\.weight", 0)
+    biases = learned.numbered(r"\w*proj\w*\.(\d+)\.bias", 0)
     if not len(prompts) == len(weights) == len(biases):
         raise CorruptFile(
             f"The checkpoint has {len(prompts)} deep prompts, {len(weights)} projections and {len(biases)} biases."
         )
+    if prompts and guess(learned) != format:
+        raise CorruptFile(f"The deep prompts and projections in '{learned.path}' are not those of {format}.")
     empty = weight.new_empty(0)
     return (
         context,
@@ -188,32 +224,59 @@ def _coupled(tensors: Tensors) -> tuple[Tensor, list[Tensor], Tensors]:
     )
 
 
-def _deep_visual(tensors: Tensors) -> Tensor:
-    first = _need(tensors, "image_encoder.VPT")
-    return torch.stack([first, *_numbered(tensors, r"image_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow")])
+def _refuse_foreign(learned: Learned) -> None:
+    for name in learned.stored:
+        for pattern, what in _FOREIGN:
+            if re.fullmatch(pattern, name):
+                raise IncompatibleChoice(
+                    f"'{learned.path}' cannot be imported: '{name}' is of {what}.",
+                    hint=f"Formats that can: {', '.join(FORMATS)}.",
+                )
 
 
-def _numbered(tensors: Tensors, pattern: str) -> list[Tensor]:
-    """The tensors whose whole name matches, in the order of their number."""
-    found = {int(match[1]): value for name, value in tensors.items() if (match := re.fullmatch(pattern, name))}
-    return [found[number] for number in sorted(found)]
+def _check_widths(path: Path, state: dict[str, Tensor], backbone: Backbone) -> None:
+    """Raises IncompatibleChoice where prompts have another width, or enter more blocks, than the towers."""
+    shapes = backbone.shapes
+    for name, width, layers, tower in (
+        ("context", shapes.text_width, 0, "text"),
+        ("deep", shapes.text_width, shapes.text_layers, "text"),
+        ("tokens", shapes.visual_width, shapes.visual_layers, "image"),
+    ):
+        value = state.get(name)
+        if value is None or not value.numel() or not width:
+            continue
+        problem = f"vectors of {value.shape[-1]} numbers; the {tower} tower of '{backbone.spec.name}' has {width}"
+        if value.shape[-1] == width:
+            if name == "context" or len(value) <= layers:
+                continue
+            problem = f"prompts for {len(value)} blocks; the {tower} tower of '{backbone.spec.name}' has {layers}"
+        raise IncompatibleChoice(f"'{path}' holds {problem}.", hint="Give the backbone that it was trained on.")
 
 
-def _need(tensors: Tensors, name: str) -> Tensor:
-    if name not in tensors:
-        listing = ", ".join(list(tensors)[:8])
-        raise CorruptFile(
-            f"The checkpoint has no '{name}'; it has {listing}{', ...' if len(tensors) > 8 else ''}.",
-            hint="Is --format the code that wrote it? coop, apt, vpt, ivlp, maple, fap",
+def _wrong_names(path: Path, count: int, classes: Sequence[str] | None) -> UsageError:
+    if classes is None:
+        return UsageError(
+            f"'{path}' holds class-wise context for {count} classes, and whose they are does not stand in it.",
+            hint="Give the set it was trained on with --dataset NAME, or a file of names with --classes FILE.",
         )
-    return tensors[name]
+    halves = (len(classes) + 1) // 2, len(classes) // 2
+    half = " It may be of one half of a base-to-new split: give the names of that half with --classes FILE."
+    return UsageError(
+        f"'{path}' holds class-wise context for {count} classes; {len(classes)} class names were given.",
+        hint="Names and context go together in label order." + (half if count in halves else ""),
+    )
 
 
-FORMATS = {
-    "coop": ("text", _coop),
-    "apt": ("text", _coop),
-    "vpt": ("visual", _vpt),
-    "ivlp": ("independent", _ivlp),
-    "maple": ("coupled", _maple),
-    "fap": ("fap", _fap),
+def _listing(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+FORMATS: dict[str, Callable[[Learned, str | None], Read]] = {
+    "coop": _coop,
+    "apt": _coop,
+    "cocoop": _cocoop,
+    "vpt": _vpt,
+    "ivlp": _ivlp,
+    "maple": _maple,
+    "fap": _fap,
 }

@@ -28,6 +28,7 @@ class PromptLearner(nn.Module):
 
     needs: ClassVar[frozenset[str]] = frozenset()
     defaults: ClassVar[Mapping[str, Any]] = {}
+    by_image: ClassVar[bool] = False  # whether every image has text features of its own: `text_features(images)`
 
     def __init__(
         self,
@@ -119,9 +120,16 @@ class PromptLearner(nn.Module):
         twin.__dict__.update({name: deepcopy(value, memo) for name, value in self.__dict__.items()})
         return twin
 
+    def text_features(self, image_features: Tensor) -> Tensor:
+        """Normalised text features [B, C, D] for normalised image features [B, D]; only where `by_image`."""
+        raise NotImplementedError
+
     def _lay_out(self) -> Tensor:
-        """Token ids of the plain template texts."""
-        return self.backbone.tokenize([fill(self.template, name) for name in self.class_names])
+        """Token ids of the plain template texts; the option `text` is a template for every set."""
+        template = str(self.options.get("text") or self.template)
+        if "{}" not in template:
+            raise UsageError(f"The class text '{template}' has no {{}} for the name.")
+        return self.backbone.tokenize([fill(template, name) for name in self.class_names])
 
 
 def fill(template: str, name: str) -> str:

@@ -10,6 +10,7 @@ LEARNERS: dict[str, str] = {
     "coupled": "apd_bench.prompts.coupled:CoupledLearner",
     "fap": "apd_bench.prompts.fap:FapLearner",
     "frame": "apd_bench.prompts.frame:FrameLearner",
+    "conditional": "apd_bench.prompts.conditional:ConditionalLearner",
 }
 
 NEEDS: dict[str, tuple[str, ...]] = {
@@ -20,4 +21,5 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "coupled": ("text_tokens", "deep_text", "visual_tokens"),
     "fap": ("text_tokens", "deep_text", "visual_tokens"),
     "frame": ("frame", "visual_tokens"),
+    "conditional": ("text_tokens",),
 }

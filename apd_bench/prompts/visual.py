@@ -12,13 +12,13 @@ from apd_bench.prompts.base import PromptLearner, normal, whole
 
 
 class VisualLearner(PromptLearner):
-    """Visual tokens [d, n, Wv] from N(0, 0.02^2); the text is the template. Depth 1 is shallow.
+    """Visual tokens [d, n, Wv] from N(0, 0.02^2). Depth 1 is shallow, one beyond the tower means all of its blocks.
 
-    A `depth` beyond the tower means all of its blocks.
+    `text` is the text of every class, with {} for its name, whatever the set; empty means the set's template.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"visual_tokens"})
-    defaults: ClassVar[Mapping[str, Any]] = {"tokens": 8, "depth": 12}
+    defaults: ClassVar[Mapping[str, Any]] = {"tokens": 8, "depth": 12, "text": ""}
 
     def start(self, generator: torch.Generator) -> None:
         """Draws the tokens of every block."""

@@ -1,0 +1,135 @@
+"""The learned tensors in somebody else's checkpoint, apart from what the file holds beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from apd_bench.backbones.adapter import Backbone
+from apd_bench.backbones.torchfile import StandIn, StoredTensor, read_torch, tensors_of
+from apd_bench.errors import CorruptFile, IncompatibleChoice, first_line
+
+CONTEXT = "ctx"
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "prompt_learner")
+_LEFT_OUT = re.compile(r"(optim|sched|scaler|rng)\w*")  # tables of a file that hold no part of the model
+_BUFFERS = re.compile(r"(.*\.)?(token_(prefix|suffix|middle)|tokenized_prompts\w*|normalize\.(mean|std))")
+_CLIP = re.compile(
+    r"logit_scale|(token_embedding|(image|text)_encoder(\.(model|visual))?)\."
+    r"(weight|(conv|bn)\d\..+|(layer\d|downsample|attnpool)\..+|class_embedding|positional_embedding|proj"
+    r"|text_projection|token_embedding\.weight|ln_(pre|post|final)\..+|transformer\.resblocks\.\d+\.(ln_[12]|attn|mlp)\..+)"
+)
+
+
+class Learned:
+    """The learned tensors of a file by name, and the CLIP weights that it may hold too; a tensor is read when taken.
+
+    What was not taken stands in `rest`.
+    """
+
+    def __init__(self, path: Path, state: Mapping[str, StoredTensor | Tensor]) -> None:
+        self.path = path
+        self.clip = {name: value for name, value in state.items() if _CLIP.fullmatch(name)}
+        self.stored = {
+            name: value for name, value in state.items() if name not in self.clip and not _BUFFERS.fullmatch(name)
+        }
+        self.rest = list(self.stored)
+
+    def take(self, name: str) -> Tensor:
+        """The tensor `name` in float32; CorruptFile where it is absent, not of numbers with a point, or not finite."""
+        if name not in self.stored:
+            listing = ", ".join(list(self.stored)[:6]) or "nothing"
+            raise CorruptFile(f"'{self.path}' has no learned tensor '{name}'; it has {listing}.")
+        value = _read(self.stored[name])
+        if not value.is_floating_point():
+            raise CorruptFile(f"'{name}' in '{self.path}' holds whole numbers ({value.dtype}), so it was not learned.")
+        bad = int((~torch.isfinite(value)).sum())
+        if bad:
+            raise CorruptFile(
+                f"{bad} of {value.numel()} numbers of '{name}' in '{self.path}' are not finite.",
+                hint="The training diverged; take the file of an earlier epoch.",
+            )
+        if name in self.rest:
+            self.rest.remove(name)
+        return value.to(torch.float32)
+
+    def numbered(self, pattern: str, first: int) -> list[Tensor]:
+        """The tensors whose whole name matches, by their number, which must run from `first` without a gap."""
+        names = {int(match[1]): name for name in self.stored if (match := re.fullmatch(pattern, name))}
+        if sorted(names) != list(range(first, first + len(names))):
+            raise CorruptFile(f"'{self.path}' has learned tensors of the blocks {sorted(names)}, with a gap.")
+        return [self.take(names[number]) for number in sorted(names)]
+
+    def check_backbone(self, backbone: Backbone) -> None:
+        """Raises IncompatibleChoice where the CLIP weights in the file are not those of `backbone`."""
+        text: Any = getattr(backbone.model, "text", backbone.model)
+        own = {f"image_encoder.{name}": value for name, value in backbone.model.visual.state_dict().items()}
+        own |= {f"text_encoder.{name}": value for name, value in text.state_dict().items()}
+        for name, stored in self.clip.items():
+            mine = own.get(name)
+            if mine is None:
+                continue
+            problem = f"is {[*stored.shape]} in the file and {[*mine.shape]} in '{backbone.spec.name}'"
+            if mine.shape == torch.Size(stored.shape):
+                value = _read(stored)
+                exact = torch.finfo(value.dtype).eps if value.is_floating_point() else 0.0
+                if torch.allclose(value.float(), mine.cpu().float(), rtol=2 * exact, atol=1e-6):
+                    continue
+                problem = f"has other values in the file than in '{backbone.spec.name}'"
+            raise IncompatibleChoice(
+                f"'{self.path}' was trained on another backbone: '{name}' {problem}.",
+                hint="Give the backbone that it was trained on with --backbone.",
+            )
+
+
+def read_learned(path: Path) -> Learned:
+    """The tensors of a checkpoint: `.pth.tar` of Dassl, any other file of `torch.save`, or safetensors.
+
+    Tables in tables and the names of wrappers (`state_dict`, `module.`, `prompt_learner.`) are taken off; a bare tensor
+    is a context. Raises CorruptFile with one sentence.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            return Learned(path, _plain(path, load_file(path)))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CorruptFile(f"'{path}' is not a safetensors file: {first_line(error)}.") from error
+    content = read_torch(path)
+    if isinstance(content, Mapping):
+        content = content.get("state_dict", content)
+    if isinstance(content, Mapping):
+        content = {name: value for name, value in content.items() if not _LEFT_OUT.fullmatch(str(name).lower())}
+        objects = [name for name, value in content.items() if isinstance(value, StandIn)]
+        if objects and not any(True for _ in tensors_of(content)):
+            kind = content[objects[0]].name.partition(".")[0]
+            raise CorruptFile(
+                f"'{objects[0]}' in '{path}' is an object of {kind}, not a tensor.",
+                hint="Save it again as a tensor: torch.save({'ctx': torch.as_tensor(ARRAY)}, FILE)",
+            )
+    state = _plain(path, dict(tensors_of(content)))
+    if not state:
+        raise CorruptFile(f"'{path}' holds no tensors.", hint="Save model.state_dict() with torch.save.")
+    return Learned(path, state)
+
+
+def _plain(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
+    """`state` with names that have no wrapper; CorruptFile where two tensors then have one name."""
+    plain: dict[str, Any] = {}
+    for name, value in state.items():
+        parts = name.split(".")
+        while len(parts) > 1 and parts[0] in _WRAPPERS:
+            del parts[0]
+        short = ".".join(parts) or CONTEXT
+        if short in plain:
+            raise CorruptFile(f"'{path}' holds two tensors '{short}'.", hint="Save the one that is meant alone.")
+        plain[short] = value
+    return plain
+
+
+def _read(stored: StoredTensor | Tensor) -> Tensor:
+    return stored.read() if isinstance(stored, StoredTensor) else stored
