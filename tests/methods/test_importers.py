@@ -348,7 +348,8 @@ class TestCoCoOp:
     def learner(self, backbone, data):
         learner = learner_of("cocoop", backbone, data)
         with torch.no_grad():
-            learner.up.weight.mul_(20)  # so that the image matters
+            learner.up.weight.mul_(20)  # so that the image matters, through units that are not all off
+            learner.down.bias.fill_(0.5)
         return learner
 
     def official(self, backbone, learner, pixels, *, through_text=True):
