@@ -370,7 +370,7 @@ class TestCoCoOp:
         ours, official, cut = (torch.autograd.grad(cross_entropy(value, labels), pixels)[0] for value in logits)
         assert torch.allclose(logits[0], logits[1], atol=1e-4)
         assert torch.allclose(ours, official, atol=1e-6 + 1e-4 * official.abs().max())
-        assert (official - cut).abs().max() > 0.1 * official.abs().max()
+        assert (official - cut).abs().max() > 1000 * (ours - official).abs().max()
 
     def test_it_is_not_trained_here(self, backbone, data):
         with pytest.raises(IncompatibleChoice, match="evaluated here, not trained"):

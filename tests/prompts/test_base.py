@@ -11,10 +11,12 @@ from apd_bench.errors import CorruptFile, IncompatibleChoice, UnknownName, Usage
 from apd_bench.prompts.catalog import LEARNERS, NEEDS
 from apd_bench.registry import resolve_target
 
-TRAINED = [kind for kind in LEARNERS if kind != "template"]
+TRAINED = [kind for kind in LEARNERS if kind not in ("template", "conditional")]
 
 
 def logits(backbone, learner, pixels):
+    if learner.by_image:
+        return Classifier.from_learner(backbone, learner)(pixels)
     return PromptedModel(backbone, learner).bind()(pixels).logits
 
 
