@@ -20,14 +20,5 @@ def __getattr__(name: str) -> Any:
     if name in _WHERE:
         return getattr(import_module(f"apd_bench.{_WHERE[name]}"), name)
     if name == "__version__":
-        return _version()
+        return import_module("apd_bench.schemas").package_version()
     raise AttributeError(f"module 'apd_bench' has no attribute '{name}'")
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("apd-bench")
-    except PackageNotFoundError:  # a source tree that was never installed
-        return "0.0.0+source"

@@ -9,9 +9,9 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any
 
-from apd_bench import __version__
 from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS
 from apd_bench.resources import package_path
+from apd_bench.schemas import package_version
 
 _PACKAGES = (
     "torch",
@@ -29,7 +29,7 @@ _PACKAGES = (
 def describe_environment() -> dict[str, Any]:
     """The versions, the source commit with a dirty flag (None outside a source tree), plug-ins and machine."""
     return {
-        "apd_bench": __version__,
+        "apd_bench": package_version(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "processor_count": os.cpu_count(),

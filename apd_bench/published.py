@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,11 +18,7 @@ from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.resources import baselines_path
 from apd_bench.specs import MethodRecipe
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from apd_bench.toml import tomllib
 
 COLUMNS = (
     "source", "table", "task", "metric", "attack", "eps_255", "backbone", "shots", "stat", "method", "dataset", "value",

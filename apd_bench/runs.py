@@ -83,9 +83,9 @@ def run(
     import the calling script again: call it under `if __name__ == "__main__":`. Failed cells are in `report.failures`
     and as error records; raises UserError for what cannot be run at all.
     """
+    from apd_bench.runner.displays import make_reporter
     from apd_bench.runner.machine import Machine
     from apd_bench.runner.plan import plan
-    from apd_bench.runner.reporter import make_reporter
     from apd_bench.runner.selection import Selection, resolve, split_list
     from apd_bench.runner.session import run_plan
     from apd_bench.suites import load_suite

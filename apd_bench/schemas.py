@@ -1,4 +1,4 @@
-"""The versions of what is kept on disk, and the refusal of files that another apd-bench wrote. No torch."""
+"""The versions of apd-bench and of what it keeps on disk; the refusal of files that another one wrote. No torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from apd_bench.errors import NewerSchema, OlderSchema
 RECORD = 2  # since 2 with its own digest
 STATE = 1  # of the card beside a prompt state
 CARD, MANIFEST = "card.json", "manifest.json"
+
+
+def package_version() -> str:
+    """The version of apd-bench that is installed; of a source tree that never was, 0.0.0+source."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("apd-bench")
+    except PackageNotFoundError:
+        return "0.0.0+source"
 
 
 def refuse_newer(found: Any, known: int, what: str) -> None:

@@ -23,11 +23,11 @@ import numpy as np
 
 from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UserError
 from apd_bench.files import atomic_write, sha256
-from apd_bench.leaderboard.escape import plain
 from apd_bench.records import Outcomes, Record
 from apd_bench.registry import BACKBONES, DATASETS
 from apd_bench.specs import Cell
 from apd_bench.store import Store
+from apd_bench.text import plain
 
 SCHEMA = 1
 MANIFEST = "submission.json"

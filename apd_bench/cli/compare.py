@@ -60,9 +60,10 @@ def _canonical(name: str) -> str:
 
 
 def _lines(item: Comparison, samples: int) -> list[str]:
-    from apd_bench.leaderboard.escape import markdown_text, plain
+    from apd_bench.leaderboard.escape import markdown_text
     from apd_bench.leaderboard.markdown import grid
     from apd_bench.leaderboard.wording import heading
+    from apd_bench.text import plain
 
     first, second = markdown_text(item.first), markdown_text(item.second)
     header = ["dataset", "column", first, second, "difference", "95 %", "wins", "losses", "of", "p (Holm)"]

@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Trains, and prints the folder of each prompt state to standard output."""
+    from apd_bench.runner.displays import make_reporter
     from apd_bench.runner.plan import plan
-    from apd_bench.runner.reporter import make_reporter
     from apd_bench.runner.selection import resolve
     from apd_bench.runner.session import run_plan
     from apd_bench.store import Store

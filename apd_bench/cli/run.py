@@ -48,8 +48,8 @@ def execute(args: argparse.Namespace) -> int:
         from apd_bench.cli.plan import show_plan
 
         return show_plan(args)
+    from apd_bench.runner.displays import make_reporter
     from apd_bench.runner.plan import plan
-    from apd_bench.runner.reporter import make_reporter
     from apd_bench.runner.selection import resolve
     from apd_bench.runner.session import run_plan
     from apd_bench.store import Store

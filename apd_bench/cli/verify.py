@@ -64,8 +64,8 @@ def _verify(args: argparse.Namespace, results: Path) -> int:
 
 
 def _run(args: argparse.Namespace, results: Path) -> int:
+    from apd_bench.runner.displays import make_reporter
     from apd_bench.runner.plan import plan
-    from apd_bench.runner.reporter import make_reporter
     from apd_bench.runner.selection import Selection, resolve
     from apd_bench.runner.session import run_plan
     from apd_bench.store import Store

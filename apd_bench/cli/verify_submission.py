@@ -75,8 +75,8 @@ def execute(args: argparse.Namespace) -> int:
 
 def _measure(args: argparse.Namespace, cells: list[Cell], submitted: Store, again: Store) -> int:
     """Attacks the submitted prompt states again, in a store of its own."""
+    from apd_bench.runner.displays import make_reporter
     from apd_bench.runner.plan import Plan
-    from apd_bench.runner.reporter import make_reporter
     from apd_bench.runner.session import run_plan
     from apd_bench.specs import Suite
 

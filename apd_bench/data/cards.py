@@ -6,7 +6,6 @@ underscores; templates are CoOp's `CUSTOM_TEMPLATES`.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -15,11 +14,7 @@ from typing import Any
 
 from apd_bench.errors import CorruptFile
 from apd_bench.resources import package_path
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from apd_bench.toml import tomllib
 
 
 @dataclass(frozen=True, kw_only=True)

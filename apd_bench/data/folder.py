@@ -12,7 +12,6 @@ never that of the directory.
 from __future__ import annotations
 
 import hashlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +19,10 @@ from apd_bench.data.listing import Source, derive_splits, prompt_name
 from apd_bench.data.readers import folder_items
 from apd_bench.errors import CorruptFile
 from apd_bench.specs import DatasetSpec
+from apd_bench.toml import tomllib
 
 if TYPE_CHECKING:
     from apd_bench.data.splits import LoadedDataset
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 SETTINGS, NAMES = "dataset.toml", "classnames.txt"
 DEFAULT_TEMPLATE = "a photo of a {}."

@@ -13,7 +13,6 @@ from apd_bench.errors import CorruptFile, MissingPrerequisite, RegressionFound, 
 from apd_bench.files import atomic_write
 from apd_bench.leaderboard.aggregate import tables, unique
 from apd_bench.leaderboard.csv_file import render_csv, render_long_csv
-from apd_bench.leaderboard.escape import file_name
 from apd_bench.leaderboard.json_file import render_json
 from apd_bench.leaderboard.latex_file import render_latex
 from apd_bench.leaderboard.markdown import render_markdown
@@ -22,6 +21,7 @@ from apd_bench.leaderboard.pictures import load_examples
 from apd_bench.leaderboard.tidy import EXTRA, Measurement, Shared, column_of, measurement
 from apd_bench.leaderboard.web.page import render_page
 from apd_bench.store import Store
+from apd_bench.text import file_name
 
 DEFAULT_FORMATS = ("md", "csv")
 FORMATS = ("md", "csv", "json", "tex", "html")
@@ -149,7 +149,9 @@ def render_files(boards: Boards, formats: Sequence[str] = DEFAULT_FORMATS) -> di
         if "tex" in formats:
             files[f"{stem}.tex"] = render_latex(chosen, group)
         if "html" in formats:
-            files[f"{stem}.html"] = render_page(chosen, group, boards)
+            files[f"{stem}.html"] = render_page(
+                chosen, group, measurements=boards.measurements, examples=boards.examples, notes=boards.notes
+            )
     return files
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
+from apd_bench.text import LONGEST, plain
+
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#~$!])")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four: the wide forms
 _LATEX = {
@@ -12,13 +13,6 @@ _LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}",
 }  # fmt: skip
-LONGEST = 80
-
-
-def plain(text: object, longest: int = LONGEST) -> str:
-    """One line without control or direction marks, cut to `longest` characters."""
-    line = " ".join(_CONTROL.sub(" ", str(text)).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def markdown_text(text: object, longest: int = LONGEST) -> str:
@@ -39,17 +33,6 @@ def csv_text(text: object) -> str:
     return f"'{line}" if line.startswith(_FORMULA) else line
 
 
-def plain_lines(text: object) -> str:
-    """Text of any length with its lines, without control or direction marks."""
-    return "\n".join(_CONTROL.sub(" ", line) for line in str(text).split("\n"))
-
-
 def latex_text(text: object, longest: int = LONGEST) -> str:
     """Text for a LaTeX table cell."""
     return "".join(_LATEX.get(sign, sign) for sign in plain(text, longest))
-
-
-def file_name(text: str) -> str:
-    """A file name made of letters, digits, dot, dash and underscore; never empty, never hidden, never a path."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain(text, 60)).strip("-.")
-    return name or "unnamed"

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from apd_bench.leaderboard.columns import Column, rounded, table_columns
-from apd_bench.leaderboard.escape import plain
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.leaderboard.wording import heading
+from apd_bench.text import plain
 
 SCHEMA = 2
 

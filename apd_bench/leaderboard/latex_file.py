@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from apd_bench.leaderboard.columns import Column, interval, legend, percent, table_columns
-from apd_bench.leaderboard.escape import file_name, latex_text
+from apd_bench.leaderboard.escape import latex_text
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.wording import EMBEDDED_WARNING, heading
+from apd_bench.text import file_name
 
 
 def render_latex(tables: Sequence[Table], group: str) -> str:

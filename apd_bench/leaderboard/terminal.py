@@ -8,10 +8,10 @@ from rich.text import Text
 
 from apd_bench.leaderboard.boards import Boards
 from apd_bench.leaderboard.columns import table_columns
-from apd_bench.leaderboard.escape import plain
 from apd_bench.leaderboard.markdown import table_section
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.wording import EMBEDDED_WARNING, heading, legend_lines, notes_of, threat_text
+from apd_bench.text import plain
 
 _SHORT = {"autoattack": "AA", "suspect": "⚠"}
 

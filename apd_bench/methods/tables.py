@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from apd_bench.errors import CorruptFile, UsageError, unknown_name
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from apd_bench.toml import tomllib
 
 Table = dict[str, Any]
 SECTIONS = ("learner", "objective", "inner_attack", "training")

@@ -1,22 +1,19 @@
-"""Showing a run while it goes on: nothing, plain lines, JSON lines; the live view is in `live.py`. Imports no torch."""
+"""Showing a run while it goes on: nothing, plain lines, JSON lines. Imports no torch."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TextIO
 
-from apd_bench.errors import UsageError
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
 from apd_bench.runner.tasks import CellDone, Failure, FitDone, Progress, Result, Task
 
-DISPLAYS = ("auto", "rich", "plain", "json", "none")
 _EVERY = 15.0  # seconds between two progress lines of a long task
 
 
@@ -152,20 +149,6 @@ class JsonReporter(Reporter):
     def _emit(self, event: str, **values: object) -> None:
         self._stream.write(json.dumps({"event": event, **values}, sort_keys=True) + "\n")
         self._stream.flush()
-
-
-def make_reporter(display: str) -> Reporter:
-    """The reporter for a `--display` value; "auto" is the live view on a terminal and plain lines elsewhere."""
-    if display == "auto":
-        display = "rich" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "plain"
-    if display == "rich":
-        from apd_bench.runner.live import LiveReporter
-
-        return LiveReporter()
-    kinds: dict[str, type[Reporter]] = {"plain": PlainReporter, "json": JsonReporter, "none": Reporter}
-    if display not in kinds:
-        raise UsageError(f"Display '{display}' is not one of: {', '.join(DISPLAYS)}.")
-    return kinds[display]()
 
 
 def opening(report: RunReport) -> list[str]:

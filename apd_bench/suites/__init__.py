@@ -12,7 +12,6 @@ options, and is read back in the same way.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -21,11 +20,7 @@ from typing import Any
 from apd_bench.errors import CorruptFile, MissingPrerequisite, UsageError, unknown_name
 from apd_bench.resources import package_path
 from apd_bench.specs import KNOWLEDGE, NORMS, PRECISIONS, RESIZES, SPACES, TASKS, Suite, one_of, parse_eps
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from apd_bench.toml import tomllib
 
 DEFAULT_SUITE = "embedded"
 _FIELDS = {item.name for item in fields(Suite)}

@@ -31,7 +31,7 @@ SETS = tuple(f"set-{number}" for number in range(11))
 SCRIPT = """
 from fakes import make_plan
 from test_driver import go
-from apd_bench.runner.reporter import make_reporter
+from apd_bench.runner.displays import make_reporter
 from apd_bench.store import Store
 if __name__ == "__main__":
     plan = make_plan(datasets=("a", "b", "c"))

@@ -13,11 +13,12 @@ from test_driver import go
 
 from apd_bench.errors import UsageError
 from apd_bench.runner.cost import stages_of, summary
+from apd_bench.runner.displays import make_reporter
 from apd_bench.runner.estimate import cost_of
 from apd_bench.runner.live import LiveReporter
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
-from apd_bench.runner.reporter import JsonReporter, PlainReporter, Reporter, closing, duration, make_reporter, opening
+from apd_bench.runner.reporter import JsonReporter, PlainReporter, Reporter, closing, duration, opening
 from apd_bench.runner.tasks import Failure, Progress, Task
 from apd_bench.store import Store
 

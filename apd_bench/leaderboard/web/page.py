@@ -7,22 +7,19 @@ import hashlib
 import json
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from apd_bench.leaderboard import columns, command, wording
 from apd_bench.leaderboard.curves import eps_curve, eps_families, few_shot_families, pareto_front
-from apd_bench.leaderboard.escape import file_name, plain, plain_lines
 from apd_bench.leaderboard.listings import distances, listings
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.tidy import Measurement
 from apd_bench.leaderboard.wording import heading
 from apd_bench.resources import baselines_path
 from apd_bench.specs import format_eps
-
-if TYPE_CHECKING:
-    from apd_bench.leaderboard.boards import Boards
+from apd_bench.text import file_name, plain, plain_lines
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("vendor/jquery.min.js", "vendor/datatables.min.js", "vendor/chart.min.js", "page.js")
@@ -36,7 +33,14 @@ class _Whole(str):
     __slots__ = ()
 
 
-def render_page(tables: Sequence[Table], group: str, boards: Boards) -> str:
+def render_page(
+    tables: Sequence[Table],
+    group: str,
+    *,
+    measurements: Iterable[Measurement] = (),
+    examples: Iterable[Mapping[str, Any]] = (),
+    notes: Sequence[str] = (),
+) -> str:
     """The page for the tables of one group; the same records give the same bytes."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -59,9 +63,9 @@ def render_page(tables: Sequence[Table], group: str, boards: Boards) -> str:
         provenance=wording.provenance_text(tables),
         tables=tables,
         listings=listings(tables),
-        examples=[item for item in boards.examples if item.get("group") == group],
-        methods=list(_methods(item for item in boards.measurements if item.cell.dataset.group == group)),
-        legend=wording.legend_lines(tables, "html", boards.notes),
+        examples=[item for item in examples if item.get("group") == group],
+        methods=list(_methods(item for item in measurements if item.cell.dataset.group == group)),
+        legend=wording.legend_lines(tables, "html", notes),
         data=_safe_json(chart_data(tables)),
     )
 
