@@ -42,7 +42,7 @@ def test_package_data_is_inside(names, folder):
     wanted = {
         f"{inside}/{path.relative_to(source).as_posix()}"
         for path in source.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and "baselines/embedded/" not in path.as_posix()
     }
     assert wanted, f"{folder} is empty"
     assert wanted <= names
@@ -51,4 +51,4 @@ def test_package_data_is_inside(names, folder):
 def test_licences_and_typing_marker_are_inside_and_build_scripts_are_not(names):
     assert {"apd_bench/py.typed", "apd_bench/embedded/NOTICE"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert not [name for name in names if name.startswith("apd_bench/embedded/build")]
+    assert not [name for name in names if "baselines/embedded" in name]

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("apd_bench.embedded.build", reason="the build scripts are not in the wheel")
+pytest.importorskip("baselines.embedded", reason="the build scripts are not in the wheel")
 
-from apd_bench.embedded.build import loop, model, shapes
-from apd_bench.embedded.build.catalogue import parse_themes, synonym_table
-from apd_bench.embedded.build.checkpoint import load_state, save_state
-from apd_bench.embedded.build.compose import compose
-from apd_bench.embedded.build.muon import orthogonalised
-from apd_bench.embedded.build.names import concept_of, contains
-from apd_bench.embedded.build.robust import BUDGET, attack_half
+from baselines.embedded import loop, model, shapes
+from baselines.embedded.catalogue import parse_themes, synonym_table
+from baselines.embedded.checkpoint import load_state, save_state
+from baselines.embedded.compose import compose
+from baselines.embedded.muon import orthogonalised
+from baselines.embedded.names import concept_of, contains
+from baselines.embedded.robust import BUDGET, attack_half
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_every_synonym_names_one_class():
 
 
 def test_deal_keeps_look_alikes_together():
-    corpus = pytest.importorskip("apd_bench.embedded.build.corpus")
+    corpus = pytest.importorskip("baselines.embedded.corpus")
     rng = np.random.default_rng(0)
     base = np.repeat(rng.normal(size=(60, 400)), 2, axis=0)
     vectors = base + 0.02 * rng.normal(size=base.shape)

@@ -110,6 +110,6 @@ def test_notice_names_every_source():
 
 
 def test_notice_is_what_the_script_would_write():
-    notice = pytest.importorskip("apd_bench.embedded.build.notice", reason="the build scripts are not in the wheel")
+    notice = pytest.importorskip("baselines.embedded.notice", reason="the build scripts are not in the wheel")
     provenance = json.loads((EMBEDDED / "provenance.json").read_text(encoding="utf-8"))
     assert (EMBEDDED / "NOTICE").read_text(encoding="utf-8") == notice.render(provenance)

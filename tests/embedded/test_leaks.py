@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-check = pytest.importorskip("apd_bench.embedded.build.check", reason="the build scripts are not in the wheel")
-shapes = pytest.importorskip("apd_bench.embedded.build.shapes", reason="the build scripts are not in the wheel")
+check = pytest.importorskip("baselines.embedded.check", reason="the build scripts are not in the wheel")
+shapes = pytest.importorskip("baselines.embedded.shapes", reason="the build scripts are not in the wheel")
 
 
 @pytest.fixture(scope="module")

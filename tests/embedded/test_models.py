@@ -75,7 +75,7 @@ def test_tokenizer_has_4096_symbols_and_the_end_is_the_highest(tokenizer):
 
 
 def test_short_text_pass_equals_open_clip(config, tokenizer):
-    tiny = pytest.importorskip("apd_bench.embedded.build.model", reason="the build scripts are not in the wheel")
+    tiny = pytest.importorskip("baselines.embedded.model", reason="the build scripts are not in the wheel")
     model = tiny.load_half(MODELS / "tiny-clean.safetensors")
     tokens = tokenizer(["a cat", "a picture of an ice cream."])
     with torch.no_grad():

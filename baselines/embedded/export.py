@@ -1,6 +1,6 @@
 """Copies the weights of a run to their place in the package and writes the card beside them.
 
-    python -m apd_bench.embedded.build.export --run RUN --name tiny-clean
+    python -m baselines.embedded.export --run RUN --name tiny-clean
 
 RUN holds `weights.safetensors` and `run.json`, as the training scripts write them.
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from apd_bench.embedded.build.model import CONFIG, MEAN, MODELS, STD
-from apd_bench.embedded.build.sources import FASHION, ICONIFY
+from baselines.embedded.model import CONFIG, MEAN, MODELS, STD
+from baselines.embedded.sources import FASHION, ICONIFY
 
 LICENCE = (
     "Apache-2.0 for the weights; trained on drawings and photographs under MIT, Apache-2.0, ISC, BSD-3-Clause, "

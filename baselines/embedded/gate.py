@@ -1,6 +1,6 @@
 """Measures the backbones on the full test splits: zero-shot accuracy and accuracy under PGD-10.
 
-    python -m apd_bench.embedded.build.gate [--weights FILE ...] [--clean-only]
+    python -m baselines.embedded.gate [--weights FILE ...] [--clean-only]
 
 The attack ascends logsumexp over the wrong classes minus the true logit, which does not saturate; an image counts as
 robust if no step fooled the model. Budgets are in units of 1/255 of pixels in [0, 1].
@@ -20,8 +20,8 @@ from open_clip import CLIP
 from PIL import Image
 from torch import Tensor
 
-from apd_bench.embedded.build.datasets import DATASETS
-from apd_bench.embedded.build.model import MODELS, image_features, load_half, text_features, tokenizer
+from baselines.embedded.datasets import DATASETS
+from baselines.embedded.model import MODELS, image_features, load_half, text_features, tokenizer
 
 BUDGETS = (0.5, 1.0, 2.0, 4.0)
 STEPS = 10

@@ -1,6 +1,6 @@
 """Writes the shipped image sets, and the shape index that the leak check reads.
 
-    python -m apd_bench.embedded.build.datasets --corpus CORPUS
+    python -m baselines.embedded.datasets --corpus CORPUS
 
 Test pictures show test drawings, and so on: a class with few drawings gets further compositions (other colours,
 placement, background) of drawings of the same split, never of another one.
@@ -21,12 +21,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from apd_bench.embedded.build.catalogue import FASHION_CLASSES, FASHION_TEMPLATE, TEMPLATE, parse_themes
-from apd_bench.embedded.build.compose import SIZE, compose
-from apd_bench.embedded.build.corpus import PRETRAIN, TEST, TRAIN, VAL
+from apd_bench.resources import package_path
+from baselines.embedded.catalogue import FASHION_CLASSES, FASHION_TEMPLATE, TEMPLATE, parse_themes
+from baselines.embedded.compose import SIZE, compose
+from baselines.embedded.corpus import PRETRAIN, TEST, TRAIN, VAL
 
-ROOT = Path(__file__).resolve().parents[3]
-DATASETS = Path(__file__).resolve().parents[1] / "datasets"
+ROOT = Path(__file__).resolve().parents[2]
+DATASETS = package_path("embedded", "datasets")
 INDEX = ROOT / "tests" / "embedded" / "shapes.npz"
 STRENGTH = 0.5
 # Corpus split -> (number in the npz, pictures of a class at least, at most, compositions of one drawing at most).

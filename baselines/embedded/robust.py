@@ -1,6 +1,6 @@
 """Fine-tunes the clean backbone adversarially, in the manner of TeCoA (Mao et al., 2023).
 
-    python -m apd_bench.embedded.build.robust --corpus CORPUS --clean CLEAN_RUN --out RUN
+    python -m baselines.embedded.robust --corpus CORPUS --clean CLEAN_RUN --out RUN
 
 Each caption has one clean and one attacked picture. The attack (two steps of projected gradient ascent from a random
 start, budget drawn per picture between 0 and 4/255) maximises the cross-entropy of the picture against the captions
@@ -17,7 +17,7 @@ from open_clip import CLIP
 from torch import Tensor
 from torch.nn import functional as F
 
-from apd_bench.embedded.build.loop import Plan, Tower, launch, options
+from baselines.embedded.loop import Plan, Tower, launch, options
 
 STEPS = 2
 BUDGET = 4 / 255

@@ -1,6 +1,6 @@
 """Pre-trains the clean backbone contrastively: two pictures for each caption.
 
-    python -m apd_bench.embedded.build.pretrain --corpus CORPUS --out RUN
+    python -m baselines.embedded.pretrain --corpus CORPUS --out RUN
 
 The schedule goes by step: warm-up, constant, then linear to zero from `--decay-at` to `--steps`. A file RUN/decay
 holding "decay_at steps" changes both while the run goes on. On a CPU single-threaded processes share each batch (a
@@ -10,7 +10,7 @@ last checkpoint, beside which the weights are exported in half precision.
 
 from __future__ import annotations
 
-from apd_bench.embedded.build.loop import Plan, launch, options
+from baselines.embedded.loop import Plan, launch, options
 
 CAPTIONS, CLASS_SHARE, STRENGTH = 128, 0.55, 0.7
 # After 150 steps the loss was 5.03 with 5e-3 for Muon, and 5.12 (about chance) with 1.5e-3; one run each.

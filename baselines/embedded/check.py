@@ -1,6 +1,6 @@
 """Checks that no drawing, and nothing that looks like it, is on both sides of a split.
 
-    python -m apd_bench.embedded.build.check [--corpus CORPUS]
+    python -m baselines.embedded.check [--corpus CORPUS]
 
 Reads the shipped sets and the shape index `tests/embedded/shapes.npz`, which holds the 20x20 shape of every
 shipped drawing and of every pre-training drawing of the same classes. With `--corpus` the whole pre-training pool
@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apd_bench.embedded.build import shapes
+from apd_bench.resources import package_path
+from baselines.embedded import shapes
 
-DATASETS = Path(__file__).resolve().parents[1] / "datasets"
-INDEX = Path(__file__).resolve().parents[3] / "tests" / "embedded" / "shapes.npz"
+DATASETS = package_path("embedded", "datasets")
+INDEX = Path(__file__).resolve().parents[2] / "tests" / "embedded" / "shapes.npz"
 SPLITS = ("train", "val", "test")
 # The builder compares with the bare threshold; sums of another machine may round differently.
 LIMIT = shapes.THRESHOLD + shapes.ROUNDING

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apd_bench.embedded.build.catalogue import FASHION_CLASSES, FASHION_TEMPLATE, TEMPLATE
-from apd_bench.embedded.build.compose import compose
-from apd_bench.embedded.build.corpus import PRETRAIN
+from baselines.embedded.catalogue import FASHION_CLASSES, FASHION_TEMPLATE, TEMPLATE
+from baselines.embedded.compose import compose
+from baselines.embedded.corpus import PRETRAIN
 
 TEMPLATES = (
     TEMPLATE, TEMPLATE, TEMPLATE, "a {}", "{}", "a drawing of a {}.", "an icon of a {}.", "a photo of a {}.",

@@ -1,6 +1,6 @@
 """Builds the corpus: renders every wanted drawing once and deals the drawings of each class to the splits.
 
-    python -m apd_bench.embedded.build.corpus --sources DOWNLOADS --out CORPUS
+    python -m baselines.embedded.corpus --sources DOWNLOADS --out CORPUS
 
 Writes `drawings.npy` (premultiplied RGBA, 48x48), `shapes.npy` (20x20 alpha) and `meta.npz`/`meta.json`.
 """
@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from apd_bench.embedded.build import shapes
-from apd_bench.embedded.build.catalogue import UI_WORDS, Words, synonym_table
-from apd_bench.embedded.build.names import concept_of, contains
-from apd_bench.embedded.build.sources import WHOLE_SETS, Iconify
+from baselines.embedded import shapes
+from baselines.embedded.catalogue import UI_WORDS, Words, synonym_table
+from baselines.embedded.names import concept_of, contains
+from baselines.embedded.sources import WHOLE_SETS, Iconify
 
 SIZE = 48
 PRETRAIN, TRAIN, VAL, TEST, DROPPED = 0, 1, 2, 3, 4

@@ -1,6 +1,6 @@
 """Zero-shot accuracy on test drawings by how much they look like a pre-training drawing of their class.
 
-    python -m apd_bench.embedded.build.novelty [--weights FILE]
+    python -m baselines.embedded.novelty [--weights FILE]
 
 Drawings only (not `fashion`), all sets together; similarity is the largest shape cosine with the class's pre-training
 drawings, which the leak rule keeps below 0.93.
@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from apd_bench.embedded.build import shapes
-from apd_bench.embedded.build.check import load_index
-from apd_bench.embedded.build.datasets import DATASETS
-from apd_bench.embedded.build.gate import logits, test_split
-from apd_bench.embedded.build.model import MODELS, load_half, text_features, tokenizer
+from baselines.embedded import shapes
+from baselines.embedded.check import load_index
+from baselines.embedded.datasets import DATASETS
+from baselines.embedded.gate import logits, test_split
+from baselines.embedded.model import MODELS, load_half, text_features, tokenizer
 
 EDGES = (-1.0, 0.5, 0.6, 0.7, 0.8, 1.0)
 log = logging.getLogger(__name__)

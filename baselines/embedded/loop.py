@@ -15,10 +15,10 @@ from open_clip import CLIP
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional as F
 
-from apd_bench.embedded.build import pool as pools
-from apd_bench.embedded.build.checkpoint import load_state, save_recipe, save_state
-from apd_bench.embedded.build.model import build_model, image_features, load_half, save_half, text_features, tokenizer
-from apd_bench.embedded.build.muon import Muon
+from baselines.embedded import pool as pools
+from baselines.embedded.checkpoint import load_state, save_recipe, save_state
+from baselines.embedded.model import build_model, image_features, load_half, save_half, text_features, tokenizer
+from baselines.embedded.muon import Muon
 
 SCALE_LIMIT = 4.6052
 SAVE_EVERY = 150.0

@@ -1,6 +1,6 @@
 """Prepares Fashion-MNIST: cut-out product photographs, dealt to the splits without near-duplicates across them.
 
-    python -m apd_bench.embedded.build.fashion --sources DOWNLOADS --out CORPUS
+    python -m baselines.embedded.fashion --sources DOWNLOADS --out CORPUS
 
 Test images come from the original test file, all others from the original train file. Writes `fashion-drawings.npy`
 (premultiplied RGBA, 48x48), `fashion-shapes.npy` (20x20 grey) and `fashion-meta.npz`.
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from apd_bench.embedded.build import shapes
-from apd_bench.embedded.build.catalogue import FASHION_CLASSES
-from apd_bench.embedded.build.corpus import PRETRAIN, SIZE, TEST, TRAIN, VAL
-from apd_bench.embedded.build.sources import FASHION, verify
+from baselines.embedded import shapes
+from baselines.embedded.catalogue import FASHION_CLASSES
+from baselines.embedded.corpus import PRETRAIN, SIZE, TEST, TRAIN, VAL
+from baselines.embedded.sources import FASHION, verify
 
 PER_CLASS = {TEST: 40, TRAIN: 20, VAL: 5, PRETRAIN: 600}
 FOLDER = "./usr/share/datasets/fashion-mnist/"

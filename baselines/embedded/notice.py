@@ -1,6 +1,6 @@
 """Writes NOTICE: who drew what, under which licence.
 
-    python -m apd_bench.embedded.build.notice --sources DOWNLOADS --corpus CORPUS
+    python -m baselines.embedded.notice --sources DOWNLOADS --corpus CORPUS
 
 The facts are kept in `provenance.json` beside NOTICE, so that a test can tell whether NOTICE is up to date.
 """
@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from apd_bench.embedded.build.corpus import PRETRAIN
-from apd_bench.embedded.build.datasets import DATASETS, FASHION_SOURCE
-from apd_bench.embedded.build.sources import Iconify
+from apd_bench.resources import package_path
+from baselines.embedded.corpus import PRETRAIN
+from baselines.embedded.datasets import DATASETS, FASHION_SOURCE
+from baselines.embedded.sources import Iconify
 
-EMBEDDED = Path(__file__).resolve().parents[1]
+EMBEDDED = package_path("embedded")
 HEADER = """\
 NOTICE for the embedded instance of apd-bench
 

@@ -34,7 +34,7 @@ def verify(folder: Path, pin: tuple[str, str]) -> Path:
     """The path of a pinned archive whose SHA-256 was checked."""
     path = folder / pin[0]
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: see apd_bench/embedded/build/README.md for how to get it")
+        raise FileNotFoundError(f"{path} is missing: see baselines/embedded/README.md for how to get it")
     with path.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(path)
     if digest != pin[1]:

@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-MODELS = Path(__file__).resolve().parents[1] / "models"
+from apd_bench.resources import package_path
+
+MODELS = package_path("embedded", "models")
 CONFIG: dict[str, Any] = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": 40, "patch_size": 8, "width": 128, "layers": 4, "head_width": 32},
