@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from types import FunctionType
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,8 +31,9 @@ from apd_bench.classifier import Classifier, matmul_precision
 from apd_bench.data.moving import moved
 from apd_bench.errors import IncompatibleChoice, UsageError
 from apd_bench.records import Outcomes
-from apd_bench.registry import ATTACKS, resolve_target
+from apd_bench.registry import ATTACKS
 from apd_bench.specs import AttackSpec, Cell, ThreatModel
+from apd_bench.targets import resolve
 
 _SHARD_BYTES = 2**30  # pixels of a cell that are held at once for an attack on the whole cell
 
@@ -172,7 +174,7 @@ class _Evaluation:
                 f"The threat '{threat.knowledge}' needs the model that makes the examples.",
                 hint="Pass source_classifier=...",
             )
-        self.function = cast("Callable[..., AttackResult]", resolve_target(self.entry.target))
+        self.function: Callable[..., AttackResult] = resolve(self.entry.target, FunctionType)
         self.test, self.threat, self.seed, self.device = test, threat, seed, device
         self.labels = check_labels(torch.as_tensor(test.labels), len(test), torch.device("cpu"))
         self.batch_size, self.checkpoint_dir = batch_size, checkpoint_dir
@@ -245,7 +247,7 @@ class _Evaluation:
         if self.entry.whole:
             options["checkpoint"] = self.checkpoint_dir
         began, inside = time.perf_counter(), self.adversary.seconds
-        asked = partial(self.function, threat=self.threat, seed=self.seed, **options)
+        asked: Callable[..., AttackResult] = partial(self.function, threat=self.threat, seed=self.seed, **options)
         result = asked(self.adversary, x, y, sample_ids=ids)
         rounded = (
             self.adversary is not self.meter or "resumed_at" in result.effective

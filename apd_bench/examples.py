@@ -9,20 +9,21 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from types import FunctionType
+from typing import TYPE_CHECKING
 
 from apd_bench.files import atomic_write
 from apd_bench.leaderboard.pictures import FOLDER
-from apd_bench.registry import ATTACKS, resolve_target
+from apd_bench.registry import ATTACKS
 from apd_bench.specs import Cell, format_eps
 from apd_bench.store import Store
+from apd_bench.targets import resolve
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from apd_bench.attacks.result import AttackResult
     from apd_bench.runner.stages import Stages
 
 
@@ -60,7 +61,7 @@ def _pictures(stages: Stages, store: Store, cell: Cell, count: int) -> list[dict
         return []
     x, y = test.pixels(rows).to(stages.settings.device), test.labels[rows].to(stages.settings.device)
     entry = ATTACKS.get(cell.attack.name)
-    attack = cast("Callable[..., AttackResult]", resolve_target(entry.target))
+    attack = resolve(entry.target, FunctionType)
     options = {**all_options(cell.attack), **entry.fixed}
     names = [test.ids[row] for row in rows]
     result = attack(classifier, x, y, cell.threat, sample_ids=names, seed=cell.attack_seed, **options)

@@ -20,6 +20,23 @@ _KEPT = "_canonical_text"
 _WORDS = {None: "null", True: "true", False: "false"}
 
 
+# What says where things lie on this machine, and texts that say nothing about a number: in no record, no card, and
+# never read from one.
+UNRECORDED: Mapping[str, Any] = {"recorded": False}
+PLACELESS: Mapping[str, Any] = {"without": ("path", "root")}
+
+
+def recorded_part(item: dataclasses.Field[Any], value: Any) -> Any:
+    """What records hold of the value of a field: a table without its paths."""
+    without = item.metadata.get("without", ())
+    return {key: part for key, part in value.items() if key not in without} if without else value
+
+
+def is_recorded(item: dataclasses.Field[Any]) -> bool:
+    """Whether a field of a spec stands in records and cards."""
+    return bool(item.metadata.get("recorded", True))
+
+
 def canonical(value: object) -> object:
     """`value` as plain JSON types with one spelling each; raises TypeError for anything that has no such form.
 

@@ -9,14 +9,18 @@ from __future__ import annotations
 import marshal
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import lru_cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from apd_bench.identity import is_recorded, recorded_part
 from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
+from apd_bench.targets import names_code
 
 Spec = TypeVar("Spec")
 _KINDS: dict[str, type] = {"backbone": BackboneSpec, "dataset": DatasetSpec, "method": MethodRecipe}
+_NAMES = ("name", "learner", "objective", "source")  # of the last, that of a threat is looked up
 
 
 class Parts:
@@ -55,7 +59,10 @@ class Parts:
         key = (kind, _key(data))
         found: Spec | None = self._specs.get(key)
         if found is None:
-            found = self._specs[key] = kind(**_values(kind, data))
+            found = kind(**_values(kind, recorded(kind, data)))
+            if any(names_code(str(getattr(found, item, None) or "")) for item in _NAMES):
+                raise ValueError(f"a {kind.__name__} of it has the name of a Python file")
+            self._specs[key] = found
         return found
 
 
@@ -99,3 +106,13 @@ def is_of(value: Any, hint: Any) -> bool:
     if origin is not None and issubclass(origin, Mapping):
         return isinstance(value, dict) and all(is_of(item, inner[1]) for item in value.values())
     return isinstance(value, dict)
+
+
+def recorded(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` without what no record may say of a `kind`, whoever wrote it there."""
+    known = {item.name: item for item in fields(kind)}
+    return {
+        key: recorded_part(known[key], value) if key in known else value
+        for key, value in data.items()
+        if key not in known or is_recorded(known[key])
+    }

@@ -20,6 +20,7 @@ import numpy as np
 from apd_bench.bounds import parse_json
 from apd_bench.errors import CorruptFile, OtherSchema
 from apd_bench.files import sha256
+from apd_bench.identity import is_recorded, recorded_part
 from apd_bench.npz import Array, arrays
 from apd_bench.parts import Parts
 from apd_bench.schemas import RECORD, refuse_newer, refuse_older
@@ -27,19 +28,6 @@ from apd_bench.specs import Cell, one_of
 
 SCHEMA_VERSION = RECORD
 STATUSES = ("success", "error", "cancelled")
-_TEXTS, _PLACES = ("citation", "description"), ("path", "root")
-_LEFT_OUT = (
-    (("dataset",), _TEXTS),
-    (("fit", "dataset"), _TEXTS),
-    (("dataset", "options"), _PLACES),
-    (("fit", "dataset", "options"), _PLACES),
-    (("fit", "backbone", "options"), _PLACES),
-    (("fit", "method"), ("code",)),
-    (("source", "dataset"), _TEXTS),
-    (("source", "dataset", "options"), _PLACES),
-    (("source", "backbone", "options"), _PLACES),
-    (("source", "method"), ("code",)),
-)
 _SAME_FOR_MANY = frozenset({"sample_id", "label"})
 _DIGEST = re.compile(r'\n "digest": "([0-9a-f]{64})",\n')  # one blank before the key: it is one of the record itself
 _SCHEMA = re.compile(r'\n "schema": (\d+),\n')
@@ -178,18 +166,8 @@ class Record:
         return self.status == "success"
 
     def to_json(self) -> str:
-        """The record as JSON text with sorted keys, ending in a newline.
-
-        Left out of the cell: where files lie on this machine, and long texts that say nothing about the number.
-        """
-        data = plain(self)
-        for place, names in _LEFT_OUT:
-            part = data["cell"]
-            for step in place:
-                part = part.get(step) or {}
-            for name in names:
-                part.pop(name, None)
-        return sealed(data)
+        """The record as JSON text with sorted keys, ending in a newline."""
+        return sealed(plain(self, recorded=True))
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str = "record", parts: Parts | None = None) -> Record:
@@ -273,8 +251,11 @@ def _check_outcomes(outcomes: Mapping[str, Any] | None) -> None:
         raise ValueError(f"{n} is no number of samples")
 
 
-def plain(value: Any) -> Any:
-    """`value` as JSON types: dataclasses by field, numpy scalars as numbers, NaN as null, infinities as text."""
+def plain(value: Any, *, recorded: bool = False) -> Any:
+    """`value` as JSON types: dataclasses by field, numpy scalars as numbers, NaN as null, infinities as text.
+
+    With `recorded`, what no record holds (see `specs.UNRECORDED`) is left out.
+    """
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, (float, np.floating)):
@@ -285,11 +266,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return plain(value.tolist())
     if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+        items = {item: getattr(value, item.name) for item in fields(value) if not recorded or is_recorded(item)}
+        parts = {item.name: recorded_part(item, part) if recorded else part for item, part in items.items()}
+        return {name: plain(part, recorded=recorded) for name, part in parts.items()}
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, recorded=recorded) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain(item, recorded=recorded) for item in value]
     if isinstance(value, (set, frozenset)):
         return sorted((plain(item) for item in value), key=str)
     if isinstance(value, PurePath):

@@ -6,15 +6,18 @@ descriptions ("catalog" modules); what an entry's `target` points at is imported
 
 from __future__ import annotations
 
-import importlib
+import re
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, Protocol, TypeVar
+from pathlib import Path
+from types import FunctionType
+from typing import Any, Generic, Protocol, TypeVar
 
 from apd_bench.errors import UsageError, unknown_name
+from apd_bench.targets import code_digest, from_file, names_code, resolve, split_file
 
 
 class Entry(Protocol):
@@ -34,27 +37,24 @@ class Entry(Protocol):
 T = TypeVar("T", bound=Entry)
 
 
-def resolve_target(target: str) -> object:
-    """The object behind a "package.module:attribute" string; raises UsageError when it cannot be imported."""
-    module_name, _, attribute = target.partition(":")
-    try:
-        value: object = importlib.import_module(module_name)
-        for part in attribute.split(".") if attribute else ():
-            value = getattr(value, part)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"Cannot load '{target}': {error}.") from error
-    return value
+_NAME = re.compile(r"[\w][\w.:/@#+-]*")
 
 
 @dataclass
 class Registry(Generic[T]):
-    """Named entries of one kind; built-ins come from `catalog`, plug-ins from the entry-point `group`."""
+    """Named entries of one kind, objects of the class `entry`.
+
+    Built-ins come from `catalog`, plug-ins from the entry-point `group` and from `path/to/file.py:NAME`, whatever
+    `resolver` makes of a name from itself.
+    """
 
     kind: str
     catalog: str
     group: str
     list_command: str
     resolver: str = ""
+    entry: str = "builtins:object"
+    files: dict[str, str] = field(default_factory=dict)  # canonical name -> file.py:NAME, of what came from a file
     _entries: dict[str, T] = field(default_factory=dict)
     _origin: dict[str, str] = field(default_factory=dict)
     _aliases: dict[str, str] = field(default_factory=dict)
@@ -64,12 +64,13 @@ class Registry(Generic[T]):
     def register(self, entry: T, *, origin: str = "this session") -> T:
         """Adds `entry` and returns it; raises UsageError when its name or an alias is already taken."""
         self._load()
-        return self._add(entry, origin)
+        return self._add_foreign(entry, origin)
 
     def unregister(self, name: str) -> None:
         """Removes the entry `name`, for tests and interactive use."""
         entry = self._entries.pop(name)
         self._origin.pop(name, None)
+        self.files.pop(name, None)
         for alias in entry.aliases:
             self._aliases.pop(alias, None)
 
@@ -82,18 +83,17 @@ class Registry(Generic[T]):
     def canonical(self, name: str) -> str:
         """The canonical name behind `name`; names such as a local path or `hf-hub:` id are resolved on demand."""
         self._load()
-        for candidate in (name.strip(), name.strip().lower()):
-            if candidate in self._entries:
-                return candidate
-            if candidate in self._aliases:
-                return self._aliases[candidate]
+        text = name.strip()
+        holder = self._holder(text)
+        if holder is not None:
+            return holder
+        if split_file(text) is not None:
+            return self._from_file(text)
         if self.resolver:
-            resolve: Callable[[str], T | None] = resolve_target(self.resolver)  # type: ignore[assignment]
-            entry = resolve(name.strip())
+            make: Callable[[str], T | None] = resolve(self.resolver, FunctionType)
+            entry = make(text)
             if entry is not None:
-                if entry.name not in self._entries:
-                    self._add(entry, "resolved from its name")
-                return entry.name
+                return self._add_resolved(entry, text).name
         raise unknown_name(self.kind, name, [*self._entries, *self._aliases], command=self.list_command)
 
     def names(self) -> list[str]:
@@ -146,10 +146,21 @@ class Registry(Generic[T]):
             return found
         return [self.canonical(text)]
 
+    def _holder(self, name: str) -> str | None:
+        """The canonical name of the entry that is found under `name`."""
+        for candidate in (name, name.lower()):
+            if candidate in self._entries:
+                return candidate
+            if candidate in self._aliases:
+                return self._aliases[candidate]
+        return None
+
     def _add(self, entry: T, origin: str) -> T:
         with self._lock:
             for name in (entry.name, *entry.aliases):
-                holder = entry.name if name in self._entries else self._aliases.get(name)
+                if names_code(name):
+                    raise UsageError(f"'{name}' is no name for a {self.kind}: FILE.py:NAME stands for code.")
+                holder = self._holder(name)
                 if holder is not None:
                     raise UsageError(
                         f"The {self.kind} name '{name}' of {origin} is already taken by '{holder}' "
@@ -161,12 +172,45 @@ class Registry(Generic[T]):
             self._aliases.update(dict.fromkeys(entry.aliases, entry.name))
         return entry
 
+    def _add_resolved(self, entry: T, text: str) -> T:
+        """Adds what a name gave; what the same name, or the same content, gave before is replaced."""
+        held = self._entries.get(entry.name)
+        origin = f"resolved from '{text}'"
+        if held is not None and (self._origin[entry.name] == origin or _same(held, entry)):
+            self.unregister(entry.name)
+        return self._add(entry, origin)
+
+    def _add_foreign(self, entry: Any, origin: str) -> T:
+        """Adds a plug-in's entry, marked with the digest of the file that its code lies in."""
+        kind = resolve(self.entry, type)
+        if not isinstance(entry, kind):
+            raise UsageError(f"{origin} gives a {type(entry).__name__}, not a {kind.__name__}: it is no {self.kind}.")
+        foreign: Any = entry
+        for name in (foreign.name, *foreign.aliases):
+            if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() == "all":
+                raise UsageError(f"{name!r} of {origin} is no name for a {self.kind}.", hint="Use letters and digits.")
+        target = getattr(foreign, "loader", None) or getattr(foreign, "target", None)
+        if target and "code" in {item.name for item in fields(foreign)}:
+            foreign = replace(foreign, code=code_digest(target.partition(":")[0]))
+        return self._add(foreign, origin)
+
+    def _from_file(self, text: str) -> str:
+        entry: Any = from_file(text, resolve(self.entry, type), self.kind)
+        path, _, name = text.rpartition(":")
+        place = f"{Path(path).expanduser().resolve()}:{name}"
+        held = self._entries.get(entry.name)
+        if held is not None and entry.name in self.files and (self.files[entry.name] == place or _same(held, entry)):
+            self.unregister(entry.name)
+        entry = self._add_foreign(entry, text)
+        self.files[entry.name] = place
+        return str(entry.name)
+
     def _load(self) -> None:
         if self._loaded:
             return
         with self._lock:
             self._loaded = True
-            for entry in resolve_target(f"{self.catalog}:builtin")():  # type: ignore[operator]
+            for entry in resolve(f"{self.catalog}:builtin", FunctionType)():
                 self._add(entry, "built-in")
             for point in entry_points(group=self.group):
                 self._add_plugin(point)
@@ -181,25 +225,44 @@ class Registry(Generic[T]):
                 f"The plug-in '{point.name}' of {origin} cannot be loaded: {type(error).__name__}: {error}.",
                 hint=f"Mend or uninstall it: pip uninstall {distribution}",
             ) from error
-        self._add(loaded, origin)
+        self._add_foreign(loaded, origin)
+
+
+def _same(held: Any, entry: Any) -> bool:
+    mark = getattr(entry, "digest", None)
+    return held == entry or (mark is not None and mark == getattr(held, "digest", None))
 
 
 def _registries() -> tuple[Registry, Registry, Registry, Registry]:  # type: ignore[type-arg]
-    def make(kind: str, room: str, resolver: str = "") -> Registry:  # type: ignore[type-arg]
+    def make(kind: str, room: str, entry: str) -> Registry:  # type: ignore[type-arg]
         return Registry(
             kind=kind,
             catalog=f"apd_bench.{room}.catalog",
             group=f"apd_bench.{kind}s",
             list_command=f"apd-bench list {kind}s",
-            resolver=resolver,
+            resolver=f"apd_bench.{room}.catalog:resolve",
+            entry=f"apd_bench.{entry}",
         )
 
     return (
-        make("backbone", "backbones", "apd_bench.backbones.catalog:resolve"),
-        make("method", "methods", "apd_bench.methods.catalog:resolve"),
-        make("dataset", "data", "apd_bench.data.catalog:resolve"),
-        make("attack", "attacks", "apd_bench.attacks.catalog:resolve"),
+        make("backbone", "backbones", "specs:BackboneSpec"),
+        make("method", "methods", "methods.catalog:MethodEntry"),
+        make("dataset", "data", "specs:DatasetSpec"),
+        make("attack", "attacks", "attacks.catalog:AttackEntry"),
     )
 
 
 BACKBONES, METHODS, DATASETS, ATTACKS = _registries()
+
+
+def plugin_files() -> tuple[tuple[str, str], ...]:
+    """The kind and the `file.py:NAME` of everything that came from a file, for other processes to name as well."""
+    registries = (BACKBONES, METHODS, DATASETS, ATTACKS)
+    return tuple((registry.kind, place) for registry in registries for place in registry.files.values())
+
+
+def name_plugins(named: tuple[tuple[str, str], ...]) -> None:
+    """Makes what `plugin_files` lists known in this process."""
+    registries = {registry.kind: registry for registry in (BACKBONES, METHODS, DATASETS, ATTACKS)}
+    for kind, place in named:
+        registries[kind].get(place)

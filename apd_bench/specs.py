@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from apd_bench.errors import UsageError
-from apd_bench.identity import digest
+from apd_bench.identity import PLACELESS, UNRECORDED, digest
 
 Options = Mapping[str, Any]
 NORMS = ("Linf", "L2")
@@ -144,7 +144,11 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
-    """An image-text model: architecture, weights, activation, and whether the weights were trained adversarially."""
+    """An image-text model: architecture, weights, activation, and whether the weights were trained adversarially.
+
+    `loader` is the "module:function" (spec, device) -> Backbone; `code` the digest of the file that it lies in, for a
+    plug-in.
+    """
 
     name: str
     architecture: str
@@ -154,8 +158,9 @@ class BackboneSpec:
     digest: str | None = None
     image_size: int = 224
     offers: tuple[str, ...] = ("text_tokens", "visual_tokens")
-    loader: str = "apd_bench.backbones.load:load"
-    options: Options = field(default_factory=dict)
+    loader: str = field(default="apd_bench.backbones.load:load", metadata=UNRECORDED)
+    code: str | None = None
+    options: Options = field(default_factory=dict, metadata=PLACELESS)
     title: str = ""
     licence: str = ""
     source: str = ""
@@ -172,16 +177,21 @@ class BackboneSpec:
             "weights": self.weights,
             "activation": self.activation,
             "digest": self.digest,
+            **({"code": self.code} if self.code else {}),
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec:
-    """A labelled image set: names, template, splits and where they come from; `loader` opens it."""
+    """A labelled image set: names, template, splits and where they come from.
+
+    `loader` is the "module:function" that opens it; `code` the digest of the file that it lies in, for a plug-in.
+    """
 
     name: str
-    loader: str
     template: str
+    loader: str = field(default="", metadata=UNRECORDED)
+    code: str | None = None
     title: str = ""
     group: str = "benchmark"
     num_classes: int | None = None
@@ -189,11 +199,11 @@ class DatasetSpec:
     image_size: int | None = None
     version: int = 1
     digest: str | None = None
-    options: Options = field(default_factory=dict)
+    options: Options = field(default_factory=dict, metadata=PLACELESS)
     licence: str = ""
     source: str = ""
-    citation: str = ""
-    description: str = ""
+    citation: str = field(default="", metadata=UNRECORDED)
+    description: str = field(default="", metadata=UNRECORDED)
     aliases: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, object]:
@@ -206,7 +216,8 @@ class DatasetSpec:
             "version": self.version,
             "digest": self.digest,
             "template": self.template,
-            "options": {key: value for key, value in self.options.items() if key not in ("root", "path")},
+            "options": {key: value for key, value in self.options.items() if key not in PLACELESS["without"]},
+            **({"code": self.code} if self.code else {}),
         }
 
 
@@ -214,8 +225,8 @@ class DatasetSpec:
 class MethodRecipe:
     """A method made concrete: learner, objective and every number; `sources` says where each number comes from.
 
-    `code` is the file that defines a plug-in's learner or objective, and `digest` that file's digest: the digest is
-    part of the identity, the path is not.
+    `learner` and `objective` are names, of this package or of a plug-in's classes; `digest` is that of the files that
+    define the latter. `state` is the folder of a prompt state that is evaluated as it stands.
     """
 
     name: str
@@ -230,7 +241,7 @@ class MethodRecipe:
     title: str = ""
     paper: str = ""
     digest: str | None = None
-    code: str | None = None
+    state: str | None = field(default=None, metadata=UNRECORDED)
 
     @property
     def trains(self) -> bool:

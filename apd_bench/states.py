@@ -20,9 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from apd_bench.errors import CorruptFile, UsageError, unknown_name
+from apd_bench.errors import CorruptFile, UsageError
 from apd_bench.identity import derive_seed, digest
 from apd_bench.methods.plugins import load_class
+from apd_bench.parts import recorded
 from apd_bench.schemas import CARD, STATE, refuse_newer
 from apd_bench.specs import MethodRecipe
 
@@ -109,28 +110,27 @@ def load_state(folder: str | Path) -> PromptState:
 
 
 def recipe_from(card: Mapping[str, Any]) -> MethodRecipe:
-    """The recipe written on a card."""
-    fields = {field.name for field in dataclasses.fields(MethodRecipe)}
-    given = {name: value for name, value in card["recipe"].items() if name in fields}
-    return MethodRecipe(**given | {"needs": tuple(given.get("needs", ()))})
+    """The recipe written on a card, of which nothing is ever imported; raises CorruptFile when there is none."""
+    names = {field.name for field in dataclasses.fields(MethodRecipe)}
+    try:
+        given = recorded(MethodRecipe, {name: value for name, value in card["recipe"].items() if name in names})
+        return MethodRecipe(**given | {"needs": tuple(given.get("needs", ()))})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CorruptFile(f"The card holds no recipe: {type(error).__name__}: {error}.") from error
 
 
 def build_learner(
     recipe: MethodRecipe, backbone: Backbone, class_names: Sequence[str], template: str, *, seed: int = 0
 ) -> PromptLearner:
     """A fresh learner of the recipe's kind; its initial values depend on `seed` alone."""
-    from apd_bench.prompts.catalog import LEARNERS
+    from apd_bench.prompts.base import PromptLearner
 
-    target = LEARNERS.get(recipe.learner, recipe.learner)
-    if ":" not in target:
-        raise unknown_name("prompt learner", recipe.learner, LEARNERS)
-    kind = load_class(target, recipe)
+    kind = load_class("learner", recipe, PromptLearner)
     generator = torch.Generator().manual_seed(derive_seed("init", seed))
     try:
-        learner: PromptLearner = kind(backbone, class_names, template, dict(recipe.learner_options), generator)
+        return kind(backbone, class_names, template, dict(recipe.learner_options), generator)
     except TypeError as error:
         raise UsageError(f"The learner '{recipe.learner}' of '{recipe.name}' cannot be built: {error}.") from error
-    return learner
 
 
 def restore(

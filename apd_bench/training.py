@@ -26,6 +26,7 @@ from apd_bench.methods.counted import Counted, Passes
 from apd_bench.methods.objective import Objective, Setting
 from apd_bench.methods.plugins import load_class
 from apd_bench.methods.watch import watch
+from apd_bench.records import plain
 from apd_bench.specs import Fit, MethodRecipe
 from apd_bench.states import PromptState, build_learner, classes_digest, digest_of, has_state, load_state, restore
 
@@ -106,7 +107,7 @@ def prepare(
 
 def build_objective(recipe: MethodRecipe) -> Objective:
     """The recipe's objective with its options; raises UnknownName for an option that it does not have."""
-    kind = load_class(str(recipe.objective), recipe)
+    kind = load_class("objective", recipe, Objective)
     options = dict(recipe.objective_options)
     if dataclasses.is_dataclass(kind):
         known = {item.name for item in dataclasses.fields(kind) if item.init}
@@ -114,19 +115,18 @@ def build_objective(recipe: MethodRecipe) -> Objective:
             if name not in known:
                 raise unknown_name(f"objective option of '{recipe.name}'", name, known)
     try:
-        objective: Objective = kind(**options)
+        return kind(**options)
     except TypeError as error:
         raise UsageError(f"The objective of '{recipe.name}' cannot be built: {error}.") from error
-    return objective
 
 
 def _untrained(recipe: MethodRecipe, backbone: Backbone, data: LoadedDataset) -> PromptLearner:
     """The learner of a method without training: hand-made, or a prompt state carried to this set's classes."""
-    if recipe.code is None or not has_state(recipe.code):
+    if recipe.state is None or not has_state(recipe.state):
         return build_learner(recipe, backbone, data.classes, data.template)
-    state = load_state(recipe.code)
-    if state.digest != recipe.digest:
-        raise UsageError(f"The prompt state in '{recipe.code}' has changed.", hint="Run the same command again.")
+    state = load_state(recipe.state)
+    if state.digest != (recipe.digest or "").partition("+")[0]:
+        raise UsageError(f"The prompt state in '{recipe.state}' has changed.", hint="Run the same command again.")
     return restore(state, backbone, data.classes, data.template)
 
 
@@ -184,11 +184,10 @@ def _setting(run: Run) -> Setting:
 def _card(
     fit: Fit, backbone: Backbone, data: LoadedDataset, num_parameters: int, state: Mapping[str, Tensor]
 ) -> dict[str, Any]:
-    recipe = dataclasses.asdict(fit.method)
     return {
         "fit": fit.id,
         "method": fit.method.name,
-        "recipe": recipe | {"needs": list(fit.method.needs)},
+        "recipe": plain(fit.method, recorded=True),
         "backbone": backbone.spec.identity(),
         "dataset": data.spec.name,
         "classes": list(data.classes),

@@ -234,7 +234,7 @@ def test_an_attack_that_cheats_makes_no_number(fault, case, monkeypatch):
         points = (pixels + 0.1).clamp(0, 1) if fault == "budget" else pixels
         return AttackResult(points, torch.ones(len(pixels), dtype=torch.bool), 0, 0)
 
-    monkeypatch.setattr("apd_bench.evaluation.resolve_target", lambda target: cheat)
+    monkeypatch.setattr("apd_bench.evaluation.resolve", lambda target, kind: cheat)
     with pytest.raises(AuditError, match="exceeded" if fault == "budget" else "denied by a second prediction"):
         measure(case)
 

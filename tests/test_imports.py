@@ -22,7 +22,9 @@ TORCH_FREE = [
 ]  # fmt: skip
 HEAVY = {"torch", "open_clip", "torchvision", "pyautoattack", "torchattacks", "ray"}
 # What each room may import of its own package at module level; a room not listed may import anything.
-FOUNDATION = {"bounds", "errors", "registry", "specs", "identity", "resources", "files", "schemas", "text", "toml"}
+FOUNDATION = {
+    *("bounds", "errors", "registry", "specs", "identity", "resources", "files", "schemas", "targets", "text", "toml")
+}
 ALLOWED = {
     "errors": set(),
     "identity": set(),
@@ -31,11 +33,12 @@ ALLOWED = {
     "text": set(),
     "toml": set(),
     "npz": {"bounds"},
-    "parts": {"specs"},
+    "parts": {"specs", "identity", "targets"},
     "files": {"errors"},
     "resources": set(),
     "specs": {"errors", "identity"},
-    "registry": {"errors"},
+    "targets": {"errors"},
+    "registry": {"errors", "targets"},
     "records": FOUNDATION | {"npz", "parts"},
     "store": FOUNDATION | {"records", "npz", "parts"},
     "leaderboard": FOUNDATION | {"records", "store", "published", "regression", "methods"},
@@ -45,7 +48,7 @@ ALLOWED = {
     "classifier": FOUNDATION | {"backbones", "prompts"},
     "attacks": FOUNDATION | {"classifier", "records"},
     "methods": FOUNDATION | {"backbones", "prompts", "classifier", "attacks", "descent", "training", "states", "data"},
-    "states": FOUNDATION | {"records", "prompts", "backbones", "methods"},
+    "states": FOUNDATION | {"records", "parts", "prompts", "backbones", "methods"},
     "descent": FOUNDATION | {"backbones", "prompts", "classifier", "methods", "data"},
     "training": FOUNDATION | {"backbones", "prompts", "classifier", "methods", "descent", "data", "states", "records"},
     "evaluation": FOUNDATION | {"classifier", "attacks", "data", "records"},

@@ -19,7 +19,7 @@ from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, Me
 
 def make_cell(**changes: object) -> Cell:
     backbone = BackboneSpec(name="tiny", architecture="ViT", weights="random", activation="gelu", aliases=("t",))
-    dataset = DatasetSpec(name="shapes", loader="m:f", template="a {}.", counts={"test": 40})
+    dataset = DatasetSpec(name="shapes", template="a {}.", counts={"test": 40})
     method = MethodRecipe(name="apt", learner="text", objective="ce", needs=("text_tokens",), training={"epochs": 2})
     fit = Fit(backbone=backbone, method=method, dataset=dataset, seed=1, train_eps=2 / 255)
     cell = Cell(fit=fit, dataset=dataset, threat=ThreatModel(eps=2 / 255), attack=AttackSpec(name="pgd"), limit=4)
@@ -62,7 +62,7 @@ def test_a_record_is_the_same_after_a_round_trip_through_json() -> None:
 def test_places_on_this_machine_stay_out_of_the_record_and_the_identity_is_kept() -> None:
     cell = make_cell()
     dataset = replace(cell.dataset, options={"path": "/home/me/x.npz", "root": "/data", "level": 3})
-    method = replace(cell.fit.method, sources={"training.epochs": "paper"}, code="/home/me/method.py")
+    method = replace(cell.fit.method, sources={"training.epochs": "paper"}, state="/home/me/method")
     cell = replace(cell, dataset=dataset, fit=replace(cell.fit, method=method, dataset=dataset))
     text = make_record(id=cell.id, cell=cell).to_json()
     assert "/home" not in text and "/data" not in text

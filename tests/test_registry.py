@@ -7,7 +7,8 @@ import pytest
 
 from apd_bench import registry as registry_module
 from apd_bench.errors import UnknownName, UsageError
-from apd_bench.registry import Registry, resolve_target
+from apd_bench.registry import Registry
+from apd_bench.targets import resolve as resolve_target
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ def resolve(name):
 
 @pytest.fixture
 def things(monkeypatch):
-    monkeypatch.setattr(registry_module, "resolve_target", lambda target: resolve if "resolve" in target else builtin)
+    found = {"here:builtin": builtin, "somewhere:resolve": resolve}
+    monkeypatch.setattr(registry_module, "resolve", lambda target, kind: found.get(target, object))
     return Registry(kind="thing", catalog="here", group="apd_bench.test_things", list_command="apd-bench list things")
 
 
@@ -54,7 +56,17 @@ def test_unknown_names_and_patterns_are_refused(things):
 def test_a_taken_name_or_alias_is_refused_naming_both(things):
     with pytest.raises(UsageError, match="'apt' of elsewhere is already taken by 'advtp'"):
         things.register(Thing("mine", ("apt",)), origin="elsewhere")
+    with pytest.raises(UsageError, match="'apd' of elsewhere is already taken by 'apd' \\(built-in\\)"):
+        things.register(Thing("mine", ("apd",)), origin="elsewhere")
+    with pytest.raises(UsageError, match="'APD' of elsewhere is already taken by 'apd'"):
+        things.register(Thing("APD"), origin="elsewhere")
     assert "mine" not in things.names()
+
+
+@pytest.mark.parametrize("name", ["all", "a b", "!a", "a(b=1)", "x.py:y", "a*", "", 3])
+def test_a_name_that_cannot_be_typed_is_refused(things, name):
+    with pytest.raises(UsageError, match="is no name for a thing"):
+        things.register(Thing(name))
 
 
 def test_registered_entries_can_be_removed(things):
@@ -80,5 +92,7 @@ def test_a_broken_plugin_is_named(things, monkeypatch):
 
 def test_a_target_that_does_not_exist_is_a_user_error():
     with pytest.raises(UsageError, match="no_such"):
-        resolve_target("apd_bench.errors:no_such")
-    assert resolve_target("apd_bench.errors:UserError.exit_code") == 2
+        resolve_target("apd_bench.errors:no_such", object)
+    assert resolve_target("apd_bench.errors:UserError.exit_code", int) == 2
+    with pytest.raises(UsageError, match="is a int, not a type"):
+        resolve_target("apd_bench.errors:UserError.exit_code", type)

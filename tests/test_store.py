@@ -28,7 +28,7 @@ from apd_bench.store import Store
 
 def make_record(number: int = 0, status: str = "success") -> Record:
     backbone = BackboneSpec(name="tiny", architecture="ViT", weights="random", activation="gelu")
-    dataset = DatasetSpec(name="shapes", loader="m:f", template="a {}.")
+    dataset = DatasetSpec(name="shapes", template="a {}.")
     fit = Fit(
         backbone=backbone, method=MethodRecipe(name="zs", learner="template", objective=None), dataset=dataset, seed=1
     )

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from apd_bench.errors import UsageError
+from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS
 from apd_bench.runner.machine import Machine
 from apd_bench.runner.selection import Selection, split_list
 from apd_bench.runner.shards import SHARD
@@ -15,6 +16,12 @@ from apd_bench.specs import Suite
 from apd_bench.suites import DEFAULT_SUITE, load_suite
 
 RESULTS = "results"
+_OWN = {
+    "methods": "FILE.py:NAME",
+    "attacks": "FILE.py:NAME",
+    "datasets": "FILE.py:NAME",
+    "backbones": "FILE.py:NAME, local:FILE@ARCHITECTURE",
+}
 BOARDS = "leaderboards"
 
 
@@ -115,6 +122,21 @@ def add_display(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("-v", "--verbose", action="store_true", help="show tracebacks of failed cells")
     group.add_argument("-q", "--quiet", action="store_true", help="no progress")
+
+
+def add_own(parser: argparse.ArgumentParser) -> None:
+    """Declares what of one's own the records use: code is only run when it is named here or installed."""
+    group = parser.add_argument_group("code and files of your own that the records use")
+    for name, what in _OWN.items():
+        group.add_argument(f"--{name}", action="extend", nargs="+", default=[], metavar="LIST", help=what)
+
+
+def name_own(args: argparse.Namespace) -> None:
+    """Makes what `add_own` declared known; raises UserError for what does not exist."""
+    registries = {"methods": METHODS, "attacks": ATTACKS, "datasets": DATASETS, "backbones": BACKBONES}
+    for kind, registry in registries.items():
+        for name in split_list(getattr(args, kind)):
+            registry.canonical(name)
 
 
 def selection_of(args: argparse.Namespace) -> Selection:

@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   apd-bench verify-submission submission.tar.gz                  5 cells at random
   apd-bench verify-submission submission.tar.gz --cells 20 --seed 7
   apd-bench verify-submission submission.tar.gz --accept results  and add it to a store when everything agrees
+  apd-bench verify-submission submission.tar.gz --methods mine.py:METHOD   its method is code of its own
 """
 
 
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow", type=int, default=0, metavar="N", help="samples per cell that may differ (default: 0, same machine)"
     )
     parser.add_argument("--accept", type=Path, metavar="STORE", help="add the records to this store when all agree")
+    arguments.add_own(parser)
     arguments.add_machine(parser)
     arguments.add_display(parser)
 
@@ -43,6 +45,7 @@ def execute(args: argparse.Namespace) -> int:
     from apd_bench.store import Store
     from apd_bench.submission import check_records, disagreement, draw_cells, unpack
 
+    arguments.name_own(args)
     with tempfile.TemporaryDirectory(prefix="apd-bench-submission-") as name:
         folder = Path(name)
         manifest = unpack(args.archive, folder / "submitted")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from types import FunctionType
 
 from apd_bench.data.splits import ImageSplit as ImageSplit
 from apd_bench.data.splits import LoadedDataset as LoadedDataset
 from apd_bench.errors import UsageError
-from apd_bench.registry import resolve_target
 from apd_bench.specs import RESIZES, DatasetSpec, one_of
+from apd_bench.targets import resolve
 
 
 def load_dataset(
@@ -23,8 +23,8 @@ def load_dataset(
     one_of("Resize", resize, RESIZES)
     if image_size < 1:
         raise UsageError(f"An image size of {image_size} makes no image.")
-    loader = resolve_target(spec.loader)
-    if not callable(loader):
-        raise UsageError(f"The loader '{spec.loader}' of {spec.name} is not callable.")
-    found = loader(spec, image_size=image_size, resize=resize, root=None if root is None else Path(root))
-    return cast("LoadedDataset", found)
+    if not spec.loader:
+        raise UsageError(f"'{spec.name}' does not say how it is loaded.", hint=f"Use DATASETS.get({spec.name!r}).")
+    load = resolve(spec.loader, FunctionType)
+    found: LoadedDataset = load(spec, image_size=image_size, resize=resize, root=None if root is None else Path(root))
+    return found

@@ -10,9 +10,19 @@ from typing import Any
 
 from apd_bench.errors import CorruptFile
 from apd_bench.methods.tables import read_toml
+from apd_bench.prompts.catalog import LEARNERS
 from apd_bench.resources import baselines_path
 
 STATE_CARD = "card.json"
+OBJECTIVES: dict[str, str] = {
+    "clean": "apd_bench.methods.clean:CleanCrossEntropy",
+    "adversarial": "apd_bench.methods.adversarial:AdversarialCrossEntropy",
+    "mixed": "apd_bench.methods.ce_mix:MixedCrossEntropy",
+    "distillation": "apd_bench.methods.apd:Distillation",
+    "consistency": "apd_bench.methods.fap:ConsistencyWithDifference",
+    "prompt_attack": "apd_bench.methods.advtp:PromptAttack",
+    "feature_bank": "apd_bench.methods.advpt:FeatureBank",
+}
 BUILTIN = (
     "zero_shot",
     "coop",
@@ -35,9 +45,9 @@ class MethodEntry:
     """One method: a recipe file (and a preset in it), or another method with some tables changed.
 
     `recipe` is the path of a `recipe.toml`, `preset` the name of one of its `[presets.NAME]` tables. A plug-in may
-    instead start from the method called `base` and give `changes`, tables of the same layout; `code` is the file that
-    defines its learner or objective, and `digest` the digest of that file, which is part of the method's identity.
-    `written` marks changes that stand in the method's name: a suite does not override them.
+    instead start from the method called `base` and give `changes`, tables of the same layout; `digest` is that of the
+    files that define its learner and objective, or of the prompt state in the folder `state`. `written` marks changes
+    that stand in the method's name: a suite does not override them.
     """
 
     name: str
@@ -48,7 +58,7 @@ class MethodEntry:
     preset: str | None = None
     base: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
-    code: str | None = None
+    state: str | None = None
     digest: str | None = None
     written: bool = False
 
@@ -80,18 +90,13 @@ def entries_of(name: str, path: str) -> Iterator[MethodEntry]:
 def resolve(name: str) -> MethodEntry | None:
     """The method behind a name that the catalog does not list, else None; UsageError when it cannot be made.
 
-    `path/to/file.py:NAME` is a plug-in, `NAME(option=value)` a method with options changed, and a folder with a prompt
-    state (imported, or a fit of a store) is a method that is evaluated without training.
+    `NAME(option=value)` is a method with options changed, and a folder with a prompt state (imported, or a fit of a
+    store) is a method that is evaluated without training.
     """
     if name.endswith(")"):
         from apd_bench.methods.variants import variant
 
         return variant(name)
-    file, _, attribute = name.rpartition(":")
-    if file.endswith(".py"):
-        from apd_bench.methods.plugins import method_in_file
-
-        return method_in_file(file, attribute)
     folder = Path(name).expanduser()
     return _trained(folder) if (folder / STATE_CARD).is_file() else None
 
@@ -101,7 +106,8 @@ def _trained(folder: Path) -> MethodEntry:
     try:
         card = json.loads((folder / STATE_CARD).read_text(encoding="utf-8"))
         recipe, digest = card["recipe"], str(card["digest"])
-        learner = {"kind": recipe["learner"], **recipe["learner_options"]}
+        learner = {"kind": str(recipe["learner"]), **recipe["learner_options"]}
+        code = "" if learner["kind"] in LEARNERS else f"+{recipe['digest']}"
         title, paper, name = str(recipe["title"]), str(recipe["paper"]), str(card["method"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptFile(f"'{folder}' is not a prompt state: {type(error).__name__}: {error}.") from error
@@ -110,6 +116,6 @@ def _trained(folder: Path) -> MethodEntry:
         title=f"{title}, as trained",
         paper=paper,
         changes={"learner": learner, "sources": {f"learner.{key}": "code: of the prompt state" for key in learner}},
-        code=str(folder.resolve()),
-        digest=digest,
+        state=str(folder.resolve()),
+        digest=f"{digest}{code}",
     )

@@ -151,7 +151,7 @@ def _recipe(entry: MethodEntry, table: Table, sources: dict[str, str], needs: tu
         title=entry.title,
         paper=entry.paper,
         digest=entry.digest,
-        code=entry.code,
+        state=entry.state,
     )
     if "objective" not in table:
         return plain

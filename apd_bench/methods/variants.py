@@ -46,7 +46,7 @@ def variant(text: str) -> MethodEntry:
         paper=entry.paper,
         base=entry.name,
         changes={**changes, "sources": sources},
-        code=entry.code,
+        state=entry.state,
         digest=entry.digest,
         written=True,
     )

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from types import FunctionType
 
 import torch
 
@@ -13,10 +14,11 @@ from apd_bench.backbones.adapter import Backbone
 from apd_bench.classifier import Classifier
 from apd_bench.errors import UserError
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.registry import BACKBONES, resolve_target
+from apd_bench.registry import BACKBONES
 from apd_bench.runner.batches import default_batch_size
 from apd_bench.runner.session import TINY, pick_device
 from apd_bench.states import build_learner
+from apd_bench.targets import resolve
 
 _CLASSES = [f"thing {number}" for number in range(10)]
 _SECONDS = 2.0
@@ -28,7 +30,7 @@ def measure(name: str, device: str) -> dict[str, float]:
     spec = BACKBONES.get(name)
     if device == "cpu" and spec.image_size <= TINY:
         torch.set_num_threads(1)  # as the workers do
-    load: Callable[..., Backbone] = resolve_target(spec.loader)  # type: ignore[assignment]
+    load: Callable[..., Backbone] = resolve(spec.loader, FunctionType)
     backbone = load(spec, device=pick_device(device))
     learner = build_learner(load_recipe("zero_shot"), backbone, _CLASSES, "a picture of a {}.")
     classifier = Classifier.from_learner(backbone, learner)

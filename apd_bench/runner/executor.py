@@ -8,8 +8,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Protocol
 
-from apd_bench.registry import resolve_target
+from apd_bench.registry import name_plugins
 from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Stopped, Task, Watch, Workbench
+from apd_bench.targets import resolve
 
 STAGES = "apd_bench.runner.stages:Stages"
 
@@ -44,9 +45,10 @@ class Executor(Protocol):
 
 
 def make_workbench(target: str, settings: Settings) -> Workbench:
-    """The workbench behind "module:attribute", in the process that calls this."""
-    make: Callable[[Settings], Workbench] = resolve_target(target)  # type: ignore[assignment]
-    return make(settings)
+    """The workbench of the class "module:attribute", in the process that calls this."""
+    name_plugins(settings.plugins)
+    bench: Workbench = resolve(target, type)(settings)
+    return bench
 
 
 def guarded(bench: Workbench, task: Task, watch: Watch) -> Result:

@@ -9,6 +9,7 @@ from textwrap import shorten
 from apd_bench.errors import MissingPrerequisite, UsageError
 from apd_bench.files import atomic_write
 from apd_bench.identity import digest
+from apd_bench.registry import plugin_files
 from apd_bench.runner.driver import Driver
 from apd_bench.runner.executor import Executor, InProcess, usable_cores
 from apd_bench.runner.machine import Machine
@@ -68,6 +69,7 @@ def make_executor(plan: Plan, store: Store, machine: Machine, device: str, work:
         device=device,
         batch_size=machine.batch_size,
         threads=threads_for(tiny, jobs, device),
+        plugins=plugin_files(),
     )
     if machine.executor == "ray" and work:
         return _ray(settings, machine)

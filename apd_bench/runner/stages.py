@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -17,7 +18,6 @@ from apd_bench.data.protocols import exclude_samples, limit_split, select_classe
 from apd_bench.data.splits import LoadedDataset
 from apd_bench.evaluation import evaluate_cell
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.registry import resolve_target
 from apd_bench.runner.batches import (
     BatchSize,
     CudaMemory,
@@ -41,6 +41,7 @@ from apd_bench.runner.tasks import (
 )
 from apd_bench.specs import BackboneSpec, Cell, DatasetSpec, Fit
 from apd_bench.states import PromptState, build_learner, load_state, restore, save_state
+from apd_bench.targets import resolve
 from apd_bench.training import fit as train
 
 Value = TypeVar("Value")
@@ -176,8 +177,8 @@ class Stages:
         """The loaded backbone of a spec."""
 
         def make() -> Backbone:
-            load: Callable[..., Backbone] = resolve_target(spec.loader)  # type: ignore[assignment]
-            return load(spec, device=self.settings.device)
+            loaded: Backbone = resolve(spec.loader, FunctionType)(spec, device=self.settings.device)
+            return loaded
 
         return self._backbones.get((spec.name, spec.digest), make)
 

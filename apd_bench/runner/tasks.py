@@ -20,7 +20,8 @@ class Interrupted(BaseException):
 class Settings:
     """Where and how workers work; none of it is part of a cell's identity.
 
-    `fits` and `checkpoints` are folders of the store. `threads` None leaves torch's own choice.
+    `fits` and `checkpoints` are folders of the store. `threads` None leaves torch's own choice. `plugins` are the files
+    with code that somebody named: see `registry.plugin_files`.
     """
 
     fits: str
@@ -28,6 +29,7 @@ class Settings:
     device: str = "cpu"
     batch_size: int | None = None
     threads: int | None = None
+    plugins: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from typing import Any
 from apd_bench.errors import CorruptFile, MissingPrerequisite, UsageError, unknown_name
 from apd_bench.resources import package_path
 from apd_bench.specs import KNOWLEDGE, NORMS, PRECISIONS, RESIZES, SPACES, TASKS, Suite, one_of, parse_eps
+from apd_bench.targets import names_code
 from apd_bench.toml import tomllib
 
 DEFAULT_SUITE = "embedded"
@@ -69,6 +70,13 @@ def _load(name: str, trail: tuple[str, ...]) -> Suite:
         raise MissingPrerequisite(f"Cannot read the suite {path}: {error.strerror}.") from error
     except ValueError as error:  # of either format, or not text at all
         raise CorruptFile(f"The suite {path} cannot be parsed: {error}.") from error
+    if names_code(
+        json.dumps({key: data[key] for key in data if key not in ("title", "notes", "sources")}, default=str)
+    ):
+        raise UsageError(
+            f"The suite {path} names a Python file, which only the command line and Python may.",
+            hint="Give it there: --methods FILE.py:NAME.",
+        )
     parent = data.pop("extends", None)
     base = _load(_beside(path, parent), (*trail, str(path))) if parent is not None else None
     return suite_from(data, default_name=path.stem, base=base)

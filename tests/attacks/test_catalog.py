@@ -6,7 +6,8 @@ import pytest
 
 from apd_bench.attacks import catalog
 from apd_bench.errors import IncompatibleChoice, UnknownName
-from apd_bench.registry import ATTACKS, resolve_target
+from apd_bench.registry import ATTACKS
+from apd_bench.targets import resolve
 
 COMMON = {"classifier", "pixels", "labels", "threat", "sample_ids", "seed", "checkpoint"}
 ENTRIES = list(catalog.builtin())
@@ -14,7 +15,7 @@ ENTRIES = list(catalog.builtin())
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_the_function_takes_the_declared_options_with_the_declared_defaults(entry):
-    parameters = inspect.signature(resolve_target(entry.target)).parameters
+    parameters = inspect.signature(resolve(entry.target, object)).parameters
     own = {name: item.default for name, item in parameters.items() if name not in COMMON}
     assert own.keys() == entry.defaults.keys()
     shared = [other for other in ENTRIES if other.target == entry.target]

@@ -12,8 +12,8 @@ import torch
 from apd_bench.attacks import catalog
 from apd_bench.attacks.audit import audit
 from apd_bench.attacks.meter import Meter
-from apd_bench.registry import resolve_target
 from apd_bench.specs import ThreatModel
+from apd_bench.targets import resolve
 
 ENTRIES = {entry.name: entry for entry in catalog.builtin()}
 SHORT = {"iterations": 4, "queries": 12, "steps": 6, "searches": 1}
@@ -24,7 +24,7 @@ THREATS = {"Linf": ThreatModel(eps=4 / 255), "L2": ThreatModel(eps=0.3, norm="L2
 def run(name, model, x, y, ids, threat=THREATS["Linf"], seed=0, **changes):
     entry = ENTRIES[name]
     options = {**entry.defaults, **{key: value for key, value in SHORT.items() if key in entry.defaults}}
-    return resolve_target(entry.target)(model, x, y, threat, sample_ids=ids, seed=seed, **(options | changes))
+    return resolve(entry.target, object)(model, x, y, threat, sample_ids=ids, seed=seed, **(options | changes))
 
 
 @pytest.fixture(scope="module")

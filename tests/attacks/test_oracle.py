@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from apd_bench.attacks.parse import all_options, parse_attack
-from apd_bench.registry import ATTACKS, resolve_target
+from apd_bench.registry import ATTACKS
 from apd_bench.specs import ThreatModel
+from apd_bench.targets import resolve
 
 EXACT = ["cw", "pgd-t", "apgd-t", "worst", "worst.fast"]
 VARIANTS = {
@@ -19,7 +20,7 @@ VARIANTS = {
 
 def attack(oracle, text, eps, norm):
     spec = parse_attack(text)
-    function = resolve_target(ATTACKS.get(spec.name).target)
+    function = resolve(ATTACKS.get(spec.name).target, object)
     threat = ThreatModel(eps=eps, norm=norm)
     return function(oracle.model, oracle.x, oracle.y, threat, sample_ids=oracle.ids, seed=0, **all_options(spec))
 

@@ -18,9 +18,10 @@ from apd_bench.classifier import Classifier
 from apd_bench.data.load import ImageSplit, load_dataset
 from apd_bench.data.protocols import limit_split
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, resolve_target
+from apd_bench.registry import ATTACKS, BACKBONES, DATASETS
 from apd_bench.specs import ThreatModel
 from apd_bench.states import build_learner
+from apd_bench.targets import resolve
 
 SETS = ("animals", "food", "vehicles")
 TEMPLATE = "a photo of a {}."
@@ -84,7 +85,7 @@ def attack(text: str, samples: Samples, threat: ThreatModel, *, seed: int = 0, p
     """The result of one of our attacks; with `persist` no sample leaves when it is broken."""
     spec, meter = parse_attack(text), Meter(samples.classifier)
     meter.persist = persist
-    function: Any = resolve_target(ATTACKS.get(spec.name).target)
+    function: Any = resolve(ATTACKS.get(spec.name).target, object)
     return function(
         meter, samples.pixels, samples.labels, threat, sample_ids=samples.ids, seed=seed, **all_options(spec)
     )

@@ -1,7 +1,10 @@
 """Methods from outside: a file, an entry point, a plain object, a trained state; and what is said when one is wrong."""
 
+import dataclasses
 import json
 import pickle
+import subprocess
+import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -13,18 +16,18 @@ from apd_bench.cli import check as check_verb
 from apd_bench.errors import CorruptFile, UsageError
 from apd_bench.methods import define
 from apd_bench.methods.adversarial import AdversarialCrossEntropy
-from apd_bench.methods.catalog import resolve
 from apd_bench.methods.check import check
 from apd_bench.methods.clean import CleanCrossEntropy
 from apd_bench.methods.objective import Objective
-from apd_bench.methods.plugins import load_class
+from apd_bench.methods.plugins import _CLASSES, load_class
 from apd_bench.methods.recipes import load_recipe, recipe_of
 from apd_bench.methods.toy import toy_fit
-from apd_bench.registry import METHODS, Registry
+from apd_bench.registry import METHODS, Registry, plugin_files
 from apd_bench.states import save_state
 from apd_bench.training import fit
 
 EXAMPLE = Path(__file__).with_name("example_method.py")
+resolve = METHODS.get
 QUICK = {"training": {"epochs": 1, "batch_size": 8, "warmup_epochs": 0}}
 
 
@@ -34,6 +37,13 @@ class Twice(Objective):
 
     def __call__(self, student, batch, adversary, teacher):
         return {"ce": self.factor * torch.nn.functional.cross_entropy(student(batch.pixels).logits, batch.labels)}
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_a_file_stays():
+    yield
+    for name in list(METHODS.files):
+        METHODS.unregister(name)
 
 
 def names_of(results):
@@ -58,17 +68,26 @@ def test_a_method_in_a_file_is_identified_by_its_content_not_by_its_path(tmp_pat
 
 
 def test_the_recipe_of_a_plugin_travels_to_another_process(tmp_path):
-    recipe = pickle.loads(pickle.dumps(recipe_of(resolve(f"{EXAMPLE}:SMOOTH"))))  # noqa: S301
-    assert load_class(recipe.objective, recipe).__name__ == "SmoothedAndAnchored"
+    recipe = recipe_of(resolve(f"{EXAMPLE}:SMOOTH"))
+    code = (
+        "import pickle, sys\nfrom apd_bench.registry import name_plugins\n"
+        "from apd_bench.methods.objective import Objective\nfrom apd_bench.methods.plugins import load_class\n"
+        "named, recipe = pickle.load(sys.stdin.buffer)\nname_plugins(named)\n"
+        "print(load_class('objective', recipe, Objective).__name__)"
+    )
+    sent = pickle.dumps((plugin_files(), recipe))
+    done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, check=True)
+    assert done.stdout.strip() == b"SmoothedAndAnchored" and str(EXAMPLE) not in pickle.dumps(recipe).decode("latin-1")
 
 
-def test_a_file_that_changes_after_planning_is_refused(tmp_path):
-    copy = tmp_path / "mine.py"
-    copy.write_text(EXAMPLE.read_text())
-    recipe = recipe_of(resolve(f"{copy}:SMOOTH"))
-    copy.write_text(EXAMPLE.read_text() + "\n# edited\n")
-    with pytest.raises(UsageError, match="has changed"):
-        load_class(recipe.objective, recipe)
+def test_other_code_than_the_recorded_one_is_refused_with_what_to_give(tmp_path):
+    recipe = recipe_of(resolve(f"{EXAMPLE}:SMOOTH"))
+    other = dataclasses.replace(recipe, digest="0123456789abcdef")
+    with pytest.raises(UsageError, match="of digest 0123456789abcdef; the one that is here has") as caught:
+        load_class("objective", other, Objective)
+    assert "--methods FILE.py:NAME" in caught.value.hint
+    with pytest.raises(UsageError, match="which is not here"):
+        load_class("objective", dataclasses.replace(other, objective="Another"), Objective)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +110,7 @@ def test_a_wrong_file_is_explained(tmp_path, content, asked, message):
 def test_a_plain_object_is_a_method(backbone, data):
     entry = define("doubled", base="coop", objective=Twice, objective_options={"factor": 3.0})
     recipe = recipe_of(entry, QUICK)
-    assert recipe.objective == f"{Twice.__module__}:Twice"
+    assert recipe.objective == "Twice"
     assert fit(toy_fit(recipe, backbone, data), backbone, data).card["history"][0]["ce"] > 0
 
 
@@ -117,9 +136,10 @@ def test_a_learner_of_your_own(backbone, tmp_path):
 def test_a_class_typed_into_a_session_works_in_that_session_alone():
     typed = type("Typed", (CleanCrossEntropy,), {"__module__": "__main__"})
     recipe = recipe_of(define("typed", base="coop", objective=typed))
-    assert load_class(recipe.objective, recipe) is typed
-    with pytest.raises(UsageError, match="only in the session"):
-        load_class("session:Another", recipe)
+    assert load_class("objective", recipe, Objective) is typed
+    del _CLASSES["Typed", recipe.digest]  # as in another process
+    with pytest.raises(UsageError, match="which is not here"):
+        load_class("objective", recipe, Objective)
 
 
 def test_a_plugin_comes_through_an_entry_point(monkeypatch):
@@ -185,14 +205,24 @@ def test_a_trained_state_is_a_method_that_trains_nothing(backbone, data, tmp_pat
     moved = tmp_path / "elsewhere"
     (tmp_path / "mine").rename(moved)
     assert load_recipe(str(moved)).identity() == recipe.identity()
-    with pytest.raises(UsageError):
-        resolve("x.py:y")
 
 
 def test_a_folder_with_a_broken_card_is_not_a_method(tmp_path):
     (tmp_path / "card.json").write_text(json.dumps({"digest": 1}))
     with pytest.raises(CorruptFile, match="not a prompt state"):
         resolve(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["apd", "apt", "APD", "folder/x.py:y"])
+def test_a_plugin_that_takes_a_name_is_refused(name, tmp_path):
+    (tmp_path / "mine.py").write_text(EXAMPLE.read_text().replace('"smooth"', repr(name)))
+    with pytest.raises(UsageError, match=f"'{name}' (of .*mine.py:SMOOTH is already taken by|is no name for)"):
+        METHODS.get(f"{tmp_path / 'mine.py'}:SMOOTH")
+
+
+def test_a_class_with_the_name_of_an_objective_of_this_package_is_refused():
+    with pytest.raises(UsageError, match="has the name of a objective of this package"):
+        define("mine", base="coop", objective=type("distillation", (Objective,), {"__module__": __name__}))
 
 
 @dataclass

@@ -8,8 +8,8 @@ from apd_bench.backbones.load import instantiate, tokenizer_of
 from apd_bench.backbones.needs import ALL_OFFERS
 from apd_bench.prompts.base import PromptLearner
 from apd_bench.prompts.catalog import LEARNERS
-from apd_bench.registry import resolve_target
 from apd_bench.specs import BackboneSpec
+from apd_bench.targets import resolve
 
 NAMES = ("cat", "x_ray", "ice cream cone")
 TEMPLATE = "a photo of a {}, a kind of thing."
@@ -31,7 +31,7 @@ def backbone() -> Backbone:
 @pytest.fixture(scope="session")
 def make(backbone):
     def make(kind: str, names=NAMES, template=TEMPLATE, seed=0, **options) -> PromptLearner:
-        learner = resolve_target(LEARNERS[kind])
+        learner = resolve(LEARNERS[kind], object)
         return learner(backbone, names, template, options, torch.Generator().manual_seed(seed))
 
     return make

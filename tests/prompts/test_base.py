@@ -9,7 +9,7 @@ import torch
 from apd_bench.classifier import Classifier, PromptedModel
 from apd_bench.errors import CorruptFile, IncompatibleChoice, UnknownName, UsageError
 from apd_bench.prompts.catalog import LEARNERS, NEEDS
-from apd_bench.registry import resolve_target
+from apd_bench.targets import resolve
 
 TRAINED = [kind for kind in LEARNERS if kind not in ("template", "conditional")]
 
@@ -99,7 +99,7 @@ def test_an_unknown_option_gets_the_nearest_name(make):
 
 def test_what_the_planner_knows_is_what_the_learner_needs():
     for kind, target in LEARNERS.items():
-        assert set(NEEDS[kind]) == resolve_target(target).needs
+        assert set(NEEDS[kind]) == resolve(target, object).needs
 
 
 @pytest.mark.parametrize("missing", ["visual_tokens", "text_tokens"])

@@ -1,0 +1,193 @@
+"""No name in a record, card, prompt state, archive or suite makes code run; code that somebody names does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apd_bench.cli import main
+from apd_bench.errors import EXIT_DONE, EXIT_USAGE, CorruptFile
+from apd_bench.records import Record, sealed
+from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS
+from apd_bench.specs import BackboneSpec
+from apd_bench.store import Store
+
+Cli = Callable[..., Any]
+QUIET = ("--jobs", "1", "--device", "cpu", "--quiet")
+SMALL = ("--datasets", "fashion", "--attacks", "none", "--limit", "5", "--shots", "1", "--eps", "1/255")
+HALVED = """
+from apd_bench.methods import define
+from apd_bench.prompts.text import TextLearner
+
+class Halved(TextLearner):
+    def forward(self):
+        prompts = super().forward()
+        return type(prompts)(text=type(prompts.text)(context=self.context / 2, rows=self.rows()))
+
+METHOD = define("halved", base="coop", learner=Halved, learner_options={"tokens": 2}, needs=["text_tokens"])
+"""
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one measured cell of zero-shot CLIP."""
+    folder = tmp_path_factory.mktemp("measured")
+    words = [*SMALL, *QUIET, "--methods", "zero_shot", "--no-reference", "--results", str(folder / "results")]
+    assert main(["run", *words, "--boards", str(folder / "boards")]) == EXIT_DONE
+    return folder / "results"
+
+
+@pytest.fixture
+def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that appears when one of the module `mischief` or the file mischief.py is imported."""
+    (tmp_path / "mischief.py").write_text(
+        f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+        "def run(*given, **options):\n    raise SystemError\nclass Run:\n    __init__ = run\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mischief", raising=False)
+    return tmp_path / "ran"
+
+
+@pytest.fixture(autouse=True)
+def nothing_named_stays() -> Any:
+    yield
+    for registry in (METHODS, ATTACKS, DATASETS, BACKBONES):
+        for name in list(registry.files):
+            registry.unregister(name)
+
+
+def forged(measured: Path, target: Path, **changes: Any) -> Record:
+    """A copy of the store in `target`, its card (key `card`) or the parts of its cell changed, all ids made to fit."""
+    (record,) = Store(measured).records()
+    fit = dataclasses.replace(record.cell.fit, **{
+        name: dataclasses.replace(getattr(record.cell.fit, name), **changes.get(name, {}))
+        for name in ("backbone", "dataset", "method")
+    })  # fmt: skip
+    cell = dataclasses.replace(record.cell, fit=fit, dataset=fit.dataset)
+    files = {path.name: path.read_bytes() for path in Store(measured).fit_path(record.cell.fit.id).iterdir()}
+    card = json.loads(files["card.json"])
+    card["recipe"] |= {**changes.get("card", {}), "code": "mischief.py", "state": "mischief.py"}
+    files["card.json"] = json.dumps(card).encode()
+    files.pop("manifest.json", None)
+    outcomes = Store(measured).outcomes(record.id)
+    store = Store(target)
+    with store.writer():
+        store.put_fit(fit.id, files)
+        return store.put(dataclasses.replace(record, id=cell.id, cell=cell), outcomes)
+
+
+@pytest.mark.parametrize("name", ["mischief:Run", "file:Run", "mischief.py:Run"])
+@pytest.mark.parametrize("digest", [None, "0123456789abcdef"])
+def test_no_learner_of_a_card_is_imported(
+    name: str, digest: str | None, cli: Cli, measured: Path, marker: Path, tmp_path: Path
+) -> None:
+    forged(measured, tmp_path / "forged", card={"learner": name, "digest": digest})
+    assert cli("submit", "forged", "--out", "forged.tar.gz").code == EXIT_DONE
+    found = cli("verify-submission", "forged.tar.gz", "--jobs", "1", "--device", "cpu")
+    assert found.code == EXIT_USAGE and f"'{name}'" in found.err and "Traceback" not in found.err
+    shutil.copytree(Store(tmp_path / "forged").fit_path(next(Store("forged").records()).cell.fit.id), "state")
+    assert "Traceback" not in cli("run", *SMALL, *QUIET, "--methods", "./state").err
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("changes", [
+    {"method": {"learner": "mischief:Run"}},
+    {"method": {"objective": "mischief:Run"}},
+    {"method": {"state": "mischief.py"}},
+    {"backbone": {"loader": "mischief:run"}},
+    {"dataset": {"loader": "mischief:run"}},
+])  # fmt: skip
+def test_no_part_of_a_record_is_imported(
+    changes: dict[str, Any], cli: Cli, measured: Path, marker: Path, tmp_path: Path
+) -> None:
+    record = forged(measured, tmp_path / "results", **changes)
+    path = Store("results").record_path(record.id)
+    data = json.loads(path.read_text())
+    for part, values in changes.items():  # what is never written is written here by hand
+        data["cell"]["fit"][part] |= values
+    path.write_text(sealed(data))
+    cli("submit", "--out", "forged.tar.gz")
+    for words in (
+        ("verify-submission", "forged.tar.gz", *QUIET),
+        ("examples", "results"),
+        ("show", record.id[:6], "--as-command"),
+        ("report", "results"),
+        ("list", "cells"),
+        ("run", *SMALL, *QUIET, "--methods", "zero_shot", "--no-reference"),
+    ):
+        assert "Traceback" not in cli(*words).err, words
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("part", ["method", "backbone", "dataset", "attack", "threat"])
+def test_a_record_that_names_a_python_file_is_damaged(part: str, measured: Path, marker: Path) -> None:
+    (record,) = Store(measured).records()
+    data = json.loads(record.to_json())
+    place = data["cell"] if part in ("attack", "threat") else data["cell"]["fit"]
+    place[part] |= (
+        {"source": "mischief.py:Run", "knowledge": "transfer"}
+        if part == "threat"
+        else {"name": "mischief.py:Run(steps=1)"}
+    )
+    with pytest.raises(CorruptFile, match="the name of a Python file"):
+        Record.from_json(sealed(data))
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("key", ["methods", "attacks", "datasets", "backbones", "reference", "transfer_source"])
+def test_no_file_that_a_suite_names_is_run(key: str, cli: Cli, marker: Path, tmp_path: Path) -> None:
+    value = "'mischief.py:Run'" if key == "transfer_source" else "['mischief.py:Run']"
+    Path("mine.toml").write_text(f"extends = 'ci'\n{key} = {value}\n")
+    found = cli("plan", "mine.toml")
+    assert found.code == EXIT_USAGE and "names a Python file" in found.err and not marker.exists()
+
+
+def test_a_learner_of_ones_own_is_verified_once_it_is_named(cli: Cli, tmp_path: Path) -> None:
+    Path("mine.py").write_text(HALVED)
+    quick = ("--set", "training.epochs=1", "--no-reference")
+    assert cli("run", *SMALL, *QUIET, *quick, "--methods", "mine.py:METHOD").code == EXIT_DONE
+    assert cli("submit", "--methods", "mine.py:METHOD", "--out", "mine.tar.gz").code == EXIT_DONE
+    from apd_bench.methods import plugins
+
+    plugins._CLASSES.clear()  # as in another process
+    METHODS.unregister("halved")
+    words = ("verify-submission", "mine.tar.gz", "--jobs", "1", "--device", "cpu")
+    asked = cli(*words)
+    assert asked.code == EXIT_USAGE and "--methods FILE.py:NAME" in asked.err
+    for module in [name for name in sys.modules if name.startswith("apd_bench_plugin_")]:
+        del sys.modules[module]
+    found = cli(*words, "--methods", "mine.py:METHOD")
+    assert found.code == EXIT_DONE and "all 5 samples agree" in found.out, found.err
+    Path("mine.py").write_text(HALVED.replace("/ 2", "/ 3"))
+    METHODS.unregister("halved")
+    plugins._CLASSES.clear()
+    other = cli(*words, "--methods", "mine.py:METHOD")
+    assert other.code == EXIT_USAGE and "the one that is here has" in other.err
+
+
+def test_a_backbone_and_a_dataset_in_a_file_are_measured(cli: Cli, tmp_path: Path) -> None:
+    Path("mine.py").write_text(
+        "import dataclasses\nfrom apd_bench.registry import BACKBONES, DATASETS\n"
+        "from apd_bench.backbones.load import load as load_backbone\nfrom apd_bench.data.embedded import load\n"
+        "def twin(spec, device='cpu'):\n    return load_backbone(BACKBONES.get('tiny-clean'), device)\n"
+        "def clothes(spec, **how):\n    return dataclasses.replace(load(DATASETS.get('fashion'), **how), spec=spec)\n"
+        "MODEL = dataclasses.replace(BACKBONES.get('tiny-clean'), name='twin', aliases=(), loader=f'{__name__}:twin')\n"
+        "CLOTHES = dataclasses.replace(DATASETS.get('fashion'), name='clothes', aliases=(),\n"
+        "                              loader=f'{__name__}:clothes')\n"
+    )
+    words = ("--attacks", "none", "--limit", "5", "--eps", "1/255", "--methods", "zero_shot", "--no-reference")
+    own = ("--backbone", "mine.py:MODEL", "--datasets", "mine.py:CLOTHES")
+    assert cli("run", *words, *own, "--jobs", "2", "--device", "cpu", "--quiet").code == EXIT_DONE
+    (record,) = Store("results").records()
+    assert record.done and (record.cell.dataset.name, record.cell.fit.backbone.name) == ("clothes", "twin")
+    assert isinstance(BACKBONES.get("twin"), BackboneSpec) and BACKBONES.get("twin").code == record.cell.dataset.code
+    assert "mine.py" not in record.to_json()
+    assert cli("run", *words, "--datasets", "mine.py:MODEL").code == EXIT_USAGE
