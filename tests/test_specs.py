@@ -68,7 +68,7 @@ def test_an_l2_budget_is_decimal_and_never_the_size_of_a_linf_budget():
     assert parse_eps("3.0", norm="L2") == 3.0
     assert parse_eps("0.2", norm="L2") == 0.2 and parse_eps("128/255", norm="L2") == 128 / 255
     assert [format_eps(value, "L2") for value in (0.5, 0.2, 3.0)] == ["0.5", "0.2", "3"]
-    assert ThreatModel(eps=0.5, norm="L2").label == "L2 0.5 white_box"
+    assert ThreatModel(eps=0.5, norm="L2").label == "L2 0.5 white-box"
     for given in ("3/255", 3 / 255, "0.5/255"):
         with pytest.raises(UsageError, match=r"usual L2 budget is 0.5; where .* write 0\.0"):
             parse_eps(given, norm="L2")
