@@ -14,7 +14,7 @@ _FIRST = 3  # cells that are named for each state
 
 
 @dataclass(frozen=True)
-class Row:
+class PlanLine:
     """A cell of a plan with its state: "to do", "impossible", "left out", or the status of its record."""
 
     cell: Cell
@@ -27,18 +27,18 @@ class Row:
         return self.cell.id, self.state, f"{self.cell.label}: {self.reason}" if self.reason else self.cell.label
 
 
-def rows_of(grid: Plan, statuses: Mapping[str, str], wanted: set[str]) -> list[Row]:
+def rows_of(grid: Plan, statuses: Mapping[str, str], wanted: set[str]) -> list[PlanLine]:
     """All cells of a plan, `wanted` being the ids of those that would be worked on; the impossible ones last."""
-    rows = [Row(cell, "to do" if cell.id in wanted else statuses.get(cell.id, "left out")) for cell in grid.cells]
-    return rows + [Row(item.cell, "impossible", item.reason) for item in grid.impossible]
+    rows = [PlanLine(cell, "to do" if cell.id in wanted else statuses.get(cell.id, "left out")) for cell in grid.cells]
+    return rows + [PlanLine(item.cell, "impossible", item.reason) for item in grid.impossible]
 
 
-def whole(rows: list[Row]) -> str:
+def whole(rows: list[PlanLine]) -> str:
     """Every cell on a line of its own."""
     return table([row.text for row in rows], ("cell", "state", "what"))
 
 
-def summary(rows: list[Row], width: int) -> str:
+def summary(rows: list[PlanLine], width: int) -> str:
     """Counts by method and set, then the first cells of each state; no line is longer than `width`."""
     lines = [*_counts(rows, width), ""]
     for state, number in Counter(row.state for row in rows).items():
@@ -48,7 +48,7 @@ def summary(rows: list[Row], width: int) -> str:
     return "\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in lines)
 
 
-def _counts(rows: list[Row], width: int) -> list[str]:
+def _counts(rows: list[PlanLine], width: int) -> list[str]:
     """A table of "done of planned": methods by sets, or where that is too wide, methods alone and sets alone."""
     several = len({row.cell.fit.backbone.name for row in rows}) > 1
     done: Counter[tuple[str, str]] = Counter()

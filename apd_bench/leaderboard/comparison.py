@@ -37,7 +37,7 @@ class Contest:
 
 
 @dataclass(frozen=True)
-class Disagreement:
+class ContestedSample:
     """A sample on which the two differ: in how many seeds each of them withstands every attack."""
 
     dataset: str
@@ -56,7 +56,7 @@ class Comparison:
     second: str
     overall: tuple[Contest, ...]
     contests: tuple[Contest, ...]
-    disagreements: tuple[Disagreement, ...]
+    disagreements: tuple[ContestedSample, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -149,11 +149,11 @@ def _holm(contests: list[Contest]) -> list[Contest]:
     return [replace(item, adjusted=value) for item, value in zip(contests, adjusted, strict=True)]
 
 
-def _disagreements(table: Table, first: Row, second: Row, dataset: str) -> list[Disagreement]:
+def _disagreements(table: Table, first: Row, second: Row, dataset: str) -> list[ContestedSample]:
     hits = _pair(first, second, dataset, "worst").sum(axis=1)
     seeds = _pair(first, second, dataset, "worst").shape[1]
     return [
-        Disagreement(dataset, table.ids[dataset][place], int(hits[0, place]), int(hits[1, place]), seeds)
+        ContestedSample(dataset, table.ids[dataset][place], int(hits[0, place]), int(hits[1, place]), seeds)
         for place in np.argsort(-np.abs(hits[0] - hits[1]), kind="stable")
         if hits[0, place] != hits[1, place]
     ]

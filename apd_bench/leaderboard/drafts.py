@@ -26,103 +26,91 @@ class Draft:
         seeds: tuple[int, ...],
         reference_ids: Mapping[str, NDArray[np.str_]],
     ) -> None:
-        self.label, self.seeds, self.attacks = label, seeds, attacks
-        self.all = items
-        self.items = [item for item in items if not item.trains or item.seed in seeds]
-        self.notes: list[str] = []
-        self.done = 0
-        self.missing: dict[str, int] = {}
+        self.label, self.items, self.attacks, self.seeds = label, items, attacks, seeds
+        self.used = [item for item in items if item.seed in seeds]
         self.planned = len(names) * len(seeds) * len(attacks)
+        self.missing: dict[str, int] = {}
         self.hits: dict[str, dict[str, Hits]] = {}
-        self.partial: dict[str, tuple[int, ...]] = {}
+        self.complete_seeds: dict[str, tuple[int, ...]] = {}
         self.results: dict[str, DatasetResult] = {}
         self.lowered: Counter[str] = Counter()
-        found = {(item.dataset_key, item.seed, item.attack): item for item in items if item.done}
+        self.notes: list[str] = []
+        cells: dict[tuple[str, int], dict[str, Evidence]] = defaultdict(dict)
+        for item in self.used:
+            if item.done and item.evidence is not None and not item.distance_attack:
+                cells[item.dataset_key, item.seed][item.attack] = item.evidence
         for dataset, name in names.items():
-            before = self.done
-            columns, complete_seeds = self._dataset(found, dataset, name, attacks, reference_ids.get(dataset))
-            if self.done - before < len(seeds) * len(attacks):
-                self.missing[name] = len(seeds) * len(attacks) - (self.done - before)
-            if complete_seeds:
-                self.hits[name] = columns
-                self.partial[name] = complete_seeds
+            ids = reference_ids.get(dataset)
+            self._fill(name, [self._comparable(name, cells[dataset, seed], ids) for seed in seeds])
 
-    def _dataset(
-        self,
-        found: Mapping[tuple[str, int, str], Measurement],
-        dataset: str,
-        name: str,
-        attacks: tuple[str, ...],
-        reference: NDArray[np.str_] | None,
-    ) -> tuple[dict[str, Hits], tuple[int, ...]]:
-        stacked: dict[str, list[Hits]] = defaultdict(list)
-        complete: list[int] = []
-        for seed in self.seeds:
-            cells = [found[(dataset, seed, attack)] for attack in attacks if (dataset, seed, attack) in found]
-            usable = []
-            for cell in cells:
-                if cell.evidence is not None and reference is not None and same_ids(cell.evidence.ids, reference):
-                    usable.append(cell)
-                else:
-                    self.notes.append(f"{name}: {cell.attack} was measured on other samples than the rest")
-            self.done += len(usable)
-            if not usable or len(usable) < len(attacks):
-                continue
-            evidence = [cell.evidence for cell in usable if cell.evidence is not None]
-            complete.append(seed)
-            stacked["clean"].append(evidence[0].clean_right)
-            for attack, single in zip(attacks, evidence, strict=True):
-                stacked[attack].append(single.robust)
-            stacked["worst"].append(self._worst(dataset, seed, evidence, attacks))
-        return {column: np.stack(values) for column, values in stacked.items()}, tuple(complete)
+    def _comparable(
+        self, name: str, cells: Mapping[str, Evidence], ids: NDArray[np.str_] | None
+    ) -> dict[str, Evidence]:
+        """By attack, the cells that were measured on the samples `ids`; a note names the others."""
+        same = {attack: cell for attack, cell in cells.items() if ids is not None and same_ids(cell.ids, ids)}
+        others = [attack for attack in self.attacks if attack in cells and attack not in same]
+        self.notes += [f"{name}: {attack} was measured on other samples than the rest" for attack in others]
+        return same
 
-    def _worst(self, dataset: str, seed: int, evidence: list[Evidence], attacks: tuple[str, ...]) -> Hits:
-        """What withstands the attacks of the table, and whatever further attack there is evidence of."""
-        worst: Hits = np.logical_and.reduce([single.robust for single in evidence])
-        for item in self.items:
-            found = item.evidence
-            if found is None or not item.done or item.distance_attack or item.attack in attacks:
-                continue
-            same_cell = (item.dataset_key, item.seed) == (dataset, seed)
-            if same_cell and same_ids(found.ids, evidence[0].ids):
-                self.lowered[item.attack] += int((worst & ~found.robust).sum())
-                worst = worst & found.robust
-        return worst
+    def _fill(self, name: str, cells: list[dict[str, Evidence]]) -> None:
+        """Takes the cells of one dataset, by seed and attack."""
+        missing = sum(attack not in cell for cell in cells for attack in self.attacks)
+        if missing:
+            self.missing[name] = missing
+        complete = {
+            seed: self._columns(cell)
+            for seed, cell in zip(self.seeds, cells, strict=True)
+            if self.attacks and all(attack in cell for attack in self.attacks)
+        }
+        if complete:
+            self.complete_seeds[name] = tuple(complete)
+            names = next(iter(complete.values()))
+            self.hits[name] = {column: np.stack([hits[column] for hits in complete.values()]) for column in names}
+
+    def _columns(self, cell: Mapping[str, Evidence]) -> dict[str, Hits]:
+        """The hits of one seed by column; further attacks, of which there is evidence, count in the worst case."""
+        hits = {attack: cell[attack].robust for attack in self.attacks}
+        worst: Hits = np.logical_and.reduce(list(hits.values()))
+        for attack in cell:
+            if attack not in hits:
+                self.lowered[attack] += int((worst & ~cell[attack].robust).sum())
+                worst = worst & cell[attack].robust
+        return {"clean": cell[self.attacks[0]].clean_right, **hits, "worst": worst}
 
     @property
     def complete(self) -> bool:
         """True when every planned cell is there and comparable."""
-        return self.planned > 0 and self.done == self.planned
+        return self.planned > 0 and not self.missing
 
     def row(self, estimates: Mapping[str, Estimate], rank: int | None) -> Row:
         """The finished row; `estimates` is empty for one that is not complete."""
-        done = [item for item in self.items if item.done]
+        done = [item for item in self.used if item.done]
         return Row(
             method=self.label,
-            variant=(self.items or self.all)[0].variant,
-            recipes=tuple({item.variant: item.cell.fit.method for item in self.all}.values()),
+            variant=(self.used or self.items)[0].variant,
+            recipes=tuple({item.variant: item.cell.fit.method for item in self.items}.values()),
             rank=rank,
             parameters=_parameters(done),
             estimates=estimates,
             datasets=self.results,
             distances=_median_distances(done),
             seeds=self.seeds,
-            done=self.done,
+            done=self.planned - sum(self.missing.values()),
             planned=self.planned,
             missing=self.missing,
-            failed=_counted(item.error or item.status for item in self.items if not item.done),
+            failed=_counted(item.error or item.status for item in self.used if not item.done),
             suspect=_counted(reason for item in done for reason in item.suspect),
             collapsed=len({item.cell.fit.id for item in done if item.fit.get("collapsed")}),
             cost=_cost(done, self.attacks),
-            train_eps=_budgets(self.all),
+            train_eps=_budgets(self.items),
             notes=(*dict.fromkeys(self.notes), *self._further()),
         )
 
     def _further(self) -> Iterable[str]:
-        seeds = sorted({item.seed for item in self.all if item.trains} - set(self.seeds))
+        seeds = sorted({item.seed for item in self.items if item.trains} - set(self.seeds))
         if seeds:
             yield f"left out: seeds {', '.join(map(str, seeds))}, which most methods of the table lack"
-        mixed = _fits_of_several_prompts(self.items)
+        mixed = _fits_of_several_prompts(self.used)
         if mixed:
             yield f"cells of {mixed} fits were measured with different prompts: these were trained again in between"
         for attack, samples in sorted(self.lowered.items()):
@@ -133,7 +121,7 @@ class Draft:
         columns = self.hits[name]
         self.results[name] = DatasetResult(
             estimates=dict(zip(columns, values, strict=True)),
-            seeds=self.partial[name],
+            seeds=self.complete_seeds[name],
             per_seed={column: tuple(float(seed.mean()) for seed in hits) for column, hits in columns.items()},
             hits=columns,
         )
