@@ -84,11 +84,18 @@ class PromptedModel(nn.Module):
         """Normalised text features [C, D] with `prompts`."""
         tokens = self.learner.texts()
         if prompts.text is not None:
-            return functional.normalize(self.backbone.encode_text(tokens, prompts.text), dim=-1)
+            return self._per_class(self.backbone.encode_text(tokens, prompts.text))
         if self._fixed is None or self._fixed[0] is not tokens:
             with torch.no_grad():
-                self._fixed = (tokens, functional.normalize(self.backbone.encode_text(tokens), dim=-1))
+                self._fixed = (tokens, self._per_class(self.backbone.encode_text(tokens)))
         return self._fixed[1]
+
+    def _per_class(self, features: Tensor) -> Tensor:
+        """Features [C * T, D] normalised, of an ensemble averaged over its T templates and normalised again."""
+        features, count = functional.normalize(features, dim=-1), len(self.learner.class_names)
+        if len(features) == count:
+            return features
+        return functional.normalize(features.view(count, -1, features.shape[-1]).mean(dim=1), dim=-1)
 
 
 class Classifier(nn.Module):

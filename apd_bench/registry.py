@@ -35,8 +35,7 @@ class Entry(Protocol):
 
 
 T = TypeVar("T", bound=Entry)
-
-
+_ON_DEMAND = "resolved from "
 _NAME = re.compile(r"[\w][\w.:/@#+-]*")
 
 
@@ -141,15 +140,17 @@ class Registry(Generic[T]):
             return list(known)
         if any(sign in text for sign in "*?["):
             found = [name for name in known if fnmatchcase(name, text)]
-            if not found:
+            if found:
+                return found
+            if ":" not in text and "(" not in text:  # else a name whose options or path have such signs
                 raise unknown_name(self.kind, text, known, command=self.list_command)
-            return found
         return [self.canonical(text)]
 
     def _holder(self, name: str) -> str | None:
         """The canonical name of the entry that is found under `name`."""
         for candidate in (name, name.lower()):
-            if candidate in self._entries:
+            on_demand = self._origin.get(candidate, "").startswith(_ON_DEMAND)  # such a name may be a path
+            if candidate in self._entries and (candidate == name or not on_demand):
                 return candidate
             if candidate in self._aliases:
                 return self._aliases[candidate]
@@ -175,7 +176,7 @@ class Registry(Generic[T]):
     def _add_resolved(self, entry: T, text: str) -> T:
         """Adds what a name gave; what the same name, or the same content, gave before is replaced."""
         held = self._entries.get(entry.name)
-        origin = f"resolved from '{text}'"
+        origin = f"{_ON_DEMAND}'{text}'"
         if held is not None and (self._origin[entry.name] == origin or _same(held, entry)):
             self.unregister(entry.name)
         return self._add(entry, origin)

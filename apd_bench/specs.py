@@ -185,7 +185,8 @@ class BackboneSpec:
 class DatasetSpec:
     """A labelled image set: names, template, splits and where they come from.
 
-    `loader` is the "module:function" that opens it; `code` the digest of the file that it lies in, for a plug-in.
+    `loader` is the "module:function" that opens it; `code` the digest of the file that it lies in, for a plug-in. A
+    `template` of several lines is an ensemble, one template a line.
     """
 
     name: str

@@ -62,9 +62,10 @@ def fit(
         card |= watch(run.images, run.model.bind(), history, failure)
     card |= {
         "sample_ids": list(run.ids) if fit.shots != -1 else [],
-        "effective": learner.effective,
+        "effective": learner.effective | _templates_of(learner),
         "history": history,
         "teacher_history": run.teacher_history,
+        **_short_of_shots(fit, run.data),
         "seconds": round(time.perf_counter() - began, 3),
         **dataclasses.asdict(run.passes),
     }
@@ -164,6 +165,20 @@ def _hand_made(run: Run) -> Counted:
 def _frozen(run: Run, model: PromptedModel) -> Counted:
     with torch.no_grad():
         return run.bind(model).detached()
+
+
+def _templates_of(learner: PromptLearner) -> dict[str, Any]:
+    """For a set with an ensemble of templates, those that the learner uses."""
+    return {"templates": list(learner.used_templates)} if "\n" in learner.template else {}
+
+
+def _short_of_shots(fit: Fit, drawn: LoadedDataset) -> dict[str, Any]:
+    """Where classes have fewer training images than shots: how many classes, and the fewest images of one."""
+    if fit.shots < 1 or drawn.train is None:
+        return {}
+    counts = torch.bincount(drawn.train.labels, minlength=len(drawn.classes))
+    short = int((counts < fit.shots).sum())
+    return {"fewer_shots": {"classes": short, "fewest": int(counts.min())}} if short else {}
 
 
 def _setting(run: Run) -> Setting:

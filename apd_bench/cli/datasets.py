@@ -57,13 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Carries out one action."""
+    from apd_bench.runner.selection import split_list
+
     actions: dict[str, Callable[[argparse.Namespace, list[DatasetSpec]], int]] = {
         "list": _list,
         "check": _check,
         "prepare": _prepare,
         "card": _card,
     }
-    names = [part for name in args.names for part in ([name] if "(" in name else name.split(",")) if part]
+    names = split_list(args.names)
     chosen = DATASETS.select(names) if names else DATASETS.names()
     return actions[args.action](args, [DATASETS.get(name) for name in chosen])
 

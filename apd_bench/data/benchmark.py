@@ -14,7 +14,8 @@ from apd_bench.data.protocols import exclude_samples
 from apd_bench.data.samples import list_samples
 from apd_bench.data.splits import ImageSplit, LoadedDataset
 from apd_bench.data.stores import FilePixels
-from apd_bench.errors import CorruptFile
+from apd_bench.data.text import read_lines
+from apd_bench.errors import CorruptFile, UsageError
 from apd_bench.specs import DatasetSpec
 
 
@@ -40,7 +41,7 @@ def assemble(spec: DatasetSpec, prefix: str, source: Source, *, image_size: int,
     The spec's option `exclude` names samples to leave out; with `problems` "exclude" every image is decoded once, and
     those that cannot be are left out too.
     """
-    cache = cache_root()
+    cache, orientation = cache_root(), spec.options.get("orientation", "stored")
     partial = spec.options.get("problems") == "exclude" or bool(spec.options.get("exclude"))
 
     def split(name: str) -> ImageSplit | None:
@@ -48,7 +49,13 @@ def assemble(spec: DatasetSpec, prefix: str, source: Source, *, image_size: int,
         if not items:
             return None
         ids = tuple(f"{prefix}/{name}/{item.key}" for item in items)
-        store = FilePixels(items, ids, source, spec.name, image_size=image_size, resize=resize, cache=cache)
+        store = FilePixels(
+            *(items, ids, source, spec.name),
+            image_size=image_size,
+            resize=resize,
+            orientation=orientation,
+            cache=cache,
+        )
         labels = torch.tensor([item.label for item in items], dtype=torch.int64)
         published = _published(source, ids, partial=partial) if name == "test" else {}
         return ImageSplit(name, ids, labels, store, np.arange(len(items), dtype=np.int64), published)
@@ -68,6 +75,11 @@ def assemble(spec: DatasetSpec, prefix: str, source: Source, *, image_size: int,
         origin["published_ids"] = PUBLISHED_IDS
     loaded = LoadedDataset(spec, source.classes, spec.template, split("train"), split("val"), test, origin)
     unwanted = [*spec.options.get("exclude", ())]
+    if strange := [name for name in unwanted if name.partition("/")[0] != prefix]:
+        raise UsageError(
+            f"{spec.name} has no sample '{strange[0]}', so it cannot be left out.",
+            hint=f"Sample ids look like '{test.ids[0]}'.",
+        )
     if spec.options.get("problems") == "exclude":
         unwanted += [name for found in loaded.splits() for name in _undecodable(found)]
     return exclude_samples(loaded, unwanted)
@@ -88,9 +100,9 @@ def _published(source: Source, ids: tuple[str, ...], *, partial: bool) -> dict[i
     if not path.is_file() or source.layout == WEBDATASET:  # shards keep no file names
         return {}
     try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except ValueError as error:
-        raise _not_a_list(path, f"it is not text ({error})") from error
+        lines = read_lines(path)
+    except CorruptFile as error:
+        raise _not_a_list(path, "it is not text") from error
     names = {line.rpartition("/")[2] for line in lines}
     chosen = tuple(name for name in ids if name.rpartition("/")[2] in names)
     strange = sorted(names - {name.rpartition("/")[2] for name in chosen})

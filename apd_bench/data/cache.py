@@ -1,7 +1,7 @@
 """Decoded images on disk, so that a second epoch never decodes: one sparse uint8 file a split, memory-mapped.
 
-`pixels.u8` holds slot i at i * 3 * S * S; `index.bin` holds per slot a checksum of the pixels, and size and time of the
-file they came from. A slot counts only when all three agree, so a torn write, a full disk, a concurrent writer (who
+`pixels.u8` holds slot i at i * 3 * S * S; `index.bin` holds per slot a checksum of the pixels, and size and marks of
+the file they came from. A slot counts only when all three agree, so a torn write, a full disk, a concurrent writer (who
 writes the same bytes) or a changed source file lead to decoding once more, never to a wrong image. Pixels are written
 through a file handle, not the map, because a full disk is then an error that can be handled.
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 from apd_bench.data.images import Bytes, Rows
 
-FORMAT = 1
+FORMAT = 2
 _RECORD = np.dtype([("crc", "<u4"), ("state", "<u4"), ("size", "<i8"), ("time", "<i8")])
 _log = logging.getLogger("apd_bench.data")
 Signature = tuple[int, int]

@@ -1,25 +1,36 @@
 """The image sets that exist: embedded ones, benchmark sets from their cards, and any image folder. Torch-free.
 
 Names that are resolved on demand: `NAME@publisher` and `NAME@derived` (another split), `NAME(problems='exclude')`
-(leave out what cannot be used), `NAME(exclude=['ID'])`, `folder:PATH`.
+(leave out what cannot be used), `NAME(exclude=['ID'])`, `NAME(template=['a {}.', 'the {}.'])`,
+`NAME(orientation='exif')`, `folder:PATH`, `folder:PATH(OPTIONS)`, `folder(path='PATH', OPTIONS)`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from apd_bench.data.cards import Card, cards
-from apd_bench.errors import CorruptFile, MissingPrerequisite, unknown_name
+from apd_bench.data.templates import ensemble
+from apd_bench.data.text import is_utf8, printable
+from apd_bench.errors import CorruptFile, MissingPrerequisite, UsageError, unknown_name
 from apd_bench.resources import package_path
 from apd_bench.specs import DatasetSpec, one_of, parse_call
 
 REINSTALL = "Restore it: pip install --force-reinstall --no-deps apd-bench (or `git checkout` the file)."
 BENCHMARK, FOLDER = "benchmark", "folder"
-_OPTIONS = ("split", "problems", "exclude")
+_CHOICES = {
+    "split": ("official", "publisher", "derived"),
+    "problems": ("error", "exclude"),
+    "orientation": ("stored", "exif"),
+}
+_OPTIONS = (*_CHOICES, "exclude", "template")
+_PLAIN_PATH = re.compile(r"[\w./~+@%=:-]+")  # what neither a shell, a list of names nor a wildcard reads in its own way
 
 
 class _LazyDigest:
@@ -53,66 +64,88 @@ def builtin() -> Iterator[DatasetSpec]:
 def resolve(name: str) -> DatasetSpec | None:
     """The spec behind `folder:PATH`, `folder(path='...')`, `NAME@SPLIT` or `NAME(option=...)`; None for other names.
 
-    Options: `split`, `problems` ("exclude" leaves out what cannot be used), `exclude` (a list of sample ids). Raises
-    UsageError for options that do not exist, MissingPrerequisite for a folder that does not.
+    Options: `split`, `problems` ("exclude" leaves out what cannot be used), `exclude` (a list of sample ids),
+    `template` (one, a list, or the name of an ensemble), `orientation` ("exif" turns images as their tag says); for a
+    set inside the package `template` alone. Raises UsageError for options that do not exist, MissingPrerequisite for a
+    folder that does not.
     """
-    if name.startswith("folder:"):
-        return folder_spec(name.removeprefix("folder:"))
-    if "@" not in name and "(" not in name:
+    if not name.startswith("folder:") and "@" not in name and "(" not in name:
         return None
-    head, options = parse_call(name)
-    head, _, split = head.partition("@")
+    head, options = _parts(name)
     if head == FOLDER and "path" in options:
         return folder_spec(str(options.pop("path")), **_checked(head, options))
-    card = _card(head)
-    if card is None:
-        return None
-    return benchmark_spec(card, **_checked(card.name, {"split": split, **options} if split else options))
+    if (card := _card(head)) is not None:
+        return benchmark_spec(card, **_checked(card.name, options))
+    for spec in embedded(package_path("embedded", "datasets")):
+        if head.lower() in (spec.name, *spec.aliases):
+            options = _checked(spec.name, options, ("template",))
+            return replace(
+                spec, name=_written(spec.name, options), aliases=(), template=_template(options, spec.template)
+            )
+    return None
 
 
-def benchmark_spec(
-    card: Card, *, split: str = "official", problems: str = "error", exclude: Sequence[str] = ()
-) -> DatasetSpec:
-    """The spec of a benchmark set with the given split; the name says what is not the official set."""
-    changed = _changed(split, problems, exclude)
+def excluding(name: str, **options: str) -> str:
+    """The set `name` with the option problems='exclude' (or other `options`), quoted so that a shell takes it."""
+    head, given = _parts(name)
+    written = _written(head, {**given, "problems": "exclude", **options})
+    return shlex.quote(written) if any(sign in written for sign in '"$`\\!') else f'"{written}"'
+
+
+def is_folder(name: str) -> bool:
+    """Whether `name` is that of an image folder that is there."""
+    return name.startswith("folder:") and Path(_parts(name)[1]["path"]).expanduser().is_dir()
+
+
+def benchmark_spec(card: Card, **options: Any) -> DatasetSpec:
+    """The spec of a benchmark set with options as in `resolve`; the name says what is not the official set."""
+    changed = _changed(options)
+    split = changed.get("split", "official")
     return FileDatasetSpec(
         name=_written(card.name, changed),
         loader="apd_bench.data.benchmark:load",
-        template=card.template,
         title=card.title if split == "official" else f"{card.title} ({split} split)",
         group=BENCHMARK,
         num_classes=len(card.classes),
-        counts=_expected(card, split) if "problems" not in changed and not exclude else {},
-        options={**({"card": card.name} if changed else {}), **changed},
+        counts=_expected(card, split) if "problems" not in changed and "exclude" not in changed else {},
+        options={**({"card": card.name} if changed else {}), **_without_template(changed)},
         licence=card.licence,
         source=card.source,
         citation=card.citation,
         description=card.description,
         aliases=card.aliases if not changed else (),
+        template=_template(changed, card.template),
     )
 
 
-def folder_spec(
-    written: str, *, split: str = "official", problems: str = "error", exclude: Sequence[str] = ()
-) -> DatasetSpec:
+def folder_spec(written: str, **options: Any) -> DatasetSpec:
     """The spec of an image folder; see `folder.py` for what it may hold. It is called what the user called it."""
     from apd_bench.data.folder import describe_folder
 
     path = Path(written).expanduser()
+    if not is_utf8(written):
+        raise UsageError(
+            f"The path {printable(written)} is not UTF-8, so no record could name it.", hint="Give a link to it."
+        )
     if not path.is_dir():
-        raise MissingPrerequisite(f"There is no folder {path}.", hint="Write folder:PATH with the folder of a set.")
-    full = path.resolve()
+        what = "is no folder" if path.exists() else "does not exist"
+        raise MissingPrerequisite(
+            f"{printable(path)} {what}.",
+            hint="Write folder:PATH with the folder of a set; in quotes where the path has blanks.",
+        )
+    if options.get("split") == "publisher":
+        raise UsageError("An image folder has no publisher's split.", hint="Leave it out, or use split='derived'.")
+    full, changed = path.resolve(), _changed(options)
     template, classes, licence = describe_folder(full)
-    changed = _changed(split, problems, exclude)
     return FileDatasetSpec(
-        name=_written(FOLDER, {"path": written, **changed}) if changed or " " in written else f"folder:{written}",
+        name=_written(FOLDER, {"path": written, **changed}),
         loader="apd_bench.data.folder:load",
-        template=template,
         title=full.name,
         group=FOLDER,
         num_classes=len(classes),
-        options={"path": str(full), **changed},
+        options={"path": str(full), **_without_template(changed)},
         licence=licence,
+        template=_template(changed, template),
     )
 
 
@@ -172,30 +205,65 @@ def _card(name: str) -> Card | None:
     return next((card for card in cards().values() if name.lower() in (card.name, *card.aliases)), None)
 
 
-def _checked(name: str, options: dict[str, Any]) -> dict[str, Any]:
+def _parts(name: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of a set as it is written; of an image folder the path is an option.
+
+    `folder:PATH(option=...)`: what exists as a folder is the path, so a path may end in brackets of its own.
+    """
+    if not name.startswith("folder:"):
+        head, options = parse_call(name)
+        head, _, split = head.partition("@")
+        return head, {"split": split, **options} if split else options
+    written = name.removeprefix("folder:")
+    if not Path(written).expanduser().is_dir() and written.endswith(")"):
+        for place in [match.start() for match in re.finditer(r"\(", written)][::-1]:
+            try:
+                return FOLDER, {"path": written[:place], **parse_call(f"{FOLDER}{written[place:]}")[1]}
+            except UsageError:
+                continue
+    return FOLDER, {"path": written}
+
+
+def _checked(name: str, options: dict[str, Any], known: tuple[str, ...] = _OPTIONS) -> dict[str, Any]:
     for option in options:
-        if option not in _OPTIONS:
-            raise unknown_name(f"option of the dataset {name}", option, _OPTIONS)
-    if isinstance(options.get("exclude"), str):
-        options = {**options, "exclude": [options["exclude"]]}
+        if option not in known:
+            raise unknown_name(f"option of the dataset {name}", option, known)
     return options
 
 
-def _changed(split: str, problems: str, exclude: Sequence[str]) -> dict[str, Any]:
-    one_of("Split", split, ("official", "publisher", "derived"))
-    one_of("Treatment of problems", problems, ("error", "exclude"))
-    options: dict[str, Any] = {} if split == "official" else {"split": split}
-    if problems != "error":
-        options["problems"] = problems
+def _changed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that differ from their defaults, in one order and spelling; raises UsageError for bad values."""
+    changed: dict[str, Any] = {}
+    for name, choices in _CHOICES.items():
+        value = one_of(f"The option {name}", options.get(name, choices[0]), choices)
+        if value != choices[0]:
+            changed[name] = value
+    exclude = options.get("exclude", ())
     if exclude:
-        options["exclude"] = sorted(map(str, exclude))
-    return options
+        listed = [exclude] if isinstance(exclude, str) else exclude
+        if not isinstance(listed, (list, tuple)) or not all(isinstance(item, str) for item in listed):
+            raise UsageError(f"exclude = {exclude!r} is no list of sample ids.", hint="Write exclude=['ID', 'ID'].")
+        changed["exclude"] = sorted(set(listed))
+    if "template" in options:
+        ensemble(options["template"])
+        changed["template"] = options["template"]
+    return changed
+
+
+def _template(options: Mapping[str, Any], default: str) -> str:
+    return ensemble(options["template"]) if "template" in options else default
+
+
+def _without_template(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "template"}
 
 
 def _written(name: str, options: dict[str, Any]) -> str:
     """The name with its options, as it can be typed again."""
     rest = dict(options)
-    if "path" not in rest and "split" in rest:
+    if "path" in rest and _PLAIN_PATH.fullmatch(rest["path"]):
+        name = f"{FOLDER}:{rest.pop('path')}"
+    elif "path" not in rest and "split" in rest:
         name = f"{name}@{rest.pop('split')}"
     inner = ", ".join(f"{key}={value!r}" for key, value in rest.items())
     return f"{name}({inner})" if inner else name

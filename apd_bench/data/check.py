@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from apd_bench.data.cards import Card, cards
-from apd_bench.data.images import decode
+from apd_bench.data.catalog import excluding
+from apd_bench.data.images import DEEP, TURNED, remarks
 from apd_bench.data.listing import Item, Source
 from apd_bench.data.packed import read_arrays
 from apd_bench.data.places import PUBLISHED_IDS, WEBDATASET, data_roots, find_places, find_split_file
 from apd_bench.data.samples import list_samples
-from apd_bench.errors import CorruptFile, MissingPrerequisite, UserError
+from apd_bench.errors import CorruptFile, UserError
 from apd_bench.specs import DatasetSpec
 
 READY, INCOMPLETE, NO_SPLIT, ABSENT = "ready", "incomplete", "no official split", "absent"
-_TINY = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,80 +41,82 @@ def check_set(
         return _check_embedded(spec)
     try:
         source = _source(spec, roots)
-    except (MissingPrerequisite, CorruptFile) as error:
+    except UserError as error:
         return _failed(spec, error, roots)
-    bad = tuple(undecodable(source, on_image)) if images else ()
+    seen = look(source, on_image) if images else Seen()
+    bad = tuple(seen.undecodable)
     message = f"{len(bad)} images cannot be decoded: {', '.join(bad[:5])}" if bad else ""
-    fix = (
-        f"Restore them, or leave them out (recorded): \"{spec.name.partition('(')[0]}(problems='exclude')\""
-        if bad
-        else ""
-    )
+    fix = f"Restore them, or leave them out (recorded): {excluding(spec.name)}" if bad else ""
     return Finding(
         name=spec.name,
         state=INCOMPLETE if bad else READY,
         layout=source.layout,
         folder=str(source.folder),
         counts={name: len(source.splits[name]) for name in ("train", "val", "test") if source.splits.get(name)},
-        message=message or _remark(source, spec.options.get("card", spec.name)),
+        message=message
+        or "; ".join(filter(None, [_remark(source, spec.options.get("card", spec.name)), *seen.remarks()])),
         fix=fix,
         undecodable=bad,
     )
 
 
 def what_is_missing(spec: DatasetSpec) -> str | None:
-    """Why the set cannot be opened here, as far as a look at folder names can tell; None where nothing is missing.
+    """Why the set cannot be opened here, by the same look at its files as `check_set`; None where nothing is missing.
 
-    Cheap enough for a plan: no image folder is read and no file is opened.
+    No image is opened.
     """
-    if spec.group != "benchmark":
+    if spec.group == "embedded":  # part of the package, and checked when it is opened
         return None
-    roots, card, split = data_roots(), _card(spec), spec.options.get("split", "official")
-    places = find_places(card, roots)
-    if not places:
-        return f"{card.title} is not on this machine: apd-bench datasets prepare {card.name}"
-    if split == "official" and card.split_file:
-        if find_split_file(card, roots) is None:
-            return f"{card.split_file} is missing: apd-bench datasets prepare {card.name}"
-        if all(place.layout == WEBDATASET for place in places):
-            return f"{card.split_file} needs the image files, there are only webdataset shards of {card.title}"
-    return None
+    finding = check_set(spec, data_roots())
+    return None if finding.state == READY else f"{finding.message} {finding.fix}".strip()
 
 
-def undecodable(source: Source, on_image: Callable[[int], None] | None = None) -> Iterator[str]:
-    """The keys of all images of `source` that cannot be read or decoded."""
-    done = 0
-    for items in source.splits.values():
-        for item in items:
-            if not _decodes(source, item):
-                yield item.key
-            done += 1
-            if on_image is not None:
-                on_image(done)
+@dataclass
+class Seen:
+    """What decoding all images of a set has shown, by sample key."""
+
+    undecodable: list[str] = field(default_factory=list)
+    turned: int = 0
+    deep: int = 0
+
+    def remarks(self) -> list[str]:
+        """One sentence for what is treated by a rule that a reader may not expect."""
+        turned = f"{self.turned} images have an EXIF orientation and are read as stored (orientation='exif' turns them)"
+        deep = f"{self.deep} images have 16-bit grey values, which are scaled to 8 bits"
+        return [text for text, count in ((turned, self.turned), (deep, self.deep)) if count]
 
 
-def _decodes(source: Source, item: Item) -> bool:
+def look(source: Source, on_image: Callable[[int], None] | None = None) -> Seen:
+    """Reads and decodes every image of `source`."""
+    seen = Seen()
+    for done, item in enumerate((item for items in source.splits.values() for item in items), 1):
+        try:
+            found = _remarks(source, item)
+        except (OSError, CorruptFile):
+            seen.undecodable.append(item.key)
+        else:
+            seen.turned += TURNED in found
+            seen.deep += DEEP in found
+        if on_image is not None:
+            on_image(done)
+    return seen
+
+
+def _remarks(source: Source, item: Item) -> frozenset[str]:
     if item.path in source.arrays:
-        return True
+        return frozenset()
     path = Path(item.path) if item.path else source.base / item.key
-    try:
-        with path.open("rb") as handle:
-            handle.seek(item.offset)
-            decode(handle.read(item.size), _TINY, "squash", str(path))
-    except (OSError, CorruptFile):
-        return False
-    return True
+    with path.open("rb") as handle:
+        handle.seek(item.offset)
+        return remarks(handle.read(item.size), str(path))
 
 
 def _source(spec: DatasetSpec, roots: tuple[Path, ...]) -> Source:
     split, problems = spec.options.get("split", "official"), spec.options.get("problems", "error")
     if spec.group == "folder":
-        from apd_bench.data.folder import read_folder
+        from apd_bench.data.folder import list_folder
 
-        source = read_folder(Path(spec.options["path"]), split)
-        if source.problems and problems == "error":
-            raise CorruptFile("; ".join(source.problems[:5]), hint="Remove or restore these files.")
-        return source
+        return list_folder(spec)
     return list_samples(_card(spec), split=split, problems=problems, roots=roots)
 
 
@@ -143,18 +145,24 @@ def _check_embedded(spec: DatasetSpec) -> Finding:
 
 
 def _remark(source: Source, name: str) -> str:
-    remarks = []
+    said = []
     if name == "imagenet" and not source.folder.joinpath(PUBLISHED_IDS).is_file():
-        remarks.append(f"without {PUBLISHED_IDS} of RobustBench, --limit 5000 takes a balanced choice of its own")
+        said.append(f"without {PUBLISHED_IDS} of RobustBench, --limit 5000 takes a balanced choice of its own")
     if source.derived:
-        remarks.append(f"derived: {', '.join(source.derived)}")
+        said.append(f"derived: {', '.join(source.derived)}")
     if "no_train" in source.notes:
-        remarks.append(f"no training images ({source.notes['no_train']})")
+        said.append(f"no training images ({source.notes['no_train']})")
+    if "test_images" in source.notes:
+        said.append(f"test images: {source.notes['test_images']}")
+    if "shared_names" in source.notes:
+        said.append(f"several classes share the name {source.notes['shared_names'][0]}")
+    if "classes_without_images" in source.notes:
+        said.append(f"{len(source.notes['classes_without_images'])} classes without images")
     if "excluded" in source.notes:
-        remarks.append(f"{len(source.notes['excluded'])} samples left out")
+        said.append(f"{len(source.notes['excluded'])} samples left out")
     if "counts" in source.notes:
-        remarks.append(str(source.notes["counts"]))
-    return "; ".join(remarks)
+        said.append(str(source.notes["counts"]))
+    return "; ".join(said)
 
 
 def _card(spec: DatasetSpec) -> Card:

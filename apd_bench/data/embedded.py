@@ -32,7 +32,7 @@ def load(spec: DatasetSpec, *, image_size: int, resize: str = "crop", root: Path
     rows = {name: np.flatnonzero(parts == code).astype(np.int64) for code, name in enumerate(SPLITS)}
     for name, places in rows.items():
         for place, row in enumerate(places.tolist()):
-            names[row] = f"{spec.name}/{name}/{place:06d}"
+            names[row] = f"{card['name']}/{name}/{place:06d}"
     store = MemoryPixels(encoded, names, image_size, resize)
 
     def split(name: str) -> ImageSplit | None:

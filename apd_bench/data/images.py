@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from apd_bench import bounds
 from apd_bench.errors import CorruptFile
 from apd_bench.specs import RESIZES, one_of
 
@@ -16,16 +19,27 @@ Bytes = NDArray[np.uint8]
 Rows = NDArray[np.int64]
 # Only these decoders are tried: the others cost time for every WebP file and have no business in an image set.
 FORMATS = ("JPEG", "PNG", "WEBP", "PPM", "GIF", "BMP", "TIFF")
+_TURNS = {  # EXIF orientation -> what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION_TAG = 0x0112
+TURNED, DEEP = "turned", "16-bit"
 
 
 def square(image: Image.Image, size: int, resize: str = "crop") -> Bytes:
     """`image` as uint8 [3, size, size].
 
     "crop": shorter side to `size`, bicubic, then the centre; what CLIP's own preprocessing does. "squash": both sides
-    to `size`, aspect ratio ignored; what FAP trains with. EXIF orientation is ignored, as in CoOp's reader.
+    to `size`, aspect ratio ignored; what FAP trains with. Raises ValueError for pixels of 32 bits.
     """
     one_of("Resize", resize, RESIZES)
-    picture = image if image.mode == "RGB" else image.convert("RGB")
+    picture = _rgb(image)
     width, height = picture.size
     if resize == "squash":
         target = (size, size)
@@ -42,14 +56,66 @@ def square(image: Image.Image, size: int, resize: str = "crop") -> Bytes:
     return np.ascontiguousarray(np.asarray(picture, dtype=np.uint8).transpose(2, 0, 1))
 
 
-def decode(data: bytes, size: int, resize: str, what: str) -> Bytes:
-    """The encoded image `data` as uint8 [3, size, size]; raises CorruptFile naming `what` when it does not decode."""
+def decode(data: bytes, size: int, resize: str, what: str, orientation: str = "stored") -> Bytes:
+    """The encoded image `data` as uint8 [3, size, size]; raises CorruptFile naming `what` when it does not decode.
+
+    `orientation` "stored" takes the pixels as they lie in the file, as CoOp's reader does; "exif" turns them as the
+    EXIF tag asks. Grey values of 16 bits are scaled by 255 / 65535; of 32 bits they are refused, for their range is
+    not stated.
+    """
+    with _opened(data, what) as image:
+        turn = _TURNS.get(_orientation(image)) if orientation == "exif" else None
+        return square(image if turn is None else _rgb(image).transpose(turn), size, resize)
+
+
+def remarks(data: bytes, what: str) -> frozenset[str]:
+    """What a reader should know of the image `data`: TURNED (an EXIF tag asks for a turn), DEEP (16-bit grey values).
+
+    Raises CorruptFile where `decode` does.
+    """
+    with _opened(data, what) as image:
+        found = {TURNED} if _orientation(image) in _TURNS else set()
+        found |= {DEEP} if _is_deep(image) else set()
+        _rgb(image)
+    return frozenset(found)
+
+
+@contextmanager
+def _opened(data: bytes, what: str) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            bounds.pixels(image.width, image.height)
             image.load()
-            return square(image, size, resize)
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise CorruptFile(f"The image {what} cannot be decoded: {error}.") from error
+            yield image
+    except UnidentifiedImageError as error:
+        raise CorruptFile(f"The image {what} cannot be decoded: it is none of {', '.join(FORMATS)}.") from error
+    except (
+        *(OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError, OverflowError),
+        *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+    ) as error:
+        raise CorruptFile(f"The image {what} cannot be decoded: {str(error).removesuffix('.')}.") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if _is_deep(image):
+        values = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        kind = "whole numbers" if image.mode == "I" else "floats"
+        raise ValueError(f"its pixels are {kind} of 32 bits, whose range no rule states; save it with 8 or 16 bits")
+    return image.convert("RGB")
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the grey values have 16 bits; Pillow opens a deep PGM, and did a deep PNG, in its mode of 32 bits."""
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def _orientation(image: Image.Image) -> int:
+    value = image.getexif().get(_ORIENTATION_TAG)
+    return value if isinstance(value, int) else 1
 
 
 class MemoryPixels:

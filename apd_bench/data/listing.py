@@ -41,8 +41,8 @@ class Source:
     """What a reader found: class names in label order and samples by split.
 
     Split names are "train", "val", "test", or "trainval" (validation images not set apart), or "all". `problems` holds
-    what is wrong with single samples; `arrays` raw uint8 images [N, 3, H, W] where there are no image files. `listed`
-    says that the samples come from reading folders, so their files exist.
+    what is wrong with single samples, `gaps` names classes without images; `arrays` raw uint8 images [N, 3, H, W] where
+    there are no image files. `listed` says that the samples come from reading folders, so their files exist.
     """
 
     classes: tuple[str, ...]
@@ -53,6 +53,7 @@ class Source:
     folder: Path = Path()
     listed: bool = False
     problems: list[str] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
     arrays: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     derived: list[str] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)

@@ -7,15 +7,16 @@ are those of CoOp's `datasets/*.py`. Missing or unreadable lists raise MissingPr
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from apd_bench.data.cards import Card
-from apd_bench.data.listing import IMAGE_SUFFIXES, Item, Source, prompt_name
+from apd_bench.data.folder_items import folder_items
+from apd_bench.data.listing import Item, Source, prompt_name
 from apd_bench.data.places import Place
+from apd_bench.data.text import read_lines, read_text
 from apd_bench.errors import CorruptFile, MissingPrerequisite
 
 Reader = Callable[[Card, Place], Source]
@@ -24,7 +25,7 @@ Reader = Callable[[Card, Place], Source]
 def read_split_file(card: Card, place: Place, path: Path) -> Source:
     """CoOp's json: {"train"|"val"|"test": [[path, label, class name], ...]}; label and name must agree throughout."""
     try:
-        table = json.loads(path.read_text("utf-8"))
+        table = json.loads(read_text(path))
         splits = {
             name: [Item(str(key).lstrip("/"), int(label)) for key, label, _ in table[name]]
             for name in ("train", "val", "test")
@@ -170,56 +171,39 @@ def ucf101(card: Card, place: Place) -> Source:
 
 def class_folders(card: Card, place: Place) -> Source:
     """One folder a class and no published split (Caltech101, EuroSAT): everything in "all", sorted."""
-    problems: list[str] = []
-    items = folder_items(place.images, {folder: label for label, folder in enumerate(card.folders)}, problems)
-    return Source(
-        card.classes,
-        {"all": items},
-        place.images,
-        f"the folders of {place.images.name}",
-        problems=problems,
-        listed=True,
-    )
+    return _folders("all", card.classes, place, card.folders)
 
 
 def imagenet(card: Card, place: Place) -> Source:
     """{train,val}/<wnid>/*.JPEG, sorted; val is the test split. Names from classnames.txt where it lies beside."""
-    problems: list[str] = []
     labels = {wnid: label for label, wnid in enumerate(card.wnids)}
-    splits = {}
+    source = Source(wordnet_names(card, place), {}, place.images, "the folders train and val", listed=True)
     for name, folder in (("train", "train"), ("test", "val")):
         if place.images.joinpath(folder).is_dir():
-            splits[name] = folder_items(place.images, labels, problems, below=folder)
-    if "test" not in splits:
+            source.splits[name] = folder_items(source, labels, below=folder)
+    if "test" not in source.splits:
         raise MissingPrerequisite(
             f"{place.images / 'val'} is missing: it holds the test images of {card.title}.", hint=card.manual
         )
-    source = Source(
-        wordnet_names(card, place), splits, place.images, "the folders train and val", problems=problems, listed=True
-    )
-    if "train" not in splits:
+    if "train" not in source.splits:
         source.notes["no_train"] = f"{place.folder.name}/{place.images.joinpath('train').relative_to(place.folder)}"
     return source
 
 
 def wordnet_folders(card: Card, place: Place) -> Source:
     """<wnid>/*, test only (ImageNet-Sketch, -A, -R); labels follow the sorted folders, as in CoOp."""
-    problems: list[str] = []
-    items = folder_items(place.images, {wnid: label for label, wnid in enumerate(card.wnids)}, problems)
-    names = wordnet_names(card, place)
-    return Source(
-        names, {"test": items}, place.images, f"the folders of {place.images.name}", problems=problems, listed=True
-    )
+    return _folders("test", wordnet_names(card, place), place, card.wnids)
 
 
 def numbered_folders(card: Card, place: Place) -> Source:
     """0/ to 999/, test only (ImageNetV2)."""
-    problems: list[str] = []
-    items = folder_items(place.images, {str(label): label for label in range(len(card.wnids))}, problems)
-    names = wordnet_names(card, place)
-    return Source(
-        names, {"test": items}, place.images, f"the folders of {place.images.name}", problems=problems, listed=True
-    )
+    return _folders("test", wordnet_names(card, place), place, [str(label) for label in range(len(card.wnids))])
+
+
+def _folders(split: str, classes: tuple[str, ...], place: Place, folders: Iterable[str]) -> Source:
+    source = Source(classes, {}, place.images, f"the folders of {place.images.name}", listed=True)
+    source.splits[split] = folder_items(source, {folder: label for label, folder in enumerate(folders)})
+    return source
 
 
 def wordnet_names(card: Card, place: Place) -> tuple[str, ...]:
@@ -227,8 +211,8 @@ def wordnet_names(card: Card, place: Place) -> tuple[str, ...]:
     path = place.folder / "classnames.txt"
     if not path.is_file():
         return card.classes
-    pairs = dict(line.strip().split(" ", 1) for line in path.read_text("utf-8").splitlines() if line.strip())
-    if missing := [wnid for wnid in card.wnids if wnid not in pairs]:
+    pairs = {wnid: name for wnid, _, name in (line.partition(" ") for line in read_lines(path))}
+    if missing := [wnid for wnid in card.wnids if not pairs.get(wnid)]:
         raise CorruptFile(
             f"{path} has no name for {len(missing)} classes, the first is {missing[0]}.",
             hint="Delete it to use the built-in names.",
@@ -236,36 +220,17 @@ def wordnet_names(card: Card, place: Place) -> tuple[str, ...]:
     return tuple(prompt_name(pairs[wnid]) for wnid in card.wnids)
 
 
-def folder_items(base: Path, labels: Mapping[str, int], problems: list[str], *, below: str = "") -> list[Item]:
-    """The images in the class folders `labels` of `base`/`below`, by label and name; oddities go to `problems`."""
-    items = []
-    root = base / below if below else base
-    present = {entry.name for entry in os.scandir(root) if entry.is_dir()}
-    for folder, label in sorted(labels.items(), key=lambda pair: pair[1]):
-        if folder not in present:
-            problems.append(f"class folder {root / folder} is missing")
-            continue
-        for name in sorted(entry.name for entry in os.scandir(root / folder)):
-            if name.startswith("."):
-                continue
-            if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-                problems.append(f"{root / folder / name} is not an image")
-                continue
-            items.append(Item("/".join(filter(None, (below, folder, name))), label))
-    return items
-
-
 def _lines(card: Card, place: Place, name: str) -> list[str]:
     path = place.folder / name
     try:
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        return read_lines(path)
     except FileNotFoundError as error:
         raise _missing_list(card, path) from error
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text("utf-8")))
+        return dict(json.loads(read_text(path)))
     except (ValueError, TypeError) as error:
         raise CorruptFile(f"{path} is not a JSON table: {error}.") from error
 

@@ -13,12 +13,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 
 from apd_bench.data import readers
 from apd_bench.data.cards import Card
+from apd_bench.data.catalog import excluding
+from apd_bench.data.digests import content_digests
 from apd_bench.data.listing import Item, Source, align_classes, derive_splits, merge_splits
 from apd_bench.data.places import WEBDATASET, Place, find_places, find_split_file, not_found
 from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
@@ -37,19 +38,23 @@ def list_samples(card: Card, *, split: str = "official", problems: str = "error"
         raise not_found(card, roots)
     source, place = _read(card, places, split, roots)
     source.layout, source.folder = place.layout, place.folder
+    _refuse_nameless_labels(source, card)
     if place.layout == WEBDATASET or (source.classes != card.classes and _reordered(source, card)):
         align_classes(source, card.classes, card.shard_classes if place.layout == WEBDATASET else ())
     if split == "derived" and card.derives_everything:
         merge_splits(source)
     derive_splits(source)
-    found = [*source.problems, *_label_problems(source), *_missing_files(source)]
-    if found and problems == "error":
-        raise CorruptFile(_summary(card, found), hint=_mend(card, split))
-    if found:
-        source.notes["excluded"] = [text.replace(f"{source.base}/", "") for text in found]
+    found = [*source.problems, *_missing_files(source)]
+    if (source.gaps or found) and problems == "error":
+        raise CorruptFile(_summary(card, [*source.gaps, *found]), hint=_mend(card, split, gaps=bool(source.gaps)))
+    for name, texts in (("excluded", found), ("classes_without_images", source.gaps)):
+        if texts:
+            source.notes[name] = [text.replace(f"{source.base}/", "") for text in texts]
     wrong = _wrong_counts(card, source, split)
     if wrong and problems == "error":
-        raise CorruptFile(f"{card.title} below {place.folder} is not complete: {wrong}.", hint=_mend(card, split))
+        raise CorruptFile(
+            f"{card.title} below {place.folder} is not complete: {wrong}.", hint=_mend(card, split, gaps=False)
+        )
     if wrong:
         source.notes["counts"] = wrong
     return source
@@ -58,18 +63,17 @@ def list_samples(card: Card, *, split: str = "official", problems: str = "error"
 def data_digest(card: Card, split: str, roots: tuple[Path, ...]) -> str:
     """What decides labels and splits, hashed: class names, split mode, and the split file or lists where present.
 
-    Cheap: no image is opened and no image folder is read. A set that is not there hashes to its card alone.
+    No image file is opened and no image folder is read; shards, which hold the labels, count with their content. A set
+    that is not there hashes to its card alone.
     """
-    files = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in _deciding(card, split, roots))
-    return _digest_of(card.name, card.classes, split, files)
-
-
-@lru_cache(maxsize=256)
-def _digest_of(name: str, classes: tuple[str, ...], split: str, files: tuple[tuple[str, int, int], ...]) -> str:
-    digest = hashlib.sha256(json.dumps([name, classes, split]).encode())
-    for path, size, _ in files:
-        digest.update(Path(path).name.encode())
-        digest.update(str(size).encode() if path.endswith(".tar") else Path(path).read_bytes())
+    digest = hashlib.sha256(json.dumps([card.name, card.classes, split]).encode())
+    files = _deciding(card, split, roots)
+    shards = [path for path in files if path.suffix == ".tar"]
+    folder = Path(os.path.commonpath(shards)) if shards else Path()
+    contents = dict(zip(shards, content_digests(folder, [str(p.relative_to(folder)) for p in shards]), strict=True))
+    for path in files:
+        digest.update(path.name.encode())
+        digest.update(contents[path].encode() if path in contents else path.read_bytes())
     return digest.hexdigest()
 
 
@@ -134,14 +138,21 @@ def _no_official_split(card: Card, place: Place, split_file: Path | None) -> Mis
     )
 
 
-def _label_problems(source: Source) -> list[str]:
-    found = []
-    for name, items in source.splits.items():
-        bad = [item for item in items if not 0 <= item.label < len(source.classes)]
-        found += [f"{name}: {item.key} has label {item.label}, which has no name" for item in bad]
-        if bad:
-            source.splits[name] = [item for item in items if 0 <= item.label < len(source.classes)]
-    return found
+def _refuse_nameless_labels(source: Source, card: Card) -> None:
+    """Raises CorruptFile for labels without a name: they say that all labels are in doubt, not that samples are bad."""
+    labels = {item.label for items in source.splits.values() for item in items}
+    bad, count = sorted(label for label in labels if not 0 <= label < len(source.classes)), len(source.classes)
+    if not bad:
+        return
+    sample = next(item.key for items in source.splits.values() for item in items if item.label == bad[0])
+    counted = min(labels) == 1 and max(labels) == count
+    raise CorruptFile(
+        f"{card.title} has {count} classes, so labels go from 0 to {count - 1}; those in {source.split_source} go from "
+        f"{min(labels)} to {max(labels)} ({sample} has {bad[0]}).",
+        hint=f"They count from 1: subtract 1 from each label in {source.folder}."
+        if counted
+        else f"Labels and class names belong to different versions of the set: get {source.folder} again.",
+    )
 
 
 def _missing_files(source: Source) -> list[str]:
@@ -186,6 +197,8 @@ def _summary(card: Card, found: list[str]) -> str:
     return f"{card.title} has {len(found)} sample problems: {'; '.join(found[:SHOWN])}{more}."
 
 
-def _mend(card: Card, split: str) -> str:
-    name = card.name if split == "official" else f"{card.name}@{split}"
-    return f"Restore the files, or leave those samples out (recorded): \"{name}(problems='exclude')\"."
+def _mend(card: Card, split: str, *, gaps: bool) -> str:
+    if gaps:
+        return f"Restore the class folders: apd-bench datasets prepare {card.name}"
+    name = excluding(card.name if split == "official" else f"{card.name}@{split}")
+    return f"Restore the files, or leave those samples out (recorded): {name}."

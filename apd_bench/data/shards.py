@@ -14,6 +14,7 @@ from pathlib import Path
 from apd_bench.data.cards import Card
 from apd_bench.data.listing import IMAGE_SUFFIXES, Item, Source, prompt_name
 from apd_bench.data.places import WEBDATASET, Place
+from apd_bench.data.text import read_lines, read_text
 from apd_bench.errors import CorruptFile, MissingPrerequisite
 
 
@@ -22,7 +23,7 @@ def read_shards(card: Card, place: Place) -> Source:
     names = place.folder / "classnames.txt"
     classes = card.shard_classes or card.classes
     if names.is_file():
-        classes = tuple(prompt_name(line) for line in names.read_text("utf-8").splitlines() if line.strip())
+        classes = tuple(prompt_name(line) for line in read_lines(names))
     problems: list[str] = []
     splits = {}
     for name in ("train", "val", "test"):
@@ -35,8 +36,8 @@ def read_shards(card: Card, place: Place) -> Source:
 
 def shard_paths(folder: Path) -> list[Path]:
     """The tar files that `nshards.txt` announces; raises MissingPrerequisite naming those that are not there."""
-    text = folder.joinpath("nshards.txt").read_text("utf-8").strip()
-    if not text.isdigit():
+    text = read_text(folder / "nshards.txt").strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 7):
         raise CorruptFile(f"{folder / 'nshards.txt'} should hold a number, it holds '{text[:40]}'.")
     paths = [folder / f"{number}.tar" for number in range(int(text))]
     missing = [path.name for path in paths if not path.is_file()]
@@ -59,10 +60,10 @@ def _items(path: Path, split: str, problems: list[str]) -> list[Item]:
                     continue
                 if suffix == "cls":
                     content = archive.extractfile(member)
-                    labels[stem] = int(content.read()) if content is not None else -1
+                    labels[stem] = int(content.read(32)) if content is not None else -1
                 elif f".{suffix.lower()}" in IMAGE_SUFFIXES:
                     images[stem] = (member.offset_data, member.size)
-    except (tarfile.TarError, OSError, ValueError) as error:
+    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise CorruptFile(f"The shard {path} cannot be read: {error}.", hint="Download it again.") from error
     problems += [f"{path.name}/{stem} has no .cls file" for stem in images if stem not in labels]
     problems += [f"{path.name}/{stem} has a label but no image" for stem in labels if stem not in images]

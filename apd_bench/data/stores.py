@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import threading
@@ -13,6 +14,8 @@ import numpy as np
 from PIL import Image
 
 from apd_bench.data.cache import PixelCache, Signature, cache_folder
+from apd_bench.data.catalog import excluding
+from apd_bench.data.digests import file_marks
 from apd_bench.data.images import Bytes, Rows, decode, square
 from apd_bench.data.listing import Item, Source
 from apd_bench.errors import CorruptFile
@@ -37,17 +40,19 @@ class FilePixels:
         *,
         image_size: int,
         resize: str,
+        orientation: str = "stored",
         cache: Path | None,
     ) -> None:
         self.image_size = image_size
-        self._items, self._ids, self._resize, self._dataset = items, ids, resize, dataset
+        self._items, self._ids, self._dataset = items, ids, dataset
+        self._resize, self._orientation = resize, orientation
         self._base, self._arrays = source.base, source.arrays
         self._stats: dict[str, Signature] = {}
         self._memory: dict[int, Bytes] = {}
         self._lock = threading.Lock()
         self._folder = None
         if cache is not None:
-            parts = [str(source.base.resolve()), *ids]
+            parts = [str(source.base.resolve()), *ids, *([] if orientation == "stored" else [orientation])]
             name, split = ids[0].split("/")[:2] if ids else ("empty", "")
             self._folder = cache_folder(cache, name, split, resize, image_size, parts)
         self._cache: PixelCache | None = None
@@ -116,7 +121,7 @@ class FilePixels:
                 data = handle.read(item.size)
         except OSError as error:
             raise CorruptFile(f"{path} cannot be read: {error.strerror or error}") from error
-        return decode(data, self.image_size, self._resize, str(path))
+        return decode(data, self.image_size, self._resize, str(path), self._orientation)
 
     def _signature(self, item: Item) -> Signature:
         path = item.path or str(self._base / item.key)
@@ -127,7 +132,8 @@ class FilePixels:
             found = Path(path).stat()
         except OSError as error:
             raise CorruptFile(f"{path} cannot be read: {error.strerror or error}") from error
-        signature = (found.st_size, found.st_mtime_ns)
+        size, *marks = file_marks(found)
+        signature = (size, int.from_bytes(hashlib.sha256(repr(marks).encode()).digest()[:8], "little", signed=True))
         if shared:
             self._stats[path] = signature
         return signature
@@ -167,5 +173,5 @@ def _undecodable(failures: Mapping[str, str], dataset: str) -> CorruptFile:
     return CorruptFile(
         f"{len(shown)} image{'s' * (len(shown) > 1)} cannot be used: {'; '.join(shown[:5])}{more}.",
         hint=f"Restore them, or leave them out (recorded) with the dataset options exclude={sorted(failures)!r} or "
-        f"problems='exclude', as in --datasets \"{dataset.partition('(')[0]}(problems='exclude')\".",
+        f"problems='exclude', as in --datasets {excluding(dataset)}.",
     )

@@ -113,6 +113,12 @@ class Draft:
         mixed = _fits_of_several_prompts(self.used)
         if mixed:
             yield f"cells of {mixed} fits were measured with different prompts: these were trained again in between"
+        short = {
+            item.cell.fit.id: item.fit["fewer_shots"]["fewest"] for item in self.items if "fewer_shots" in item.fit
+        }
+        if short:
+            fewest = min(short.values())
+            yield f"{len(short)} fits had classes with fewer training images than shots (the fewest: {fewest})"
         for attack, samples in sorted(self.lowered.items()):
             yield f"the worst case counts the further attack {attack}, which broke {samples} more (sample, seed) pairs"
 

@@ -24,7 +24,8 @@ def watch(
     """The entries of a card: `collapsed`, `train_accuracy`, `chance`, `warnings`.
 
     A fit is collapsed when it stopped early (`failure` says why) or when the clean accuracy on its own images lies
-    within 2 standard errors of chance. A KL term near 0 beside a cross-entropy near chance is the trivial solution that
+    within 2 standard errors of chance and below the middle between chance and 1: a few images leave no room for the
+    errors, and a perfect fit is none. A KL term near 0 beside a cross-entropy near chance is the trivial solution that
     FAP describes (NeurIPS 2024, Figures 4 and 5): the prompts make clean and adversarial logits equal.
     """
     total = len(images.labels)
@@ -44,8 +45,13 @@ def watch(
     if consistency and min(consistency) < TRIVIAL_KL and entropy > 0.8 * math.log(classes):
         warnings.append("the KL term vanished while the cross-entropy stayed near chance: a trivial solution")
     return {
-        "collapsed": bool(failure) or accuracy <= chance + 2 * math.sqrt(chance * (1 - chance) / count),
+        "collapsed": bool(failure) or near_chance(accuracy, chance, count),
         "train_accuracy": round(accuracy, 4),
         "chance": round(chance, 4),
         "warnings": warnings,
     }
+
+
+def near_chance(accuracy: float, chance: float, count: int) -> bool:
+    """Whether an accuracy over `count` images cannot be told from chance and is not half-way to 1."""
+    return accuracy <= chance + 2 * math.sqrt(chance * (1 - chance) / count) and 2 * accuracy < 1 + chance

@@ -73,8 +73,13 @@ class PromptLearner(nn.Module):
         """The prompts, with a graph to the parameters."""
         return Prompts()
 
+    @property
+    def used_templates(self) -> tuple[str, ...]:
+        """The templates that act: those of the option `text`, or of the set; an ensemble has one a line."""
+        return tuple(str(self.options.get("text") or self.template).splitlines())
+
     def texts(self) -> Tensor:
-        """Token ids [C, L] that go with `forward().text`."""
+        """Token ids [C, L] that go with `forward().text`; of an ensemble of T templates [C * T, L], class by class."""
         if self._tokens is None:
             self._tokens = self._lay_out()
         return self._tokens
@@ -125,11 +130,11 @@ class PromptLearner(nn.Module):
         raise NotImplementedError
 
     def _lay_out(self) -> Tensor:
-        """Token ids of the plain template texts; the option `text` is a template for every set."""
-        template = str(self.options.get("text") or self.template)
-        if "{}" not in template:
-            raise UsageError(f"The class text '{template}' has no {{}} for the name.")
-        return self.backbone.tokenize([fill(template, name) for name in self.class_names])
+        """Token ids of the plain template texts."""
+        for line in self.used_templates:
+            if "{}" not in line:
+                raise UsageError(f"The class text '{line}' has no {{}} for the name.")
+        return self.backbone.tokenize([fill(line, name) for name in self.class_names for line in self.used_templates])
 
 
 def fill(template: str, name: str) -> str:

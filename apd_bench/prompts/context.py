@@ -20,7 +20,8 @@ class ContextPlan:
     """How `tokens` context vectors begin and where they stand.
 
     `init` is "random" (N(0, 0.02^2)), "template" (the words of the template before the class name), the quirk
-    "template-literal" (the template with its braces, as in FAP's code), or a phrase. A phrase with more words than
+    "template-literal" (the template with its braces, as in FAP's code), or a phrase. Of an ensemble the first template
+    counts. A phrase with more words than
     `tokens` keeps the others as plain words behind the context, as MaPLe does; missing words are drawn at random.
     """
 
@@ -30,6 +31,7 @@ class ContextPlan:
 
     def phrase(self, template: str) -> str:
         """The words that the context starts from and stands in; empty for a random start."""
+        template = first(template)
         if self.init == RANDOM:
             return ""
         if self.init == TEMPLATE:
@@ -48,7 +50,7 @@ class ContextPlan:
 
     def layout(self, backbone: Backbone, class_names: Sequence[str], template: str) -> PromptLayout:
         """Token ids and context rows; behind the name stands a full stop, or the template's own ending."""
-        suffix = template.partition("{}")[2] if self.init == TEMPLATE else "."
+        suffix = first(template).partition("{}")[2] if self.init == TEMPLATE else "."
         return backbone.prompt_layout(class_names, self.tokens, self.position, self.phrase(template), suffix)
 
 
@@ -62,6 +64,11 @@ class ContextLearner(PromptLearner):
         self.plan = ContextPlan(tokens, str(self.options["init"]), str(self.options["position"]))
         return self.plan
 
+    @property
+    def used_templates(self) -> tuple[str, ...]:
+        """The template whose words the context starts from, if it does."""
+        return (first(self.template),) if self.plan.init in (TEMPLATE, LITERAL) else ()
+
     def rows(self) -> Tensor | None:
         """The rows [C, n] of the context vectors in `texts()`; None for 1 .. n."""
         self.texts()
@@ -71,3 +78,8 @@ class ContextLearner(PromptLearner):
         layout = self.plan.layout(self.backbone, self.class_names, self.template)
         self._rows = layout.rows
         return layout.tokens
+
+
+def first(template: str) -> str:
+    """The template, or the first of an ensemble."""
+    return template.partition("\n")[0]

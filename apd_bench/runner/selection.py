@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from apd_bench.data.catalog import is_folder
 from apd_bench.errors import UnknownName, UsageError, unknown_name
 from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS, Registry
 from apd_bench.specs import Suite, parse_eps
@@ -45,18 +46,36 @@ class Selection:
 
 
 def split_list(text: str | Iterable[str]) -> list[str]:
-    """The items of a list written with commas or spaces; brackets hold together: `pgd(steps=9, loss='ce')`."""
+    """The items of a list written with commas or spaces.
+
+    Brackets hold together, and quotes inside them: `pgd(steps=9, loss='ce')`; so does the path of an image folder that
+    is there: `folder:/my pets (new)`.
+    """
     if not isinstance(text, str):
         return [item for part in text for item in split_list(part)]
-    items, depth, current = [], 0, ""
-    for sign in text:
-        depth += (sign in "([{") - (sign in ")]}")
-        if depth == 0 and (sign == "," or sign.isspace()):
-            items.append(current)
-            current = ""
-        else:
-            current += sign
-    return [item for item in [*items, current] if item]
+    items, start = [], 0
+    while start < len(text):
+        ends = _ends(text, start)
+        folders = [end for end in ends if is_folder(text[start:end])] if text.startswith("folder:", start) else []
+        end = folders[-1] if folders else ends[0]
+        items.append(text[start:end])
+        start = end + 1
+    return [item for item in items if item]
+
+
+def _ends(text: str, start: int) -> list[int]:
+    """Where an item that begins at `start` may end: at the separators outside of brackets, and at the end."""
+    ends, depth, quote = [], 0, ""
+    for place in range(start, len(text)):
+        sign = text[place]
+        if quote:
+            quote = "" if sign == quote and text[place - 1] != "\\" else quote
+        elif sign in "'\"" and depth:
+            quote = sign
+        elif depth <= 0 and (sign == "," or sign.isspace()):
+            ends.append(place)
+        depth += 0 if quote else (sign in "([{") - (sign in ")]}")
+    return [*ends, len(text)]
 
 
 def resolve(suite: Suite, selection: Selection) -> Suite:

@@ -244,7 +244,7 @@ def packed(state: PromptState) -> FitDone:
 
 def fit_facts(state: PromptState) -> dict[str, Any]:
     """What the record of a cell says about its prompt state."""
-    keys = ("seconds", "forwards", "backwards", "num_parameters", "collapsed", "classes_digest")
+    keys = ("seconds", "forwards", "backwards", "num_parameters", "collapsed", "fewer_shots", "classes_digest")
     return {"digest": state.digest, **{key: state.card[key] for key in keys if key in state.card}}
 
 

@@ -44,9 +44,9 @@ def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     decoded: list[str] = []
     real = stores.decode
 
-    def counting(data: bytes, size: int, resize: str, what: str) -> np.ndarray:
+    def counting(data: bytes, size: int, resize: str, what: str, *rest: str) -> np.ndarray:
         decoded.append(what)
-        return real(data, size, resize, what)
+        return real(data, size, resize, what, *rest)
 
     monkeypatch.setattr(stores, "decode", counting)
     return decoded

@@ -32,7 +32,7 @@ def test_a_plain_folder_is_a_test_set(pets: Path) -> None:
     assert loaded.classes == ("axolotl", "big dog", "cat")
     assert (loaded.train, len(loaded.test)) == (None, 30)
     assert loaded.template == "a photo of a {}."
-    assert loaded.test.ids[0] == "my_pets/test/axolotl/0.png"
+    assert loaded.test.ids[0] == "folder/test/axolotl/0.png"
     assert loaded.test.images()[:, 0, 0, 0].tolist() == [*range(20, 30), *range(10), *range(10, 20)]
 
 
@@ -67,7 +67,7 @@ def test_names_from_a_list(pets: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(MissingPrerequisite, match="There is no folder"):
+    with pytest.raises(MissingPrerequisite, match="nothing does not exist"):
         DATASETS.get(f"folder:{tmp_path / 'nothing'}")
 
 

@@ -152,14 +152,17 @@ def test_check_tells_the_states_apart(root: Path, replicas: ModuleType, expect: 
     assert finding.state == "incomplete" and "problems='exclude'" in finding.fix
 
 
-def test_a_plan_learns_cheaply_what_is_missing(root: Path, replicas: ModuleType) -> None:
+def test_a_plan_learns_what_a_check_knows(root: Path, replicas: ModuleType, expect: Expect) -> None:
     spec, card = DATASETS.get("dtd"), cards()["dtd"]
     assert "not on this machine" in str(what_is_missing(spec))
     listed = replicas.write_set(root, card)
-    assert "split_zhou_DescribableTextures.json is missing" in str(what_is_missing(spec))
-    assert what_is_missing(DATASETS.get("dtd@derived")) is None
+    assert "official split split_zhou_DescribableTextures.json is not" in str(what_is_missing(spec))
+    expect("dtd", listed)
     replicas.write_coop_json(root, card, listed)
     assert what_is_missing(spec) is None
+    lost = root / "dtd/images" / listed["test"][0][0]
+    lost.unlink()
+    assert f"{lost} is missing" in str(what_is_missing(spec))
     assert what_is_missing(DATASETS.get("animals")) is None
     shutil.rmtree(root / "dtd/images")
     replicas.write_shards(

@@ -82,7 +82,7 @@ def test_a_derived_split_does_not_depend_on_the_order_of_the_directory(
     def backwards(path: object) -> list[os.DirEntry[str]]:
         return sorted(real(path), key=lambda entry: entry.name, reverse=True)  # type: ignore[call-overload]
 
-    monkeypatch.setattr("apd_bench.data.readers.os.scandir", backwards)
+    monkeypatch.setattr(os, "scandir", backwards)
     after = load_dataset(DATASETS.get("eurosat@derived"), image_size=8)
     assert [split.ids for split in before.splits()] == [split.ids for split in after.splits()]
 
