@@ -68,6 +68,8 @@ def what_is_missing(spec: DatasetSpec) -> str | None:
     if spec.group == "embedded":  # part of the package, and checked when it is opened
         return None
     finding = check_set(spec, data_roots())
+    if finding.state == ABSENT:
+        return f"{spec.title} is not on this machine: apd-bench datasets prepare {_card(spec).name}"
     return None if finding.state == READY else f"{finding.message} {finding.fix}".strip()
 
 

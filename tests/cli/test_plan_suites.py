@@ -40,7 +40,8 @@ def test_the_data_option_counts_for_a_plan_too(bare: Path, capsys: pytest.Captur
     assert set(json.loads(capsys.readouterr().out)["missing_data"]) == {"fgvc_aircraft", "imagenet"}
     assert main([*words, "--data", str(bare / "elsewhere")]) == 0
     plain = json.loads(capsys.readouterr().out)
-    assert set(plain["missing_data"]) == {"imagenet"}
+    assert "not on this machine" in plain["missing_data"]["imagenet"]
+    assert "variants.txt is missing" in plain["missing_data"]["fgvc_aircraft"]
     assert set(plain["missing_weights"]) == {"ViT-B-32-quickgelu/openai"}
 
 
