@@ -247,7 +247,7 @@ def _registries() -> tuple[Registry, Registry, Registry, Registry]:  # type: ign
 
     return (
         make("backbone", "backbones", "specs:BackboneSpec"),
-        make("method", "methods", "methods.catalog:MethodEntry"),
+        make("method", "methods", "methods.entry:MethodEntry"),
         make("dataset", "data", "specs:DatasetSpec"),
         make("attack", "attacks", "attacks.catalog:AttackEntry"),
     )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from apd_bench.errors import CorruptFile
+from apd_bench.methods.entry import MethodEntry
 from apd_bench.methods.tables import read_toml
+from apd_bench.methods.variants import variant
 from apd_bench.prompts.catalog import LEARNERS
 from apd_bench.resources import baselines_path
+from apd_bench.schemas import CARD
 
-STATE_CARD = "card.json"
 OBJECTIVES: dict[str, str] = {
     "clean": "apd_bench.methods.clean:CleanCrossEntropy",
     "adversarial": "apd_bench.methods.adversarial:AdversarialCrossEntropy",
@@ -38,29 +38,6 @@ BUILTIN = (
     "fap",
     "apd",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodEntry:
-    """One method: a recipe file (and a preset in it), or another method with some tables changed.
-
-    `recipe` is the path of a `recipe.toml`, `preset` the name of one of its `[presets.NAME]` tables. A plug-in may
-    instead start from the method called `base` and give `changes`, tables of the same layout; `digest` is that of the
-    files that define its learner and objective, or of the prompt state in the folder `state`. `written` marks changes
-    that stand in the method's name: a suite does not override them.
-    """
-
-    name: str
-    aliases: tuple[str, ...] = ()
-    title: str = ""
-    paper: str = ""
-    recipe: str | None = None
-    preset: str | None = None
-    base: str | None = None
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    state: str | None = None
-    digest: str | None = None
-    written: bool = False
 
 
 def builtin() -> Iterator[MethodEntry]:
@@ -94,17 +71,15 @@ def resolve(name: str) -> MethodEntry | None:
     store) is a method that is evaluated without training.
     """
     if name.endswith(")"):
-        from apd_bench.methods.variants import variant
-
         return variant(name)
     folder = Path(name).expanduser()
-    return _trained(folder) if (folder / STATE_CARD).is_file() else None
+    return _trained(folder) if (folder / CARD).is_file() else None
 
 
 def _trained(folder: Path) -> MethodEntry:
     """A prompt state as a method: its learner as it stands on the card, and nothing to train."""
     try:
-        card = json.loads((folder / STATE_CARD).read_text(encoding="utf-8"))
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         recipe, digest = card["recipe"], str(card["digest"])
         learner = {"kind": str(recipe["learner"]), **recipe["learner_options"]}
         code = "" if learner["kind"] in LEARNERS else f"+{recipe['digest']}"

@@ -24,7 +24,7 @@ from apd_bench.data.splits import LoadedDataset
 from apd_bench.descent import learnable, total_loss
 from apd_bench.errors import UserError
 from apd_bench.methods.adversary import InnerAdversary, ascend
-from apd_bench.methods.catalog import MethodEntry
+from apd_bench.methods.entry import MethodEntry
 from apd_bench.methods.objective import Adversary, Terms
 from apd_bench.methods.recipes import recipe_of
 from apd_bench.methods.toy import toy_backbone, toy_dataset, toy_fit

@@ -9,7 +9,8 @@ from types import FunctionType
 from typing import Any, NoReturn, TypeVar
 
 from apd_bench.errors import UsageError, unknown_name
-from apd_bench.methods.catalog import OBJECTIVES, MethodEntry
+from apd_bench.methods.catalog import OBJECTIVES
+from apd_bench.methods.entry import MethodEntry
 from apd_bench.prompts.catalog import LEARNERS
 from apd_bench.specs import MethodRecipe
 from apd_bench.targets import code_digest, resolve

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from apd_bench.errors import UsageError, unknown_name
-from apd_bench.methods.catalog import MethodEntry
+from apd_bench.methods.entry import MethodEntry
 from apd_bench.methods.tables import SECTIONS, Table, checked, numbers, overlay, override, read_toml
 from apd_bench.prompts.catalog import NEEDS
 from apd_bench.registry import METHODS

@@ -6,7 +6,7 @@ from typing import Any
 
 from apd_bench.errors import UsageError, unknown_name
 from apd_bench.identity import canonical
-from apd_bench.methods.catalog import MethodEntry
+from apd_bench.methods.entry import MethodEntry
 from apd_bench.methods.recipes import tables_of
 from apd_bench.methods.tables import INNER_ATTACK, SECTIONS, TRAINING
 from apd_bench.registry import METHODS
