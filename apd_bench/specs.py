@@ -107,10 +107,15 @@ class ThreatModel:
 
     @property
     def label(self) -> str:
-        """One line for a table's heading."""
+        """One line for people."""
+        return self.label_with(self.eps)
+
+    def label_with(self, *budgets: float) -> str:
+        """The label with these budgets in the place of its own: several tables may differ in nothing else."""
+        eps = ", ".join(dict.fromkeys(format_eps(budget, self.norm) for budget in budgets))
         source = f" from {self.source}" if self.source else ""
         place = "" if self.space == "model_input" else f" at {self.space} size"
-        return f"{self.norm} {format_eps(self.eps, self.norm)} {self.knowledge.replace('_', '-')}{source}{place}"
+        return f"{self.norm} {eps} {self.knowledge.replace('_', '-')}{source}{place}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -188,7 +188,7 @@ def _row_labels(rows: Mapping[RowKey, list[Measurement]]) -> dict[RowKey, str]:
 
 
 def _distinct(done: list[Measurement], name: str) -> tuple[str, ...]:
-    return tuple(sorted({value for item in done for key, value in item.software if key == name}))
+    return tuple(sorted({item.software[name] for item in done if name in item.software}))
 
 
 def _mixed_notes(done: list[Measurement]) -> Iterable[str]:
@@ -199,11 +199,11 @@ def _mixed_notes(done: list[Measurement]) -> Iterable[str]:
     for attack, found in sorted(versions.items()):
         if len(found) > 1:
             yield f"{attack}: records of versions {', '.join(map(str, sorted(found)))} are mixed"
-    for name in sorted({key for item in done for key, _ in item.software} - {"commit", "dirty", "plug-ins"}):
+    for name in sorted({name for item in done for name in item.software} - {"commit", "dirty", "plug-ins"}):
         values = _distinct(done, name)
         if len(values) > 1:
             yield f"records of several versions are mixed: {name} {', '.join(values)}"
-    dirty = sum(("dirty", "yes") in item.software for item in done)
+    dirty = sum("dirty" in item.software for item in done)
     if dirty:
         yield f"{dirty} of {len(done)} records come from a source tree with changes that no commit holds"
     for plugins in _distinct(done, "plug-ins"):

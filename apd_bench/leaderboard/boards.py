@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Container, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,6 @@ from apd_bench.store import Store
 from apd_bench.text import file_name
 
 DEFAULT_FORMATS = ("md", "csv")
-FORMATS = ("md", "csv", "json", "tex", "html")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,22 @@ class Boards:
     def of(self, group: str) -> list[Table]:
         """The tables of one group, in order."""
         return [table for table in self.tables if table.key.group == group]
+
+
+FORMATS: dict[str, Callable[[Boards, str], dict[str, str]]] = {  # file contents by the ending of the name
+    "md": lambda boards, group: {".md": render_markdown(boards.of(group), group, boards.notes)},
+    "csv": lambda boards, group: {
+        ".csv": render_csv(boards.of(group)),
+        "-datasets.csv": render_long_csv(boards.of(group)),
+    },
+    "json": lambda boards, group: {".json": render_json(boards.of(group), group, boards.notes)},
+    "tex": lambda boards, group: {".tex": render_latex(boards.of(group), group)},
+    "html": lambda boards, group: {
+        ".html": render_page(
+            boards.of(group), group, measurements=boards.measurements, examples=boards.examples, notes=boards.notes
+        )
+    },
+}
 
 
 def read_measurements(stores: Sequence[Path]) -> tuple[list[Measurement], list[str]]:
@@ -136,23 +152,12 @@ def render_files(boards: Boards, formats: Sequence[str] = DEFAULT_FORMATS) -> di
     for name in formats:
         if name not in FORMATS:
             raise UsageError(f"There is no board format '{name}'.", hint=f"Formats: {', '.join(FORMATS)}.")
-    files: dict[str, str] = {}
-    for group in boards.groups:
-        stem, chosen = file_name(group), boards.of(group)
-        if "md" in formats:
-            files[f"{stem}.md"] = render_markdown(chosen, group, boards.notes)
-        if "csv" in formats:
-            files[f"{stem}.csv"] = render_csv(chosen)
-            files[f"{stem}-datasets.csv"] = render_long_csv(chosen)
-        if "json" in formats:
-            files[f"{stem}.json"] = render_json(chosen, group, boards.notes)
-        if "tex" in formats:
-            files[f"{stem}.tex"] = render_latex(chosen, group)
-        if "html" in formats:
-            files[f"{stem}.html"] = render_page(
-                chosen, group, measurements=boards.measurements, examples=boards.examples, notes=boards.notes
-            )
-    return files
+    return {
+        f"{file_name(group)}{ending}": content
+        for group in boards.groups
+        for name in dict.fromkeys(formats)
+        for ending, content in FORMATS[name](boards, group).items()
+    }
 
 
 def write_boards(
@@ -175,10 +180,8 @@ def check_boards(
     files = render_files(_filled(collect(stores, view=view), stores), formats)
     stale = [name for name, content in sorted(files.items()) if _content(out / name) != content.encode()]
     if stale:
-        places = " ".join(str(path) for path in stores)
-        raise RegressionFound(
-            f"Stale in {out}: {', '.join(stale)}.", hint=f"Make them anew: apd-bench report {places} --out {out}"
-        )
+        again = shlex.join(["apd-bench", "report", *map(str, stores), "--out", str(out), "--format", ",".join(formats)])
+        raise RegressionFound(f"Stale in {out}: {', '.join(stale)}.", hint=f"Make them anew: {again}")
     return [out / name for name in sorted(files)]
 
 

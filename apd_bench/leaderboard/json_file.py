@@ -22,12 +22,12 @@ def render_json(tables: Sequence[Table], group: str, notes: Sequence[str] = ()) 
         "schema": SCHEMA,
         "group": group,
         "notes": list(notes),
-        "tables": [plain_table(table) for table in tables],
+        "tables": [_table(table) for table in tables],
     }
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 
-def plain_table(table: Table) -> dict[str, Any]:
+def _table(table: Table) -> dict[str, Any]:
     """One table as JSON types."""
     key, threat = table.key, table.key.threat
     columns = table_columns(table.attacks, "json")

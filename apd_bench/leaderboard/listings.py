@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from apd_bench.leaderboard.columns import percent, with_interval
 from apd_bench.leaderboard.curves import base_new_pairs, few_shot_families
@@ -60,7 +60,7 @@ def _base_to_new(tables: Sequence[Table]) -> Iterator[Listing]:
                 halves = [(row.estimates[name].value, others[row.method][name].value) for name in ("clean", "worst")]
                 lines.append((row.method, [value for both in halves for value in (*both, harmonic_mean(*both))]))
         lines.sort(key=lambda line: (-line[1][-1], line[0]))
-        title = f"{heading(base).replace(', base classes', '')}: harmonic means"
+        title = f"{heading(base, new)}: harmonic means"
         body = tuple((method, *map(percent, values)) for method, values in lines)
         yield Listing(title, "Percent; H: harmonic mean of base and new classes", header, body)
 
@@ -73,8 +73,7 @@ def _few_shot(tables: Sequence[Table]) -> Iterator[Listing]:
         header = ("method", *("all" if count < 0 else f"{count} shots" for count in shots))
         methods = sorted({row.method for table in family for row in table.rows})
         body = tuple((method, *(worst_and_clean(rows.get((count, method))) for count in shots)) for method in methods)
-        title = heading(replace(family[0], key=replace(family[0].key, shots=0)))
-        yield Listing(f"Few-shot curve: {title}", "Worst case, clean in brackets", header, body)
+        yield Listing(f"Few-shot curve: {heading(*family)}", "Worst case, clean in brackets", header, body)
 
 
 def _reported(tables: Sequence[Table]) -> Iterator[Listing]:

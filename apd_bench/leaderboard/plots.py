@@ -15,7 +15,6 @@ from apd_bench.files import atomic_write
 from apd_bench.leaderboard.curves import eps_curve, eps_families, pareto_front
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.wording import heading
-from apd_bench.specs import format_eps
 from apd_bench.text import file_name, plain
 
 Axes = Any  # of matplotlib, whose types are there only where the extra is installed
@@ -52,7 +51,7 @@ def draw(kind: str, tables: Sequence[Table], out: Path, form: str = "pdf") -> li
     with matplotlib.rc_context(_SETTINGS):
         for family in KINDS[kind][0](tables):
             figure = _figure(kind, family)
-            path = out / f"{kind}-{file_name(_title(family))}.{form}"
+            path = out / f"{kind}-{file_name(heading(*family))}.{form}"
             atomic_write(path, _bytes(figure, form))
             written.append(path)
     if not written:
@@ -67,14 +66,8 @@ def _figure(kind: str, family: Sequence[Table]) -> Figure:
     axes = figure.add_subplot()
     KINDS[kind][1](axes, family)
     note = "embedded tiny CLIP, not ViT-B\n" if family[0].embedded else ""
-    axes.set_title(f"{note}{plain(_title(family), 120)}", fontsize=6)
+    axes.set_title(f"{note}{plain(heading(*family), 120)}", fontsize=6)
     return figure
-
-
-def _title(family: Sequence[Table]) -> str:
-    """The heading of the family's first table with all budgets of the family."""
-    budgets = list(dict.fromkeys(format_eps(table.key.threat.eps, table.key.threat.norm) for table in family))
-    return heading(family[0]).replace(budgets[0], ", ".join(budgets), 1)
 
 
 def _size(kind: str, family: Sequence[Table]) -> tuple[float, float]:

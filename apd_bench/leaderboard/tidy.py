@@ -14,7 +14,6 @@ from apd_bench.records import Outcomes, Record
 from apd_bench.specs import Cell
 
 _FIRST_ATTACKS = ("none", "noise", "fgsm", "pgd", "cw")
-_LAST_ATTACKS = ("autoattack",)
 EXTRA = ("distance",)  # what boards read of the further columns of outcomes
 _PACKAGES = ("torch", "open_clip_torch", "pyautoattack", "torchattacks")
 
@@ -88,7 +87,7 @@ class Measurement:
     distance_attack: bool
     fit: Mapping[str, Any]
     timing: Mapping[str, Any]
-    software: tuple[tuple[str, str], ...] = ()
+    software: Mapping[str, str]
     suspect: tuple[str, ...] = ()
     error: str = ""
     created: str = ""
@@ -151,23 +150,20 @@ def measurement(record: Record, outcomes: Outcomes | None, shared: Shared | None
 def attack_order(attack: str) -> tuple[int, int, str]:
     """The declared order of attack columns: cheap single attacks first, AutoAttack last."""
     name = attack.partition("(")[0]
-    if name in _LAST_ATTACKS:
-        return (2, _LAST_ATTACKS.index(name), attack)
-    if name in _FIRST_ATTACKS:
-        return (0, _FIRST_ATTACKS.index(name), attack)
-    return (1, 0, attack)
+    first = _FIRST_ATTACKS.index(name) if name in _FIRST_ATTACKS else len(_FIRST_ATTACKS)
+    return (int(name == "autoattack"), first, attack)
 
 
-def _software(environment: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def _software(environment: Mapping[str, Any]) -> dict[str, str]:
     """What the record was measured with, as far as boards mention it: versions, commit, plug-ins, device."""
     packages = environment.get("packages") or {}
+    plugins = sorted(f"{name} of {source}" for name, source in (environment.get("plugins") or {}).items())
     found = {
         "apd-bench": environment.get("apd_bench"),
         "commit": environment.get("commit"),
-        "dirty": "yes" if environment.get("dirty") else None,
+        "dirty": environment.get("dirty"),
         **{name: packages.get(name) for name in _PACKAGES},
         "device": environment.get("device_name") or environment.get("device"),
+        "plug-ins": ", ".join(plugins),
     }
-    plugins = sorted(f"{name} of {source}" for name, source in (environment.get("plugins") or {}).items())
-    found["plug-ins"] = ", ".join(plugins) or None
-    return tuple((name, str(value)) for name, value in found.items() if value)
+    return {name: str(value) for name, value in found.items() if value}

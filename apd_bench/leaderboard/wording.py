@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 from apd_bench.leaderboard.columns import legend
 from apd_bench.leaderboard.model import Table
@@ -15,6 +16,9 @@ EMBEDDED_WARNING = (
 )
 
 
+_SHOTS, _CLASSES = attrgetter("shots"), attrgetter("classes")
+
+
 def board_title(tables: Sequence[Table], group: str) -> str:
     """The heading of a board's page."""
     if group == "embedded" or all(table.embedded for table in tables):
@@ -22,16 +26,18 @@ def board_title(tables: Sequence[Table], group: str) -> str:
     return f"apd-bench: {group}"
 
 
-def heading(table: Table) -> str:
-    """Task, backbone, budget and shots in one line."""
-    key = table.key
+def heading(*tables: Table) -> str:
+    """Task, backbone, budget and shots in one line; of several tables all budgets, and else what they share."""
+    key = tables[0].key
     robust = " (adversarially fine-tuned)" if key.training == "robust" else ""
     shots = f", {key.shots} shots" if key.shots > 0 else ", all images" if key.shots < 0 else ""
-    task = {"base_to_new": f"Base-to-new, {key.classes} classes: ", "cross_dataset": "Cross-dataset: "}.get(
-        key.task, ""
-    )
+    half = f", {key.classes} classes"
+    same_shots, same_half = (len({value(table.key) for table in tables}) == 1 for value in (_SHOTS, _CLASSES))
+    task = {"base_to_new": f"Base-to-new{half if same_half else ''}: ", "cross_dataset": "Cross-dataset: "}
+    threat = key.threat.label_with(*(table.key.threat.eps for table in tables))
     origin = f" of {key.trained_on}" if key.trained_on else ""
-    return f"{task}{key.backbone}{robust}, {key.threat.label}{shots}{origin}{_further(table)}"
+    place = f"{task.get(key.task, '')}{key.backbone}{robust}"
+    return f"{place}, {threat}{shots if same_shots else ''}{origin}{_further(tables[0])}"
 
 
 def _further(table: Table) -> str:

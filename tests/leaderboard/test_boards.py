@@ -66,7 +66,7 @@ def test_boards_do_not_depend_on_locale_time_zone_hash_seed_or_threads(store: Pa
     code = (
         "import locale, time; from pathlib import Path; from apd_bench.leaderboard import write_boards; "
         "time.tzset(); locale.setlocale(locale.LC_ALL, 'C'); "
-        f"write_boards([Path({str(again)!r})], Path({str(tmp_path / 'b')!r}), {FORMATS!r})"
+        f"write_boards([Path({str(again)!r})], Path({str(tmp_path / 'b')!r}), {list(FORMATS)!r})"
     )
     elsewhere = {"LC_ALL": "C", "LANG": "tr_TR", "TZ": "Asia/Tokyo", "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "3",
                  "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # fmt: skip
