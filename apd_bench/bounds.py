@@ -12,7 +12,7 @@ from typing import Any
 
 JSON_BYTES, JSON_DEPTH = 16 * 2**20, 64
 HEADER_BYTES = 4 * 2**20  # of a safetensors file
-PIXELS = 90_000_000  # of an image, about where Pillow warns
+PIXELS = 89_478_485  # of an image: where Pillow begins to warn
 SAMPLE_BYTES = 4096  # of all columns of one sample together
 ALWAYS_FINE, TIMES_LARGER = 16 * 2**20, 200  # bytes to inflate to, and how many times what is there
 LARGEST_FILE = 512 * 2**20
@@ -34,7 +34,9 @@ def parse_json(text: str | bytes, *, largest: int = JSON_BYTES, constants: bool 
 
 
 def inflated(total: int, packed: int, samples: int | None = None) -> None:
-    """Refuses `total` bytes out of `packed` ones, or more than so many samples need."""
+    """Refuses `total` bytes out of `packed` ones, or more than so many samples need; what is not packed is fine."""
+    if total <= packed and samples is None:
+        return
     most = min(max(ALWAYS_FINE, TIMES_LARGER * packed), LARGEST_FILE)
     if samples is not None:
         most = min(most, SAMPLE_BYTES * (samples + 16))

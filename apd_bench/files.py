@@ -6,17 +6,20 @@ import errno
 import hashlib
 import json
 import os
+import re
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from glob import escape
 from pathlib import Path
 from typing import IO
 
 from apd_bench.errors import MissingPrerequisite
 
+_HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {
     errno.EACCES,
@@ -30,25 +33,45 @@ _DENIED = {
 }
 
 
-def atomic_write(path: Path, content: bytes) -> None:
+def atomic_write(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Replaces `path` by `content`: a temporary file beside it, fsync, rename, fsync of the folder.
 
     A reader sees the old file or the new one, never a part. Raises MissingPrerequisite when the disk is full or the
-    place cannot be written; the temporary file is gone and the old content is untouched then.
+    place cannot be written; the temporary file is gone and the old content is untouched then. Temporary files that
+    killed writers of the same name left are removed. What is not `durable` may be lost when the machine itself fails.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:
             stream.write(content)
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
+        for other in path.parent.glob(f".{escape(path.name)}.{_HOST}-*.tmp"):
+            if _is_abandoned(other):
+                other.unlink(missing_ok=True)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise explain(error, path) from error
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    """Whether the process of this machine that was writing a temporary file is gone."""
+    number = temporary.name.rpartition("-")[2].removesuffix(".tmp")
+    if sys.platform == "win32" or not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # it is somebody else's
+        return False
+    return False
 
 
 def read_bytes(path: str) -> bytes:

@@ -7,7 +7,6 @@ also keeps its canonical form.
 from __future__ import annotations
 
 import marshal
-import math
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import lru_cache
@@ -19,6 +18,7 @@ from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, Me
 from apd_bench.targets import names_code
 
 Spec = TypeVar("Spec")
+_LARGEST = 1e300
 _KINDS: dict[str, type] = {"backbone": BackboneSpec, "dataset": DatasetSpec, "method": MethodRecipe}
 _NAMES = ("name", "learner", "objective", "source")  # of the last, that of a threat is looked up
 
@@ -98,10 +98,10 @@ def is_of(value: Any, hint: Any) -> bool:
     if hint is type(None):
         return value is None
     if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        return type(value) in (int, float) and abs(value) < _LARGEST  # so neither NaN nor infinite
     if hint in (str, int, bool):
         return type(value) is hint
-    if origin is tuple:
+    if origin in (tuple, list):
         return isinstance(value, (list, tuple)) and all(is_of(item, inner[0]) for item in value)
     if origin is not None and issubclass(origin, Mapping):
         return isinstance(value, dict) and all(is_of(item, inner[1]) for item in value.values())

@@ -22,7 +22,7 @@ from apd_bench.errors import CorruptFile, OtherSchema
 from apd_bench.files import sha256
 from apd_bench.identity import is_recorded, recorded_part
 from apd_bench.npz import Array, arrays
-from apd_bench.parts import Parts
+from apd_bench.parts import Parts, is_of
 from apd_bench.schemas import RECORD, refuse_newer, refuse_older
 from apd_bench.specs import Cell, one_of
 
@@ -36,6 +36,12 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("metrics", "diagnostics", "effective", "fit", "timing", "environment"), (dict,)),
     **dict.fromkeys(("error", "outcomes"), (dict, type(None))),
 }  # fmt: skip
+_KNOWN: dict[str, dict[str, Any]] = {  # what others compute with; each may be missing or null
+    "metrics": {"n": int, "clean_accuracy": float, "robust_accuracy": float},
+    "fit": {"digest": str, "num_parameters": int, "seconds": float, "collapsed": bool},
+    "environment": {"packages": dict[str, Any], "plugins": dict[str, Any]},
+    "error": {"type": str, "message": str, "hint": str, "traceback": str, "prerequisite": bool, "stage": str},
+}
 _OUTCOMES_FILE = re.compile(r"[0-9a-f]+-[0-9a-f]{8}\.npz")
 
 
@@ -187,9 +193,7 @@ class Record:
             for name, kinds in _TYPES.items():
                 if not isinstance(data[name], kinds):
                     raise ValueError(f"its {name} is {type(data[name]).__name__}")
-            if not all(isinstance(mark, str) for mark in data["suspect"]):
-                raise ValueError("its suspect marks are not text")
-            _check_outcomes(data["outcomes"])
+            _check_values(data)
             if data["id"] != cell.id:
                 raise ValueError(f"its id is {data['id']}, but its cell is {cell.id}")
             return cls(cell=cell, **{**data, "suspect": tuple(data["suspect"])})
@@ -239,6 +243,19 @@ def _check_seal(text: str, source: str) -> None:
 def _refuse_other(schema: int, source: str) -> None:
     refuse_newer(schema, SCHEMA_VERSION, source)
     refuse_older(schema, SCHEMA_VERSION, source)
+
+
+def _check_values(data: Mapping[str, Any]) -> None:
+    """Raises ValueError unless the values of a record are of the kinds that its readers count on."""
+    known = {**_KNOWN, "timing": dict.fromkeys(data["timing"], float)}
+    for part, kinds in known.items():
+        for name, kind in kinds.items():
+            value = (data[part] or {}).get(name)
+            if value is not None and not is_of(value, kind):
+                raise ValueError(f"its {part} has {value!r:.60} as {name}")
+    if not is_of(data["suspect"], list[str]):
+        raise ValueError("its suspect marks are not text")
+    _check_outcomes(data["outcomes"])
 
 
 def _check_outcomes(outcomes: Mapping[str, Any] | None) -> None:

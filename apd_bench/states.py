@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
+from apd_bench.bounds import parse_json, safetensors_header
 from apd_bench.errors import CorruptFile, UsageError
+from apd_bench.files import atomic_write
 from apd_bench.identity import derive_seed, digest
 from apd_bench.methods.plugins import load_class
 from apd_bench.parts import recorded
@@ -74,12 +75,8 @@ def save_state(folder: str | Path, state: PromptState) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     card = state.card | {"schema": SCHEMA, "digest": state.digest}
     tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.state.items()}
-    temporary = folder / f".{TENSORS}.{os.getpid()}"
-    save_file(tensors, str(temporary))
-    temporary.replace(folder / TENSORS)
-    temporary = folder / f".{CARD}.{os.getpid()}"
-    temporary.write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(folder / CARD)
+    atomic_write(folder / TENSORS, save(tensors))
+    atomic_write(folder / CARD, (json.dumps(card, indent=1, sort_keys=True) + "\n").encode())
 
 
 def has_state(folder: str | Path) -> bool:
@@ -95,11 +92,13 @@ def load_state(folder: str | Path) -> PromptState:
     folder = Path(folder)
     hint = f"Remove '{folder}' and run the same command again: the fit is repeated."
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        card = parse_json((folder / CARD).read_bytes(), constants=True)
         if isinstance(card, dict):
             refuse_newer(card.get("schema"), SCHEMA, str(folder / CARD))
-        tensors = load_file(str(folder / TENSORS))
-    except (OSError, ValueError, SafetensorError) as error:
+        content = (folder / TENSORS).read_bytes()
+        safetensors_header(content, len(content))
+        tensors = load(content)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CorruptFile(f"The prompt state in '{folder}' cannot be read: {error}.", hint=hint) from error
     if not isinstance(card, dict) or card.get("schema") != SCHEMA:
         raise CorruptFile(f"The card in '{folder}' is not of version {SCHEMA}.", hint=hint)

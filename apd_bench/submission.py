@@ -21,8 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UserError
+from apd_bench.bounds import ALWAYS_FINE, JSON_BYTES, LARGEST_FILE, TIMES_LARGER, parse_json
+from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UsageError, UserError
 from apd_bench.files import atomic_write, sha256
+from apd_bench.parts import is_of
 from apd_bench.records import Outcomes, Record
 from apd_bench.registry import BACKBONES, DATASETS
 from apd_bench.specs import Cell
@@ -37,10 +39,10 @@ _ALLOWED = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9_-]*\.(json|safetensors))"
 )
 _MOST_FILES = 200_000
-_LARGEST_FILE = 512 * 2**20
 _LARGEST_ALL = 8 * 2**30
-_MOST_TIMES_LARGER = 100  # than the archive; a bomb is a thousand times larger
-_NEVER_TOO_LARGE = 64 * 2**20
+_MANIFEST: dict[str, Any] = {
+    "schema": int, "author": str, "methods": list[str], "cells": int, "files": dict[str, str],
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,11 @@ def unpack(archive: Path, folder: Path) -> dict[str, Any]:
                 atomic_write(folder / name, content)
         if MANIFEST not in seen:
             raise ValueError(f"it holds no {MANIFEST}")
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        declared = dict(manifest["files"])
+        manifest = parse_json((folder / MANIFEST).read_bytes(), largest=4 * JSON_BYTES)
+        for name, hint in _MANIFEST.items():
+            if not is_of(manifest[name], hint):
+                raise ValueError(f"the entry '{name}' of its {MANIFEST} is {manifest[name]!r:.60}")
+        declared = manifest["files"]
         manifest["methods"] = [plain(name) for name in manifest["methods"]]
         if manifest["schema"] != SCHEMA:
             raise ValueError(f"its schema is {manifest['schema']}, not {SCHEMA}")
@@ -114,33 +119,46 @@ def unpack(archive: Path, folder: Path) -> dict[str, Any]:
         raise MissingPrerequisite(f"There is no submission at {error.filename}.") from error
     except (
         *(OSError, EOFError, tarfile.TarError, zlib.error),
-        *(ValueError, KeyError, TypeError, AttributeError, RecursionError),
+        *(ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, MemoryError),
     ) as error:
         raise CorruptFile(f"{archive} is not a submission: {error}.", hint="Pack it with: apd-bench submit") from error
     seen.pop(MANIFEST)
     wrong = sorted(name for name in {*seen, *declared} if seen.get(name) != declared.get(name))
     if wrong:
         raise CorruptFile(f"{archive}: {len(wrong)} files are not as its list says, the first is {wrong[0]}.")
+    if manifest["cells"] != sum(name.startswith("cells/") and name.endswith(".json") for name in seen):
+        raise CorruptFile(f"{archive}: it says {manifest['cells']} cells, and holds another number.")
     return dict(manifest)
 
 
 def check_records(store: Store) -> list[Record]:
-    """The records of an unpacked archive; raises CorruptFile unless each is whole and says what its outcomes say."""
+    """The records of an unpacked archive; raises CorruptFile unless each is whole and says what its outcomes say.
+
+    There is at least one, each is a success, and its prompt state is there.
+    """
     records = list(store.records())
     for damage in store.damaged():
-        raise CorruptFile(f"Record {damage.id}: {damage.reason}.")
+        raise CorruptFile(f"Record {damage.id}: {damage.reason.rstrip('.')}.")
+    if not records:
+        raise CorruptFile("The archive holds no records.", hint="Pack them with: apd-bench submit")
     for record in records:
-        if record.cell.id != record.id:
-            raise CorruptFile(f"Record {record.id} describes another cell, {record.cell.id}.")
-        outcomes = store.outcomes(record.id, record)
-        clean = float((outcomes.clean_prediction == outcomes.label).mean())
-        robust = float((~outcomes.broken).mean())
-        for name, value in (("clean_accuracy", clean), ("robust_accuracy", robust)):
+        if record.status != "success" or record.outcomes is None:
+            raise CorruptFile(f"Record {record.id} is no success with outcomes: its status is {record.status}.")
+        problem = store.fit_problem(record.cell.fit.id)
+        if problem is not None:
+            raise CorruptFile(f"The prompt state {record.cell.fit.id} is not there or damaged: {problem or 'missing'}.")
+        outcomes = Store(store.path).outcomes(record.id, record)  # a store keeps what outcomes have in common
+        said = {
+            "n": len(outcomes),
+            "clean_accuracy": float((outcomes.clean_prediction == outcomes.label).mean()),
+            "robust_accuracy": float((~outcomes.broken).mean()),
+        }
+        for name, value in said.items():
             claimed = record.metrics.get(name)
-            if claimed is not None and abs(float(claimed) - value) > 1e-6:
-                raise CorruptFile(f"Record {record.id} claims {name} {claimed:.4f}; its samples say {value:.4f}.")
-        if np.any(~outcomes.broken & (outcomes.clean_prediction != outcomes.label)):
-            raise CorruptFile(f"Record {record.id} counts misclassified samples as robust.")
+            if not isinstance(claimed, (int, float)) or isinstance(claimed, bool) or not abs(claimed - value) <= 1e-6:
+                raise CorruptFile(f"Record {record.id} claims the {name} {claimed!r:.60}; its samples say {value:g}.")
+        if not len(outcomes) or np.any(~outcomes.broken & (outcomes.clean_prediction != outcomes.label)):
+            raise CorruptFile(f"Record {record.id} has no samples, or counts misclassified ones as robust.")
     return records
 
 
@@ -149,6 +167,8 @@ def draw_cells(records: Sequence[Record], count: int, seed: int) -> list[Cell]:
 
     Raises IncompatibleChoice when a backbone or dataset here is not the one that was submitted on.
     """
+    if count < 1:
+        raise UsageError(f"{count} cells to measure again would say nothing.", hint="Use --cells 5.")
     ordered = sorted(records, key=lambda record: record.id)
     chosen = random.Random(seed).sample(ordered, min(count, len(ordered)))  # noqa: S311  (a lottery, not a secret)
     return [local_cell(record.cell) for record in chosen]
@@ -216,7 +236,7 @@ def _archive(files: dict[str, bytes]) -> bytes:
 
 def _refuse_bomb(archive: Path) -> None:
     """Raises ValueError when unpacking would yield far more than is there, before anything is kept or even parsed."""
-    allowed = min(_LARGEST_ALL, max(_NEVER_TOO_LARGE, _MOST_TIMES_LARGER * archive.stat().st_size))
+    allowed = min(_LARGEST_ALL, max(ALWAYS_FINE, TIMES_LARGER * archive.stat().st_size))
     total = 0
     with gzip.open(archive) as stream:
         while chunk := stream.read(2**20):
@@ -228,10 +248,10 @@ def _refuse_bomb(archive: Path) -> None:
 def _members(bundle: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
     total, names = 0, set()
     for count, entry in enumerate(bundle):
-        if not entry.isreg() or not _ALLOWED.fullmatch(entry.name) or entry.name in names:
+        if not entry.isreg() or entry.issparse() or not _ALLOWED.fullmatch(entry.name) or entry.name in names:
             raise ValueError(f"it holds '{entry.name[:80]}', which no submission has")
         total += entry.size
-        if count >= _MOST_FILES or entry.size > _LARGEST_FILE or total > _LARGEST_ALL:
+        if count >= _MOST_FILES or entry.size > LARGEST_FILE or total > _LARGEST_ALL:
             raise ValueError("it is too large")
         names.add(entry.name)
         stream = bundle.extractfile(entry)

@@ -1,8 +1,23 @@
 """User errors carry one message, one hint and one exit code, and survive a trip between processes."""
 
 import pickle
+import sys
 
-from apd_bench.errors import EXIT_REGRESSION, EXIT_USAGE, CorruptFile, RegressionFound, UnknownName, unknown_name
+from rich.console import Console
+
+from apd_bench.cli.console import err, out, table
+from apd_bench.errors import (
+    EXIT_REGRESSION,
+    EXIT_USAGE,
+    CorruptFile,
+    RegressionFound,
+    UnknownName,
+    UsageError,
+    printable,
+    unknown_name,
+)
+from apd_bench.runner.live import LiveReporter
+from apd_bench.runner.reporter import PlainReporter
 
 
 def test_message_and_hint_read_as_one_line():
@@ -18,6 +33,22 @@ def test_unknown_name_names_the_nearest_and_the_command():
     assert "Did you mean 'apd'?" in str(error)
     assert "advtp, apd, zero_shot" in str(error)
     assert "apd-bench list methods" in str(error)
+
+
+EVIL = "apd\x1b[31m\x07\x9b2J\u202e\r"
+
+
+def test_what_could_steer_a_terminal_is_written_out(capsys):
+    error = UsageError(f"{EVIL}.", hint=EVIL)
+    assert str(error) == r"apd\x1b[31m\x07\x9b2J\u202e\r. apd\x1b[31m\x07\x9b2J\u202e\r"
+    assert printable("kept\n\tas it is: é, 名, ²") == "kept\n\tas it is: é, 名, ²"
+    out(EVIL)
+    err(table([(EVIL, "a\nb")], header=("x", "y")))
+    PlainReporter().message(EVIL)
+    LiveReporter(Console(file=sys.stderr, force_terminal=False)).message(f"{EVIL} [bold]x[/bold]")
+    written = "".join(capsys.readouterr())
+    assert written.count(r"\x1b") == 4 and "[bold]x" in written and "a b" in written
+    assert not set(written) & set("\x1b\x07\x9b\u202e\r")
 
 
 def test_long_listings_are_cut_but_counted():

@@ -46,7 +46,7 @@ ALLOWED = {
     "prompts": FOUNDATION | {"backbones"},
     "data": FOUNDATION,
     "classifier": FOUNDATION | {"backbones", "prompts"},
-    "attacks": FOUNDATION | {"classifier", "records"},
+    "attacks": FOUNDATION | {"classifier", "records", "npz"},
     "methods": FOUNDATION | {"backbones", "prompts", "classifier", "attacks", "descent", "training", "states", "data"},
     "states": FOUNDATION | {"records", "parts", "prompts", "backbones", "methods"},
     "descent": FOUNDATION | {"backbones", "prompts", "classifier", "methods", "data"},

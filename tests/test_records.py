@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -264,6 +265,21 @@ def test_no_flipped_bit_of_an_outcomes_file_changes_a_value_in_silence(place: in
         return
     for (_, left), (_, right) in zip(outcomes.columns(), again.columns(), strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+def test_outcomes_are_no_larger_than_their_samples_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("label.npy", bytes(20 * 2**20))
+    monkeypatch.setattr(zlib, "decompressobj", None)  # nothing may be inflated
+    for content in (bomb.getvalue(), bomb.getvalue() + b"more"):
+        with pytest.raises(CorruptFile, match=r"would take 20,971,520 bytes"):
+            Outcomes.from_bytes(content)
+    with pytest.raises(CorruptFile, match=r"at most 122,880 are read"):
+        Outcomes.from_bytes(bomb.getvalue(), samples=14)
+    monkeypatch.undo()
+    with pytest.raises(CorruptFile, match="it holds 4 samples, not 5"):
+        Outcomes.from_bytes(make_outcomes().to_bytes(), samples=5)
 
 
 def test_further_columns_are_read_on_demand() -> None:

@@ -294,6 +294,18 @@ def test_a_killed_writer_leaves_nothing_but_temporary_files_that_the_next_one_re
         assert not list(store.path.rglob("*.tmp"))
 
 
+def test_the_next_writer_of_a_file_removes_what_killed_ones_left(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    host = files._HOST
+    names = [f".x.md.{host}-{gone.pid}.tmp", f".x.md.{host}-{os.getppid()}.tmp", f".y.md.{host}-{gone.pid}.tmp",
+             f".x.md.elsewhere-{gone.pid}.tmp"]  # fmt: skip
+    for name in names:
+        (tmp_path / name).touch()
+    atomic_write(tmp_path / "x.md", b"board")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "x.md"])
+
+
 def test_a_second_writer_is_refused_by_name_or_waits(store: Store) -> None:
     script = (
         "import sys, time; from apd_bench.store import Store\n"

@@ -17,16 +17,18 @@ sys.path.insert(0, str(Path(__file__).parent / "leaderboard"))
 from synthetic import cell, dataset, fill, method, outcomes, record
 
 from apd_bench import submission
-from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
+from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UsageError
 from apd_bench.leaderboard import collect
 from apd_bench.records import Record
 from apd_bench.store import Store
 from apd_bench.submission import check_records, disagreement, draw_cells, pack, unpack
 
+METRICS = {"n": 3, "clean_accuracy": 2 / 3, "robust_accuracy": 1 / 3}
 
-def made(path: Path, *, fits: bool = True, **changes: object) -> Path:
+
+def made(path: Path, *, fits: bool = True, hits: object = ([1, 1, 0], [1, 0, 0]), **changes: object) -> Path:
     items = [
-        (record(cell(method_spec=method(name)), **changes), outcomes([1, 1, 0], [1, 0, 0]))
+        (record(cell(method_spec=method(name)), **{"metrics": METRICS, **changes}), outcomes(*hits))  # type: ignore[misc]
         for name in ("mine", "other")
     ]
     store = Store(fill(path, items))
@@ -120,7 +122,7 @@ def test_links_devices_and_announced_sizes_are_refused_before_anything_is_kept(t
 def test_a_bomb_is_refused_by_what_it_would_unpack_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="", card="\0" * 5_000_000)
     unpack(tmp_path / "a.tar.gz", tmp_path / "u")
-    monkeypatch.setattr(submission, "_NEVER_TOO_LARGE", 2**20)
+    monkeypatch.setattr(submission, "ALWAYS_FINE", 2**20)
     with pytest.raises(CorruptFile, match="too large"):
         unpack(tmp_path / "a.tar.gz", tmp_path / "v")
     assert not (tmp_path / "v").exists()
@@ -129,7 +131,9 @@ def test_a_bomb_is_refused_by_what_it_would_unpack_to(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     "manifest",
     [None, b"[]", b"{}", b"[" * 100_000, b'{"schema": 9, "files": {}, "methods": []}', b'{"files": 1}', b"\xff",
-     b'{"schema": 1, "files": {}, "methods": 3}'],
+     b'{"schema": 1, "files": {}, "methods": 3}', b'{"schema": 1, "schema": 1}',
+     b'{"schema": 1, "files": {}, "methods": [], "author": 1, "cells": 0}',
+     b'{"schema": 1, "files": {}, "methods": [], "author": "", "cells": NaN}'],
 )  # fmt: skip
 def test_a_strange_list_is_refused(manifest: bytes | None, tmp_path: Path) -> None:
     pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="")
@@ -161,11 +165,30 @@ def test_an_accepted_better_attack_lowers_the_entry_and_keeps_both(tmp_path: Pat
 
 
 def test_records_that_claim_more_than_their_samples_show_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CorruptFile, match=r"claims robust_accuracy 0\.9"):
-        check_records(Store(made(tmp_path / "r", metrics={"robust_accuracy": 0.9})))
-    lucky = outcomes([0, 1], [1, 1])
-    with pytest.raises(CorruptFile, match="misclassified samples as robust"):
-        check_records(Store(fill(tmp_path / "s", [(record(cell()), lucky)])))
+    lucky = made(tmp_path / "r", hits=([0, 1, 1], [1, 0, 0]))
+    with pytest.raises(CorruptFile, match="counts misclassified ones as robust"):
+        check_records(Store(lucky))
+
+
+@pytest.mark.parametrize("name", ["n", "clean_accuracy", "robust_accuracy"])
+@pytest.mark.parametrize("claim", [0.9, float("nan"), float("inf"), None, "0.3", True, [1], 10.0**300])
+def test_a_claim_that_is_not_what_the_samples_say_is_refused(tmp_path: Path, name: str, claim: object) -> None:
+    path = made(tmp_path / "r", metrics=METRICS | {name: claim})
+    with pytest.raises(CorruptFile, match=name):
+        check_records(Store(path))
+
+
+@pytest.mark.parametrize(("status", "fits", "said"), [("error", True, "is no success"), ("success", False, "missing")])
+def test_what_is_no_success_or_has_no_prompts_is_refused(tmp_path: Path, status: str, fits: bool, said: str) -> None:
+    with pytest.raises(CorruptFile, match=said):
+        check_records(Store(made(tmp_path / "r", fits=fits, status=status)))
+
+
+def test_no_records_and_no_draw_are_no_agreement(tmp_path: Path) -> None:
+    with pytest.raises(CorruptFile, match="holds no records"):
+        check_records(Store(tmp_path))
+    with pytest.raises(UsageError, match="would say nothing"):
+        draw_cells([record(cell())], 0, 0)
 
 
 def test_a_record_under_another_cells_name_is_refused(tmp_path: Path) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,9 @@ import numpy as np
 import torch
 
 from apd_bench.attacks.search import Search
-from apd_bench.files import explain
+from apd_bench.files import atomic_write
 from apd_bench.identity import digest
+from apd_bench.npz import arrays
 
 _VERSION = 1
 _SAME = 1e-3  # relative difference of clean logits up to which a model counts as the one of the checkpoint
@@ -50,10 +48,9 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return Progress()
         try:
-            with np.load(io.BytesIO(self.path.read_bytes()), allow_pickle=False) as arrays:
-                saved = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-            return self._restore(saved)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            found = arrays(self.path.read_bytes())
+            return self._restore({name: torch.from_numpy(column) for name, column in found.items()})
+        except Exception as error:
             self.search.effective["checkpoint"] = f"unreadable ({type(error).__name__}), begun anew"
             return Progress()
 
@@ -74,15 +71,7 @@ class Checkpoint:
         }  # fmt: skip
         buffer = io.BytesIO()
         np.savez(buffer, **{name: value.cpu().numpy() for name, value in state.items()})  # type: ignore[arg-type]
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(buffer.getvalue())
-            temporary.replace(self.path)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise explain(error, self.path) from error
+        atomic_write(self.path, buffer.getvalue(), durable=False)
 
     def remove(self) -> None:
         """Deletes the state once the attack is complete."""

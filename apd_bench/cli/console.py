@@ -5,21 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from apd_bench.errors import printable
+
 
 def out(text: str = "") -> None:
     """Writes a line of results."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(printable(text) + "\n")
 
 
 def err(text: str = "") -> None:
     """Writes a line for the person at the terminal."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable(text) + "\n")
     sys.stderr.flush()
 
 
 def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ()) -> str:
     """Rows as aligned columns; the last column is as long as it is."""
-    lines = [header, *rows] if header else list(rows)
+    lines = [tuple(" ".join(printable(text).split("\n")) for text in row) for row in (header, *rows) if row]
     if not lines:
         return ""
     widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, table
 from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_REGRESSION
+from apd_bench.schemas import MANIFEST
 
 if TYPE_CHECKING:
     from apd_bench.specs import Cell
@@ -92,6 +93,8 @@ def _measure(args: argparse.Namespace, cells: list[Cell], submitted: Store, agai
 
 def _accept(submitted: Store, target: Store, args: argparse.Namespace) -> None:
     """Adds records and prompt states that are not there yet."""
+    from apd_bench.store import Store
+
     added = 0
     with target.writer(wait=args.wait):
         statuses = target.statuses()
@@ -101,9 +104,9 @@ def _accept(submitted: Store, target: Store, args: argparse.Namespace) -> None:
             fit_id = record.cell.fit.id
             if target.fit_problem(fit_id) is not None:
                 folder = submitted.fit_path(fit_id)
-                files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
+                files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
                 target.put_fit(fit_id, files)
-            target.put(record, submitted.outcomes(record.id, record))
+            target.put(record, Store(submitted.path).outcomes(record.id, record))  # nothing of it stays in memory
             added += 1
     out(f"{added} records added to {target.path}.")
     err(f"Make the boards anew: apd-bench report {target.path} --out leaderboards")

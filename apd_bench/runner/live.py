@@ -13,6 +13,7 @@ from rich.segment import ControlType, Segment
 from rich.table import Table
 from rich.text import Text
 
+from apd_bench.errors import printable
 from apd_bench.runner.estimate import cost_of, fit_cost_of, passes_of
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue
@@ -57,7 +58,7 @@ class LiveReporter(Reporter):
         """Draws the grid; of fits, where no cell is to be measured."""
         self._report, self._began = report, time.monotonic()
         for line in opening(report):
-            self.console.print(line, highlight=False, markup=False)
+            self.message(line)
         if not len(queue):
             return
         if report.to_do:
@@ -94,13 +95,13 @@ class LiveReporter(Reporter):
 
     def message(self, text: str) -> None:
         """Prints the line above the view."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(printable(text), highlight=False, markup=False)
 
     def finish(self, report: RunReport) -> None:
         """Removes the view and sums up."""
         self._live.stop()
         for line in closing(report):
-            self.console.print(line, highlight=False, markup=False)
+            self.message(line)
 
     def render(self) -> RenderableType:
         """The whole view as it stands now, no larger than the terminal."""
@@ -118,14 +119,14 @@ class LiveReporter(Reporter):
         table.add_column("", max_width=_LABEL, no_wrap=True, overflow="ellipsis")
         for name in datasets if wide else ("", ""):
             width = column if wide else None
-            table.add_column(name, max_width=width, no_wrap=True, overflow="ellipsis", justify="right")
+            table.add_column(_plain(name), max_width=width, no_wrap=True, overflow="ellipsis", justify="right")
         shown, hidden = self._rows(methods, room - 1)
         for method in shown:
             keys = [(method, name) for name in datasets]
             if wide:
-                table.add_row(method, *(self._square([key]) for key in keys))
+                table.add_row(_plain(method), *(self._square([key]) for key in keys))
             else:
-                table.add_row(method, Text.assemble(*map(self._sign, keys)), self._square(keys))
+                table.add_row(_plain(method), Text.assemble(*map(self._sign, keys)), self._square(keys))
         if hidden:
             rest = self._square([(method, name) for method in hidden for name in datasets])
             table.add_row(f"{len(hidden)} more", *[""] * (len(datasets) - 1 if wide else 1), rest)
@@ -161,7 +162,7 @@ class LiveReporter(Reporter):
             broken = f" {item.broken:g} broken" if item.broken else ""
             count = f"{item.done:g}/{item.total:g}{broken} " if item.total else ""
             text = f"{bar} {duration(time.monotonic() - since):>12} {count}{_short(task)}"
-            lines.append(Text(text, no_wrap=True, overflow="ellipsis"))
+            lines.append(Text(printable(text), no_wrap=True, overflow="ellipsis"))
         return lines
 
     def _footer(self) -> Text:
@@ -203,6 +204,11 @@ class _Resizable(Live):
         up = ((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)) * added
         first = Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2), *up)
         return [*([first] if added else []), *super().process_renderables(renderables)]
+
+
+def _plain(name: str) -> Text:
+    """A name without markup, which a name in brackets would be taken for."""
+    return Text(printable(name))
 
 
 def _share(task: Task, item: Progress) -> float:

@@ -118,11 +118,10 @@ def test_a_checkpoint_that_cannot_be_trusted_is_not_used(damage, small_net, tmp_
 def test_a_checkpoint_that_finds_the_disk_full_is_one_sentence_and_leaves_nothing(small_net, tmp_path, monkeypatch):
     net, x, y, ids = small_net(classes=4, n=5)
 
-    def full(path, content):
-        path.touch()
+    def full(path, target):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pathlib.Path, "write_bytes", full)
+    monkeypatch.setattr(pathlib.Path, "replace", full)
     with pytest.raises(MissingPrerequisite, match="disk is full"):
         autoattack(net, x, y, ThreatModel(eps=3 / 255), sample_ids=ids, checkpoint=tmp_path, **SHORT)
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -23,6 +25,14 @@ def test_crop_is_torchvisions_resize_and_centre_crop(shape: tuple[int, int], siz
     pipeline = transforms.Compose([transforms.Resize(size, bicubic), transforms.CenterCrop(size)])
     expected = np.asarray(pipeline(image)).transpose(2, 0, 1)
     assert np.array_equal(square(image, size, "crop"), expected)
+
+
+@pytest.mark.parametrize("side", [9_460, 15_000, 60_000])
+def test_an_image_that_would_fill_the_memory_is_refused_by_its_header(side: int) -> None:
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I4s", len(header), b"IHDR") + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    with pytest.raises(CorruptFile, match=r"bomb\.png cannot be decoded: .*pixels"):
+        decode(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I4s", 0, b"IDAT"), 16, "crop", "bomb.png")
 
 
 def test_squash_ignores_the_aspect_ratio() -> None:
