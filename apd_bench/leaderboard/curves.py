@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from apd_bench.leaderboard.model import Row, Table, TableKey
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One method at one budget (or number of shots): share with interval edges, None where unknown."""
 
     at: float
@@ -42,19 +42,16 @@ def base_new_pairs(tables: Sequence[Table]) -> list[tuple[Table, Table]]:
     return found
 
 
-def eps_curve(family: Sequence[Table], method: str, column: str = "worst") -> list[Point]:
-    """Accuracy of `method` against eps * 255; starts with the clean accuracy at 0 where that was not measured."""
-    points = []
-    for table in family:
-        row = _row(table, method)
-        if row is not None and column in row.estimates:
-            estimate = row.estimates[column]
-            points.append(Point(table.key.threat.eps * 255, estimate.value, estimate.low, estimate.high))
-    first = next((row for table in family if (row := _row(table, method)) is not None), None)
-    if points and points[0].at > 0 and first is not None:
-        clean = first.estimates["clean"]
-        points.insert(0, Point(0.0, clean.value, clean.low, clean.high))
-    return points
+def eps_curve(family: Sequence[Table], method: str) -> list[Point]:
+    """Worst-case accuracy of `method` against eps * 255; clean accuracy at 0 where that budget was not measured."""
+    points = _curve(family, method, "worst", lambda key: key.threat.eps * 255)
+    clean = _curve(family, method, "clean", lambda _: 0.0)[:1]
+    return [*clean, *points] if points and points[0].at > 0 else points
+
+
+def shots_curve(family: Sequence[Table], method: str) -> list[Point]:
+    """Worst-case accuracy of `method` against shots per class; all images are no number of shots."""
+    return [point for point in _curve(family, method, "worst", lambda key: float(key.shots)) if point.at > 0]
 
 
 def pareto_front(rows: Sequence[Row]) -> list[str]:
@@ -71,8 +68,9 @@ def pareto_front(rows: Sequence[Row]) -> list[str]:
     return front
 
 
-def _row(table: Table, method: str) -> Row | None:
-    return next((row for row in table.ranked if row.method == method), None)
+def _curve(family: Sequence[Table], method: str, column: str, at: Callable[[TableKey], float]) -> list[Point]:
+    rows = [(at(table.key), row.estimates[column]) for table in family for row in table.ranked if row.method == method]
+    return [Point(place, estimate.value, estimate.low, estimate.high) for place, estimate in rows]
 
 
 def _families(

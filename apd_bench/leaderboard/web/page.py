@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from apd_bench.leaderboard import columns, command, wording
-from apd_bench.leaderboard.curves import eps_curve, eps_families, few_shot_families, pareto_front
+from apd_bench.leaderboard.curves import Point, eps_curve, eps_families, few_shot_families, pareto_front, shots_curve
 from apd_bench.leaderboard.listings import distances, listings
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.tidy import Measurement
@@ -49,6 +49,7 @@ def render_page(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, finalize=_shown,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
     environment.filters["whole"] = lambda text: _Whole(plain_lines(text))
     said = (wording.heading, wording.threat_text, wording.protocol_text, wording.notes_of)
     cells = (columns.table_columns, columns.percent, columns.interval, columns.missing_text, columns.failed_text)
@@ -66,7 +67,7 @@ def render_page(
         examples=[item for item in examples if item.get("group") == group],
         methods=list(_methods(item for item in measurements if item.cell.dataset.group == group)),
         legend=wording.legend_lines(tables, "html", notes),
-        data=_safe_json(chart_data(tables)),
+        data=chart_data(tables),
     )
 
 
@@ -119,9 +120,10 @@ def chart_data(tables: Sequence[Table]) -> dict[str, Any]:
     place = {id(table): index for index, table in enumerate(tables)}
     methods = sorted({row.method for table in tables for row in table.ranked})
     curves = {}
-    for kind, families in (("eps", eps_families(tables)), ("shots", few_shot_families(tables))):
+    kinds = (("eps", eps_families(tables), eps_curve), ("shots", few_shot_families(tables), shots_curve))
+    for kind, families, curve in kinds:
         for family in families:
-            lines = {name: _line(family, name, kind) for name in methods}
+            lines = {name: [_line(point) for point in curve(family, name)] for name in methods}
             for table in family:
                 curves[f"{kind}{place[id(table)]}"] = {plain(name): line for name, line in lines.items() if line}
     return {
@@ -142,24 +144,9 @@ def chart_data(tables: Sequence[Table]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _line(family: Sequence[Table], method: str, kind: str) -> list[list[float | None]]:
-    if kind == "eps":
-        points = [(point.at, point.value, point.low, point.high) for point in eps_curve(family, method)]
-    else:
-        points = []
-        for table in family:
-            for row in table.ranked:
-                if row.method == method and table.key.shots > 0:
-                    worst = row.estimates["worst"]
-                    points.append((float(table.key.shots), worst.value, worst.low, worst.high))
-    return [[round(at, 4), *(_percent(value) for value in values)] for at, *values in points]
+def _line(point: Point) -> list[float | None]:
+    return [round(point.at, 4), *map(_percent, point[1:])]
 
 
 def _percent(share: float | None) -> float | None:
     return None if share is None else round(100 * share, 2)
-
-
-def _safe_json(data: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
