@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from apd_bench.errors import MissingPrerequisite
+from apd_bench.options import RunOptions, Source, choice, options_from_python
 from apd_bench.records import Outcomes, Record
 from apd_bench.runner.report import RunReport
 from apd_bench.specs import Suite
@@ -57,65 +60,50 @@ def load_records(path: str | Path) -> Records:
     return Records(store, tuple(store.records()))
 
 
-def run(
-    suite: str | Suite = "embedded",
-    *,
-    results: str | Path = "results",
-    methods: str | Sequence[str] | None = None,
-    datasets: str | Sequence[str] | None = None,
-    attacks: str | Sequence[str] | None = None,
-    backbones: str | Sequence[str] | None = None,
-    eps: Sequence[str | float] | str | float | None = None,
-    seeds: Sequence[int] | int | None = None,
-    shots: Sequence[int] | int | None = None,
-    limit: int | None = None,
-    settings: Sequence[str] = (),
-    strategy: str = "unfinished",
-    jobs: int = 1,
-    device: str | None = None,
-    batch_size: int | None = None,
-    display: str = "none",
-) -> Records:
+def run(suite: str | Suite = "embedded", *, strategy: str = "unfinished", **given: Any) -> Records:
     """Runs what is left of a suite and returns the records of its cells.
 
-    `suite` is a name, a file or a Suite; the lists replace its own, written as on the command line ("apd,apt", "all",
-    "!food") or as sequences. `settings` are KEY=VALUE texts. With `jobs` above 1, worker processes are started, which
-    import the calling script again: call it under `if __name__ == "__main__":`. Failed cells are in `report.failures`
-    and as error records; raises UserError for what cannot be run at all.
+    `suite` is a name, a file or a Suite. All further options are those of the command line by the names of
+    `apd_bench.options.RunOptions`, written as there ("apd,apt", "all", "!food", "1-3") or as Python values:
+    `methods`, `datasets`, `attacks`, `backbones`, `eps`, `seeds`, `shots`, `limit`, `settings` (KEY=VALUE texts),
+    `results`, `data`, `jobs`, `device`, `batch_size`, `executor`, ... Without `display` nothing is shown; without
+    `jobs` the work is done in this process. `strategy` is "unfinished", "missing", "failed", "force" or "cached".
+    With `jobs` above 1, worker processes are started, which import the calling script again: call it under
+    `if __name__ == "__main__":`. Failed cells are in `report.failures` and as error records; raises UserError, before
+    anything is written, for what cannot be run at all.
     """
     from apd_bench.runner.displays import make_reporter
     from apd_bench.runner.machine import Machine
     from apd_bench.runner.plan import plan
-    from apd_bench.runner.selection import Selection, resolve, split_list
+    from apd_bench.runner.report import STRATEGIES
+    from apd_bench.runner.selection import Selection, resolve
     from apd_bench.runner.session import run_plan
     from apd_bench.suites import load_suite
 
-    def names(value: Any) -> tuple[str, ...] | None:
-        if value is None:
-            return None
-        items = [value] if isinstance(value, (str, int, float)) else list(value)
-        return tuple(split_list([str(item) for item in items]))
-
-    def numbers(value: Any) -> tuple[int, ...] | None:
-        return None if value is None else (value,) if isinstance(value, int) else tuple(value)
-
-    selection = Selection(
-        backbones=names(backbones),
-        methods=names(methods),
-        datasets=names(datasets),
-        attacks=names(attacks),
-        eps=names(eps),
-        seeds=numbers(seeds),
-        shots=numbers(shots),
-        limit=limit,
-        settings=tuple(settings),
-    )
-    grid = plan(resolve(load_suite(suite) if isinstance(suite, str) else suite, selection))
-    store = Store(results)
-    machine = Machine(jobs=jobs, device=device, batch_size=batch_size)
-    report = run_plan(grid, store, machine, make_reporter(display), strategy=strategy)
+    options = options_from_python({"jobs": 1, "display": "none"} | given)
+    strategy = choice(*STRATEGIES)(strategy, Source("strategy", 'strategy="{}"'))
+    with _surroundings(options):
+        grid = plan(resolve(suite if isinstance(suite, Suite) else load_suite(suite), Selection.of(options)))
+        store = Store(options.results)
+        chosen = options.strategy if strategy == "unfinished" else strategy
+        report = run_plan(grid, store, Machine.of(options), make_reporter(options.display), strategy=chosen)
     wanted = {cell.id for cell in grid.cells} & store.statuses().keys()
     return Records(store, tuple(store.record(cell_id) for cell_id in sorted(wanted)), report)
+
+
+@contextmanager
+def _surroundings(options: RunOptions) -> Iterator[None]:
+    """The environment that loaders and workers read, for the time of a call."""
+    from apd_bench.runner.machine import prepare_environment
+
+    before = dict(os.environ)
+    prepare_environment(options)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _row(record: Record) -> dict[str, Any]:

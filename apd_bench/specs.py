@@ -289,6 +289,13 @@ class Fit:
     def __post_init__(self) -> None:
         one_of("Class set", self.classes, CLASS_SETS)
         one_of("Resize", self.resize, RESIZES)
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"A seed is a whole number of at least 0, not {self.seed}.", hint="Write --seeds 1,2,3.")
+        if self.shots < -1 or (self.shots == 0 and self.method.trains):
+            raise UsageError(
+                f"{self.shots} training images per class leave nothing to learn from.",
+                hint="Write --shots 16, or -1 for all.",
+            )
         if self.train_eps is not None:
             object.__setattr__(self, "train_eps", parse_eps(self.train_eps))
 

@@ -8,17 +8,17 @@ table [options] of the suite.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
 
+from apd_bench.cli.parser import Parser
 from apd_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, UserError, unknown_name
 from apd_bench.files import explain
 
-# verb: (module, help line). A verb whose module is not part of this installation is not listed. A module must not be
-# called like a built-in: importing it makes it a name of this package.
+# verb: (module, help line). A module must not be called like a built-in: importing it makes it a name of this package.
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("run", "train, attack, record and rank: the whole grid, or what is left of it"),
     "plan": ("plan", "show the cells of a run: done, to do, impossible, and what they cost"),
@@ -38,7 +38,6 @@ VERBS: dict[str, tuple[str, str]] = {
     "import": ("import_", "import prompts trained elsewhere"),
     "doctor": ("doctor", "what this machine has and what it lacks"),
 }
-_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
 _EPILOG = """examples:
   apd-bench run                                   the embedded suite, from nothing to a leaderboard
   apd-bench run --methods apd,apt --datasets all  two methods on every dataset of the suite
@@ -48,36 +47,12 @@ _EPILOG = """examples:
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are UsageErrors with a nearest match."""
-
-    def __init__(self, **options: object) -> None:
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(allow_abbrev=False, **options)  # type: ignore[arg-type]
-
-    def parse_known_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """As argparse; a part complains about words itself, since the parser of its verb knows only its own options."""
-        found, rest = super().parse_known_args(args, namespace)
-        if rest:
-            self.error(f"unrecognized arguments: {' '.join(rest)}")
-        return found, rest
-
-    def error(self, message: str) -> NoReturn:
-        """Raises the complaint."""
-        unknown, _, rest = message.partition("unrecognized arguments: ")
-        if rest and not unknown:
-            first = rest.split()[0]
-            if first.startswith("-"):
-                known = [name for name in self._option_string_actions if name.startswith("--")]
-                raise unknown_name("option", first.partition("=")[0], known, command=f"{self.prog} --help")
-        raise UsageError(f"{message[:1].upper()}{message[1:]}.", hint=f"See: {self.prog} --help")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; user errors become one line on standard error."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what an encoding such as cp1252 lacks is shown as "?"
+            stream.reconfigure(errors="replace")
     try:
         return _run(words)
     except UserError as error:
@@ -97,50 +72,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return explained.exit_code
 
 
-def verb_parser(verb: str, options: Mapping[str, object] | None = None) -> Parser:
-    """The parser of one verb, its defaults taken from the environment, and below that from a suite's `options`."""
+def verb_parser(verb: str) -> Parser:
+    """The parser of one verb, its defaults taken from the environment."""
     if verb not in VERBS:
         raise unknown_name("verb", verb, VERBS, command="apd-bench --help")
-    name, line = VERBS[verb]
-    module = import_module(f"apd_bench.cli.{name}")
+    module, line = VERBS[verb]
     parser = Parser(prog=f"apd-bench {verb}", description=f"{line[:1].upper()}{line[1:]}.")
-    module.add_arguments(parser)
-    for action in parser._actions:
-        if options and action.dest in options:
-            value = options[action.dest]
-            _set_default(action, f"{action.dest} in [options]", str(int(value) if isinstance(value, bool) else value))
-    apply_environment(parser)
+    import_module(f"apd_bench.cli.{module}").add_arguments(parser)
     return parser
 
 
-def apply_environment(parser: argparse.ArgumentParser) -> None:
-    """Sets the default of every option from `APD_BENCH_<OPTION>` where that is set."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for inner in action.choices.values():
-                apply_environment(inner)
-            continue
-        names = [name for name in action.option_strings if name.startswith("--")]
-        if not names or action.default is argparse.SUPPRESS:  # --help, or what the verb has set above its parts
-            continue
-        variable = "APD_BENCH_" + names[0].removeprefix("--").replace("-", "_").upper()
-        text = os.environ.get(variable)
-        if text is not None:
-            _set_default(action, variable, text)
-
-
-def _set_default(action: argparse.Action, source: str, text: str) -> None:
-    """Makes `text` the default of an option; raises UsageError, naming the `source`, where it cannot be."""
-    if isinstance(action, (argparse._StoreTrueAction, argparse._StoreFalseAction)):
-        if text.lower() not in _TRUE | _FALSE:
-            raise UsageError(f"{source}='{text}' is neither true nor false.", hint=f"Write {source}=1 or 0.")
-        action.default = action.const if text.lower() in _TRUE else not action.const
-    elif action.nargs in ("*", "+") or isinstance(action, argparse._AppendAction):
-        action.default = [text]
-    else:
-        action.default = text  # argparse applies the option's type to a default that is text
-        if action.choices is not None and text not in action.choices:
-            raise unknown_name(f"value of {source}", text, [str(choice) for choice in action.choices])
+def parsed(verb: str, words: Sequence[str]) -> argparse.Namespace:
+    """The parsed command line of a verb; `options` are those of a run, for the verbs that have them."""
+    args = verb_parser(verb).parse_args(words)
+    if "declared" in args:
+        args.options = import_module("apd_bench.cli.arguments").options_of(args)
+    return args
 
 
 def _run(words: list[str]) -> int:
@@ -157,16 +104,11 @@ def _run(words: list[str]) -> int:
         return EXIT_DONE
     if first.startswith("-"):
         raise UsageError(f"The first word is a verb, not an option: '{first}'.", hint="See: apd-bench --help")
-    parser = verb_parser(first)
     try:
-        args = parser.parse_args(words[1:])
-        if "named_suite" in args:
-            options = import_module("apd_bench.cli.arguments").suite_of(args).options
-            args = verb_parser(first, options).parse_args(words[1:]) if options else args
+        args = parsed(first, words[1:])
     except SystemExit as ending:  # --help and --version inside a verb
         return int(ending.code or 0)
-    module = import_module(f"apd_bench.cli.{VERBS[first][0]}")
-    return int(module.execute(args))
+    return int(import_module(f"apd_bench.cli.{VERBS[first][0]}").execute(args))
 
 
 def _overview() -> str:

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("first", metavar="A", help="a method with records")
     parser.add_argument("second", metavar="B", help="another one")
-    parser.add_argument("--results", nargs="+", type=Path, default=[Path("results")], metavar="STORE")
+    parser.add_argument("--results", nargs="+", action="extend", type=Path, default=[Path("results")], metavar="STORE")
     parser.add_argument("--samples", type=int, default=10, metavar="N", help="samples to list per table (default: 10)")
     parser.add_argument("--json", action="store_true", help="everything as JSON")
 

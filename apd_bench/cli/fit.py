@@ -7,6 +7,8 @@ import argparse
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out
 from apd_bench.cli.run import impossible_lines
+from apd_bench.options import DISPLAY, HOW, WHAT, WHERE, WHICH, RunOptions
+from apd_bench.suites import load_suite
 
 EXAMPLES = """examples:
   apd-bench fit --methods apd --datasets all       train now, `apd-bench run` attacks later
@@ -17,29 +19,30 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
     parser.epilog = EXAMPLES
-    arguments.add_selection(parser)
-    arguments.add_places(parser)
-    parser.add_argument("--force", action="store_true", help="train even what is trained")
-    arguments.add_machine(parser)
-    arguments.add_display(parser)
+    arguments.declare(
+        parser, WHAT, WHERE, WHICH, HOW, DISPLAY,
+        without=("boards", "missing", "failed", "cached_only", "dry_run", "shard", "calibrate"),
+    )  # fmt: skip
 
 
 def execute(args: argparse.Namespace) -> int:
     """Trains, and prints the folder of each prompt state to standard output."""
     from apd_bench.runner.displays import make_reporter
+    from apd_bench.runner.machine import Machine, prepare_environment
     from apd_bench.runner.plan import plan
-    from apd_bench.runner.selection import resolve
+    from apd_bench.runner.selection import Selection, resolve
     from apd_bench.runner.session import run_plan
     from apd_bench.store import Store
 
-    arguments.prepare_environment(args)
-    grid = plan(resolve(arguments.suite_of(args), arguments.selection_of(args)))
+    options: RunOptions = args.options
+    prepare_environment(options)
+    grid = plan(resolve(load_suite(options.suite), Selection.of(options)))
     for line in impossible_lines(grid.impossible):
         err(line)
-    store = Store(args.results)
-    reporter = make_reporter("none" if args.quiet else args.display)
-    strategy = "force" if args.force else "unfinished"
-    report = run_plan(grid, store, arguments.machine_of(args), reporter, strategy=strategy, only_fits=True)
+    store = Store(options.results)
+    reporter = make_reporter("none" if options.quiet else options.display)
+    strategy = "force" if options.force else "unfinished"
+    report = run_plan(grid, store, Machine.of(options), reporter, strategy=strategy, only_fits=True)
     for fit_id, fit in grid.fits.items():
         if fit_id not in report.failures and store.fit_path(fit_id).is_dir():
             out(f"{store.fit_path(fit_id)}\t{fit.label}")

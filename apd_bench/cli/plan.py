@@ -6,16 +6,21 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out
 from apd_bench.errors import EXIT_DONE
+from apd_bench.options import HOW, WHAT, WHERE, WHICH, RunOptions
+from apd_bench.suites import load_suite
 
 if TYPE_CHECKING:
+    from apd_bench.runner.plan import Plan
     from apd_bench.runner.speed import Speed
-    from apd_bench.specs import Cell
+    from apd_bench.specs import BackboneSpec, Cell, Fit
     from apd_bench.store import Store
 
 _ROWS = 30  # cells of a plan that a terminal shows one by one
@@ -32,112 +37,162 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
     parser.epilog = EXAMPLES
-    arguments.add_selection(parser)
-    arguments.add_places(parser)
-    arguments.add_strategy(parser)
-    arguments.add_machine(parser)
+    arguments.declare(parser, WHAT, WHERE, WHICH, HOW, without=("boards", "dry_run"))
     parser.add_argument("--all", action="store_true", help="every cell, also of a large plan on a terminal")
     parser.add_argument("--json", action="store_true", help="the whole plan as JSON on standard output")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Prints the plan."""
-    return show_plan(args)
+    return show_plan(args.options, every=args.all, as_json=args.json)
 
 
-def show_plan(args: argparse.Namespace) -> int:
+def show_plan(options: RunOptions, *, every: bool = False, as_json: bool = False) -> int:
     """Prints cells, fits, impossible cells and the estimate; measures nothing and writes nothing."""
+    from apd_bench.runner.machine import prepare_environment
+    from apd_bench.store import Store
+
+    prepare_environment(options)
+    store = Store(options.results)
+    outlook = _outlook(options, store)
+    if as_json:
+        out(json.dumps(_table(outlook), indent=1))
+        return EXIT_DONE
+    _show_cells(outlook, every)
+    for damage in store.damaged():
+        err(f"warning: {damage.reason}")
+    for line in _estimate(outlook):
+        err(line)
+    return EXIT_DONE
+
+
+@dataclass(frozen=True)
+class _Outlook:
+    """A plan with what is stored of it, what is missing for it, and what the rest costs at most."""
+
+    grid: Plan
+    statuses: Mapping[str, str]
+    todo: list[Cell]
+    fits: list[Fit]  # to train
+    forwards: float
+    backwards: float
+    absent_data: Mapping[str, str]
+    absent_weights: Mapping[str, str]
+    speeds: Mapping[str, Speed]
+    seconds: float
+    untimed: list[str]
+    disk_bytes: int
+
+
+def _outlook(options: RunOptions, store: Store) -> _Outlook:
     from apd_bench.backbones.present import missing_weights
-    from apd_bench.cli.plan_table import rows_of, summary, whole
     from apd_bench.data.check import what_is_missing
     from apd_bench.runner.estimate import fit_passes, passes_of
     from apd_bench.runner.plan import fits_of, plan
     from apd_bench.runner.report import choose
-    from apd_bench.runner.reporter import duration
-    from apd_bench.runner.selection import resolve
+    from apd_bench.runner.selection import Selection, resolve
     from apd_bench.runner.speed import disk_bytes, work_seconds
-    from apd_bench.store import Store
 
-    arguments.prepare_environment(args)
-    grid = plan(resolve(arguments.suite_of(args), arguments.selection_of(args)))
-    store = Store(args.results)
+    grid = plan(resolve(load_suite(options.suite), Selection.of(options)))
     statuses = store.statuses()
-    todo = choose(grid.cells, statuses, arguments.strategy_of(args))
+    todo = choose(grid.cells, statuses, options.strategy)
     fits = {fit.id: fit for cell in todo for fit in fits_of(cell)}
-    missing = [fit for fit_id, fit in fits.items() if not store.has_fit(fit_id)]
-    passes = [passes_of(cell) for cell in todo] + [fit_passes(fit) for fit in missing]
-    forwards, backwards = sum(item[0] for item in passes), sum(item[1] for item in passes)
+    to_train = [fit for fit_id, fit in fits.items() if not store.has_fit(fit_id)]
+    passes = [passes_of(cell) for cell in todo] + [fit_passes(fit) for fit in to_train]
     sets = {spec.name: spec for cell in todo for spec in (cell.fit.dataset, cell.dataset)}
-    absent = {name: reason for name, spec in sets.items() if (reason := what_is_missing(spec)) is not None}
     backbones = {cell.fit.backbone.name: cell.fit.backbone for cell in todo}
-    unfetched = {name: reason for name, spec in backbones.items() if (reason := missing_weights(spec)) is not None}
-    speeds = _speeds(args, store, todo)
-    seconds, unknown = work_seconds(todo, missing, speeds)
-    room = disk_bytes(todo, missing)
-    if getattr(args, "json", False):
-        out(
-            json.dumps(
-                {
-                    "suite": grid.suite.name,
-                    "cells": [
-                        {"id": cell.id, "label": cell.label, "fit": cell.fit.id, "status": statuses.get(cell.id)}
-                        for cell in grid.cells
-                    ],
-                    "impossible": [
-                        {"id": item.cell.id, "label": item.cell.label, "reason": item.reason}
-                        for item in grid.impossible
-                    ],
-                    "to_do": [cell.id for cell in todo],
-                    "fits_to_train": [fit.id for fit in missing],
-                    "forwards": forwards,
-                    "backwards": backwards,
-                    "missing_data": absent,
-                    "missing_weights": unfetched,
-                    "work_seconds": seconds,
-                    "work_seconds_unknown_for": sorted(unknown),
-                    "disk_bytes": room,
-                },
-                indent=1,
-            )
-        )
-        return EXIT_DONE
-    rows = rows_of(grid, statuses, {cell.id for cell in todo})
-    if sys.stdout.isatty() and len(rows) > _ROWS and not getattr(args, "all", False):
+    speeds = _speeds(options, store, backbones)
+    seconds, untimed = work_seconds(todo, to_train, speeds)
+    return _Outlook(
+        grid=grid,
+        statuses=statuses,
+        todo=todo,
+        fits=to_train,
+        forwards=sum(item[0] for item in passes),
+        backwards=sum(item[1] for item in passes),
+        absent_data={name: reason for name, spec in sets.items() if (reason := what_is_missing(spec)) is not None},
+        absent_weights={
+            name: reason for name, spec in backbones.items() if (reason := missing_weights(spec)) is not None
+        },
+        speeds=speeds,
+        seconds=seconds,
+        untimed=sorted(untimed),
+        disk_bytes=disk_bytes(todo, to_train),
+    )
+
+
+def _table(outlook: _Outlook) -> dict[str, Any]:
+    """The plan as `--json` prints it."""
+    grid = outlook.grid
+    return {
+        "suite": grid.suite.name,
+        "cells": [
+            {"id": cell.id, "label": cell.label, "fit": cell.fit.id, "status": outlook.statuses.get(cell.id)}
+            for cell in grid.cells
+        ],
+        "impossible": [
+            {"id": item.cell.id, "label": item.cell.label, "reason": item.reason} for item in grid.impossible
+        ],
+        "to_do": [cell.id for cell in outlook.todo],
+        "fits_to_train": [fit.id for fit in outlook.fits],
+        "forwards": outlook.forwards,
+        "backwards": outlook.backwards,
+        "missing_data": outlook.absent_data,
+        "missing_weights": outlook.absent_weights,
+        "work_seconds": outlook.seconds,
+        "work_seconds_unknown_for": outlook.untimed,
+        "disk_bytes": outlook.disk_bytes,
+    }
+
+
+def _show_cells(outlook: _Outlook, every: bool) -> None:
+    from apd_bench.cli.plan_table import rows_of, summary, whole
+
+    rows = rows_of(outlook.grid, outlook.statuses, {cell.id for cell in outlook.todo})
+    if sys.stdout.isatty() and len(rows) > _ROWS and not every:
         out(summary(rows, shutil.get_terminal_size().columns))
         err("apd-bench plan --all lists every cell.")
     else:
         out(whole(rows))
-    for damage in store.damaged():
-        err(f"warning: {damage.reason}")
-    err(
+
+
+def _estimate(outlook: _Outlook) -> Iterator[str]:
+    """What is to do, what is missing for it and what it costs, in lines."""
+    from apd_bench.runner.reporter import duration
+
+    grid, todo = outlook.grid, outlook.todo
+    yield (
         f"{len(grid.cells)} cells: {len(grid.cells) - len(todo)} need nothing, {len(todo)} to measure; "
-        f"{len(grid.impossible)} impossible. {len(missing)} of {len(grid.fits)} fits to train."
+        f"{len(grid.impossible)} impossible. {len(outlook.fits)} of {len(grid.fits)} fits to train."
     )
-    for name, reason in absent.items():
-        err(f"missing data: {name}: {reason}")
-    for name, reason in unfetched.items():
-        err(f"missing weights: {name}: {reason}")
-    err(f"At most {forwards:,.0f} forward and {backwards:,.0f} backward image passes, if every sample resists.")
-    if todo and speeds:
-        source = ", ".join(sorted({speed.source for speed in speeds.values()}))
-        err(f"That is at most {duration(seconds)} of work for one process, by {source}; {room / 1e6:,.1f} MB on disk.")
-    for name in sorted(unknown):
-        err(f"No timing of {name} on this machine yet: add --calibrate to measure it for some seconds.")
-    return EXIT_DONE
+    for kind, absent in (("data", outlook.absent_data), ("weights", outlook.absent_weights)):
+        for name, reason in absent.items():
+            yield f"missing {kind}: {name}: {reason}"
+    yield (
+        f"At most {outlook.forwards:,.0f} forward and {outlook.backwards:,.0f} backward image passes, "
+        "if every sample resists."
+    )
+    if todo and outlook.speeds:
+        source = ", ".join(sorted({speed.source for speed in outlook.speeds.values()}))
+        yield (
+            f"That is at most {duration(outlook.seconds)} of work for one process, by {source}; "
+            f"{outlook.disk_bytes / 1e6:,.1f} MB on disk."
+        )
+    for name in outlook.untimed:
+        yield f"No timing of {name} on this machine yet: add --calibrate to measure it for some seconds."
 
 
-def _speeds(args: argparse.Namespace, store: Store, todo: list[Cell]) -> dict[str, Speed]:
+def _speeds(options: RunOptions, store: Store, backbones: Mapping[str, BackboneSpec]) -> dict[str, Speed]:
     """The speed of each backbone of the plan: a calibration where asked for or kept, else the stored records."""
     from apd_bench.runner.speed import calibrate, calibrated, speeds_of
 
-    backbones = {cell.fit.backbone.name: cell.fit.backbone for cell in todo}
     if not backbones:
         return {}
     found = speeds_of(islice(store.records(), _RECORDS_TIMED))
     speeds = {name: found[name] for name in backbones if name in found}
     for name, spec in backbones.items():
-        device = args.device or "cpu"
-        speed = calibrate(spec, device) if args.calibrate else calibrated(spec, device)
+        device = options.device or "cpu"
+        speed = calibrate(spec, device) if options.calibrate else calibrated(spec, device)
         if speed is not None:
             speeds[name] = speed
     return speeds

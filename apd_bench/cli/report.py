@@ -39,7 +39,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
     """Declares what chooses among stored records."""
     what = parser.add_argument_group("what (default: everything that is stored)")
     for name in _LISTS:
-        what.add_argument(f"--{name}", nargs="+", metavar="LIST", help=f"only these {name}")
+        what.add_argument(f"--{name}", nargs="+", action="extend", metavar="LIST", help=f"only these {name}")
     what.add_argument("--group", metavar="NAME", help="only this group of datasets: embedded, benchmark, ...")
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err
+from apd_bench.options import DISPLAY, HOW, WHAT, WHERE, WHICH, RunOptions
+from apd_bench.suites import load_suite
 
 if TYPE_CHECKING:
     from apd_bench.runner.plan import Impossible
@@ -27,50 +29,40 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
     parser.epilog = EXAMPLES
-    arguments.add_selection(parser)
-    arguments.add_places(parser)
-    parser.add_argument(
-        "--boards",
-        type=Path,
-        default=Path(arguments.BOARDS),
-        metavar="DIR",
-        help="where the leaderboards are written (default: leaderboards)",
-    )
-    arguments.add_strategy(parser)
-    parser.add_argument("--dry-run", action="store_true", help="show the plan, compute nothing")
-    arguments.add_machine(parser)
-    arguments.add_display(parser)
+    arguments.declare(parser, WHAT, WHERE, WHICH, HOW, DISPLAY)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Runs, writes the boards, prints table and cost; the exit code says whether every cell is there."""
-    if args.dry_run:
+    options: RunOptions = args.options
+    if options.dry_run:
         from apd_bench.cli.plan import show_plan
 
-        return show_plan(args)
+        return show_plan(options)
     from apd_bench.runner.displays import make_reporter
+    from apd_bench.runner.machine import Machine, prepare_environment
     from apd_bench.runner.plan import plan
-    from apd_bench.runner.selection import resolve
+    from apd_bench.runner.selection import Selection, resolve
     from apd_bench.runner.session import run_plan
     from apd_bench.store import Store
 
-    arguments.prepare_environment(args)
-    grid = plan(resolve(arguments.suite_of(args), arguments.selection_of(args)))
+    prepare_environment(options)
+    grid = plan(resolve(load_suite(options.suite), Selection.of(options)))
     for line in impossible_lines(grid.impossible):
         err(line)
-    store = Store(args.results)
-    reporter = make_reporter("none" if args.quiet else args.display)
-    report = run_plan(grid, store, arguments.machine_of(args), reporter, strategy=arguments.strategy_of(args))
-    if args.quiet:
+    store = Store(options.results)
+    reporter = make_reporter("none" if options.quiet else options.display)
+    report = run_plan(grid, store, Machine.of(options), reporter, strategy=options.strategy)
+    if options.quiet:
         for failure, number in report.messages():
             err(f"apd-bench: error: {number} cells: {failure.message} {failure.hint}".rstrip())
-    if args.verbose:
+    if options.verbose:
         for failure, _ in report.messages():
             err(failure.traceback)
-    written = write_tables(store, args.boards, {cell.id for cell in grid.cells}, show=args.display != "json")
+    written = write_tables(store, options.boards, {cell.id for cell in grid.cells}, show=options.display != "json")
     if written:
         err(f"Leaderboards: {', '.join(str(path) for path in written)}")
-    if args.display != "json" and not args.quiet:
+    if options.display != "json" and not options.quiet:
         for line in cost_lines(store, report.computed, report.fits_computed, report.seconds):
             err(line)
     return report.exit_code
@@ -85,7 +77,7 @@ def impossible_lines(impossible: Iterable[Impossible]) -> list[str]:
 
 
 def write_tables(store: Store, boards: Path, cells: set[str], *, show: bool) -> list[Path]:
-    """Writes the leaderboards of the store and prints the tables of `cells`; nothing while there is no success."""
+    """Writes the leaderboards of the store, then prints the tables of `cells`; nothing while there is no success."""
     from apd_bench.leaderboard import collect, render_terminal, write_boards
 
     statuses = store.statuses()
@@ -94,9 +86,10 @@ def write_tables(store: Store, boards: Path, cells: set[str], *, show: bool) -> 
     shown = collect([store.path], cells)
     if not shown.tables:
         return []
+    written = write_boards([store.path], boards, ("md", "csv"))
     if show:
         render_terminal(shown)
-    return write_boards([store.path], boards, ("md", "csv"))
+    return written
 
 
 def cost_lines(store: Store, computed: list[str], fits: list[str], seconds: float) -> list[str]:

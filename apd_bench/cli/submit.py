@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
     parser.epilog = EXAMPLES
     parser.add_argument("stores", nargs="*", type=Path, metavar="STORE", help="folders of records (default: results)")
-    parser.add_argument("--methods", nargs="+", default=[], metavar="LIST", help="only these (default: all)")
+    parser.add_argument(
+        "--methods", nargs="+", action="extend", default=[], metavar="LIST", help="only these (default: all)"
+    )
     parser.add_argument("--author", default="", metavar="TEXT", help="who submits")
     parser.add_argument("--card", type=Path, metavar="FILE", help="a text about the method, in Markdown")
     parser.add_argument("--out", type=Path, default=Path("submission.tar.gz"), metavar="FILE")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, table
 from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_REGRESSION
+from apd_bench.options import DISPLAY, HOW
 
 if TYPE_CHECKING:
     from apd_bench.regression import Difference, Measured
@@ -28,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--expected", type=Path, metavar="FILE", help="expected values (default: those of the suite)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder of records (default: a temporary one)")
     parser.add_argument("--update", action="store_true", help="write what was measured as the expected values")
-    arguments.add_machine(parser)
-    arguments.add_display(parser)
+    arguments.declare(parser, HOW, DISPLAY, without=("dry_run", "calibrate"))
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -65,6 +65,7 @@ def _verify(args: argparse.Namespace, results: Path) -> int:
 
 def _run(args: argparse.Namespace, results: Path) -> int:
     from apd_bench.runner.displays import make_reporter
+    from apd_bench.runner.machine import Machine
     from apd_bench.runner.plan import plan
     from apd_bench.runner.selection import Selection, resolve
     from apd_bench.runner.session import run_plan
@@ -72,8 +73,8 @@ def _run(args: argparse.Namespace, results: Path) -> int:
     from apd_bench.suites import load_suite
 
     grid = plan(resolve(load_suite(args.suite), Selection()))
-    reporter = make_reporter("none" if args.quiet else args.display)
-    return run_plan(grid, Store(results), arguments.machine_of(args), reporter).exit_code
+    reporter = make_reporter("none" if args.options.quiet else args.options.display)
+    return run_plan(grid, Store(results), Machine.of(args.options), reporter).exit_code
 
 
 def _judge(differences: list[Difference], measured: Measured, source: str) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, table
 from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_REGRESSION
+from apd_bench.options import DISPLAY, HOW
 from apd_bench.schemas import MANIFEST
 
 if TYPE_CHECKING:
@@ -37,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--accept", type=Path, metavar="STORE", help="add the records to this store when all agree")
     arguments.add_own(parser)
-    arguments.add_machine(parser)
-    arguments.add_display(parser)
+    arguments.declare(parser, HOW, DISPLAY, without=("dry_run", "calibrate"))
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -80,14 +80,15 @@ def execute(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace, cells: list[Cell], submitted: Store, again: Store) -> int:
     """Attacks the submitted prompt states again, in a store of its own."""
     from apd_bench.runner.displays import make_reporter
+    from apd_bench.runner.machine import Machine
     from apd_bench.runner.plan import Plan
     from apd_bench.runner.session import run_plan
     from apd_bench.specs import Suite
 
     for cell in cells:
         shutil.copytree(submitted.fit_path(cell.fit.id), again.fit_path(cell.fit.id), dirs_exist_ok=True)
-    reporter = make_reporter("none" if args.quiet else args.display)
-    report = run_plan(Plan(Suite(name="submission"), tuple(cells)), again, arguments.machine_of(args), reporter)
+    reporter = make_reporter("none" if args.options.quiet else args.options.display)
+    report = run_plan(Plan(Suite(name="submission"), tuple(cells)), again, Machine.of(args.options), reporter)
     return EXIT_CELLS_FAILED if report.exit_code == EXIT_CELLS_FAILED else int(report.exit_code)
 
 
@@ -96,7 +97,7 @@ def _accept(submitted: Store, target: Store, args: argparse.Namespace) -> None:
     from apd_bench.store import Store
 
     added = 0
-    with target.writer(wait=args.wait):
+    with target.writer(wait=args.options.wait):
         statuses = target.statuses()
         for record in submitted.records():
             if statuses.get(record.id) == "success":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
+from apd_bench.options import EXECUTORS, RunOptions
 from apd_bench.runner.executor import STAGES
 from apd_bench.runner.shards import SHARD
+from apd_bench.specs import one_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,3 +28,27 @@ class Machine:
     wait: bool = False
     shard_size: int = SHARD
     workbench: str = STAGES
+
+    def __post_init__(self) -> None:
+        one_of("Executor", self.executor, EXECUTORS)
+
+    @classmethod
+    def of(cls, options: RunOptions) -> Machine:
+        """What the options of a run say about it."""
+        return cls(
+            jobs=options.jobs,
+            executor=options.executor,
+            address=options.address,
+            device=options.device,
+            batch_size=options.batch_size,
+            wait=options.wait,
+            shard_size=options.shard,
+        )
+
+
+def prepare_environment(options: RunOptions) -> None:
+    """Lets loaders and workers know what the options say about data and network."""
+    if options.data is not None:
+        os.environ["APD_BENCH_DATA"] = str(options.data)
+    if options.offline:
+        os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from apd_bench.data.catalog import is_folder
 from apd_bench.errors import UnknownName, UsageError, unknown_name
+from apd_bench.options import RunOptions
 from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS, Registry
 from apd_bench.specs import Suite, parse_eps
 from apd_bench.suites import merge_tables, suite_from
@@ -43,6 +44,14 @@ class Selection:
     limit: int | None = None
     reference: bool = True
     settings: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def of(cls, options: RunOptions) -> Selection:
+        """What the options of a run lay over its suite."""
+        given = {item.name: getattr(options, item.name) for item in fields(cls) if item.name != "reference"}
+        lists = ("backbones", "methods", "datasets", "attacks", "eps")
+        split = {name: tuple(split_list(given[name])) for name in lists if given[name] is not None}
+        return cls(reference=not options.no_reference, **given | split)
 
 
 def split_list(text: str | Iterable[str]) -> list[str]:

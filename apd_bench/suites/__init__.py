@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from apd_bench.errors import CorruptFile, MissingPrerequisite, UsageError, unknown_name
+from apd_bench.options import check_suite_options
 from apd_bench.resources import package_path
 from apd_bench.specs import KNOWLEDGE, NORMS, PRECISIONS, RESIZES, SPACES, TASKS, Suite, one_of, parse_eps
 from apd_bench.targets import names_code
@@ -27,11 +28,6 @@ DEFAULT_SUITE = "embedded"
 _FIELDS = {item.name for item in fields(Suite)}
 _LISTS = {"backbones", "methods", "reference", "datasets", "attacks", "eps", "seeds", "shots"}
 _TABLES = {"recipe", "recipes", "sources", "options"}
-OPTIONS = {
-    "results", "data", "boards", "offline", "missing", "failed", "force", "cached_only", "dry_run", "jobs", "device",
-    "batch_size", "shard", "executor", "address", "calibrate", "wait",
-    "display", "verbose", "quiet",
-}  # fmt: skip
 _RULE = {"datasets", "shots", "recipe"}
 _NUMBERS = {"seeds", "shots"}
 _CHOICES = {
@@ -107,20 +103,15 @@ def merge_tables(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str
 
 
 def _value(key: str, value: Any, norm: str) -> Any:
+    """The value of a suite's key, by the kind of the key."""
     if key in _LISTS:
-        items = value if isinstance(value, list) else [value]
-        if key == "eps":
-            return tuple(parse_eps(item, norm) for item in items)
-        kind: type = int if key in _NUMBERS else str
-        if any(not isinstance(item, kind) or isinstance(item, bool) for item in items):
-            raise UsageError(
-                f"Suite key '{key}' is a list of {'whole numbers' if kind is int else 'names'}: {value!r}."
-            )
-        return tuple(items)
+        return _list(key, value, norm)
     if key in _TABLES:
         if not isinstance(value, Mapping):
             raise UsageError(f"Suite key '{key}' is a table: write [{key}.SECTION].")
-        return _options(value) if key == "options" else dict(value)
+        if key == "options":
+            check_suite_options(value)
+        return dict(value)
     if key == "rules":
         return tuple(_rule(item, norm) for item in (value if isinstance(value, list) else [value]))
     if key in _CHOICES:
@@ -136,13 +127,14 @@ def _value(key: str, value: Any, norm: str) -> Any:
     return value
 
 
-def _options(table: Mapping[str, Any]) -> dict[str, Any]:
-    for key, value in table.items():
-        if key not in OPTIONS:
-            raise unknown_name("option in a suite's [options]", key, OPTIONS, command="apd-bench run --help")
-        if not isinstance(value, (str, int)):
-            raise UsageError(f"The option '{key}' of a suite is text, a whole number, true or false: {value!r}.")
-    return dict(table)
+def _list(key: str, value: Any, norm: str) -> tuple[Any, ...]:
+    items = value if isinstance(value, list) else [value]
+    if key == "eps":
+        return tuple(parse_eps(item, norm) for item in items)
+    kind: type = int if key in _NUMBERS else str
+    if any(not isinstance(item, kind) or isinstance(item, bool) for item in items):
+        raise UsageError(f"Suite key '{key}' is a list of {'whole numbers' if kind is int else 'names'}: {value!r}.")
+    return tuple(items)
 
 
 def _rule(table: Any, norm: str) -> dict[str, Any]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from apd_bench import __version__
-from apd_bench.cli import VERBS, main, verb_parser
+from apd_bench import __version__, options, run
+from apd_bench.cli import VERBS, main, parsed
 from apd_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, UserError
-from apd_bench.suites import OPTIONS
+from apd_bench.suites import suite_from
 
 Cli = Callable[..., object]
 
@@ -75,54 +77,84 @@ def test_environment_variables_set_options_and_the_command_line_wins(cli: Cli, m
     monkeypatch.setenv("APD_BENCH_NO_REFERENCE", "yes")
     monkeypatch.setenv("APD_BENCH_SET", "training.epochs=3")
     monkeypatch.setenv("APD_BENCH_BATCH_SIZE", "17")
-    args = verb_parser("run").parse_args([])
-    assert (args.eps, args.datasets, args.no_reference, args.batch_size) == (["1/255,4/255"], ["food"], True, 17)
-    assert args.set == ["training.epochs=3"]
-    assert verb_parser("run").parse_args(["--eps", "2/255"]).eps == ["2/255"]
+    chosen = parsed("run", []).options
+    assert (chosen.eps, chosen.datasets, chosen.no_reference, chosen.batch_size) == (
+        ("1/255,4/255",),
+        ("food",),
+        True,
+        17,
+    )
+    assert chosen.settings == ("training.epochs=3",)
+    assert parsed("run", ["--eps", "2/255"]).options.eps == ("2/255",)
     plan = cli("plan", "--methods", "advtp", "--attacks", "pgd")
     assert plan.code == EXIT_DONE and plan.out.count("to do") == 2 and "food" in plan.out
 
 
 VALUES = {
-    "suite": "ci", "backbone": "tiny-clean", "methods": "apd", "datasets": "food", "attacks": "cw", "eps": "1/255",
-    "seeds": "1-3", "shots": "2", "limit": "9", "set": "precision=bf16", "results": "r", "data": "d", "boards": "b",
-    "jobs": "3", "device": "cpu", "batch_size": "7", "shard": "5", "executor": "ray", "address": "auto",
+    "suite": "ci", "backbones": "tiny-clean", "methods": "apd", "datasets": "food", "attacks": "cw", "eps": "1/255",
+    "seeds": "1-3", "shots": "2", "limit": "9", "settings": "precision=bf16", "results": "r", "data": "d",
+    "boards": "b", "jobs": "3", "device": "cpu", "batch_size": "7", "shard": "5", "executor": "ray", "address": "auto",
     "display": "json",
 }  # fmt: skip
-SWITCHES = {
-    "no_reference", "offline", "missing", "failed", "force", "cached_only", "dry_run", "calibrate", "wait",
-    "verbose", "quiet",
-}  # fmt: skip
 
 
-def test_every_option_of_a_run_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = vars(verb_parser("run").parse_args([])).keys() - {"named_suite"}
-    assert names == VALUES.keys() | SWITCHES
-    default = vars(verb_parser("run").parse_args([]))
-    for name in names:
-        words = [f"--{name.replace('_', '-')}", *([VALUES[name]] if name in VALUES else [])]
-        said = getattr(verb_parser("run").parse_args(words), name)
-        with monkeypatch.context() as patch:
-            patch.setenv(f"APD_BENCH_{name.upper()}", VALUES.get(name, "1"))
-            assert getattr(verb_parser("run").parse_args([]), name) == said != default[name], name
-
-
-def test_every_other_option_may_stand_in_the_suite_below_its_variable_and_the_command_line(
-    monkeypatch: pytest.MonkeyPatch,
+def test_every_option_is_heard_on_the_command_line_in_the_environment_in_a_suite_and_in_python(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    selecting = {"suite", "backbone", "methods", "datasets", "attacks", "eps", "seeds", "shots", "limit", "set"}
-    assert (VALUES.keys() | SWITCHES) - selecting - {"no_reference"} == OPTIONS
-    for name in OPTIONS:
-        value = int(VALUES[name]) if VALUES.get(name, "").isdecimal() else VALUES.get(name, True)
-        words = [f"--{name.replace('_', '-')}", *([VALUES[name]] if name in VALUES else [])]
-        said = getattr(verb_parser("run").parse_args(words), name)
-        assert getattr(verb_parser("run", {name: value}).parse_args([]), name) == said
-    jobs = {"jobs": 3}
-    assert verb_parser("run", jobs).parse_args(["--jobs", "5"]).jobs == 5
+    suite = tmp_path / "s.toml"
+    for name, item in options.table().items():
+        value: str | bool = VALUES.get(name, True)
+        default = getattr(options.RunOptions(), name)
+        said = getattr(parsed("run", [item.flag, *([str(value)] if name in VALUES else [])]).options, name)
+        assert said != default, name
+        assert getattr(options.options_from_python({name: value}), name) == said
+        with monkeypatch.context() as patch:
+            patch.setenv(item.variable, str(value))
+            assert getattr(parsed("run", []).options, name) == said, name
+        if item.in_suite:
+            suite.write_text(f'extends = "blank"\n[options]\n{name} = {json.dumps(value)}\n')
+            assert getattr(parsed("run", [str(suite)]).options, name) == said, name
+        else:
+            with pytest.raises(UserError, match=name):
+                suite_from({"options": {name: value}})
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_suite(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    suite = tmp_path / "s.toml"
+    suite.write_text('extends = "blank"\n[options]\njobs = 3\nquiet = true\n')
     monkeypatch.setenv("APD_BENCH_JOBS", "4")
-    assert verb_parser("run", jobs).parse_args([]).jobs == 4
     monkeypatch.setenv("APD_BENCH_QUIET", "0")
-    assert verb_parser("run", {"quiet": True}).parse_args([]).quiet is False
+    chosen = parsed("run", [str(suite)]).options
+    assert (chosen.jobs, chosen.quiet) == (4, False)
+    assert parsed("run", [str(suite), "--jobs", "5"]).options.jobs == 5
+
+
+def test_a_new_option_is_one_field(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class More(options.RunOptions):
+        colour: str = options.option("red", options.choice("red", "blue"), options.HOW, "the ink", metavar="INK")
+
+    monkeypatch.setattr(options, "RunOptions", More)
+    assert "--colour INK" in cli("run", "--help").out and "the ink (default: red)" in cli("fit", "--help").out
+    assert parsed("run", ["--colour", "blue"]).options.colour == "blue"
+    suite = tmp_path / "s.toml"
+    suite.write_text('extends = "blank"\n[options]\ncolour = "blue"\n')
+    assert parsed("plan", [str(suite)]).options.colour == "blue"
+    with pytest.raises(UserError, match="colour"):
+        run("blank", colour="green")
+    monkeypatch.setenv("APD_BENCH_COLOUR", "blue")
+    assert parsed("run", []).options.colour == "blue"
+
+
+def test_lists_that_are_given_twice_add_up() -> None:
+    words = ["--methods", "apd", "--seeds", "1", "--methods", "apt,fap", "--set", "a=1", "--set", "b=2", "--seeds", "3"]
+    chosen = parsed("run", words).options
+    assert (chosen.methods, chosen.seeds, chosen.settings) == (("apd", "apt,fap"), (1, 3), ("a=1", "b=2"))
+    assert parsed("compare", ["a", "b", "--results", "x", "--results", "y"]).results == [Path("x"), Path("y")]
+    assert parsed("compare", ["a", "b"]).results == [Path("results")]
+    assert parsed("report", ["--methods", "apd", "--methods", "fap"]).methods == ["apd", "fap"]
 
 
 def test_a_suite_file_sets_options_and_names_those_that_are_none(cli: Cli, tmp_path: Path) -> None:
@@ -143,20 +175,25 @@ def test_a_suite_file_sets_options_and_names_those_that_are_none(cli: Cli, tmp_p
     result = cli("run", "mine.toml", *words)
     assert result.code == EXIT_DONE and "to do" in result.out and not (tmp_path / "elsewhere").exists()
     assert cli("plan", "mine.toml", *words).code == EXIT_DONE  # it has no --dry-run
-    for line, said in (("job = 2", "Did you mean 'jobs'?"), ("jobs = 0", "--jobs"), ('display = "cinema"', "cinema"),
-                       ("jobs = 1.5", "whole number"), ('methods = "apd"', "methods")):  # fmt: skip
+    for line, said in (("job = 2", "Did you mean 'jobs'?"),
+                       ("jobs = 0", "'jobs' in [options] takes a number of processes, not '0'"),
+                       ('display = "cinema"', "cinema"),
+                       ("jobs = 1.5", "not '1.5'"), ('methods = "apd"', "methods")):  # fmt: skip
         suite.write_text(f'extends = "blank"\n[options]\n{line}\n')
         wrong = cli("run", "mine.toml", *words)
         assert wrong.code == EXIT_USAGE and said in wrong.err and wrong.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("name", "value"), [("FORCE", "maybe"), ("DISPLAY", "cinema"), ("BATCH_SIZE", "big")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("FORCE", "maybe"), ("DISPLAY", "cinema"), ("BATCH_SIZE", "big"), ("EXECUTOR", "x9")]
+)
 def test_a_wrong_environment_variable_is_named(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(f"APD_BENCH_{name}", value)
     result = cli("run", "--dry-run")
-    assert result.code == EXIT_USAGE and value in result.err and result.err.count("\n") == 1
+    assert result.code == EXIT_USAGE and result.err.count("\n") == 1
+    assert value in result.err and f"APD_BENCH_{name}" in result.err
 
 
 def test_an_interrupt_is_exit_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

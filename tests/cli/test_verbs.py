@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import apd_bench
-from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_USAGE, MissingPrerequisite
+from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_USAGE, MissingPrerequisite, UsageError
 from apd_bench.store import Store
 
 Cli = Callable[..., object]
@@ -19,6 +20,12 @@ SMALL = (
     "--methods", "apd,apt", "--datasets", "fashion", "--attacks", "pgd(steps=3),cw(steps=3)", "--limit", "6",
     "--shots", "1", "--set", "training.epochs=1", "--jobs", "1", "--device", "cpu",
 )  # fmt: skip
+
+
+def but(*words: str) -> tuple[str, ...]:
+    """SMALL with the options of `words` instead of its own."""
+    pairs = zip(SMALL[::2], SMALL[1::2], strict=True)
+    return (*(word for pair in pairs if pair[0] not in words for word in pair), *words)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +81,7 @@ def test_the_second_run_computes_nothing_and_says_so(cli: Cli, copied: Path) -> 
 
 
 def test_the_same_seed_gives_the_same_samples_in_any_number_of_processes(cli: Cli, copied: Path) -> None:
-    assert cli("run", *SMALL, "--results", "again", "--jobs", "2", "--methods", "apd").code == EXIT_DONE
+    assert cli("run", *but("--results", "again", "--jobs", "2", "--methods", "apd")).code == EXIT_DONE
     again, first = Store("again"), Store(copied)
     assert len(again.statuses()) == 4
     for cell_id in again.statuses():
@@ -111,7 +118,7 @@ def test_show_prints_the_record_the_samples_and_the_command(cli: Cli, copied: Pa
 
 def test_the_command_of_a_cell_repeats_it(cli: Cli, copied: Path) -> None:
     hard = ("--attacks", "autoattack(members=['apgd-ce', 'fab-t'], iterations=5)", "--methods", "advtp", "--shard", "3")
-    assert cli("run", *SMALL, *hard, "--batch-size", "2").code == EXIT_DONE
+    assert cli("run", *but(*hard, "--batch-size", "2")).code == EXIT_DONE
     store = Store(copied)
     chosen = [record for record in store.records() if record.cell.fit.method.name == "advtp"]
     assert len(chosen) == 3
@@ -140,7 +147,7 @@ def test_failed_and_missing_and_force_choose_what_they_say(
     def broken(*arguments: object, **options: object) -> object:
         raise FloatingPointError("not a number")
 
-    words = (*SMALL, "--methods", "advtp", "--attacks", "pgd(steps=3),cw(steps=3),fgsm")
+    words = but("--methods", "advtp", "--attacks", "pgd(steps=3),cw(steps=3),fgsm")
     with monkeypatch.context() as patch:
         patch.setattr(stages, "evaluate_cell", broken)
         assert cli("run", *words).code == EXIT_CELLS_FAILED
@@ -203,7 +210,7 @@ def test_fit_trains_and_run_goes_on_from_there(cli: Cli) -> None:
 
 
 def test_display_json_is_only_json_on_standard_output(cli: Cli) -> None:
-    result = cli("run", *SMALL, "--methods", "zero_shot", "--display", "json")
+    result = cli("run", *but("--methods", "zero_shot", "--display", "json"))
     events = [json.loads(line)["event"] for line in result.out.splitlines()]
     assert events[0] == "start" and events[-1] == "finish" and "progress" in events
 
@@ -216,7 +223,7 @@ def test_a_file_in_place_of_the_results_folder_is_one_line(cli: Cli, tmp_path: P
 
 
 def test_missing_data_is_exit_2_with_one_sentence_per_cause(cli: Cli) -> None:
-    result = cli("run", *SMALL, "--datasets", "eurosat", "--methods", "zero_shot", "--data", "nowhere")
+    result = cli("run", *but("--datasets", "eurosat", "--methods", "zero_shot", "--data", "nowhere"))
     assert result.code == EXIT_USAGE
     errors = [line for line in result.err.splitlines() if line.startswith("apd-bench: error:")]
     assert len(errors) == 1 and "2 cells" in errors[0] and "eurosat" in errors[0].lower()
@@ -234,7 +241,7 @@ def test_a_cell_that_fails_is_exit_1_and_the_others_are_there(cli: Cli, monkeypa
         return real(cell, *arguments, **options)
 
     monkeypatch.setattr(stages, "evaluate_cell", evaluate)
-    result = cli("run", *SMALL, "--methods", "zero_shot")
+    result = cli("run", *but("--methods", "zero_shot"))
     assert result.code == EXIT_CELLS_FAILED
     assert "apd-bench: error: 1 cell: FloatingPointError: not a number" in result.err
     failed = cli("list", "cells", "--status", "error", "--json")
@@ -256,7 +263,7 @@ def test_memory_that_runs_out_halves_the_batch_and_is_recorded(cli: Cli, monkeyp
         return real(cell, *arguments, batch_size=batch_size, **options)
 
     monkeypatch.setattr(stages, "evaluate_cell", evaluate)
-    words = (*SMALL, "--methods", "zero_shot", "--batch-size", "6")
+    words = but("--methods", "zero_shot", "--batch-size", "6")
     assert cli("run", *words).code == EXIT_DONE
     for record in Store("results").records():
         assert record.effective["batch_size"] == 3 and record.effective["out_of_memory"] == 1
@@ -270,7 +277,7 @@ def test_two_runs_on_one_store_do_not_mix(cli: Cli, copied: Path) -> None:
     assert cli("run", *SMALL, "--wait").err.startswith("Nothing to compute")
 
 
-def test_python_has_the_same(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_has_the_same(cli: Cli, copied: Path) -> None:
     records = apd_bench.load_records(copied)
     frame = records.to_pandas()
     assert len(frame) == len(records) == 6
@@ -283,6 +290,40 @@ def test_python_has_the_same(copied: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert again.report is not None and again.report.to_do == 0 and len(again) == 3
     with pytest.raises(MissingPrerequisite, match="no records"):
         apd_bench.load_records("nowhere")
+    written = {"methods": "zero_shot", "datasets": "fashion", "attacks": "none", "eps": "1/255, 2/255", "device": "cpu"}
+    texts = apd_bench.run("embedded", results="texts", seeds="1,2", shots="4", limit="5", data="elsewhere", **written)
+    assert {record.cell.limit for record in texts} == {5} and len(texts) == 2
+    every = apd_bench.run("embedded", results="every", limit="all", strategy="cached", **written)
+    assert not every and every.report is not None and every.report.planned == 2 and "APD_BENCH_DATA" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"executor": "slurmm"}, "'slurmm'.* Available: local, ray"),
+        ({"strategy": "forced"}, "Did you mean 'force'"),
+        ({"seeds": "one"}, "seeds takes whole numbers, not 'one'. Write seeds=\"1,2,3\""),
+        ({"seeds": 1.5}, "not '1.5'"),
+        ({"seeds": True}, "not 'True'"),
+        ({"seeds": -1}, "at least 0, not '-1'"),
+        ({"shots": 0}, "at least 1, not '0'"),
+        ({"limit": 0}, "limit takes a number of samples or 'all', not '0'"),
+        ({"limit": "some"}, "not 'some'"),
+        ({"jobs": 0}, "jobs takes a number of processes, not '0'"),
+        ({"batch_size": -3}, "not '-3'"),
+        ({"display": "cinema"}, "cinema"),
+        ({"device": 3}, "device takes text, not '3'"),
+        ({"settings": 3}, "settings takes a list"),
+        ({"methds": "apd"}, "Did you mean 'methods'"),
+        ({"eps": "3/255", "settings": ["norm=L2"]}, "usual L2 budget is 0.5"),
+    ],
+)
+def test_what_python_cannot_mean_is_refused_before_anything_is_written(
+    options: dict[str, object], said: str, cli: Cli, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        apd_bench.run(**options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def contents(folder: Path) -> dict[str, bytes]:
