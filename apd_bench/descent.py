@@ -95,6 +95,8 @@ def descend(run: Run, *, stage: str = "student", on_progress: Progress | None = 
         before = [parameter.detach().clone() for parameter in parameters]
         sums: dict[str, Tensor] = {}
         batches = torch.split(torch.randperm(len(run.ids), generator=order), int(training["batch_size"]))
+        if training.get("last_batch") == "drop" and len(batches) > 1 and len(batches[-1]) < len(batches[0]):
+            batches = batches[:-1]
         for places, pixels in zip(batches, images.batches(batches), strict=True):
             if training["augment"] == "crop_flip":
                 pixels = crop_flip(pixels, order)

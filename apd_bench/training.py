@@ -157,8 +157,8 @@ def _add_teacher(run: Run, on_progress: Progress | None) -> None:
     run.teacher = _frozen(run, model)
 
 
-def _hand_made(run: Run) -> Counted:
-    recipe = dataclasses.replace(run.recipe, learner="template", learner_options={})
+def _hand_made(run: Run, text: str = "") -> Counted:
+    recipe = dataclasses.replace(run.recipe, learner="template", learner_options={"text": text})
     return _frozen(run, _model(recipe, run.backbone, run.data, run.seed, run.images.device))
 
 
@@ -185,7 +185,7 @@ def _setting(run: Run) -> Setting:
     return Setting(
         backbone=run.backbone,
         model=run.model,
-        hand_made=lambda: _hand_made(run),
+        hand_made=lambda text="": _hand_made(run, text),
         images=run.images,
         count=run.passes.add,
         size=len(run.ids),

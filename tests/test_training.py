@@ -80,6 +80,14 @@ def test_passes_are_counted(backbone, data):
     assert card["text_forwards"] == 2 * epochs * 2  # 2 batches an epoch, student and teacher
 
 
+@pytest.mark.parametrize(
+    ("last", "size", "images"), [("keep", 6, 16), ("drop", 6, 12), ("drop", 8, 16), ("drop", 32, 16)]
+)
+def test_the_last_batch_is_dropped_as_dassl_does_where_a_full_one_is_there(last, size, images, backbone, data):
+    changes = {"training": {"epochs": 1, "batch_size": size, "last_batch": last}}
+    assert train(backbone, data, "vpt", changes).card["forwards"] == images
+
+
 def test_a_text_method_pays_no_backward_pass_for_its_update(backbone, data):
     card = train(backbone, data, "apt").card
     assert card["forwards"] == 16 * 3 * 4

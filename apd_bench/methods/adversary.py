@@ -53,14 +53,18 @@ class InnerAdversary:
 
 
 def start(pixels: Tensor, eps: float, kind: str, generator: torch.Generator) -> Tensor:
-    """Where an inner attack begins: uniform in the ball, a Gaussian of 0.001 (RSLAD), or the image itself."""
+    """Where an inner attack begins.
+
+    "uniform" is U[-eps, eps], "uniform-positive" U[0, eps] (AdvPT), "gaussian" 0.001 N(0, 1), clipped neither to the
+    ball nor to [0,1], as in the code of TRADES and RSLAD (the first step does both), "none" the image itself.
+    """
     if kind == "none":
         return pixels.clone()
     shape, device = pixels.shape, generator.device
-    if kind == "uniform":
-        noise = torch.empty(shape, device=device).uniform_(-eps, eps, generator=generator)
-    else:
-        noise = (0.001 * torch.randn(shape, device=device, generator=generator)).clamp(-eps, eps)
+    if kind == "gaussian":
+        return pixels + 0.001 * torch.randn(shape, device=device, generator=generator).to(pixels.device)
+    least = 0.0 if kind == "uniform-positive" else -eps
+    noise = torch.empty(shape, device=device).uniform_(least, eps, generator=generator)
     return (pixels + noise.to(pixels.device)).clamp(0, 1)
 
 

@@ -4,7 +4,7 @@
 
 The three strategies of the paper differ in the text prompt v_attack that the inner attack sees:
 - `onfly`: the current learned prompt;
-- `constant`: the hand-made prompt of the data set, fixed;
+- `constant`: a hand-made prompt, fixed;
 - `perturbed`: at each step the prompt moves too, by gradient ascent with the rate `prompt_step`; afterwards it is put
   back, and the update is made on the final x'. The only strategy whose attack calls the text tower.
 """
@@ -38,10 +38,15 @@ class _Bind(nn.Module):
 
 @dataclass
 class PromptAttack(AdversarialCrossEntropy):
-    """`strategy` is "onfly", "constant" or "perturbed"; `prompt_step` is the ascent rate of the perturbed prompt."""
+    """`strategy` is "onfly", "constant" or "perturbed".
+
+    `text` is the class text that `constant` attacks (empty: the set's template), `prompt_step` the ascent rate of the
+    perturbed prompt.
+    """
 
     strategy: str = "onfly"
     prompt_step: float = 0.0
+    text: str = ""
     _setting: Setting | None = field(default=None, init=False, repr=False)
     _hand_made: Predictor | None = field(default=None, init=False, repr=False)
 
@@ -55,7 +60,7 @@ class PromptAttack(AdversarialCrossEntropy):
         """Binds the hand-made prompt for `constant`, keeps the model at hand for `perturbed`."""
         self._setting = setting
         if self.strategy == "constant":
-            self._hand_made = setting.hand_made()
+            self._hand_made = setting.hand_made(self.text)
 
     def __call__(self, student: Predictor, batch: Batch, adversary: Adversary, teacher: Predictor | None) -> Terms:
         """The adversarial cross-entropy, with the attack made by the chosen strategy."""

@@ -87,14 +87,14 @@ class Batch:
 class Setting:
     """What a method may look at once, before training: see `Objective.prepare`.
 
-    `model` is the student to be bound, `hand_made()` the model with the set's template, `images(places [B])` the
-    un-augmented pixels of the `size` training images; `count(images, forwards, backwards)` reports the passes that the
-    method makes on its own.
+    `model` is the student to be bound, `hand_made(text)` the model with a hand-made class text (default: the set's
+    template), `images(places [B])` the un-augmented pixels of the `size` training images; `count(images, forwards,
+    backwards)` reports the passes that the method makes on its own.
     """
 
     backbone: Any
     model: Any
-    hand_made: Callable[[], Predictor]
+    hand_made: Callable[..., Predictor]
     images: Callable[[Tensor], Tensor]
     count: Callable[[int, int, int], None]
     size: int

@@ -135,8 +135,13 @@ def _stated(table: Table, sources: Mapping[str, str]) -> dict[str, str]:
     return {name: source for name, source in sources.items() if name in stated}
 
 
+def _spoken(options: Mapping[str, Any]) -> Table:
+    """`options` without an empty `text`, which means the set's template as if nothing were said: one identity."""
+    return {name: value for name, value in options.items() if (name, value) != ("text", "")}
+
+
 def _recipe(entry: MethodEntry, table: Table, sources: dict[str, str], needs: tuple[str, ...]) -> MethodRecipe:
-    learner = dict(table.get("learner", {}))
+    learner = _spoken(table.get("learner", {}))
     if "kind" not in learner:
         raise UsageError(f"The recipe of '{entry.name}' names no learner.", hint="Add [learner] kind = 'independent'.")
     kind = str(learner.pop("kind"))
@@ -155,7 +160,7 @@ def _recipe(entry: MethodEntry, table: Table, sources: dict[str, str], needs: tu
     )
     if "objective" not in table:
         return plain
-    objective = dict(table["objective"])
+    objective = _spoken(table["objective"])
     if "kind" not in objective:
         raise UsageError(f"The recipe of '{entry.name}' names no objective.", hint="Add [objective] kind = '...'.")
     return replace(

@@ -14,10 +14,12 @@ SECTIONS = ("learner", "objective", "inner_attack", "training")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("cosine", "constant")
 AUGMENTATIONS = ("none", "crop_flip")
-STARTS = ("uniform", "gaussian", "none")
+STARTS = ("uniform", "uniform-positive", "gaussian", "none")
+LAST_BATCHES = ("keep", "drop")
 INNER_LOSSES = ("ce", "stable-ce", "margin", "dlr", "kl", "feature_kl")
 
-# What the training loop reads from [training]; a recipe names what differs, and what its paper states.
+# What the training loop reads from [training]; a recipe names what differs, and what its paper states. "last_batch" is
+# an epoch's batch that is not full: Dassl drops it where there is a full one.
 TRAINING: Mapping[str, Any] = {
     "optimizer": "sgd",
     "lr": 0.002,
@@ -30,6 +32,7 @@ TRAINING: Mapping[str, Any] = {
     "batch_size": 32,
     "augment": "none",
     "clip_norm": 0.0,
+    "last_batch": "keep",
 }
 # The inner attack: `step` is in units of eps; `start` is where it begins inside the ball.
 INNER_ATTACK: Mapping[str, Any] = {"loss": "ce", "steps": 2, "step": 1.0, "start": "uniform"}
@@ -38,6 +41,7 @@ _CHOICES = {
     ("training", "optimizer"): OPTIMIZERS,
     ("training", "schedule"): SCHEDULES,
     ("training", "augment"): AUGMENTATIONS,
+    ("training", "last_batch"): LAST_BATCHES,
     ("inner_attack", "loss"): INNER_LOSSES,
     ("inner_attack", "start"): STARTS,
 }
@@ -105,6 +109,8 @@ def checked(section: str, given: Mapping[str, Any]) -> Table:
     for name in ("epochs", "batch_size"):
         if section == "training" and table[name] < 1:
             raise UsageError(f"training.{name} = {table[name]} leaves nothing to train.")
+    if table.get("last_batch") == "keep":  # as if nothing were said, for the sake of the identity
+        del table["last_batch"]
     return table
 
 

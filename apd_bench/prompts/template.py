@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from apd_bench.prompts.base import PromptLearner
 
 
 class TemplateLearner(PromptLearner):
-    """Zero-shot CLIP: the text of every class is the data set's template with its name."""
+    """Zero-shot CLIP: the text of every class is `text`, or the data set's template, with its name."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {"text": ""}

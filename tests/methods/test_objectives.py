@@ -70,8 +70,9 @@ def test_the_strategies_of_apt_make_other_attacks_and_restore_the_prompt(strateg
     assert not torch.equal(plain, other)
 
 
-def test_the_constant_strategy_attacks_the_hand_made_prompt(backbone, data):
-    options = {"strategy": "constant"}
+@pytest.mark.parametrize("text", ["", "a photo of a {}"])
+def test_the_constant_strategy_attacks_a_hand_made_prompt(text, backbone, data):
+    options = {"strategy": "constant", "text": text}
     run = prepare(toy_fit(load_recipe("apt", QUICK, {"objective": options}), backbone, data), backbone, data)
     used = []
 
@@ -81,7 +82,7 @@ def test_the_constant_strategy_attacks_the_hand_made_prompt(backbone, data):
 
     run.terms(run.batch(torch.arange(4)), seeded(), spy)
     expected = F.normalize(backbone.encode_text(backbone.tokenize([
-        data.template.replace("{}", name.replace("_", " ")) for name in data.classes
+        (text or data.template).replace("{}", name.replace("_", " ")) for name in data.classes
     ])), dim=-1)  # fmt: skip
     torch.testing.assert_close(used[0].text_features, expected)
 
@@ -119,13 +120,25 @@ def test_one_step_of_a_linear_loss_is_the_sign_of_its_gradient():
     torch.testing.assert_close(moved, pixels + 0.1 * weight.sign())
 
 
-@pytest.mark.parametrize("kind", ["uniform", "gaussian", "none"])
-def test_starts_lie_in_the_ball(kind):
+@pytest.mark.parametrize(("kind", "least", "most"), [("uniform", -1, 1), ("uniform-positive", 0, 1), ("none", 0, 0)])
+def test_starts_lie_in_the_ball_and_in_the_image_range(kind, least, most):
     pixels = torch.rand(4, 3, 8, 8, generator=seeded())
     begun = start(pixels, 0.03, kind, seeded())
-    assert (begun - pixels).abs().max() <= 0.03 + 1e-7
-    assert torch.equal(begun, pixels) == (kind == "none")
+    inside = (pixels > 0.03) & (pixels < 0.97)
+    shift = ((begun - pixels) / 0.03)[inside]
+    assert least - 1e-5 <= shift.min() <= least + 0.1
+    assert most - 0.1 <= shift.max() <= most + 1e-5
     torch.testing.assert_close(project(begun, pixels, 0.03), begun)
+
+
+def test_the_gaussian_start_is_that_of_trades_unclipped_until_the_first_step(backbone, data):
+    pixels = torch.rand(4, 3, 8, 8, generator=seeded()).round()
+    begun = start(pixels, 1e-4, "gaussian", seeded())
+    assert torch.equal(begun, pixels + 0.001 * torch.randn(pixels.shape, generator=seeded()))
+    assert begun.min() < 0 < (begun - pixels).abs().max() - 1e-4
+    options = PGD | {"steps": 1, "start": "gaussian"}
+    moved = ascend(lambda x: x, pixels, lambda x: x.sum(), eps=1e-4, options=options, generator=seeded())
+    torch.testing.assert_close(project(moved, pixels, 1e-4), moved)
 
 
 def test_budget_0_returns_the_images_themselves():

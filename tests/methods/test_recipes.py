@@ -68,7 +68,7 @@ def test_an_override_of_training_leaves_a_method_that_does_not_train_alone():
 def test_a_preset_is_its_base_with_its_own_switches():
     base, preset = load_recipe("apd"), load_recipe("apd.rslad")
     assert preset.training == base.training
-    assert preset.inner_attack == {**base.inner_attack, "loss": "kl"}
+    assert preset.inner_attack == {**base.inner_attack, "loss": "kl", "start": "gaussian"}
     assert preset.objective_options["clean_weight"] == pytest.approx(1 / 6)
     assert preset.sources["objective.clean_weight"].startswith("code")
 
@@ -136,3 +136,31 @@ def test_a_setting_of_the_preset_itself_is_the_last_word_of_a_suite():
     own = {**OWN, "apd.rslad": {"learner": {"visual_tokens": 2}}}
     assert suite_recipe("apd.rslad", BUDGET, own).learner_options["visual_tokens"] == 2
     assert suite_recipe("apd", BUDGET, own).learner_options["visual_tokens"] == 16
+
+
+@pytest.mark.parametrize(
+    ("method", "section", "values"),
+    [
+        ("vpt", "learner_options", {"text": "a photo of a {}."}),
+        ("advvp", "learner_options", {"text": "a photo of a {}."}),
+        ("advvp.frame", "training", {"lr": 40.0, "weight_decay": 5e-4, "warmup_epochs": 0}),
+        ("advpt", "inner_attack", {"start": "uniform-positive"}),
+        ("advtp.constant", "objective_options", {"text": "a photo of a {}"}),
+        ("advmaple.trades", "inner_attack", {"start": "gaussian"}),
+        ("advvlp.trades", "inner_attack", {"start": "gaussian"}),
+        ("apd.rslad", "inner_attack", {"start": "gaussian"}),
+        *((name, "training", {"last_batch": "drop"}) for name in BUILTIN if name != "zero_shot"),
+    ],
+)
+def test_recipes_hold_what_the_official_code_does(method, section, values):
+    table = getattr(load_recipe(method), section)
+    assert {name: table[name] for name in values} == values
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"), [("vpt", {"learner": {"text": ""}}), ("coop", {"training": {"last_batch": "keep"}})]
+)
+def test_a_default_that_came_later_is_as_if_nothing_were_said(method, changes):
+    identity = load_recipe(method, changes).identity()
+    assert "text" not in identity["learner_options"]
+    assert ("last_batch" in identity["training"]) == (method == "vpt")
