@@ -125,7 +125,7 @@ def _card(args: argparse.Namespace, specs: list[DatasetSpec]) -> int:
 
     for spec in specs:
         if spec.group == "benchmark":
-            facts = asdict(cards()[spec.options.get("card", spec.name)])
+            facts = asdict(cards()[spec.options.get("card", spec.name)]) | {"template": spec.template.splitlines()}
         else:
             facts = asdict(spec) | {"classes": _embedded_classes(spec)}
         facts = {key: value for key, value in facts.items() if value not in (None, "", (), {}, [])}

@@ -85,10 +85,15 @@ def resolve(name: str) -> DatasetSpec | None:
     return None
 
 
-def excluding(name: str, **options: str) -> str:
-    """The set `name` with the option problems='exclude' (or other `options`), quoted so that a shell takes it."""
+def excluding(name: str) -> str:
+    """The set `name` with the option problems='exclude', quoted for a shell."""
+    return quoted(name, problems="exclude")
+
+
+def quoted(name: str, **options: str) -> str:
+    """The set `name` with further `options`, quoted so that a shell takes it as it is."""
     head, given = _parts(name)
-    written = _written(head, {**given, "problems": "exclude", **options})
+    written = _written(head, {**given, **options})
     return shlex.quote(written) if any(sign in written for sign in '"$`\\!') else f'"{written}"'
 
 
@@ -123,9 +128,10 @@ def folder_spec(written: str, **options: Any) -> DatasetSpec:
     from apd_bench.data.folder import describe_folder
 
     path = Path(written).expanduser()
-    if not is_utf8(written):
+    full = path.resolve()
+    if not is_utf8(f"{written}{full}"):
         raise UsageError(
-            f"The path {printable(written)} is not UTF-8, so no record could name it.", hint="Give a link to it."
+            f"The path {printable(full)} is not UTF-8, so no record could name it.", hint="Give a link to it."
         )
     if not path.is_dir():
         what = "is no folder" if path.exists() else "does not exist"
@@ -135,7 +141,7 @@ def folder_spec(written: str, **options: Any) -> DatasetSpec:
         )
     if options.get("split") == "publisher":
         raise UsageError("An image folder has no publisher's split.", hint="Leave it out, or use split='derived'.")
-    full, changed = path.resolve(), _changed(options)
+    changed = _changed(options)
     template, classes, licence = describe_folder(full)
     return FileDatasetSpec(
         name=_written(FOLDER, {"path": written, **changed}),

@@ -54,7 +54,7 @@ def check_set(
         folder=str(source.folder),
         counts={name: len(source.splits[name]) for name in ("train", "val", "test") if source.splits.get(name)},
         message=message
-        or "; ".join(filter(None, [_remark(source, spec.options.get("card", spec.name)), *seen.remarks()])),
+        or "; ".join(filter(None, [_remark(source, spec.options.get("card", spec.name)), *seen.remarks(spec)])),
         fix=fix,
         undecodable=bad,
     )
@@ -81,9 +81,11 @@ class Seen:
     turned: int = 0
     deep: int = 0
 
-    def remarks(self) -> list[str]:
+    def remarks(self, spec: DatasetSpec) -> list[str]:
         """One sentence for what is treated by a rule that a reader may not expect."""
-        turned = f"{self.turned} images have an EXIF orientation and are read as stored (orientation='exif' turns them)"
+        exif = spec.options.get("orientation") == "exif"
+        how = "are turned as it says" if exif else "are read as stored (orientation='exif' turns them)"
+        turned = f"{self.turned} images have an EXIF orientation and {how}"
         deep = f"{self.deep} images have 16-bit grey values, which are scaled to 8 bits"
         return [text for text, count in ((turned, self.turned), (deep, self.deep)) if count]
 

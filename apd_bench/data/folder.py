@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apd_bench.data.catalog import excluding
+from apd_bench.data.catalog import excluding, quoted
 from apd_bench.data.class_names import in_order, name_classes
 from apd_bench.data.digests import content_digests
 from apd_bench.data.folder_items import entries, folder_items, is_image
@@ -68,7 +68,7 @@ def list_folder(spec: DatasetSpec) -> Source:
     if trouble and spec.options.get("problems") != "exclude":
         keeps = "; a class without images stays a name that can be predicted" if source.gaps else ""
         raise CorruptFile(
-            f"{spec.name} has {len(trouble)} sample problems: {'; '.join(trouble[:5])}.",
+            f"{spec.name} has {len(trouble)} sample problem{'s' * (len(trouble) > 1)}: {'; '.join(trouble[:5])}.",
             hint=f"Mend these, or leave out what is no image (recorded{keeps}): {excluding(spec.name)}",
         )
     for name, texts in (("excluded", source.problems), ("classes_without_images", source.gaps)):
@@ -174,7 +174,7 @@ def _split_folders(path: Path) -> dict[str, str]:
         raise CorruptFile(
             f"{path} has training images alone; nothing can be tested on them.",
             hint=f"Put test images into {path / 'test'}/<class>/, or split the training images: "
-            + excluding(f"folder:{path / parts['train']}", split="derived", problems="error"),
+            + quoted(f"folder:{path / parts['train']}", split="derived"),
         )
     if "test" not in parts:
         parts["test"] = parts.pop("val")

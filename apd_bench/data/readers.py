@@ -6,12 +6,12 @@ are those of CoOp's `datasets/*.py`. Missing or unreadable lists raise MissingPr
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from apd_bench.bounds import parse_json
 from apd_bench.data.cards import Card
 from apd_bench.data.folder_items import folder_items
 from apd_bench.data.listing import Item, Source, prompt_name
@@ -25,7 +25,7 @@ Reader = Callable[[Card, Place], Source]
 def read_split_file(card: Card, place: Place, path: Path) -> Source:
     """CoOp's json: {"train"|"val"|"test": [[path, label, class name], ...]}; label and name must agree throughout."""
     try:
-        table = json.loads(read_text(path))
+        table = parse_json(read_text(path))
         splits = {
             name: [Item(str(key).lstrip("/"), int(label)) for key, label, _ in table[name]]
             for name in ("train", "val", "test")
@@ -230,7 +230,7 @@ def _lines(card: Card, place: Place, name: str) -> list[str]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(read_text(path)))
+        return dict(parse_json(read_text(path)))
     except (ValueError, TypeError) as error:
         raise CorruptFile(f"{path} is not a JSON table: {error}.") from error
 

@@ -41,6 +41,9 @@ def list_samples(card: Card, *, split: str = "official", problems: str = "error"
     _refuse_nameless_labels(source, card)
     if place.layout == WEBDATASET or (source.classes != card.classes and _reordered(source, card)):
         align_classes(source, card.classes, card.shard_classes if place.layout == WEBDATASET else ())
+    if place.layout == WEBDATASET:
+        present = {item.label for items in source.splits.values() for item in items}
+        source.gaps += [f"no image is of class {n} ({name})" for n, name in enumerate(card.classes) if n not in present]
     if split == "derived" and card.derives_everything:
         merge_splits(source)
     derive_splits(source)
@@ -199,6 +202,6 @@ def _summary(card: Card, found: list[str]) -> str:
 
 def _mend(card: Card, split: str, *, gaps: bool) -> str:
     if gaps:
-        return f"Restore the class folders: apd-bench datasets prepare {card.name}"
+        return f"Restore what is missing: apd-bench datasets prepare {card.name}"
     name = excluding(card.name if split == "official" else f"{card.name}@{split}")
     return f"Restore the files, or leave those samples out (recorded): {name}."

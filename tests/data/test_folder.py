@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from apd_bench.data.catalog import folder_spec
+from apd_bench.data import digests
+from apd_bench.data.catalog import excluding, folder_spec
+from apd_bench.data.check import check_set
 from apd_bench.data.load import load_dataset
-from apd_bench.errors import CorruptFile, MissingPrerequisite
+from apd_bench.data.splits import LoadedDataset
+from apd_bench.errors import CorruptFile, MissingPrerequisite, UserError
 from apd_bench.registry import DATASETS
+from apd_bench.runner.selection import split_list
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -57,13 +66,133 @@ def test_settings_give_template_names_and_a_derived_split(pets: Path) -> None:
     assert loaded.origin["derived"] == ["train", "val", "test"]
 
 
-def test_names_from_a_list(pets: Path) -> None:
+def classes_of(path: Path, folders: Iterable[str]) -> dict[str, str]:
+    """Class folder -> the name that its image is labelled with; image i lies in the i-th of the sorted folders."""
+    for red, name in enumerate(sorted(folders)):
+        picture(path / "test" / name / "1.png", red)
+    loaded = load_dataset(folder_spec(str(path)), image_size=8)
+    reds = loaded.test.images()[:, 0, 0, 0].tolist()
+    names = [loaded.classes[label] for label in loaded.test.labels]
+    return {sorted(folders)[red]: name for red, name in zip(reds, names, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("folders", "lines", "expected"),
+    [
+        (["0", "1", "2", "10"], ["zero", "one", "two", "ten"], ["zero", "one", "two", "ten"]),
+        (["ant", "bee", "cat_fish"], ["cat fish", "ant", "bee"], ["ant", "bee", "cat fish"]),
+        (["ant", "bee", "cat"], ["gills", "woof", "meow"], ["gills", "woof", "meow"]),
+        (["n01", "n02"], ["n02 great_white shark", "n03 ray", "n01 tench"], ["tench", "great white shark"]),
+        (["n01", "n02"], ["n02 missile", "n01 missile"], ["missile", "missile"]),
+    ],
+    ids=["numbers", "folders in another order", "in place", "wnid name", "wnid name twice"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_names_from_a_list(
+    tmp_path: Path, folders: list[str], lines: list[str], expected: list[str], encoding: str
+) -> None:
+    tmp_path.joinpath("set").mkdir()
+    tmp_path.joinpath("set", "classnames.txt").write_text("\r\n".join(lines), encoding)
+    found = classes_of(tmp_path / "set", folders)
+    assert [found[name] for name in folders] == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("classnames.txt", b"gills\nwoof\n", "names 2 classes, but there are 3 class folders"),
+        ("classnames.txt", b"gills\ngills\nmeow", "has the name 'gills' twice"),
+        ("classnames.txt", b"gills\naxolotl\nmeow", "'axolotl' is a folder itself"),
+        ("classnames.txt", b"gills\ncat house\nmeow", "'cat' is a folder itself"),
+        ("classnames.txt", b"gills\nBig dog\nbig  dog", "'big  dog' is a folder itself"),
+        ("classnames.txt", b"cat a\ncat b\naxolotl c\nbig_dog d", "names the folder 'cat' twice"),
+        ("classnames.txt", "gills\nl\u00f6we\nmeow".encode("latin-1"), "line 2 holds the byte 0xf6.*iconv"),
+        ("classnames.txt", "gills\nwoof\nmeow".encode("utf-16-le"), "NUL"),
+        ("dataset.toml", b'tempalte = "a {}."', "Did you mean 'template'"),
+        ("dataset.toml", b'template = "a photo"', "has no '{}'"),
+        ("dataset.toml", b"template = 3", "not of the right kind.*Write template ="),
+        ("dataset.toml", b'template = ["a {}.", 3]', "is not one line of text"),
+        ("dataset.toml", b'template = ["a {}.", "a {}."]', "a template twice"),
+        ("dataset.toml", b'split = "half"', "split = 'half'"),
+        ("dataset.toml", b"split = [1]", "not of the right kind"),
+        ("dataset.toml", b'classes = ["a"]', "not of the right kind"),
+        ("dataset.toml", b"[classes]\ncat = 3", "is not a name"),
+        ("dataset.toml", b'[classes]\ndog = "wolf"', "no such folder"),
+        ("dataset.toml", b'[classes]\ncat = "Big Dog"', "are both called 'Big Dog'|are both called 'big dog'"),
+        ("dataset.toml", b"template = ", "is not TOML"),
+    ],
+)
+def test_what_a_file_says_wrong_is_one_sentence(pets: Path, file: str, content: bytes, message: str) -> None:
+    pets.joinpath(file).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        folder_spec(str(pets))
+    assert re.search(message, str(caught.value))
+
+
+def test_two_lists_of_names_are_refused(pets: Path) -> None:
     pets.joinpath("classnames.txt").write_text("gills\nwoof\nmeow\n")
-    assert load_dataset(DATASETS.get(f"folder:{pets}"), image_size=8).classes == ("gills", "woof", "meow")
-    pets.joinpath("classnames.txt").write_text("gills\nwoof\n")
-    with pytest.raises(CorruptFile, match=r"names 2 classes, but there are 3 class folders"):
-        DATASETS.unregister(f"folder:{pets}")
-        DATASETS.get(f"folder:{pets}")
+    pets.joinpath("dataset.toml").write_text('[classes]\ncat = "meow"\n')
+    with pytest.raises(CorruptFile, match="Keep one of them"):
+        folder_spec(str(pets))
+
+
+def test_a_list_of_templates_is_an_ensemble_with_a_byte_order_mark_or_not(pets: Path) -> None:
+    text = 'template = ["a drawing of a {}.", "a {}."]'
+    for encoding in ("utf-8", "utf-8-sig"):
+        pets.joinpath("dataset.toml").write_text(text, encoding)
+        assert folder_spec(str(pets)).template == "a drawing of a {}.\na {}."
+    assert folder_spec(str(pets), template="the {}").template == "the {}"
+
+
+def lay_out(base: Path, **splits: Sequence[str]) -> Path:
+    for split, names in splits.items():
+        for number, name in enumerate(names):
+            picture(base / split / name / "1.png", number)
+    return base
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "Validation", "VAL"])
+def test_without_a_test_folder_the_validation_images_are_the_test(tmp_path: Path, val: str) -> None:
+    spec = folder_spec(str(lay_out(tmp_path, Train=["a", "b"], **{val: ["a", "b"]})))
+    loaded = load_dataset(spec, image_size=8)
+    assert (len(loaded.split("train")), loaded.val, loaded.test.ids[0]) == (2, None, f"folder/test/{val}/a/1.png")
+    assert f"those of {val}" in check_set(spec, ()).message
+
+
+def test_classes_are_those_of_all_splits_and_never_left_out(tmp_path: Path) -> None:
+    path = lay_out(tmp_path, train=["a", "b", "c"], test=["a", "b"])
+    with pytest.raises(CorruptFile, match=r"class folder .*test/c is missing.*stays a name") as caught:
+        load_dataset(folder_spec(str(path)), image_size=8)
+    assert "emove" not in str(caught.value)
+    loaded = load_dataset(folder_spec(str(path), problems="exclude"), image_size=8)
+    assert (loaded.classes, len(loaded.test)) == (("a", "b", "c"), 2)
+    assert loaded.origin["classes_without_images"] == ["class folder test/c is missing"]
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({"train": ["a", "b"]}, r"training images alone.*folder:.*/train\(split='derived'\)"),
+        ({"train": ["a", "b"], "val": ["a", "b"], "valid": ["a", "b"]}, "has both val and valid"),
+        ({"train": ["a", "b"], "test": [""]}, "test holds no class folders"),
+        ({"a": [""], "b": ["deep"]}, "is a folder among images.*|holds no image"),
+    ],
+)
+def test_other_layouts_say_what_to_do(tmp_path: Path, splits: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_dataset(folder_spec(str(lay_out(tmp_path, **splits))), image_size=8)
+    assert re.search(message, str(caught.value))
+
+
+def test_the_remedy_for_training_images_alone_works_as_printed(tmp_path: Path) -> None:
+    path = lay_out(tmp_path / "my (set)", train=["a", "b"])
+    for number in range(10):
+        for name in ("a", "b"):
+            picture(path / "train" / name / f"{number}.png", number)
+    with pytest.raises(CorruptFile) as caught:
+        folder_spec(str(path))
+    (printed,) = shlex.split(caught.value.hint.partition("images: ")[2])
+    assert [len(split) for split in load_dataset(DATASETS.get(printed), image_size=8).splits()] == [10, 4, 6]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -77,12 +206,50 @@ def test_a_folder_without_classes(tmp_path: Path) -> None:
         DATASETS.get(f"folder:{tmp_path / 'flat'}")
 
 
-def test_other_files_are_named(pets: Path) -> None:
-    (pets / "cat" / "readme.md").write_text("x")
-    with pytest.raises(CorruptFile, match=r"readme\.md is not an image"):
-        load_dataset(DATASETS.get(f"folder:{pets}"), image_size=8)
-    loaded = load_dataset(DATASETS.get(f"folder(path={str(pets)!r}, problems='exclude')"), image_size=8)
-    assert len(loaded.test) == 30 and "readme.md" in loaded.origin["excluded"][0]
+@pytest.mark.parametrize("place", ["plain", "with blanks", "my (set)", "it's", 'a "b"', "a\\b", "a,b", "[x]", "x$HOME"])
+@pytest.mark.parametrize("form", ["folder:PATH", "folder:PATH(problems='exclude')", "printed"])
+def test_a_path_of_any_kind_is_typed_as_it_is_or_as_it_is_printed(pets: Path, place: str, form: str) -> None:
+    path = pets.rename(pets.parent / place)
+    if form != "folder:PATH":
+        (path / "cat" / "readme.md").write_text("x")
+    name = form.replace("PATH", str(path))
+    if form == "printed":
+        with pytest.raises(CorruptFile, match=r"1 sample problem: .*readme\.md is not an image") as caught:
+            load_dataset(folder_spec(str(path)), image_size=8)
+        (name,) = shlex.split(caught.value.hint.partition("(recorded): ")[2])
+        assert shlex.split(excluding(name)) == [name]
+    (one, other) = split_list(f"{name},animals")
+    assert (one, other, DATASETS.select([one])) == (name, "animals", [DATASETS.get(name).name])
+    loaded = load_dataset(DATASETS.get(name), image_size=8)
+    assert len(loaded.test) == 30
+    assert loaded.origin.get("excluded", []) == ([] if form == "folder:PATH" else ["cat/readme.md is not an image"])
+
+
+def test_odd_files_are_named_and_can_be_left_out(pets: Path) -> None:
+    (pets / "cat" / "gone.png").symlink_to(pets / "nowhere.png")
+    (pets / "cat" / "sub").mkdir()
+    with open(os.fsencode(pets / "cat") + b"/\xe9.png", "wb"):  # noqa: PTH123
+        pass
+    picture(pets / "beside.png")
+    spec = folder_spec(str(pets))
+    assert isinstance(spec.digest, str)
+    with pytest.raises(CorruptFile) as caught:
+        load_dataset(spec, image_size=8)
+    for said in ("gone.png is a link to nothing", r"\xe9.png is named", "sub is a folder", "beside.png lies beside"):
+        assert said in str(caught.value).encode().decode()
+    loaded = load_dataset(folder_spec(str(pets), problems="exclude"), image_size=8)
+    assert (len(loaded.test), len(loaded.origin["excluded"])) == (30, 4)
+
+
+@pytest.mark.parametrize("name", [b"\xe9t\xe9", b"lost"])
+def test_a_class_folder_that_cannot_be_read_is_refused(pets: Path, name: bytes) -> None:
+    path = os.fsencode(pets) + b"/" + name
+    if name == b"lost":
+        os.symlink("/nowhere/lost", path)  # noqa: PTH211
+    else:
+        os.mkdir(path)  # noqa: PTH102
+    with pytest.raises(CorruptFile, match=r"\\xe9t\\xe9 is named|lost is a link to nothing"):
+        folder_spec(str(pets))
 
 
 def test_the_name_is_what_was_typed(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,11 +260,64 @@ def test_the_name_is_what_was_typed(pets: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(load_dataset(spec, image_size=8).test) == 9
 
 
-def test_moving_a_folder_keeps_its_identity_changing_it_does_not(pets: Path, tmp_path: Path) -> None:
-    before = folder_spec(str(pets)).identity()
-    moved = tmp_path / "elsewhere" / "my_pets"
-    moved.parent.mkdir()
-    pets.rename(moved)
-    assert folder_spec(str(moved)).identity() == before
-    picture(moved / "cat" / "new.png")
-    assert folder_spec(str(moved)).identity() != before
+def contents(loaded: LoadedDataset) -> tuple[tuple[str, ...], list[int]]:
+    return loaded.test.ids, loaded.test.images()[:, 0, 0, 0].tolist()
+
+
+def test_two_copies_are_one_set_and_a_change_is_another(pets: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere" / "another_name"
+    shutil.copytree(pets, copy)
+    one, other = folder_spec(str(pets)), folder_spec(str(copy))
+    assert one.identity() == other.identity()
+    assert contents(load_dataset(one, image_size=8)) == contents(load_dataset(other, image_size=8))
+    picture(copy / "cat" / "new.png")
+    assert folder_spec(str(copy)).identity() != one.identity()
+    with pytest.raises(CorruptFile, match="has changed since"):
+        load_dataset(other, image_size=8)
+
+
+def swap(one: Path, other: Path) -> None:
+    """Exchanges two files; no size and no time of modification in the folder changes."""
+    times = [(path.stat().st_atime_ns, path.stat().st_mtime_ns) for path in (one, other)]
+    first, second = one.read_bytes(), other.read_bytes()
+    for path, content, time in ((one, second, times[0]), (other, first, times[1])):
+        path.write_bytes(content)
+        os.utime(path, ns=time)
+
+
+def test_images_of_one_size_that_change_places_are_another_set(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digests, "_FRESH_NS", -1)
+    for number, path in enumerate(sorted(pets.rglob("*.png"))):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path.with_suffix(".bmp"))
+        path.unlink()
+    before = folder_spec(str(pets))
+    ids, reds = contents(load_dataset(before, image_size=8))
+    swap(pets / "cat" / "0.bmp", pets / "axolotl" / "0.bmp")
+    after = folder_spec(str(pets))
+    assert after.identity() != before.identity()
+    changed = dict(zip(*contents(load_dataset(after, image_size=8)), strict=True))
+    assert changed["folder/test/cat/0.bmp"] == reds[ids.index("folder/test/axolotl/0.bmp")]
+
+
+def test_an_unchanged_image_is_not_read_again(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digests, "_FRESH_NS", -1)
+    read: list[str] = []
+    real = digests._digest
+    monkeypatch.setattr(digests, "_digest", lambda path: read.append(path.name) or real(path))
+    before = folder_spec(str(pets)).digest
+    assert len(read) == 30
+    assert folder_spec(str(pets)).digest == before and len(read) == 30
+    picture(pets / "cat" / "4.png", 77)
+    assert folder_spec(str(pets)).digest != before and read[30:] == ["4.png"]
+
+
+def test_an_image_that_changed_a_moment_ago_is_always_read(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = folder_spec(str(pets)).digest
+    read: list[Path] = []
+    monkeypatch.setattr(digests, "_digest", lambda path: read.append(path) or "0")
+    assert folder_spec(str(pets)).digest != before and len(read) == 30
+
+
+def test_an_image_to_be_left_out_must_exist(pets: Path) -> None:
+    with pytest.raises(UserError, match=r"no sample 'my_pets/test/cat/0.png'.*folder/test/axolotl/0.png"):
+        load_dataset(folder_spec(str(pets), exclude=["my_pets/test/cat/0.png"]), image_size=8)
