@@ -12,6 +12,7 @@ from apd_bench.errors import UsageError
 from apd_bench.methods.augment import TrainingImages, crop_flip
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.methods.toy import toy_backbone, toy_dataset, toy_fit
+from apd_bench.methods.watch import near_chance
 from apd_bench.states import digest_of, restore
 from apd_bench.training import fit
 
@@ -142,6 +143,27 @@ def test_a_run_at_chance_is_marked_collapsed(backbone, data):
     limit = 0.25 + 2 * math.sqrt(0.25 * 0.75 / 16)
     assert card["collapsed"] == (card["train_accuracy"] <= limit)
     assert card["chance"] == 0.25
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("shots", [1, 2, 16])
+def test_a_perfect_fit_is_no_collapse_and_a_constant_answer_is_one(classes, shots):
+    assert not near_chance(1.0, 1 / classes, classes * shots)
+    assert near_chance(1 / classes, 1 / classes, classes * shots)
+
+
+def test_fewer_images_than_shots_are_said_on_the_card(backbone, data):
+    labels = data.train.labels
+    places = [*(labels == 0).nonzero().flatten().tolist()[:2], *(labels != 0).nonzero().flatten().tolist()]
+    few = dataclasses.replace(data, train=data.train.subset(places))
+    assert train(backbone, few, "apt").card["fewer_shots"] == {"classes": 1, "fewest": 2}
+    assert "fewer_shots" not in train(backbone, data, "apt").card
+
+
+@pytest.mark.parametrize(("name", "used"), [("advvp", ["a {}.", "the {}."]), ("fap", ["a {}."]), ("apt", [])])
+def test_the_card_says_which_templates_of_an_ensemble_act(backbone, data, name, used):
+    card = train(backbone, dataclasses.replace(data, template="a {}.\nthe {}."), name).card
+    assert card["effective"]["templates"] == used
 
 
 def test_progress_is_told_after_each_epoch(backbone, data):

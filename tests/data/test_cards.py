@@ -71,6 +71,8 @@ def test_a_card_is_complete(card: Card) -> None:
         ("eurosat", 9, "Sea or Lake"),
         ("eurosat", 0, "Annual Crop Land"),
         ("imagenet", 0, "tench"),
+        ("food101", 16, "cheese plate"),
+        ("food101", 17, "cheesecake"),
         ("fgvc_aircraft", 0, "707-320"),
         ("dtd", 46, "zigzagged"),
     ],

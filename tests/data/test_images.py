@@ -6,9 +6,10 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from apd_bench.data.images import decode, square
+from apd_bench import bounds
+from apd_bench.data.images import decode, remarks, square
 from apd_bench.errors import CorruptFile
 
 
@@ -73,3 +74,49 @@ def test_truncated_and_foreign_bytes_are_corrupt_by_name() -> None:
     for data in (buffer.getvalue()[:500], b"", b"<html></html>", b"%PDF-1.4"):
         with pytest.raises(CorruptFile, match=r"cat\.jpg cannot be decoded"):
             decode(data, 8, "crop", "cat.jpg")
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_grey_values_of_16_bits_are_scaled(kind: str) -> None:
+    values = np.array([[0, 128, 257], [32896, 65407, 65535]], np.uint16)
+    data = encoded(Image.fromarray(values), kind)
+    found = decode(data, 4, "squash", "x")
+    assert found.min() == 0 and found.max() == 255
+    exact = np.asarray(Image.fromarray(np.array([[0, 0, 1], [128, 255, 255]], np.uint8)).resize((4, 4), 3))
+    assert np.array_equal(found, np.stack([exact] * 3))
+    assert remarks(data, "x") == {"16-bit"}
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(np.int32, "whole numbers"), (np.float32, "floats")])
+def test_pixels_of_32_bits_are_refused_by_name(dtype: type, kind: str) -> None:
+    data = encoded(Image.fromarray(np.ones((4, 4), dtype)), "TIFF")
+    for read in (lambda: decode(data, 4, "crop", "deep.tif"), lambda: remarks(data, "deep.tif")):
+        with pytest.raises(CorruptFile, match=rf"deep\.tif cannot be decoded: its pixels are {kind} of 32 bits"):
+            read()
+
+
+@pytest.mark.parametrize("orientation", range(1, 10))
+def test_exif_orientation_is_told_and_applied_only_where_asked(orientation: int) -> None:
+    picture = noise(6, 6)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(picture, "PNG", exif=exif)
+    assert np.array_equal(decode(data, 6, "crop", "x"), square(picture, 6))
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert np.array_equal(decode(data, 6, "crop", "x", "exif"), square(upright, 6))
+    assert remarks(data, "x") == ({"turned"} if 1 < orientation < 9 else set())
+
+
+def test_an_image_that_unfolds_to_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "PIXELS", 99)
+    assert decode(encoded(noise(9, 11), "PNG"), 4, "crop", "x").shape == (3, 4, 4)
+    with pytest.raises(CorruptFile, match=r"big\.png cannot be decoded: it has 10 x 10 pixels"):
+        decode(encoded(noise(10, 10), "PNG"), 4, "crop", "big.png")
+    with pytest.raises(CorruptFile, match=r"big\.png cannot be decoded"):
+        decode(encoded(Image.new("1", (20000, 20000)), "PNG"), 4, "crop", "big.png")

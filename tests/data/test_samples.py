@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from apd_bench.data.cards import Card, cards
 from apd_bench.data.catalog import benchmark_spec
@@ -237,3 +238,63 @@ def test_undecodable_images_can_be_left_out(root: Path, eurosat: Listed, with_js
 def test_an_excluded_sample_must_exist(with_json: Path) -> None:
     with pytest.raises(UsageError, match="no sample 'eurosat/test/nothing'"):
         load("eurosat(exclude='eurosat/test/nothing')")
+
+
+def shards(root: Path, replicas: ModuleType, labels: list[int]) -> Path:
+    card = cards()["cifar10"]
+    items = [(str(place), label) for place, label in enumerate(labels)]
+    numbers = {str(place): place for place in range(len(labels))}
+    replicas.write_shards(root, card.shards[0], {"test": items}, numbers, card.classes)
+    return root / card.shards[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message", "hint"),
+    [
+        ([*range(1, 11)], "labels go from 0 to 9; those in .* go from 1 to 10", "count from 1: subtract 1"),
+        ([*range(10), 11], "go from 0 to 11", "different versions"),
+        ([*range(10), -1], "go from -1 to 9", "different versions"),
+        ([*range(1, 10)], "no image is of class 0", "Restore what is missing"),
+    ],
+)
+@pytest.mark.parametrize("problems", ["error", "exclude"])
+def test_labels_without_a_name_are_never_left_out(
+    root: Path, replicas: ModuleType, labels: list[int], message: str, hint: str, problems: str
+) -> None:
+    shards(root, replicas, labels)
+    if problems == "exclude" and "no image" in message:
+        loaded = load_dataset(DATASETS.get("cifar10(problems='exclude')"), image_size=8)
+        assert loaded.origin["classes_without_images"] == ["no image is of class 0 (airplane)"]
+        return
+    with pytest.raises(CorruptFile, match=message) as caught:
+        load("cifar10" if problems == "error" else "cifar10(problems='exclude')")
+    assert hint in caught.value.hint and "exclude" not in caught.value.hint
+
+
+def test_shards_count_with_their_content(root: Path, replicas: ModuleType) -> None:
+    digests = []
+    for labels in ([*range(10)], [1, 0, *range(2, 10)], [*range(10)]):
+        folder = shards(root, replicas, labels)
+        digests.append(benchmark_spec(cards()["cifar10"]).digest)
+        size = (folder / "test/0.tar").stat().st_size
+    assert digests[0] == digests[2] != digests[1] and size == (folder / "test/0.tar").stat().st_size
+
+
+def test_flat_validation_images_of_imagenet_say_what_to_do(root: Path) -> None:
+    val = root / "imagenet/images/val"
+    val.mkdir(parents=True)
+    for number in range(3):
+        (val / f"ILSVRC2012_val_{number:08d}.JPEG").touch()
+    with pytest.raises(CorruptFile, match="3 images side by side and none of the 1,000 class folders") as caught:
+        load("imagenet")
+    assert "valprep.sh" in caught.value.hint and "exclude" not in caught.value.hint
+
+
+def test_a_set_can_be_read_as_exif_says_and_is_another_set_then(root: Path, with_json: Path) -> None:
+    plain, turned = DATASETS.get("eurosat"), DATASETS.get("eurosat(orientation='exif')")
+    assert turned.options["orientation"] == "exif" and turned.identity() != plain.identity()
+    assert torch.equal(
+        load_dataset(turned, image_size=8).test.images(), load_dataset(plain, image_size=8).test.images()
+    )
+    with pytest.raises(UsageError, match="stored, exif"):
+        DATASETS.get("eurosat(orientation='up')")
