@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from apd_bench.leaderboard.model import Row, Table
@@ -84,10 +84,8 @@ def interval(estimate: Estimate | None, digits: int = 1) -> str:
     return f"{100 * estimate.low:.{digits}f}–{100 * estimate.high:.{digits}f}"
 
 
-def with_interval(estimate: Estimate | None) -> str:
-    """`41.2 (38.0–44.1)`, or a dash."""
-    if estimate is None:
-        return "–"
+def with_interval(estimate: Estimate) -> str:
+    """`41.2 (38.0–44.1)`, without brackets where there is no interval."""
     inner = interval(estimate)
     return percent(estimate.value) if inner == "–" else f"{percent(estimate.value)} ({inner})"
 
@@ -108,11 +106,9 @@ def table_columns(attacks: Sequence[str], form: str) -> list[Column]:
     return [column for column in columns if form in column.formats]
 
 
-def legend(tables: Iterable[Table], form: str) -> list[str]:
-    """What the columns of the format `form` mean, one line each."""
-    attacks = dict.fromkeys(attack for table in tables for attack in table.attacks)
-    columns = table_columns(list(attacks), form)
-    return [f"{column.heading}: {column.help}" for column in columns if column.help]
+def legend(form: str) -> list[str]:
+    """What the columns of the format `form` mean, one line each; the name of an attack says what its column is."""
+    return [f"{column.heading}: {column.help}" for column in table_columns((), form) if column.help]
 
 
 def _accuracy(name: str) -> Column:

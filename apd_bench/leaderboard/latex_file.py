@@ -26,7 +26,7 @@ def _table(table: Table, group: str) -> list[str]:
         f"{heading(table)}.",
         f"Accuracy in percent, mean over {len(table.datasets)} datasets ({sum(table.counts.values())} test samples, "
         f"{seeds}), with 95 % bootstrap intervals.",
-        *legend([table], "tex"),
+        *legend("tex"),
         *([EMBEDDED_WARNING] if table.embedded else ()),
     ]
     label = file_name(f"{group}-{heading(table)}").lower()

@@ -107,6 +107,6 @@ def legend_lines(tables: Sequence[Table], form: str, notes: Sequence[str] = ()) 
         "and samples. Threat models, budgets and backbones are never mixed in one table.",
         f"Intervals are {LEVEL:.0%}: cluster bootstrap over seeds and samples within each dataset (one cell alone, "
         f"or all outcomes alike: Wilson); {spread}. An interval from few seeds is too narrow rather than too wide.",
-        *legend(tables, form),
+        *legend(form),
         *notes,
     ]
