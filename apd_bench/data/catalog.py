@@ -8,29 +8,27 @@ Names that are resolved on demand: `NAME@publisher` and `NAME@derived` (another 
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from apd_bench.data.cards import Card, cards
+from apd_bench.data.names import FOLDER, parts, written_name
 from apd_bench.data.templates import ensemble
 from apd_bench.data.text import is_utf8, printable
 from apd_bench.errors import CorruptFile, MissingPrerequisite, UsageError, unknown_name
 from apd_bench.resources import package_path
-from apd_bench.specs import DatasetSpec, one_of, parse_call
+from apd_bench.specs import DatasetSpec, one_of
 
 REINSTALL = "Restore it: pip install --force-reinstall --no-deps apd-bench (or `git checkout` the file)."
-BENCHMARK, FOLDER = "benchmark", "folder"
+BENCHMARK = "benchmark"
 _CHOICES = {
     "split": ("official", "publisher", "derived"),
     "problems": ("error", "exclude"),
     "orientation": ("stored", "exif"),
 }
 _OPTIONS = (*_CHOICES, "exclude", "template")
-_PLAIN_PATH = re.compile(r"[\w./~+@%=:-]+")  # what neither a shell, a list of names nor a wildcard reads in its own way
 
 
 class _LazyDigest:
@@ -71,7 +69,7 @@ def resolve(name: str) -> DatasetSpec | None:
     """
     if not name.startswith("folder:") and "@" not in name and "(" not in name:
         return None
-    head, options = _parts(name)
+    head, options = parts(name)
     if head == FOLDER and "path" in options:
         return folder_spec(str(options.pop("path")), **_checked(head, options))
     if (card := _card(head)) is not None:
@@ -80,26 +78,14 @@ def resolve(name: str) -> DatasetSpec | None:
         if head.lower() in (spec.name, *spec.aliases):
             options = _checked(spec.name, options, ("template",))
             return replace(
-                spec, name=_written(spec.name, options), aliases=(), template=_template(options, spec.template)
+                spec, name=written_name(spec.name, options), aliases=(), template=_template(options, spec.template)
             )
     return None
 
 
-def excluding(name: str) -> str:
-    """The set `name` with the option problems='exclude', quoted for a shell."""
-    return quoted(name, problems="exclude")
-
-
-def quoted(name: str, **options: str) -> str:
-    """The set `name` with further `options`, quoted so that a shell takes it as it is."""
-    head, given = _parts(name)
-    written = _written(head, {**given, **options})
-    return shlex.quote(written) if any(sign in written for sign in '"$`\\!') else f'"{written}"'
-
-
 def is_folder(name: str) -> bool:
     """Whether `name` is that of an image folder that is there."""
-    return name.startswith("folder:") and Path(_parts(name)[1]["path"]).expanduser().is_dir()
+    return name.startswith("folder:") and Path(parts(name)[1]["path"]).expanduser().is_dir()
 
 
 def benchmark_spec(card: Card, **options: Any) -> DatasetSpec:
@@ -107,7 +93,7 @@ def benchmark_spec(card: Card, **options: Any) -> DatasetSpec:
     changed = _changed(options)
     split = changed.get("split", "official")
     return FileDatasetSpec(
-        name=_written(card.name, changed),
+        name=written_name(card.name, changed),
         loader="apd_bench.data.benchmark:load",
         title=card.title if split == "official" else f"{card.title} ({split} split)",
         group=BENCHMARK,
@@ -144,7 +130,7 @@ def folder_spec(written: str, **options: Any) -> DatasetSpec:
     changed = _changed(options)
     template, classes, licence = describe_folder(full)
     return FileDatasetSpec(
-        name=_written(FOLDER, {"path": written, **changed}),
+        name=written_name(FOLDER, {"path": written, **changed}),
         loader="apd_bench.data.folder:load",
         title=full.name,
         group=FOLDER,
@@ -211,25 +197,6 @@ def _card(name: str) -> Card | None:
     return next((card for card in cards().values() if name.lower() in (card.name, *card.aliases)), None)
 
 
-def _parts(name: str) -> tuple[str, dict[str, Any]]:
-    """Name and options of a set as it is written; of an image folder the path is an option.
-
-    `folder:PATH(option=...)`: what exists as a folder is the path, so a path may end in brackets of its own.
-    """
-    if not name.startswith("folder:"):
-        head, options = parse_call(name)
-        head, _, split = head.partition("@")
-        return head, {"split": split, **options} if split else options
-    written = name.removeprefix("folder:")
-    if not Path(written).expanduser().is_dir() and written.endswith(")"):
-        for place in [match.start() for match in re.finditer(r"\(", written)][::-1]:
-            try:
-                return FOLDER, {"path": written[:place], **parse_call(f"{FOLDER}{written[place:]}")[1]}
-            except UsageError:
-                continue
-    return FOLDER, {"path": written}
-
-
 def _checked(name: str, options: dict[str, Any], known: tuple[str, ...] = _OPTIONS) -> dict[str, Any]:
     for option in options:
         if option not in known:
@@ -262,17 +229,6 @@ def _template(options: Mapping[str, Any], default: str) -> str:
 
 def _without_template(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != "template"}
-
-
-def _written(name: str, options: dict[str, Any]) -> str:
-    """The name with its options, as it can be typed again."""
-    rest = dict(options)
-    if "path" in rest and _PLAIN_PATH.fullmatch(rest["path"]):
-        name = f"{FOLDER}:{rest.pop('path')}"
-    elif "path" not in rest and "split" in rest:
-        name = f"{name}@{rest.pop('split')}"
-    inner = ", ".join(f"{key}={value!r}" for key, value in rest.items())
-    return f"{name}({inner})" if inner else name
 
 
 def _expected(card: Card, split: str) -> dict[str, int]:

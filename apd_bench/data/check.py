@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from apd_bench.data.cards import Card, cards
-from apd_bench.data.catalog import excluding
 from apd_bench.data.images import DEEP, TURNED, remarks
 from apd_bench.data.listing import Item, Source
+from apd_bench.data.names import excluding
 from apd_bench.data.packed import read_arrays
 from apd_bench.data.places import PUBLISHED_IDS, WEBDATASET, data_roots, find_places, find_split_file
 from apd_bench.data.samples import list_samples

@@ -20,11 +20,11 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apd_bench.data.catalog import excluding, quoted
 from apd_bench.data.class_names import in_order, name_classes
 from apd_bench.data.digests import content_digests
 from apd_bench.data.folder_items import entries, folder_items, is_image
 from apd_bench.data.listing import Source, derive_splits
+from apd_bench.data.names import excluding, quoted
 from apd_bench.data.templates import ensemble
 from apd_bench.data.text import is_utf8, printable, read_text
 from apd_bench.errors import CorruptFile, IncompatibleChoice, UsageError, unknown_name

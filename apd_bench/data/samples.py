@@ -18,9 +18,9 @@ from pathlib import Path
 
 from apd_bench.data import readers
 from apd_bench.data.cards import Card
-from apd_bench.data.catalog import excluding
 from apd_bench.data.digests import content_digests
 from apd_bench.data.listing import Item, Source, align_classes, derive_splits, merge_splits
+from apd_bench.data.names import excluding
 from apd_bench.data.places import WEBDATASET, Place, find_places, find_split_file, not_found
 from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
 

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from apd_bench.data import digests
-from apd_bench.data.catalog import excluding, folder_spec
+from apd_bench.data.catalog import folder_spec
 from apd_bench.data.check import check_set
 from apd_bench.data.load import load_dataset
+from apd_bench.data.names import excluding
 from apd_bench.data.splits import LoadedDataset
 from apd_bench.errors import CorruptFile, MissingPrerequisite, UserError
 from apd_bench.registry import DATASETS
