@@ -1,4 +1,4 @@
-"""Files of `torch.save` and TorchScript archives, read without running anything that stands in them.
+"""Files of `torch.save`, TorchScript archives and safetensors, read without running anything that stands in them.
 
 A pickle names functions and calls them. Here it gets a stand-in for every name but `OrderedDict` and the functions that
 rebuild tensors, and those only make notes of where a tensor lies: numbers are read when a `StoredTensor` is asked for
@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
-from apd_bench.errors import CorruptFile
+from apd_bench.bounds import safetensors_header
+from apd_bench.errors import CorruptFile, first_line
 
 MAX_PICKLE = 64 * 2**20  # bytes; the pickle of a whole CLIP model has a twentieth of a megabyte
 _SHARED = 4  # times the size of the file: tensors may share their bytes, as tied weights do
@@ -106,6 +109,18 @@ class Storage:
     dtype: torch.dtype
     count: int
     read: Callable[[], bytes]
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; raises CorruptFile with one sentence for anything else."""
+    try:
+        with path.open("rb") as file:
+            safetensors_header(file.read(8), path.stat().st_size)
+        return load_file(path)
+    except OSError as error:
+        raise CorruptFile(f"'{path}' cannot be read: {error.strerror or error}.") from error
+    except (ValueError, KeyError, SafetensorError) as error:
+        raise CorruptFile(f"'{path}' cannot be read as weights: {first_line(error)}.") from error
 
 
 def read_torch(path: Path) -> Any:

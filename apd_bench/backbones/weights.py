@@ -16,13 +16,11 @@ from open_clip.factory import (
     resize_pos_embed,
     resize_text_pos_embed,
 )
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from apd_bench.backbones.configs import sha256
 from apd_bench.backbones.present import HUB_WEIGHTS, URL_CACHE
-from apd_bench.backbones.torchfile import StoredTensor, is_torchscript, read_torch, tensors_of
+from apd_bench.backbones.torchfile import StoredTensor, is_torchscript, read_safetensors, read_torch, tensors_of
 from apd_bench.backbones.vision import has_quick_gelu
 from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, first_line
 
@@ -126,10 +124,7 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Any], bool]:
     A file with a state dict among other things gives that; one of TeCoA gives {VISION_KEY: image tower}.
     """
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path), False
-        except (OSError, ValueError, SafetensorError) as error:
-            raise CorruptFile(f"'{path}' cannot be read as weights: {first_line(error)}.") from error
+        return read_safetensors(path), False
     content = read_torch(path)
     if is_torchscript(path):
         return {name: value.read() for name, value in tensors_of(content) if _is_weight(name, value)}, True

@@ -39,7 +39,7 @@ def execute(args: argparse.Namespace) -> int:
     from apd_bench.backbones.load import load
     from apd_bench.methods.importers import import_prompts
     from apd_bench.registry import BACKBONES
-    from apd_bench.states import save_state
+    from apd_bench.states import has_state, load_state, save_state
 
     if not args.file.is_file():
         raise MissingPrerequisite(f"There is no file '{args.file}'.", hint="Give the path of a .pth.tar checkpoint.")
@@ -49,6 +49,8 @@ def execute(args: argparse.Namespace) -> int:
         args.file, args.format, backbone, classes=classes, position=args.position, init=args.init, text=args.text
     )
     folder = args.output or Path("prompts") / f"{args.format}-{state.digest[:8]}"
+    if has_state(folder) and load_state(folder).digest != state.digest:
+        raise UsageError(f"There is another prompt state in '{folder}'.", hint="Give another folder with --output.")
     save_state(folder, state)
     learner, options = state.card["recipe"]["learner"], state.card["recipe"]["learner_options"]
     dataset = args.dataset or (_set_with(classes) if classes and options.get("class_specific") else None)

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.backbones.torchfile import StandIn, StoredTensor, read_torch, tensors_of
-from apd_bench.errors import CorruptFile, IncompatibleChoice, first_line
+from apd_bench.backbones.torchfile import StandIn, StoredTensor, read_safetensors, read_torch, tensors_of
+from apd_bench.errors import CorruptFile, IncompatibleChoice
 
 CONTEXT = "ctx"
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "prompt_learner")
@@ -95,10 +93,7 @@ def read_learned(path: Path) -> Learned:
     is a context. Raises CorruptFile with one sentence.
     """
     if path.suffix == ".safetensors":
-        try:
-            return Learned(path, _plain(path, load_file(path)))
-        except (OSError, ValueError, SafetensorError) as error:
-            raise CorruptFile(f"'{path}' is not a safetensors file: {first_line(error)}.") from error
+        return Learned(path, _plain(path, read_safetensors(path)))
     content = read_torch(path)
     if isinstance(content, Mapping):
         content = content.get("state_dict", content)

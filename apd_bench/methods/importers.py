@@ -88,10 +88,7 @@ def import_prompts(
         raise CorruptFile(error.message, hint=f"It looks like {looks}: import it with --format {looks}.") from error
     learned.check_backbone(backbone)
     _check_widths(learned.path, state, backbone)
-    if learner_name == "visual":
-        options["text"] = PLAIN_TEXT if text is None else text
-    else:
-        options["position"] = position
+    options |= _words(learned.path, learner_name, position, init, text)
     names = tuple(classes) if classes is not None else _PLACEHOLDER_CLASSES
     context = state.get("context")
     if context is not None and context.ndim == 3:
@@ -123,6 +120,18 @@ def import_prompts(
         "warnings": [],
     }
     return PromptState(learner.state(), card)
+
+
+def _words(path: Path, learner: str, position: str, init: str | None, text: str | None) -> dict[str, str]:
+    """The options that say how the class texts read; UsageError for one that this learner does not hear."""
+    if learner == "visual":
+        unheard = "--init" if init is not None else "--position" if position != "end" else None
+    else:
+        unheard = "--text" if text is not None else None
+    if unheard is not None:
+        learned = "no text" if learner == "visual" else "its text"
+        raise UsageError(f"{unheard} means nothing for '{path}', which has learned {learned}.", hint="Leave it out.")
+    return {"text": PLAIN_TEXT if text is None else text} if learner == "visual" else {"position": position}
 
 
 def guess(learned: Learned) -> str | None:

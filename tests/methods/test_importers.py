@@ -161,6 +161,16 @@ def test_a_context_is_read_from_safetensors(backbone, tmp_path):
     assert torch.equal(import_prompts(tmp_path / "prompt.safetensors", "coop", backbone).state["context"], context)
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"no header", (10**12).to_bytes(8, "little") + b"{}", b"\2" + bytes(7) + b"{]"]
+)
+def test_what_is_no_safetensors_file_gets_one_sentence(content, backbone, tmp_path):
+    path = tmp_path / "prompt.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CorruptFile, match="cannot be read as weights"):
+        import_prompts(path, "coop", backbone)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("claimed", ["coop", "cocoop", "vpt", "ivlp", "maple", "fap"])
 @pytest.mark.parametrize("kind", ["coop", "cocoop", "vpt", "ivlp", "maple", "fap"])
@@ -341,6 +351,9 @@ def test_vpt_reads_its_own_text_whatever_the_set(backbone, data, file):
         learner.rebind(data.classes, "texture of a {}.")
     plain = backbone.tokenize([f"a photo of a {name.replace('_', ' ')}." for name in data.classes])
     assert torch.equal(own.texts(), plain)
+    for option in ({"init": "a photo of a"}, {"position": "front"}):
+        with pytest.raises(UsageError, match=f"--{next(iter(option))} means nothing .* learned no text"):
+            import_prompts(file, "vpt", backbone, **option)
     assert not torch.equal(of_the_set.texts(), plain)
 
 
@@ -394,6 +407,9 @@ class TestVerb:
         assert f"--methods {shlex.quote(str(out))} --datasets SET" in capsys.readouterr().out
         assert load_state(out).card["classes"] == ["one", "two", "three", "café"]
         checkpoint(file, {"ctx": torch.randn(1000, 2, 24)})  # ImageNet's names need no image of it
+        with pytest.raises(UsageError, match="another prompt state"):
+            call("--format", "apt", file, "--dataset", "imagenet", "--output", out)
+        out = tmp_path / "imagenet"
         assert call("--format", "apt", file, "--dataset", "imagenet", "--output", out) == 0
         assert load_state(out).card["classes"][:2] == ["tench", "goldfish"]
         assert "--datasets imagenet" in capsys.readouterr().out
