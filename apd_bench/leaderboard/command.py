@@ -8,6 +8,7 @@ from typing import Any
 
 from apd_bench.errors import UnknownName
 from apd_bench.methods.recipes import load_recipe
+from apd_bench.methods.tables import INNER_ATTACK, TRAINING
 from apd_bench.specs import Cell, Fit, MethodRecipe, format_eps
 
 SUITE = "blank"
@@ -18,6 +19,11 @@ _SECTIONS = {
     "inner_attack": "inner_attack",
     "training": "training",
 }
+_UNSAID: Mapping[str, Any] = {
+    **TRAINING,
+    **INNER_ATTACK,
+    "text": "",
+}  # what a recipe means that does not name an option
 
 
 def crossings(cells: Iterable[Cell]) -> list[dict[str, Any]]:
@@ -114,7 +120,8 @@ def _differences(recipe: MethodRecipe, installed: MethodRecipe | None) -> Iterat
     """The settings that make `recipe` of the installed one; none where no method of that name is installed."""
     for section, field in _SECTIONS.items() if installed else ():
         default: Mapping[str, Any] = getattr(installed, field)
-        for name, value in sorted(getattr(recipe, field).items()):
+        said = {name: _UNSAID[name] for name in default if name in _UNSAID} | dict(getattr(recipe, field))
+        for name, value in sorted(said.items()):
             if name not in default or default[name] != value:
                 yield f"{section}.{name}={value}"
 
