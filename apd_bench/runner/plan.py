@@ -79,8 +79,6 @@ def why_impossible(cell: Cell) -> str | None:
         return f"{attack.name} does not know the norm {cell.threat.norm} (it knows {', '.join(attack.norms)})"
     if attack.extra and find_spec(attack.extra) is None:
         return f"{attack.name} needs an extra package: pip install 'apd-bench[{attack.extra}]'"
-    if method.trains and cell.fit.shots == 0:
-        return f"{method.name} trains, and 0 shots leave it nothing to train on"
     if method.trains and cell.fit.dataset.counts.get("train") == 0:
         return f"{cell.fit.dataset.name} has no training images, and {method.name} trains"
     if cell.classes != "all" and (cell.dataset.num_classes or 2) < 2:
