@@ -72,8 +72,15 @@ def resolve(name: str) -> MethodEntry | None:
     """
     if name.endswith(")"):
         return variant(name)
-    folder = Path(name).expanduser()
-    return _trained(folder) if (folder / CARD).is_file() else None
+    return _trained(Path(name).expanduser()) if is_trained(name) else None
+
+
+def is_trained(name: str) -> bool:
+    """Whether `name` is the path of a prompt state that is there."""
+    try:
+        return (Path(name).expanduser() / CARD).is_file()
+    except (OSError, RuntimeError):  # too long for a path; a home that does not exist
+        return False
 
 
 def _trained(folder: Path) -> MethodEntry:

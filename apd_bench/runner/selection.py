@@ -10,6 +10,7 @@ from typing import Any
 
 from apd_bench.data.catalog import is_folder
 from apd_bench.errors import UnknownName, UsageError, unknown_name
+from apd_bench.methods.catalog import is_trained
 from apd_bench.options import RunOptions
 from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS, Registry
 from apd_bench.specs import Suite, parse_eps
@@ -57,15 +58,15 @@ class Selection:
 def split_list(text: str | Iterable[str]) -> list[str]:
     """The items of a list written with commas or spaces.
 
-    Brackets hold together, and quotes inside them: `pgd(steps=9, loss='ce')`; so does the path of an image folder that
-    is there: `folder:/my pets (new)`.
+    Brackets hold together, and quotes inside them: `pgd(steps=9, loss='ce')`; so does the path of an image folder or a
+    prompt state that is there: `folder:/my pets (new)`.
     """
     if not isinstance(text, str):
         return [item for part in text for item in split_list(part)]
     items, start = [], 0
     while start < len(text):
         ends = _ends(text, start)
-        folders = [end for end in ends if is_folder(text[start:end])] if text.startswith("folder:", start) else []
+        folders = [end for end in ends if is_folder(text[start:end]) or is_trained(text[start:end])]
         end = folders[-1] if folders else ends[0]
         items.append(text[start:end])
         start = end + 1

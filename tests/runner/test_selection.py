@@ -25,6 +25,7 @@ EMBEDDED = [item.name for item in DATASETS if item.group == "embedded"]
 def test_lists_split_at_commas_and_spaces_but_not_inside_brackets() -> None:
     assert split_list("a, b c,,d") == ["a", "b", "c", "d"]
     assert split_list(["a,b", "c"]) == ["a", "b", "c"]
+    assert split_list(f"{'long' * 200},c") == ["long" * 200, "c"]
     assert split_list("pgd(steps=9, loss='ce'),cw aa(members=['apgd-ce', 'square'])") == [
         "pgd(steps=9, loss='ce')",
         "cw",
