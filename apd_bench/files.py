@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import json
 import os
 import re
+import shlex
 import socket
 import sys
 import time
@@ -17,7 +19,7 @@ from glob import escape
 from pathlib import Path
 from typing import IO
 
-from apd_bench.errors import MissingPrerequisite
+from apd_bench.errors import CorruptFile, MissingPrerequisite
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -72,6 +74,39 @@ def _is_abandoned(temporary: Path) -> bool:
     except (OSError, OverflowError):  # it is somebody else's
         return False
     return False
+
+
+def read_text(path: Path) -> str:
+    """The text of a file that people write: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+    Raises FileNotFoundError where it is not there, CorruptFile with the line of the first byte that is no UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CorruptFile(f"{path} cannot be read: {error.strerror or error}.") from error
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise CorruptFile(
+            f"{path} is not UTF-8 text: line {line} holds the byte 0x{data[error.start]:02x}.",
+            hint=f"Convert it: iconv -f LATIN1 -t UTF-8 {shlex.quote(str(path))} > {path.name}.new",
+        ) from error
+    if "\0" in text:
+        raise CorruptFile(
+            f"{path} is not UTF-8 text: it holds NUL characters.",
+            hint=f"Convert it: iconv -f UTF-16 -t UTF-8 {shlex.quote(str(path))} > {path.name}.new",
+        )
+    return text
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of `path` that are not blank, stripped; raises as `read_text` does."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def read_bytes(path: str) -> bytes:

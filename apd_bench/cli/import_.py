@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from apd_bench.errors import EXIT_DONE, CorruptFile, MissingPrerequisite, UsageError
+from apd_bench.files import read_lines
 
 EXAMPLES = """examples:
   apd-bench import --format maple model.pth.tar-5 --backbone ViT-B-16-quickgelu/openai
@@ -79,15 +80,9 @@ def _classes(args: argparse.Namespace) -> tuple[str, ...] | None:
     if args.dataset is not None:
         raise UsageError("--classes and --dataset both name the classes.", hint="Give one of them.")
     try:
-        lines = args.classes.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise MissingPrerequisite(f"Cannot read the class names in '{args.classes}': {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise CorruptFile(
-            f"The class names in '{args.classes}' are not UTF-8 (byte {error.start}).",
-            hint=f"Where it is Latin-1: iconv -f latin1 -t utf8 {args.classes}",
-        ) from error
-    names = tuple(line.strip() for line in lines if line.strip())
+        names = tuple(read_lines(args.classes))
+    except FileNotFoundError as error:
+        raise MissingPrerequisite(f"There is no file of class names '{args.classes}'.") from error
     if not names:
         raise CorruptFile(f"'{args.classes}' holds no class name.", hint="Write one a line, in label order.")
     return names

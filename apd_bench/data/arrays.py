@@ -14,6 +14,7 @@ from apd_bench.data.cards import Card
 from apd_bench.data.listing import Item, Source, prompt_name
 from apd_bench.data.places import Place
 from apd_bench.errors import CorruptFile, MissingPrerequisite
+from apd_bench.files import read_text
 
 Images = NDArray[np.uint8]
 _HARMLESS = {
@@ -57,7 +58,7 @@ def stl10(card: Card, place: Place) -> Source:
         arrays[str(path)] = raw.reshape(-1, 3, STL_SIDE, STL_SIDE).transpose(0, 1, 3, 2)
         splits[split] = [Item(f"{stem}/{row:05d}", int(y) - 1, str(path), row) for row, y in enumerate(labels)]
     names = place.images / "class_names.txt"
-    classes = tuple(names.read_text("utf-8").split()) if names.is_file() else card.classes
+    classes = tuple(read_text(names).split()) if names.is_file() else card.classes
     return Source(classes, splits, place.images, place.images.name, arrays=arrays)
 
 
@@ -65,7 +66,7 @@ def _cifar_names(card: Card, place: Place) -> tuple[str, ...]:
     fine = len(card.classes) == 100
     if place.layout == "binary":
         path = place.images / ("fine_label_names.txt" if fine else "batches.meta.txt")
-        names = path.read_text("utf-8").split() if path.is_file() else list(card.classes)
+        names = read_text(path).split() if path.is_file() else list(card.classes)
     else:
         path = place.images / ("meta" if fine else "batches.meta")
         table = _unpickle(path) if path.is_file() else {}

@@ -14,8 +14,8 @@ from apd_bench.data.protocols import exclude_samples
 from apd_bench.data.samples import list_samples
 from apd_bench.data.splits import ImageSplit, LoadedDataset
 from apd_bench.data.stores import FilePixels
-from apd_bench.data.text import read_lines
 from apd_bench.errors import CorruptFile, UsageError
+from apd_bench.files import read_lines
 from apd_bench.specs import DatasetSpec
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from apd_bench.data.listing import prompt_name
-from apd_bench.data.text import read_lines
 from apd_bench.errors import CorruptFile
+from apd_bench.files import read_lines
 
 NAMES = "classnames.txt"
 _WRITE_OUT = 'Say it folder by folder in dataset.toml, under [classes]: folder = "name".'

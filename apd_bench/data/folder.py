@@ -26,9 +26,10 @@ from apd_bench.data.folder_items import entries, folder_items, is_image
 from apd_bench.data.listing import Source, derive_splits
 from apd_bench.data.names import excluding, quoted
 from apd_bench.data.templates import ensemble
-from apd_bench.data.text import is_utf8, printable, read_text
 from apd_bench.errors import CorruptFile, IncompatibleChoice, UsageError, unknown_name
+from apd_bench.files import read_text
 from apd_bench.specs import DatasetSpec
+from apd_bench.text import is_utf8, printable
 from apd_bench.toml import tomllib
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from apd_bench.data.listing import IMAGE_SUFFIXES, Item, Source
-from apd_bench.data.text import is_utf8, printable
 from apd_bench.errors import CorruptFile
+from apd_bench.text import is_utf8, printable
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:

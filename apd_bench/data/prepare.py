@@ -10,6 +10,7 @@ from pathlib import Path
 from apd_bench.data.cards import Card, Download
 from apd_bench.data.download import Progress, fetch
 from apd_bench.data.places import WEBDATASET, find_split_file
+from apd_bench.data.shards import shard_count
 from apd_bench.data.unpack import unpack
 from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UserError
 
@@ -110,10 +111,7 @@ def _fetch_copy(name: str, folder: Path, has_train: bool, hub: str, on_fetch: Fe
 
     get("classnames.txt")
     for split in ["train", "test"] if has_train else ["test"]:
-        text = get(f"{split}/nshards.txt").read_text("utf-8").strip()
-        if not text.isdigit():
-            raise CorruptFile(f"{folder / split / 'nshards.txt'} should hold a number, it holds '{text[:40]}'.")
-        for number in range(int(text)):
+        for number in range(shard_count(get(f"{split}/nshards.txt"))):
             get(f"{split}/{number}.tar")
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from apd_bench.data.cards import Card
 from apd_bench.data.listing import IMAGE_SUFFIXES, Item, Source, prompt_name
 from apd_bench.data.places import WEBDATASET, Place
-from apd_bench.data.text import read_lines, read_text
 from apd_bench.errors import CorruptFile, MissingPrerequisite
+from apd_bench.files import read_lines, read_text
 
 
 def read_shards(card: Card, place: Place) -> Source:
@@ -36,10 +36,7 @@ def read_shards(card: Card, place: Place) -> Source:
 
 def shard_paths(folder: Path) -> list[Path]:
     """The tar files that `nshards.txt` announces; raises MissingPrerequisite naming those that are not there."""
-    text = read_text(folder / "nshards.txt").strip()
-    if not (text.isascii() and text.isdigit() and len(text) < 7):
-        raise CorruptFile(f"{folder / 'nshards.txt'} should hold a number, it holds '{text[:40]}'.")
-    paths = [folder / f"{number}.tar" for number in range(int(text))]
+    paths = [folder / f"{number}.tar" for number in range(shard_count(folder / "nshards.txt"))]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise MissingPrerequisite(
@@ -47,6 +44,14 @@ def shard_paths(folder: Path) -> list[Path]:
             hint="Download them into that folder.",
         )
     return paths
+
+
+def shard_count(path: Path) -> int:
+    """The number in `nshards.txt`; raises CorruptFile where it holds none."""
+    text = read_text(path).strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 7):
+        raise CorruptFile(f"{path} should hold a number, it holds '{text[:40]}'.")
+    return int(text)
 
 
 def _items(path: Path, split: str, problems: list[str]) -> list[Item]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from apd_bench.errors import CorruptFile, UsageError, unknown_name
+from apd_bench.files import read_text
 from apd_bench.toml import tomllib
 
 Table = dict[str, Any]
@@ -50,7 +51,7 @@ _CHOICES = {
 def read_toml(path: str | Path) -> Table:
     """The tables of a TOML file; raises UsageError when it is missing and CorruptFile when it does not parse."""
     try:
-        table: Table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table: Table = tomllib.loads(read_text(Path(path)))
     except OSError as error:
         raise UsageError(f"Cannot read the recipe '{path}': {error.strerror or error}.") from error
     except tomllib.TOMLDecodeError as error:

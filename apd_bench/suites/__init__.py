@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from apd_bench.errors import CorruptFile, MissingPrerequisite, UsageError, unknown_name
+from apd_bench.files import read_text
 from apd_bench.options import check_suite_options
 from apd_bench.resources import package_path
 from apd_bench.specs import KNOWLEDGE, NORMS, PRECISIONS, RESIZES, SPACES, TASKS, Suite, one_of, parse_eps
@@ -60,7 +61,7 @@ def _load(name: str, trail: tuple[str, ...]) -> Suite:
     if str(path) in trail:
         raise UsageError(f"Suite '{name}' extends itself: {' -> '.join((*trail, str(path)))}.")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise MissingPrerequisite(f"Cannot read the suite {path}: {error.strerror}.") from error

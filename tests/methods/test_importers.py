@@ -420,7 +420,7 @@ class TestVerb:
         checkpoint(file, {"ctx": torch.randn(2, 24)})
         names = tmp_path / "names.txt"
         names.write_bytes("café\n".encode("latin1"))
-        with pytest.raises(CorruptFile, match=r"not UTF-8 \(byte 3\)"):
+        with pytest.raises(CorruptFile, match=r"not UTF-8 text: line"):
             call("--format", "coop", file, "--classes", names)
         names.write_text("\n")
         with pytest.raises(CorruptFile, match="no class name"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from apd_bench.errors import CorruptFile, MissingPrerequisite, UnknownName, UsageError
+from apd_bench.methods.tables import read_toml
 from apd_bench.runner.selection import describe
 from apd_bench.suites import load_suite, merge_tables, suite_from, suite_names
 
@@ -40,6 +42,19 @@ def test_a_file_is_read_with_budgets_as_fractions(tmp_path: Path) -> None:
     assert suite.eps == (4 / 255, 0.5) and suite.train_eps == 1 / 255
     assert suite.recipe == {"training": {"epochs": 3}}
     assert suite.recipes == {"apd": {"objective": {"temperature": 2.0}}}
+
+
+@pytest.mark.parametrize("read", [load_suite, read_toml])
+def test_suites_and_recipes_are_read_in_the_encodings_that_editors_write(tmp_path: Path, read: Callable) -> None:
+    path = tmp_path / "mine.toml"
+    written = []
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_text('title = "Größe"\n[recipe.training]\nepochs = 3\n', encoding)
+        written.append(read(str(path)))
+    assert written[0] == written[1] == written[2]
+    path.write_text('title = "Größe"\n', "latin-1")
+    with pytest.raises(CorruptFile, match="line 1 holds the byte 0xf6"):
+        read(str(path))
 
 
 def test_a_suite_that_extends_another_changes_only_what_it_says(tmp_path: Path) -> None:
