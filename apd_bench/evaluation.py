@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from types import FunctionType
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from apd_bench import attacks
 from apd_bench.attacks import diagnostics
 from apd_bench.attacks.audit import FLIP_TOLERANCE, Audit, AuditError, audit
-from apd_bench.attacks.catalog import AttackEntry
 from apd_bench.attacks.guard import untouched
 from apd_bench.attacks.inputs import check_batch_size, check_classes, check_clean_logits, check_labels, check_pixels
 from apd_bench.attacks.losses import margin
 from apd_bench.attacks.memory import peak_memory
 from apd_bench.attacks.meter import Meter, Model
-from apd_bench.attacks.parse import all_options, require_extra
+from apd_bench.attacks.parse import all_options, entry_within
 from apd_bench.attacks.progress import Account, OnProgress
 from apd_bench.attacks.projections import distance
 from apd_bench.attacks.result import AttackResult
@@ -31,9 +29,7 @@ from apd_bench.classifier import Classifier, matmul_precision
 from apd_bench.data.moving import moved
 from apd_bench.errors import IncompatibleChoice, UsageError
 from apd_bench.records import Outcomes
-from apd_bench.registry import ATTACKS
 from apd_bench.specs import AttackSpec, Cell, ThreatModel
-from apd_bench.targets import resolve
 
 _SHARD_BYTES = 2**30  # pixels of a cell that are held at once for an attack on the whole cell
 
@@ -162,19 +158,14 @@ class _Evaluation:
         self, *, classifier: Model, source: Model | None, test: Samples, attack: AttackSpec, threat: ThreatModel,
         seed: int, batch_size: int, device: torch.device, checkpoint_dir: Path | None, on_progress: OnProgress | None,
     ) -> None:  # fmt: skip
-        self.entry: AttackEntry = ATTACKS.get(attack.name)
+        self.attack, self.entry = attack, entry_within(attack, threat)
         self.options = all_options(attack)
         self.plain_loss = self.options.get("loss") == "ce" or self.entry.plain_ce
-        require_extra(self.entry)
-        if threat.norm not in self.entry.norms:
-            known = ", ".join(self.entry.norms)
-            raise IncompatibleChoice(f"{attack.name} does not know the norm {threat.norm} (it knows {known}).")
         if threat.knowledge != "white_box" and source is None:
             raise UsageError(
                 f"The threat '{threat.knowledge}' needs the model that makes the examples.",
                 hint="Pass source_classifier=...",
             )
-        self.function: Callable[..., AttackResult] = resolve(self.entry.target, FunctionType)
         self.test, self.threat, self.seed, self.device = test, threat, seed, device
         self.labels = check_labels(torch.as_tensor(test.labels), len(test), torch.device("cpu"))
         self.batch_size, self.checkpoint_dir = batch_size, checkpoint_dir
@@ -243,19 +234,19 @@ class _Evaluation:
         return z
 
     def _attack(self, x: Tensor, y: Tensor, ids: list[str]) -> AttackResult:
-        options = {**self.options, **self.entry.fixed}
-        if self.entry.whole:
-            options["checkpoint"] = self.checkpoint_dir
+        def attacked(meter: Meter, x: Tensor, y: Tensor, ids: list[str]) -> AttackResult:
+            place = self.checkpoint_dir
+            return attacks.run(self.attack, meter, x, y, self.threat, ids, self.seed, checkpoint=place)
+
         began, inside = time.perf_counter(), self.adversary.seconds
-        asked: Callable[..., AttackResult] = partial(self.function, threat=self.threat, seed=self.seed, **options)
-        result = asked(self.adversary, x, y, sample_ids=ids)
+        result = attacked(self.adversary, x, y, ids)
         rounded = (
             self.adversary is not self.meter or "resumed_at" in result.effective
         )  # a checkpoint does not say which precision broke a sample
         if rounded and self.threat.knowledge == "white_box":
 
             def again(rows: Tensor) -> AttackResult:
-                return asked(self.meter, x[rows], y[rows], sample_ids=[ids[row] for row in rows.tolist()])
+                return attacked(self.meter, x[rows], y[rows], [ids[row] for row in rows.tolist()])
 
             result = confirmed(self.meter, result, y, again)
             self.again += result.effective.get("attacked_again", 0)

@@ -11,15 +11,13 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import FunctionType
 from typing import TYPE_CHECKING
 
+from apd_bench import attacks
 from apd_bench.files import atomic_write
 from apd_bench.leaderboard.pictures import FOLDER
-from apd_bench.registry import ATTACKS
 from apd_bench.specs import Cell, format_eps
 from apd_bench.store import Store
-from apd_bench.targets import resolve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +44,6 @@ def make_examples(store: Store, cells: Sequence[Cell], count: int, device: str =
 def _pictures(stages: Stages, store: Store, cell: Cell, count: int) -> list[dict[str, str]]:
     import torch
 
-    from apd_bench.attacks.parse import all_options
     from apd_bench.data.protocols import limit_split
     from apd_bench.runner.tasks import Task
 
@@ -60,11 +57,8 @@ def _pictures(stages: Stages, store: Store, cell: Cell, count: int) -> list[dict
     if not rows:
         return []
     x, y = test.pixels(rows).to(stages.settings.device), test.labels[rows].to(stages.settings.device)
-    entry = ATTACKS.get(cell.attack.name)
-    attack = resolve(entry.target, FunctionType)
-    options = {**all_options(cell.attack), **entry.fixed}
     names = [test.ids[row] for row in rows]
-    result = attack(classifier, x, y, cell.threat, sample_ids=names, seed=cell.attack_seed, **options)
+    result = attacks.run(cell.attack, classifier, x, y, cell.threat, names, cell.attack_seed)
     with torch.no_grad():
         before, after = classifier(x).argmax(1).tolist(), classifier(result.adversarials).argmax(1).tolist()
     change = ((result.adversarials - x) / max(2 * cell.threat.eps, 1e-9) + 0.5).clamp(0, 1)

@@ -5,109 +5,64 @@ Unlike the original, samples leave as soon as they are broken, and the last grad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from apd_bench.attacks.losses import LOSSES, targeted_dlr, targeted_margin
-from apd_bench.attacks.meter import Meter, Model
+from apd_bench.attacks.losses import LOSSES, Objective, targeted_dlr, targeted_margin
 from apd_bench.attacks.projections import Region
-from apd_bench.attacks.result import AttackResult
-from apd_bench.attacks.search import Search, attacking
-from apd_bench.attacks.targeted import ranked_targets
-from apd_bench.specs import ThreatModel
+from apd_bench.attacks.search import Search
 
 _ρ = 0.75  # share of steps that have to raise the loss for the step length to stay
 _MOMENTUM = 0.75
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of logits [A, K], labels [A], targets [A], for each sample
 
 
-def apgd_ce(
-    classifier: Model | Meter,
-    pixels: Tensor,
-    labels: Tensor,
-    threat: ThreatModel,
-    *,
-    sample_ids: Sequence[str],
-    seed: int = 0,
-    steps: int = 20,
-    restarts: int = 1,
-    loss: str = "stable-ce",
-) -> AttackResult:
+def apgd_ce(search: Search, *, steps: int, restarts: int, loss: str) -> None:
     """Auto-PGD on `loss`; each restart sees the survivors only."""
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
-        for restart in range(restarts):
-            untargeted(search, loss, steps, restart)
-    return search.result()
+    for restart in range(restarts):
+        untargeted(search, loss, steps, restart)
 
 
-def apgd_targeted(
-    classifier: Model | Meter,
-    pixels: Tensor,
-    labels: Tensor,
-    threat: ThreatModel,
-    *,
-    sample_ids: Sequence[str],
-    seed: int = 0,
-    steps: int = 20,
-    targets: int = 9,
-) -> AttackResult:
-    """Auto-PGD on the targeted DLR loss towards each of the strongest wrong classes in turn.
+def apgd_targeted(search: Search, *, steps: int, targets: int, restart: int = 0) -> None:
+    """Auto-PGD on targeted DLR (eq. 7) towards each of the min(targets, K - 1) strongest wrong classes in turn.
 
-    For fewer than four classes, where that loss does not exist, on the targeted margin.
+    For fewer than four classes, where that loss does not exist, on the targeted margin. The survivors of one target go
+    on to the next.
     """
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
-        targeted(search, targets, steps)
-    return search.result()
+    key = ("apgd-t", restart) if restart else ("apgd-t",)
+    ranked = search.ranked_targets(targets)
+    if ranked.shape[1] != targets:
+        search.effective["targets"] = ranked.shape[1]
+    for place, t in enumerate(ranked.unbind(1)):
+        for rows in search.batches(final=place == ranked.shape[1] - 1):
+            climb(search, rows, search.random(rows, *key, place), search.objective(targeted_dlr, t), steps)
 
 
 def untargeted(search: Search, loss: str, steps: int, restart: int = 0, *, final: bool = True) -> None:
     """One run of auto-PGD on `loss` for all that stand; `final`: the member's only one."""
-    objective = LOSSES[loss]
     for rows in search.batches(final=final):
-        x = search.random(rows, "apgd", loss, restart)
-        climb(search, rows, x, lambda z, rows: objective(z, search.labels[rows]), steps)
-
-
-def targeted(search: Search, targets: int, steps: int, restart: int = 0) -> None:
-    """One run of auto-PGD for each of the min(targets, K - 1) targets; survivors go on to the next."""
-    key = ("apgd-t", restart) if restart else ("apgd-t",)
-    ordered = ranked_targets(search, targets)
-    if ordered.shape[1] != targets:
-        search.effective["targets"] = ordered.shape[1]
-    for place, t in enumerate(ordered.unbind(1)):
-        for rows in search.batches(final=place == ordered.shape[1] - 1):
-
-            def loss(z: Tensor, rows: Tensor, t: Tensor = t) -> Tensor:
-                return targeted_dlr(z, search.labels[rows], t[rows])
-
-            climb(search, rows, search.random(rows, *key, place), loss, steps)
+        climb(search, rows, search.random(rows, "apgd", loss, restart), search.objective(LOSSES[loss]), steps)
 
 
 def near(search: Search, runs: int, steps: int) -> None:
     """`runs` runs, each from the best point so far towards the wrong class that is strongest there.
 
     The loss is targeted DLR and targeted margin in turn: some samples yield to one of them alone. Every class is a
-    target once; where there are fewer classes than runs, they come again, from random points. What was found before is
-    the start, so that few runs do.
+    target once; where there are fewer classes than runs, they come again, from random points. The start is the best
+    point of what ran before, so that few runs do.
     """
     classes = search.num_classes - 1
     t = torch.zeros_like(search.labels)
     for run in range(runs):
-        objective = targeted_margin if run % 2 else targeted_dlr
+        objective = search.objective(targeted_margin if run % 2 else targeted_dlr, t)
         if run % classes == 0:
             tried = torch.zeros_like(search.logits, dtype=torch.bool).scatter(1, search.labels[:, None], True)
         for rows in search.batches(final=run == runs - 1):
             x = search.best[rows] if run < classes else search.random(rows, "apgd-near", run)
             t[rows] = search.meter.predict(x).masked_fill(tried[rows], float("-inf")).argmax(1)
             tried[rows, t[rows]] = True
-
-            def loss(z: Tensor, rows: Tensor, objective: Loss = objective) -> Tensor:
-                return objective(z, search.labels[rows], t[rows])
-
-            climb(search, rows, x, loss, steps)
+            climb(search, rows, x, objective, steps)
 
 
 def close(search: Search, targets: int, steps: int, share: float) -> None:
@@ -117,9 +72,9 @@ def close(search: Search, targets: int, steps: int, share: float) -> None:
     from new random points. Nearly all that a longer attack would still break are among these.
     """
     search.focus = search.margin >= share * search.clean_margin  # margins of those that stand are negative
-    search.through(search.standing())
+    search.mark_pending(search.standing())
     untargeted(search, "stable-ce", 3 * steps, restart=1, final=False)
-    targeted(search, targets, steps, restart=1)
+    apgd_targeted(search, steps=steps, targets=targets, restart=1)
     search.focus = None
 
 
@@ -144,10 +99,10 @@ class _State:
         return _State(*(getattr(self, item.name)[mask] for item in fields(self)))
 
 
-def climb(search: Search, rows: Tensor, x: Tensor, loss: Callable[[Tensor, Tensor], Tensor], steps: int) -> None:
-    """Auto-PGD on `loss(logits, rows)` from x [A, 3, H, W]; at most `steps` gradients for each sample."""
+def climb(search: Search, rows: Tensor, x: Tensor, objective: Objective, steps: int) -> None:
+    """Auto-PGD (algorithm 1) from x [A, 3, H, W]; at most `steps` gradients for each sample."""
     region = search.region.take(rows)
-    z, f, g = search.meter.gradient(x, lambda z: loss(z, rows))
+    z, f, g = search.meter.gradient(x, lambda z: objective(z, rows))
     flat = torch.zeros_like(f, dtype=torch.bool)
     η = torch.full_like(f, 2 * search.threat.eps)[:, None, None, None]
     s = _State(rows, x, x, g, f, η, x, g, f, torch.zeros_like(f), f, flat)
@@ -166,7 +121,7 @@ def climb(search: Search, rows: Tensor, x: Tensor, loss: Callable[[Tensor, Tenso
         if k == steps:
             search.see(s.rows, s.x, search.meter.predict(s.x))
             return
-        z, f, s.g = search.meter.gradient(s.x, lambda z, now=s.rows: loss(z, now))  # type: ignore[misc]
+        z, f, s.g = search.meter.gradient(s.x, lambda z, now=s.rows: objective(z, now))  # type: ignore[misc]
         _improve(s, f)
         s, region = _drop(search, s, region, z)
         since += 1

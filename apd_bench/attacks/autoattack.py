@@ -10,103 +10,73 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor
 
-from apd_bench.attacks.catalog import STANDARD
-from apd_bench.attacks.checkpoint import Checkpoint, Progress
+from apd_bench.attacks.checkpoint import Checkpoint
 from apd_bench.attacks.guard import captured_log, same_trace
-from apd_bench.attacks.losses import LOSSES
-from apd_bench.attacks.meter import Meter, Model
-from apd_bench.attacks.pgd import lengths
-from apd_bench.attacks.result import AttackResult
-from apd_bench.attacks.search import Search, ascend, attacking
-from apd_bench.attacks.targeted import ranked_targets, toward
-from apd_bench.specs import ThreatModel
+from apd_bench.attacks.losses import margin
+from apd_bench.attacks.pgd import lengths, pgd_targeted, projected_ascent
+from apd_bench.attacks.search import Search
 
 SAFE_MARGIN = 10.0  # cross-entropy in float32 is exact to 1e-4 below this margin and wrong above 17
 
-_OWN = ("margin", "margin-t")  # what stands in for DLR and targeted DLR where there are too few classes
+_OWN: Any = {"step": 0.25, "schedule": "cosine", "start": "uniform"}  # PGD for (targeted) DLR, for too few classes
 Perturb = Callable[[Tensor, Tensor], Tensor]
 
 
 def autoattack(
-    classifier: Model | Meter,
-    pixels: Tensor,
-    labels: Tensor,
-    threat: ThreatModel,
-    *,
-    sample_ids: Sequence[str],
-    seed: int = 0,
-    members: Sequence[str] = STANDARD,
-    iterations: int = 100,
-    targets: int = 9,
-    queries: int = 5000,
-    eot: int = 1,
-    checkpoint: Path | None = None,
-) -> AttackResult:
+    search: Search, *, members: Sequence[str], iterations: int, targets: int, queries: int, eot: int
+) -> None:
     """The members one after the other, each on the survivors of those before; the defaults are the standard version.
 
     For K <= 9 classes the targets are cut to K - 1; for K <= 3 the targeted DLR loss, which needs four logits, is
-    replaced by the targeted margin, for K = 2 DLR by the margin. `effective` says what ran. With a folder in
-    `checkpoint`, a killed attack resumes after its last finished member and batch. The columns `broken_NAME` say who
-    was broken once NAME had run.
+    replaced by the targeted margin, for K = 2 DLR by the margin. `effective` says what ran. The columns `broken_NAME`
+    [B] say who was broken once NAME had run.
     """
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
-        suite = _Suite(search, iterations=iterations, targets=targets, queries=queries, eot=eot)
-        plan = [_replacement(name, search.num_classes) for name in members]
-        if "square" in plan and not _square_fits(search):
-            plan.remove("square")
-            search.effective["left_out"] = "square: its L2 version cannot tile images of this size"
-        options = {"members": plan, "iterations": iterations, "targets": targets, "queries": queries, "eot": eot}
-        state = Checkpoint(checkpoint, search, options)
-        progress = state.load()
-        with captured_log("auto-attack") as log, same_trace():
-            for index in range(progress.member, len(plan)):
-                name, search.last = plan[index], index == len(plan) - 1
-                if name in _OWN:
-                    _run_own(search, name, iterations, suite.targets)
-                else:
-                    _run_member(search, suite.member(name), progress, state)
-                search.columns[f"broken_{name}"] = search.broken.clone()
-                progress = Progress(index + 1)
-                state.save(progress)
-        state.remove()
-        search.effective |= {
-            **options, "targets": suite.targets, "package": f"pyautoattack {version('pyautoattack')}",
-            "ce_logit_scale": suite.scale,
-        }  # fmt: skip
-        search.diagnostics["warnings"] = dict(Counter(log))
-    return search.result()
+    options = {"iterations": iterations, "targets": targets, "queries": queries, "eot": eot}
+    suite = _Suite(search, **options)
+    plan = [_replacement(name, search.num_classes) for name in members]
+    if "square" in plan and not _square_fits(search):
+        plan.remove("square")
+        search.effective["left_out"] = "square: its L2 version cannot tile images of this size"
+    checkpoint = Checkpoint(search, plan, options)
+    with captured_log("auto-attack") as log, same_trace():
+        for name in checkpoint.remaining():
+            if name == "margin-t":
+                pgd_targeted(search, steps=iterations, targets=suite.targets, **_OWN)
+            elif name == "margin":
+                _margin(search, iterations)
+            else:
+                _run_member(search, suite.member(name), checkpoint)
+    search.effective |= {
+        "members": plan, **options, "targets": suite.targets, "package": f"pyautoattack {version('pyautoattack')}",
+        "ce_logit_scale": suite.scale,
+    }  # fmt: skip
+    search.diagnostics["warnings"] = dict(Counter(log))
 
 
-def _run_member(search: Search, perturb: Perturb, progress: Progress, state: Checkpoint) -> None:
+def _run_member(search: Search, perturb: Perturb, checkpoint: Checkpoint) -> None:
     """One member on all samples that stand, batch by batch; its points are projected and judged here."""
-    rows = search.standing() if progress.pending is None else progress.pending
+    rows = search.standing() if checkpoint.pending is None else checkpoint.pending
     size = search.meter.batch_size or max(len(rows), 1)
-    search.through(rows)
+    search.mark_pending(rows)
     while len(rows):
         batch, rows = rows[:size], rows[size:]
         x = perturb(search.region.x0[batch], search.labels[batch])
         x = search.region.take(batch).project(x.detach())
         search.see(batch, x, search.meter.predict(x))
-        search.through(rows)
+        search.mark_pending(rows)
         if len(rows):
-            state.save(Progress(progress.member, rows))
+            checkpoint.save(rows)
 
 
-def _run_own(search: Search, name: str, iterations: int, targets: int) -> None:
-    """PGD on the (targeted) margin in the place of a member that needs more classes."""
-    α = lengths(iterations, 0.25 * search.threat.eps, "cosine")
-    if name == "margin-t":
-        for place, t in enumerate(ranked_targets(search, targets).unbind(1)):
-            toward(search, t, α, place)
-        return
+def _margin(search: Search, iterations: int) -> None:
+    """PGD on the margin in the place of a member that needs three classes."""
+    α = lengths(iterations, _OWN["step"] * search.threat.eps, _OWN["schedule"])
     for rows in search.batches():
-        x = search.random(rows, "margin")
-        ascend(search, rows, x, lambda z, rows: LOSSES["margin"](z, search.labels[rows]), α)
+        projected_ascent(search, rows, search.random(rows, "margin"), search.objective(margin), α)
 
 
 def _replacement(member: str, num_classes: int) -> str:

@@ -8,51 +8,32 @@ c and the step length start from the model's linearisation, where the best c is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from apd_bench.attacks.losses import margin, targeted_margin
-from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.nearest import Nearest
-from apd_bench.attacks.result import AttackResult
-from apd_bench.attacks.search import attacking
-from apd_bench.specs import ThreatModel
+from apd_bench.attacks.search import Search
 
 _β1, _β2 = 0.9, 0.999
 
 
-def carlini_wagner_l2(
-    classifier: Model | Meter,
-    pixels: Tensor,
-    labels: Tensor,
-    threat: ThreatModel,
-    *,
-    sample_ids: Sequence[str],
-    seed: int = 0,
-    steps: int = 100,
-    searches: int = 3,
-    rate: float = 1.0,
-    constant: float = 2.0,
-    targets: int = 9,
-) -> AttackResult:
+def carlini_wagner_l2(search: Search, *, steps: int, searches: int, rate: float, constant: float, targets: int) -> None:
     """The nearest adversarial points in L2, whatever the budget; column `distance` [B] (inf where none was found).
 
     `searches` values of c are tried, from `constant` d² on, d being the linearised distance, for the untargeted margin
     and again for the nearest of `targets` classes by the linearisation; `rate` is the first step of Adam in units of
     d / sqrt(pixels).
     """
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
-        nearest = Nearest(search)
-        if len(nearest.rows):
-            d, t = nearest.linearise(targets)
-            length = rate * d[:, None, None, None] / math.sqrt(nearest.x0[0].numel())
-            for goal in (None, t):
-                _search(nearest, constant * d**2, goal, length, steps, searches)
-            nearest.tighten()
-        nearest.finish()
-    return search.result()
+    nearest = Nearest(search)
+    if len(nearest.rows):
+        d, t = nearest.linearise(targets)
+        length = rate * d[:, None, None, None] / math.sqrt(nearest.x0[0].numel())
+        for goal in (None, t):
+            _search(nearest, constant * d**2, goal, length, steps, searches)
+        nearest.tighten()
+    nearest.finish()
 
 
 def _search(nearest: Nearest, c: Tensor, t: Tensor | None, length: Tensor, steps: int, searches: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,22 +26,23 @@ REFUSED = {
 _PLAIN_CE_STARTS, _PLAIN_CE_ENDS = ("pgd", "eotpgd", "upgd", "bim"), ("fgsm", "apgd")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class AttackEntry:
-    """An attack: the "module:function" behind it, its options with defaults, and what it can do.
+    """An attack: `target` "module:function", its options with their defaults, and what it can do.
 
-    `kind` "ball" attacks answer whether a sample breaks within eps; "distance" attacks look for the nearest
-    adversarial point, whatever its distance. `whole` attacks get all samples of a cell at once and split them into
-    batches themselves. `open_options` leaves the options to a library. `choices` lists the values of text options;
-    `fixed` holds arguments that are part of the attack and no option. `plain_ce`: a library's attack that climbs the
-    cross-entropy as it is usually computed, which saturates.
+    The function is `attack(search, **options)` and has no defaults of its own. `kind` "ball" attacks answer whether a
+    sample breaks within eps; "distance" attacks look for the nearest adversarial point, whatever its distance. `whole`
+    attacks get all samples of a cell at once and split them into batches themselves. `open_options` leaves the options
+    to a library. `choices` lists the values of text options; `fixed` holds arguments that are part of the attack and no
+    option. `plain_ce`: a library's attack that climbs the cross-entropy as it is usually computed, which saturates.
     """
 
     name: str
     target: str
     title: str
-    version: int = 1
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    _: KW_ONLY
+    version: int = 1
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
@@ -54,101 +55,84 @@ class AttackEntry:
     plain_ce: bool = False
     paper: str = ""
 
+    def preset(
+        self, name: str, title: str, *, aliases: tuple[str, ...] = (), paper: str = "", **defaults: Any
+    ) -> AttackEntry:
+        """The same function under another name, with other defaults."""
+        defaults = {**self.defaults, **defaults}
+        return replace(self, name=name, title=title, defaults=defaults, aliases=aliases, paper=paper or self.paper)
 
-_PGD = {"steps": 40, "step": 0.25, "schedule": "cosine", "restarts": 1, "start": "uniform", "loss": "stable-ce"}
-_PGD_CHOICES = {"schedule": ("constant", "cosine"), "start": ("uniform", "none"), "loss": LOSSES}
-_MADRY = "Madry et al., ICLR 2018"
+
+_HERE = "apd_bench.attacks"
 _CROCE = "Croce & Hein, ICML 2020"
+_SCHEDULES, _STARTS = ("constant", "cosine"), ("uniform", "none")
 
 
-def _pgd(name: str, title: str, *, aliases: tuple[str, ...] = (), paper: str = _MADRY, **changes: Any) -> AttackEntry:
-    return AttackEntry(
-        name=name,
-        target="apd_bench.attacks.pgd:pgd",
-        title=title,
-        defaults=_PGD | changes,
-        choices=_PGD_CHOICES,
-        aliases=aliases,
-        paper=paper,
-    )
-
-
-def _auto(
-    name: str, title: str, members: tuple[str, ...], *, aliases: tuple[str, ...] = (), eot: int = 1
-) -> AttackEntry:
-    return AttackEntry(
-        name=name,
-        target="apd_bench.attacks.autoattack:autoattack",
-        title=title,
-        defaults={"members": members, "iterations": 100, "targets": 9, "queries": 5000, "eot": eot},
-        choices={"members": (*STANDARD, "apgd-dlr", "fab")},
-        aliases=aliases,
-        gradient=members != ("square",),
-        whole=True,
-        paper=_CROCE,
-    )
-
-
-def _suite(name: str, title: str, **changes: Any) -> AttackEntry:
-    return AttackEntry(
-        name=name,
-        target="apd_bench.attacks.worst:worst",
-        title=title,
-        version=3,
-        defaults={"steps": 30, "near": 3, "targets": 9, "close": 0.2, "order": SUITE} | changes,
-        choices={"order": ("apgd-ce", "apgd-close", "apgd-margin", "apgd-near", "apgd-t")},
-        whole=True,
-    )
-
-
+# fmt: off
 def builtin() -> Iterator[AttackEntry]:
     """All built-in attacks; the weak and cheap first, the ensembles last."""
-    yield AttackEntry(name="none", target="apd_bench.attacks.simple:none", title="no attack: clean accuracy",
-                      aliases=("clean",), gradient=False)  # fmt: skip
-    yield AttackEntry(name="noise", target="apd_bench.attacks.simple:noise", title="uniform noise, the sanity floor",
-                      defaults={"draws": 1}, gradient=False)  # fmt: skip
-    yield AttackEntry(name="fgsm", target="apd_bench.attacks.simple:fgsm", title="one gradient step of length eps",
-                      defaults={"loss": "stable-ce"}, choices={"loss": LOSSES},
-                      paper="Goodfellow et al., ICLR 2015")  # fmt: skip
-    yield _pgd("pgd", "PGD on the cross-entropy that never saturates", aliases=("pgd.sound",))
-    yield _pgd("pgd.literature", "PGD-100, step = eps, as in FAP and its followers",
-               steps=100, step=1.0, schedule="constant", loss="ce", paper="FAP, NeurIPS 2024")  # fmt: skip
-    yield _pgd("pgd.apt", "PGD-100, step = eps/4, as in APT and its followers",
-               steps=100, step=0.25, schedule="constant", loss="ce", paper="APT, CVPR 2024")  # fmt: skip
-    yield _pgd("cw", "PGD on the margin loss inside the ball: what this field calls CW", aliases=("cw-linf",),
-               loss="margin", paper="Carlini & Wagner, S&P 2017; loss f6 with kappa = inf")  # fmt: skip
-    yield AttackEntry(name="pgd-t", target="apd_bench.attacks.targeted:pgd_targeted",
-                      title="targeted margin PGD over the classes nearest to the true one",
-                      defaults={"steps": 20, "step": 0.25, "schedule": "cosine", "targets": 9, "start": "uniform"},
-                      choices={"schedule": ("constant", "cosine"), "start": ("uniform", "none")},
-                      paper="Gowal et al., 2019 (MultiTargeted)")  # fmt: skip
-    yield AttackEntry(name="tpgd", target="apd_bench.attacks.pgd:tpgd", title="PGD on KL(clean || adversarial)",
-                      defaults={"steps": 100, "step": 0.25, "schedule": "constant", "restarts": 1},
-                      choices={"schedule": ("constant", "cosine")}, paper="TRADES, ICML 2019")  # fmt: skip
-    yield AttackEntry(name="apgd-ce", target="apd_bench.attacks.apgd:apgd_ce",
-                      title="auto-PGD on the cross-entropy that never saturates",
-                      defaults={"steps": 20, "restarts": 1, "loss": "stable-ce"}, choices={"loss": LOSSES},
-                      paper=_CROCE)  # fmt: skip
-    yield AttackEntry(name="apgd-t", target="apd_bench.attacks.apgd:apgd_targeted",
-                      title="auto-PGD on the targeted DLR loss (targeted margin for fewer than 4 classes)",
-                      defaults={"steps": 20, "targets": 9}, paper=_CROCE)  # fmt: skip
-    yield _suite("worst", "ordered suite, only survivors go on: AutoAttack's strength at a fraction of its passes")
-    yield _suite("worst.fast", "the cheapest such suite found within half a point of AutoAttack: results/bench",
-                 order=("apgd-near", "apgd-close"))  # fmt: skip
-    yield AttackEntry(name="cw-l2", target="apd_bench.attacks.carlini_wagner:carlini_wagner_l2",
-                      title="minimal L2 distance by Carlini and Wagner's search over the constant", kind="distance",
+    yield AttackEntry("none", f"{_HERE}.simple:none", "no attack: clean accuracy", aliases=("clean",), gradient=False)
+    yield AttackEntry("noise", f"{_HERE}.simple:noise", "uniform noise, the sanity floor", {"draws": 1}, gradient=False)
+    yield AttackEntry("fgsm", f"{_HERE}.simple:fgsm", "one gradient step of length eps", {"loss": "stable-ce"},
+                      choices={"loss": LOSSES}, paper="Goodfellow et al., ICLR 2015")
+
+    pgd = AttackEntry(
+        "pgd", f"{_HERE}.pgd:pgd", "PGD on the cross-entropy that never saturates",
+        {"steps": 40, "step": 0.25, "schedule": "cosine", "restarts": 1, "start": "uniform", "loss": "stable-ce"},
+        choices={"schedule": _SCHEDULES, "start": _STARTS, "loss": LOSSES}, aliases=("pgd.sound",),
+        paper="Madry et al., ICLR 2018")
+    plain = pgd.preset("", "", steps=100, schedule="constant", loss="ce")
+    yield pgd
+    yield plain.preset("pgd.literature", "PGD-100, step = eps, as in FAP and its followers",
+                       step=1.0, paper="FAP, NeurIPS 2024")
+    yield plain.preset("pgd.apt", "PGD-100, step = eps/4, as in APT and its followers", paper="APT, CVPR 2024")
+    yield pgd.preset("cw", "PGD on the margin loss inside the ball: what this field calls CW", aliases=("cw-linf",),
+                     loss="margin", paper="Carlini & Wagner, S&P 2017; loss f6 with kappa = inf")
+    yield AttackEntry("pgd-t", f"{_HERE}.pgd:pgd_targeted",
+                      "targeted margin PGD over the classes nearest to the true one",
+                      {"steps": 20, "step": 0.25, "schedule": "cosine", "targets": 9, "start": "uniform"},
+                      choices={"schedule": _SCHEDULES, "start": _STARTS}, paper="Gowal et al., 2019 (MultiTargeted)")
+    yield AttackEntry("tpgd", f"{_HERE}.pgd:tpgd", "PGD on KL(clean || adversarial)",
+                      {"steps": 100, "step": 0.25, "schedule": "constant", "restarts": 1},
+                      choices={"schedule": _SCHEDULES}, paper="TRADES, ICML 2019")
+    yield AttackEntry("apgd-ce", f"{_HERE}.apgd:apgd_ce", "auto-PGD on the cross-entropy that never saturates",
+                      {"steps": 20, "restarts": 1, "loss": "stable-ce"}, choices={"loss": LOSSES}, paper=_CROCE)
+    yield AttackEntry("apgd-t", f"{_HERE}.apgd:apgd_targeted",
+                      "auto-PGD on the targeted DLR loss (targeted margin for fewer than 4 classes)",
+                      {"steps": 20, "targets": 9}, paper=_CROCE)
+
+    worst = AttackEntry(
+        "worst", f"{_HERE}.worst:worst",
+        "ordered suite, only survivors go on: AutoAttack's strength at a fraction of its passes",
+        {"steps": 30, "near": 3, "targets": 9, "close": 0.2, "order": SUITE}, version=3, whole=True,
+        choices={"order": ("apgd-ce", "apgd-close", "apgd-margin", "apgd-near", "apgd-t")})
+    yield worst
+    yield worst.preset("worst.fast", "the cheapest such suite found within half a point of AutoAttack: results/bench",
+                       order=("apgd-near", "apgd-close"))
+
+    yield AttackEntry("cw-l2", f"{_HERE}.carlini_wagner:carlini_wagner_l2",
+                      "minimal L2 distance by Carlini and Wagner's search over the constant", kind="distance",
                       defaults={"steps": 100, "searches": 3, "rate": 1.0, "constant": 2.0, "targets": 9},
-                      paper="Carlini & Wagner, S&P 2017")  # fmt: skip
-    yield AttackEntry(name="ddn", target="apd_bench.attacks.ddn:ddn", kind="distance",
-                      title="minimal L2 distance, direction and norm decoupled",
-                      defaults={"steps": 100, "gamma": 0.05, "targets": 9}, paper="Rony et al., CVPR 2019")  # fmt: skip
-    yield _auto("autoattack", "standard AutoAttack", STANDARD, aliases=("aa", "autoattack.standard"))
-    yield _auto("autoattack.rand", "AutoAttack for randomised models, 20 draws a gradient", ("apgd-ce", "apgd-dlr"),
-                eot=20)  # fmt: skip
-    yield _auto("autoattack.ce-dlr", "APGD-CE and APGD-DLR: what FAP calls AutoAttack", ("apgd-ce", "apgd-dlr"))
-    yield _auto("autoattack.ce-t", "APGD-CE and APGD-T: the evaluation of RobustVLM", ("apgd-ce", "apgd-t"))
+                      paper="Carlini & Wagner, S&P 2017")
+    yield AttackEntry("ddn", f"{_HERE}.ddn:ddn", "minimal L2 distance, direction and norm decoupled",
+                      {"steps": 100, "gamma": 0.05, "targets": 9}, kind="distance", paper="Rony et al., CVPR 2019")
+
+    standard = AttackEntry(
+        "autoattack", f"{_HERE}.autoattack:autoattack", "standard AutoAttack",
+        {"members": STANDARD, "iterations": 100, "targets": 9, "queries": 5000, "eot": 1},
+        choices={"members": (*STANDARD, "apgd-dlr", "fab")}, aliases=("aa", "autoattack.standard"), whole=True,
+        paper=_CROCE)
+    yield standard
+    yield standard.preset("autoattack.rand", "AutoAttack for randomised models, 20 draws a gradient",
+                          members=("apgd-ce", "apgd-dlr"), eot=20)
+    yield standard.preset("autoattack.ce-dlr", "APGD-CE and APGD-DLR: what FAP calls AutoAttack",
+                          members=("apgd-ce", "apgd-dlr"))
+    yield standard.preset("autoattack.ce-t", "APGD-CE and APGD-T: the evaluation of RobustVLM",
+                          members=("apgd-ce", "apgd-t"))
     for member in (*STANDARD, "apgd-dlr"):
-        yield _auto(f"autoattack.{member}", f"AutoAttack's {member} alone", (member,))
+        alone = standard.preset(f"autoattack.{member}", f"AutoAttack's {member} alone", members=(member,))
+        yield replace(alone, gradient=member != "square")
+# fmt: on
 
 
 def resolve(name: str) -> AttackEntry | None:

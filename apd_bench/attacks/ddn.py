@@ -8,42 +8,29 @@ walk aims at the class that is nearest by the linearisation, because cross-entro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from apd_bench.attacks.losses import stable_ce, targeted_margin
-from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.nearest import Nearest
 from apd_bench.attacks.projections import l2
-from apd_bench.attacks.result import AttackResult
-from apd_bench.attacks.search import attacking
-from apd_bench.specs import ThreatModel
+from apd_bench.attacks.search import Search
 
 
-def ddn(
-    classifier: Model | Meter,
-    pixels: Tensor,
-    labels: Tensor,
-    threat: ThreatModel,
-    *,
-    sample_ids: Sequence[str],
-    seed: int = 0,
-    steps: int = 100,
-    gamma: float = 0.05,
-    targets: int = 9,
-) -> AttackResult:
-    """The nearest adversarial points in L2, whatever the budget; column `distance` [B] (inf where none was found)."""
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
-        nearest = Nearest(search)
-        if len(nearest.rows):
-            d, t = nearest.linearise(targets)
-            _walk(nearest, d, lambda z: stable_ce(z, nearest.y), steps, gamma)
-            _walk(nearest, d, lambda z: targeted_margin(z, nearest.y, t), steps, gamma)
-            nearest.tighten()
-        nearest.finish()
-    return search.result()
+def ddn(search: Search, *, steps: int, gamma: float, targets: int) -> None:
+    """The nearest adversarial points in L2, whatever the budget; column `distance` [B] (inf where none was found).
+
+    The two walks are algorithm 1 of the paper with γ = `gamma`; the second aims at the nearest of `targets` classes.
+    """
+    nearest = Nearest(search)
+    if len(nearest.rows):
+        d, t = nearest.linearise(targets)
+        _walk(nearest, d, lambda z: stable_ce(z, nearest.y), steps, gamma)
+        _walk(nearest, d, lambda z: targeted_margin(z, nearest.y, t), steps, gamma)
+        nearest.tighten()
+    nearest.finish()
 
 
 def _walk(nearest: Nearest, d: Tensor, loss: Callable[[Tensor], Tensor], steps: int, γ: float) -> None:

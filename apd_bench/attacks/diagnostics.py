@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from apd_bench.attacks import run
 from apd_bench.attacks.inputs import in_unit_interval
 from apd_bench.attacks.losses import ce, stable_ce
 from apd_bench.attacks.meter import Meter
-from apd_bench.attacks.pgd import pgd
-from apd_bench.attacks.simple import fgsm, noise
 from apd_bench.specs import ThreatModel
 
 PROBES = 32  # samples that the probes look at
@@ -66,11 +65,11 @@ def probe(
     _, _, g_plain = meter.gradient(pixels, lambda z: ce(z, labels))
     bad = meter.bad_gradients - before
     dead, dead_plain = _dead(g_stable), _dead(g_plain)
-    key = {"sample_ids": ids, "seed": seed}
     grey = ThreatModel(eps=0.5 if threat.norm == "Linf" else 0.5 * pixels[0].numel() ** 0.5, norm=threat.norm)
-    by_noise = noise(meter, pixels, labels, threat, **key).broken  # type: ignore[arg-type]
-    by_step = fgsm(meter, pixels, labels, threat, **key).broken  # type: ignore[arg-type]
-    by_grey = pgd(meter, pixels, labels, grey, steps=10, schedule="constant", **key).broken  # type: ignore[arg-type]
+    by_noise, by_step, by_grey = (
+        run(attack, meter, pixels, labels, within, ids, seed).broken
+        for attack, within in (("noise", threat), ("fgsm", threat), ("pgd(steps=10, schedule='constant')", grey))
+    )
     agree = (g_stable.sign() == g_plain.sign()).float().mean()
     facts = {
         "probes": float(len(pixels)),

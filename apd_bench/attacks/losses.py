@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Objective = Callable[[Tensor, Tensor], Tensor]  # of logits z [A, K] and the rows [A] of a search that they belong to
 
 
 def stable_ce(z: Tensor, y: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ def targeted_dlr(z: Tensor, y: Tensor, t: Tensor) -> Tensor:
     return targeted_margin(z, y, t) / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]) + 1e-12)
 
 
-def kl(z: Tensor, clean: Tensor) -> Tensor:
+def kl_from_clean(z: Tensor, clean: Tensor) -> Tensor:
     """KL(softmax(clean) || softmax(z)) for the logits `clean` [B, K] of the unchanged images."""
     p = functional.log_softmax(clean, dim=1)
     return (p.exp() * (p - functional.log_softmax(z, dim=1))).sum(1)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from apd_bench.attacks.inputs import check_logits
-from apd_bench.attacks.result import OnStep
 
 Model = Callable[[Tensor], Tensor]
+OnStep = Callable[[int, int], None]
 _REPORT_EVERY = 0.1  # seconds between two calls of `on_step`
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 from apd_bench.attacks.losses import margin, targeted_margin
 from apd_bench.attacks.projections import distance, l2
 from apd_bench.attacks.search import Search
-from apd_bench.attacks.targeted import ranked_targets
 
 _CLEAR = 1e-5  # of the range of the logits: a point counts once its margin cannot be rounding
 
@@ -39,7 +38,7 @@ class Nearest:
         Looks at the `count` strongest wrong classes, a gradient each, and respects the box: the nearest point to a
         boundary with normal w is clip(λ w) for the λ that reaches it. On a linear model this is the answer.
         """
-        ordered = ranked_targets(self.search, count)[self.rows]
+        ordered = self.search.ranked_targets(count)[self.rows]
         low, high = -self.x0.flatten(1), 1 - self.x0.flatten(1)
         far = torch.full_like(self.distance, float("inf"))
         nearest = ordered[:, 0].clone()

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from apd_bench.attacks.catalog import AttackEntry
-from apd_bench.errors import MissingPrerequisite, UsageError, unknown_name
+from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
 from apd_bench.registry import ATTACKS
-from apd_bench.specs import AttackSpec, parse_call
+from apd_bench.specs import AttackSpec, ThreatModel, parse_call
 
 
 def parse_attack(text: str) -> AttackSpec:
@@ -38,17 +38,25 @@ def canonical_options(entry: AttackEntry, options: Mapping[str, Any]) -> dict[st
 
 
 def all_options(spec: AttackSpec) -> dict[str, Any]:
-    """The options that the attack's function is called with: defaults overlaid with the spec's."""
+    """The options that the attack's function is called with: defaults, overlaid with the spec's, and what is fixed."""
     entry: AttackEntry = ATTACKS.get(spec.name)
-    return {**entry.defaults, **canonical_options(entry, spec.options)}
+    return {**entry.defaults, **canonical_options(entry, spec.options), **entry.fixed}
 
 
-def require_extra(entry: AttackEntry) -> None:
-    """Raises MissingPrerequisite, with the command, when the optional package behind the attack is not installed."""
+def entry_within(spec: AttackSpec, threat: ThreatModel) -> AttackEntry:
+    """The entry of an attack that can run within `threat`.
+
+    Raises IncompatibleChoice for a norm that it does not know, MissingPrerequisite for a package that is missing.
+    """
+    entry: AttackEntry = ATTACKS.get(spec.name)
+    if threat.norm not in entry.norms:
+        known = ", ".join(entry.norms)
+        raise IncompatibleChoice(f"{entry.name} does not know the norm {threat.norm} (it knows {known}).")
     if entry.extra is not None and find_spec(entry.extra) is None:
         raise MissingPrerequisite(
             f"{entry.name} needs the package {entry.extra}.", hint=f"pip install 'apd-bench[{entry.extra}]'"
         )
+    return entry
 
 
 def _check(entry: AttackEntry, key: str, value: Any) -> Any:

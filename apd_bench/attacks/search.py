@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from apd_bench.attacks.guard import untouched
 from apd_bench.attacks.inputs import check_classes, check_clean_logits, check_labels, check_pixels
-from apd_bench.attacks.kept import keep
-from apd_bench.attacks.losses import margin
+from apd_bench.attacks.losses import Objective, margin
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.projections import Region
 from apd_bench.attacks.result import AttackResult
@@ -26,13 +26,21 @@ class Search:
     """One attack on one batch of B samples; "best" means the largest margin max_{j != y} z_j - z_y."""
 
     def __init__(
-        self, meter: Meter, pixels: Tensor, labels: Tensor, threat: ThreatModel, ids: Sequence[str], seed: int
+        self,
+        meter: Meter,
+        pixels: Tensor,
+        labels: Tensor,
+        threat: ThreatModel,
+        ids: Sequence[str],
+        seed: int,
+        folder: Path | None = None,
     ) -> None:
         self.meter = meter
         self.labels = labels
         self.threat = threat
         self.ids = list(ids)
         self.seed = seed
+        self.folder = folder  # of checkpoints
         self.region = Region.around(pixels, threat)
         self.best = pixels.clone()
         self.columns: dict[str, Tensor] = {}
@@ -48,7 +56,7 @@ class Search:
         self.broken = self.logits.argmax(1) != labels
         self.focus: Tensor | None = None  # [B]; where set, those outside it rest
         self.last = False  # a suite says so when its last member begins
-        self._left: Tensor | None = None  # the rows that the last pass of the last member has not come to yet
+        self._pending: Tensor | None = None  # the rows that the last pass of the last member has not come to yet
 
     @property
     def num_classes(self) -> int:
@@ -70,26 +78,38 @@ class Search:
             yield rows[:size]
             rows = rows[size:]
             if final:
-                self.through(rows)
+                self.mark_pending(rows)
 
-    def through(self, left: Tensor) -> None:
-        """Takes note that a member is through with its samples but for the rows `left`; counts for the last member."""
+    def mark_pending(self, rows: Tensor) -> None:
+        """Records which samples the suite's last attack has not finished; progress counts the others as settled."""
         if self.last:
-            self._left = left
+            self._pending = rows
 
     def tally(self) -> tuple[int, int]:
-        """How many samples are settled (broken, or the last member is through with them), and how many are broken.
+        """How many samples are settled (broken, or finished by the last member), and how many are broken.
 
         Where broken samples stay in the search, nothing is known of the model that they are meant for: 0 are broken.
         """
         if self.meter.persist:
-            return 0 if self._left is None else len(self.broken) - len(self._left), 0
-        waiting = ~self.broken if self._left is None else ~self.broken[self._left]
+            return 0 if self._pending is None else len(self.broken) - len(self._pending), 0
+        waiting = ~self.broken if self._pending is None else ~self.broken[self._pending]
         return len(self.broken) - int(waiting.sum()), int(self.broken.sum())
 
     def random(self, rows: Tensor, *key: object) -> Tensor:
         """Random points in the regions of `rows`, from (seed, key, sample id) alone."""
         return self.region.take(rows).random([self.ids[row] for row in rows.tolist()], self.seed, *key)
+
+    def ranked_targets(self, count: int) -> Tensor:
+        """The min(count, K - 1) wrong classes with the largest clean logits, strongest first, as [B, T].
+
+        The true class is left out by its label and not by its rank, so that no attack can repair a sample.
+        """
+        wrong = self.logits.scatter(1, self.labels[:, None], float("-inf"))
+        return wrong.argsort(dim=1, descending=True, stable=True)[:, : min(count, self.num_classes - 1)]
+
+    def objective(self, loss: Callable[..., Tensor], *targets: Tensor) -> Objective:
+        """`loss(z, y)`, or `loss(z, y, t)` for target classes t [B], as a function of logits [A, K] and rows [A]."""
+        return lambda z, rows: loss(z, self.labels[rows], *(t[rows] for t in targets))
 
     def see(self, rows: Tensor, x: Tensor, z: Tensor) -> Tensor | None:
         """Records the points x of `rows` with their logits z; the places of those that stand if some just broke."""
@@ -98,7 +118,7 @@ class Search:
         hit = z.argmax(1) != y
         before, broken = self.margin[rows], self.broken[rows]
         better = (m > before) | (hit & ~broken)
-        keep(self.best, rows, x, better)
+        write_better(self.best, rows, x, better)
         self.margin[rows] = torch.where(better, m, before)
         self.broken[rows] = broken | hit
         if self.meter.persist or not bool(hit.any()):  # the one time in a step that the host waits for the device
@@ -132,24 +152,25 @@ class Search:
 
 @contextmanager
 def attacking(
-    classifier: Model | Meter,
+    model: Model | Meter,
     pixels: Tensor,
     labels: Tensor,
     threat: ThreatModel,
-    sample_ids: Sequence[str],
+    ids: Sequence[str],
     seed: int,
+    folder: Path | None = None,
 ) -> Iterator[Search]:
     """Checks the input, isolates the model and the random state, and yields the search with its clean predictions.
 
     Raises UsageError for pixels, labels or logits that no attack can judge.
     """
-    meter = Meter.of(classifier)
+    meter = Meter.of(model)
     with untouched(meter.model):
         pixels = check_pixels(pixels)
         labels = check_labels(labels, len(pixels), pixels.device)
-        if len(sample_ids) != len(pixels):
-            raise UsageError(f"There are {len(sample_ids)} sample ids for {len(pixels)} images.")
-        search = Search(meter, pixels, labels, threat, sample_ids, seed)
+        if len(ids) != len(pixels):
+            raise UsageError(f"There are {len(ids)} sample ids for {len(pixels)} images.")
+        search = Search(meter, pixels, labels, threat, ids, seed, folder)
         meter.tally = search.tally
         try:
             yield search
@@ -157,28 +178,22 @@ def attacking(
             meter.tally = None
 
 
-def ascend(
-    search: Search,
-    rows: Tensor,
-    x: Tensor,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    lengths: Sequence[float],
-) -> None:
-    """Projected gradient ascent of `loss(logits, rows)` from x [A, 3, H, W], one step for each of `lengths` (pixels).
+def write_better(best: Tensor, rows: Tensor, x: Tensor, better: Tensor) -> None:
+    """Writes the points x [A, 3, H, W] into `best` [B, 3, H, W] at `rows` [A] where `better` [A] is true.
 
-    Each step costs one gradient for every sample that still stands; the last point costs one forward pass. The steps
-    are written into x, which must be nobody else's.
+    The host knows at once which rows of a tensor in its own memory are better, so only those are copied. A GPU would
+    have to be waited for; there all rows are rewritten. Both give the same bits.
     """
-    region = search.region.take(rows)
-    late = int(0.9 * len(lengths))
-    for i, α in enumerate(lengths):
-        if i == late:
-            search.late_margin[rows] = search.margin[rows]
-        z, _, g = search.meter.gradient(x, lambda z, rows=rows: loss(z, rows))  # type: ignore[misc]
-        standing = search.see(rows, x, z)
-        if standing is not None:
-            if not len(standing):
-                return
-            rows, x, g, region = rows[standing], x[standing], g[standing], region.take(standing)
-        x = region.advance(x, g, α)
-    search.see(rows, x, search.meter.predict(x))
+    (copy_better if best.device.type == "cpu" else select_better)(best, rows, x, better)
+
+
+def copy_better(best: Tensor, rows: Tensor, x: Tensor, better: Tensor) -> None:
+    """`write_better` that copies the better rows alone; the host has to know how many there are."""
+    places = better.nonzero().squeeze(1)
+    if len(places):
+        best.index_copy_(0, rows[places], x.index_select(0, places))
+
+
+def select_better(best: Tensor, rows: Tensor, x: Tensor, better: Tensor) -> None:
+    """`write_better` that rewrites all rows; the host need not wait for anything."""
+    best.index_copy_(0, rows, x.where(better[:, None, None, None], best.index_select(0, rows)))

@@ -2,66 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor
-
 from apd_bench.attacks.losses import LOSSES
-from apd_bench.attacks.meter import Meter, Model
-from apd_bench.attacks.result import AttackResult
-from apd_bench.attacks.search import ascend, attacking
-from apd_bench.specs import ThreatModel
+from apd_bench.attacks.pgd import projected_ascent
+from apd_bench.attacks.search import Search
 
 
-def none(
-    classifier: Model | Meter,
-    pixels: Tensor,
-    labels: Tensor,
-    threat: ThreatModel,
-    *,
-    sample_ids: Sequence[str],
-    seed: int = 0,
-) -> AttackResult:
+def none(search: Search) -> None:
     """The unchanged images: only misclassified samples are broken."""
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
-        pass
-    return search.result()
 
 
-def noise(
-    classifier: Model | Meter,
-    pixels: Tensor,
-    labels: Tensor,
-    threat: ThreatModel,
-    *,
-    sample_ids: Sequence[str],
-    seed: int = 0,
-    draws: int = 1,
-) -> AttackResult:
+def noise(search: Search, *, draws: int) -> None:
     """Uniform noise within the ball; `draws` tries for each sample. An attack that is no better is masked."""
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
-        for draw in range(draws):
-            for rows in search.batches():
-                x = search.random(rows, "noise", draw)
-                search.see(rows, x, search.meter.predict(x))
-    return search.result()
-
-
-def fgsm(
-    classifier: Model | Meter,
-    pixels: Tensor,
-    labels: Tensor,
-    threat: ThreatModel,
-    *,
-    sample_ids: Sequence[str],
-    seed: int = 0,
-    loss: str = "stable-ce",
-) -> AttackResult:
-    """One step of length eps from the image itself (Goodfellow et al., ICLR 2015)."""
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search:
-        objective = LOSSES[loss]
+    for draw in range(draws):
         for rows in search.batches():
-            ascend(
-                search, rows, search.region.x0[rows], lambda z, rows: objective(z, search.labels[rows]), [threat.eps]
-            )
-    return search.result()
+            x = search.random(rows, "noise", draw)
+            search.see(rows, x, search.meter.predict(x))
+
+
+def fgsm(search: Search, *, loss: str) -> None:
+    """x0 + ε sgn ∇f(x0), one step from the image itself (Goodfellow et al., ICLR 2015, section 4)."""
+    for rows in search.batches():
+        x0 = search.region.x0[rows]
+        projected_ascent(search, rows, x0, search.objective(LOSSES[loss]), [search.threat.eps])

@@ -7,7 +7,7 @@ projected and judged here. Its AutoAttack and CW are refused by the catalog.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any
@@ -16,29 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from apd_bench.attacks.guard import same_trace
-from apd_bench.attacks.meter import Meter, Model
-from apd_bench.attacks.result import AttackResult
-from apd_bench.attacks.search import Search, attacking
+from apd_bench.attacks.meter import Meter
+from apd_bench.attacks.search import Search
 from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
-from apd_bench.specs import ThreatModel
 
 _OURS = ("model", "eps", "norm", "n_classes", "seed", "verbose")
 
 
-def torchattack(
-    classifier: Model | Meter,
-    pixels: Tensor,
-    labels: Tensor,
-    threat: ThreatModel,
-    *,
-    sample_ids: Sequence[str],
-    seed: int = 0,
-    library_name: str,
-    **options: Any,
-) -> AttackResult:
+def torchattack(search: Search, *, library_name: str, **options: Any) -> None:
     """What torchattacks' `library_name` finds within the threat; eps, norm, seed and class count come from the cell.
 
-    Raises MissingPrerequisite when the package is missing, UnknownName for an option that the attack does not take.
+    Raises UnknownName for an option that the attack does not take, IncompatibleChoice where the library fails.
     """
     build = _constructor(library_name)
     parameters = inspect.signature(build).parameters
@@ -48,18 +36,18 @@ def torchattack(
         if name not in parameters:
             own = [item for item in parameters if item not in _OURS]
             raise unknown_name(f"option of torchattacks:{library_name}", name, own)
-    with attacking(classifier, pixels, labels, threat, sample_ids, seed) as search, same_trace():
-        given = {
-            "eps": threat.eps, "norm": threat.norm, "n_classes": search.num_classes, "seed": seed, "verbose": False,
-        }  # fmt: skip
-        given = {name: value for name, value in given.items() if name in parameters} | options
-        torch.manual_seed(seed)
+    given = {
+        "eps": search.threat.eps, "norm": search.threat.norm, "n_classes": search.num_classes, "seed": search.seed,
+        "verbose": False,
+    }  # fmt: skip
+    given = {name: value for name, value in given.items() if name in parameters} | options
+    with same_trace():
+        torch.manual_seed(search.seed)
         for rows in search.batches():
-            x = _run(build, search, rows, given, library_name)
-            x = search.region.take(rows).project(x)
+            x = search.region.take(rows).project(_points(build, search, rows, given, library_name))
             search.see(rows, x, search.meter.predict(x))
-        search.effective |= {"package": f"torchattacks {version('torchattacks')}", "options": _plain(given)}
-    return search.result()
+    plain = {name: value for name, value in given.items() if isinstance(value, (bool, int, float, str))}
+    search.effective |= {"package": f"torchattacks {version('torchattacks')}", "options": plain}
 
 
 class _AsModule(nn.Module):
@@ -76,19 +64,14 @@ class _AsModule(nn.Module):
 
 
 def _constructor(name: str) -> Callable[..., Any]:
-    try:
-        library = import_module("torchattacks")
-    except ImportError as error:
-        raise MissingPrerequisite(
-            f"torchattacks:{name} needs the package torchattacks.", hint="pip install 'apd-bench[torchattacks]'"
-        ) from error
+    library = import_module("torchattacks")
     build: Callable[..., Any] | None = getattr(library, name, None)
     if build is None:
         raise MissingPrerequisite(f"This version of torchattacks has no attack '{name}'.")
     return build
 
 
-def _run(build: Callable[..., Any], search: Search, rows: Tensor, given: dict[str, Any], name: str) -> Tensor:
+def _points(build: Callable[..., Any], search: Search, rows: Tensor, given: dict[str, Any], name: str) -> Tensor:
     x, y = search.region.x0[rows].clone(), search.labels[rows].clone()
     with torch.enable_grad():
         try:
@@ -100,7 +83,3 @@ def _run(build: Callable[..., Any], search: Search, rows: Tensor, given: dict[st
             ) from error
     points: Tensor = found[0] if isinstance(found, tuple) else found
     return points.detach().to(x).nan_to_num(nan=0.5)
-
-
-def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if isinstance(value, (bool, int, float, str))}

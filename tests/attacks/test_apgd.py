@@ -3,7 +3,8 @@
 import torch
 from pyautoattack.autopgd_base import APGDAttack
 
-from apd_bench.attacks.apgd import _checkpoints, apgd_ce
+from apd_bench import attacks
+from apd_bench.attacks.apgd import _checkpoints
 from apd_bench.specs import ThreatModel
 
 
@@ -18,7 +19,7 @@ def test_it_is_as_strong_as_the_authors_code_with_fewer_gradients(small_net):
         net, x, y, ids = small_net(classes=5, n=20, size=10, seed=seed)
         net.requires_grad_(False)
         threat = ThreatModel(eps=3 / 255)
-        result = apgd_ce(net, x, y, threat, sample_ids=ids, loss="ce")
+        result = attacks.run("apgd-ce(loss='ce')", net, x, y, threat, ids)
         with torch.random.fork_rng():
             library = APGDAttack(net, n_iter=20, eps=threat.eps, seed=0, device="cpu")
             points = library.perturb(x, y)

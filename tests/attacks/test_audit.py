@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from apd_bench import attacks
 from apd_bench.attacks.audit import AuditError, audit
 from apd_bench.attacks.meter import Meter
-from apd_bench.attacks.pgd import pgd
 from apd_bench.specs import ThreatModel
 
 THREAT = ThreatModel(eps=4 / 255)
@@ -16,7 +16,7 @@ THREAT = ThreatModel(eps=4 / 255)
 @pytest.fixture
 def case(small_net):
     net, x, y, ids = small_net(classes=4, n=8)
-    return Meter(net), x, y, pgd(net, x, y, THREAT, sample_ids=ids, steps=10)
+    return Meter(net), x, y, attacks.run("pgd(steps=10)", net, x, y, THREAT, ids)
 
 
 def judge(case, kind="ball", **changes):

@@ -9,19 +9,20 @@ import torch
 from pyautoattack import AutoAttack
 from torch import nn
 
-from apd_bench.attacks.autoattack import autoattack
+from apd_bench import attacks
 from apd_bench.attacks.guard import same_trace
+from apd_bench.attacks.meter import Meter
 from apd_bench.errors import MissingPrerequisite
 from apd_bench.specs import ThreatModel
 
-SHORT = {"iterations": 8, "queries": 40}
+SHORT = "autoattack(iterations=8, queries=40)"
 
 
 def test_the_verdicts_are_those_of_the_library_run_by_itself(small_net):
     net, x, y, ids = small_net(classes=10, n=8)
     threat = ThreatModel(eps=4 / 255)
     members = ("apgd-ce", "apgd-t", "square")  # FAB-T goes through the same lines and takes half of the time
-    ours = autoattack(net, x, y, threat, sample_ids=ids, seed=3, members=members, queries=60)
+    ours = attacks.run(f"autoattack(members={members}, queries=60)", net, x, y, threat, ids, 3)
     library = AutoAttack(net, norm="Linf", eps=threat.eps, version="standard", seed=3, device="cpu")
     library.square.n_queries, library.attacks_to_run = 60, list(members)
     logging.getLogger("auto-attack").setLevel(logging.CRITICAL)
@@ -36,7 +37,7 @@ def test_the_verdicts_are_those_of_the_library_run_by_itself(small_net):
 @pytest.mark.parametrize("classes", [2, 3, 4, 5, 9, 10, 12])
 def test_every_class_count_runs_the_suite_that_it_allows(classes, small_net):
     net, x, y, ids = small_net(classes=classes, n=8)
-    result = autoattack(net, x, y, ThreatModel(eps=6 / 255), sample_ids=ids, seed=0, **SHORT)
+    result = attacks.run(SHORT, net, x, y, ThreatModel(eps=6 / 255), ids)
     targeted = "margin-t" if classes <= 3 else "apgd-t"
     assert result.effective["members"] == ["apgd-ce", targeted, "fab-t", "square"]
     assert result.effective["targets"] == min(9, classes - 1)
@@ -48,17 +49,16 @@ def test_every_class_count_runs_the_suite_that_it_allows(classes, small_net):
 
 def test_dlr_gives_way_to_the_margin_for_two_classes(small_net):
     net, x, y, ids = small_net(classes=2, n=6)
-    result = autoattack(
-        net, x, y, ThreatModel(eps=6 / 255), sample_ids=ids, members=("apgd-ce", "apgd-dlr"), eot=2, **SHORT
-    )
+    text = "autoattack.ce-dlr(eot=2, iterations=8)"
+    result = attacks.run(text, net, x, y, ThreatModel(eps=6 / 255), ids)
     assert result.effective["members"] == ["apgd-ce", "margin"]
 
 
 def test_saturated_logits_are_scaled_down_for_cross_entropy_alone(small_net):
     net, x, y, ids = small_net(classes=5, n=12)
-    threat, members = ThreatModel(eps=8 / 255), ("apgd-ce",)
-    plain = autoattack(net, x, y, threat, sample_ids=ids, members=members, iterations=20)
-    large = autoattack(lambda x: 1e4 * net(x), x, y, threat, sample_ids=ids, members=members, iterations=20)
+    text, threat = "autoattack.apgd-ce(iterations=20)", ThreatModel(eps=8 / 255)
+    plain = attacks.run(text, net, x, y, threat, ids)
+    large = attacks.run(text, lambda x: 1e4 * net(x), x, y, threat, ids)
     assert large.effective["ce_logit_scale"] < 1e-2
     assert int(large.broken.sum()) >= int(plain.broken.sum()) - 1
     assert plain.broken.any()
@@ -66,14 +66,12 @@ def test_saturated_logits_are_scaled_down_for_cross_entropy_alone(small_net):
 
 @pytest.mark.parametrize("batch_size", [None, 3])
 def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(batch_size, small_net, killed_after, tmp_path):
-    from apd_bench.attacks.meter import Meter
-
     net, x, y, ids = small_net(classes=5, n=9)
     threat = ThreatModel(eps=3 / 255)
 
     def run(model, folder):
         meter = Meter(model, batch_size=batch_size)
-        return autoattack(meter, x, y, threat, sample_ids=ids, seed=1, checkpoint=folder, **SHORT), meter
+        return attacks.run(SHORT, meter, x, y, threat, ids, 1, checkpoint=folder), meter
 
     whole, _ = run(net, None)
     killed = killed_after(net, 0.7 * whole.forwards)
@@ -93,7 +91,7 @@ def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(batch_size, sm
 def test_a_checkpoint_that_cannot_be_trusted_is_not_used(damage, small_net, tmp_path):
     net, x, y, ids = small_net(classes=4, n=5)
     threat = ThreatModel(eps=3 / 255)
-    fresh = autoattack(net, x, y, threat, sample_ids=ids, **SHORT)
+    fresh = attacks.run(SHORT, net, x, y, threat, ids)
 
     class Stop(Exception):
         pass
@@ -106,11 +104,11 @@ def test_a_checkpoint_that_cannot_be_trusted_is_not_used(damage, small_net, tmp_
 
     model.calls = 0
     with pytest.raises(Stop):
-        autoattack(model, x, y, threat, sample_ids=ids, checkpoint=tmp_path, **SHORT)
+        attacks.run(SHORT, model, x, y, threat, ids, checkpoint=tmp_path)
     (file,) = tmp_path.glob("*.npz")
     if damage == "torn":
         file.write_bytes(file.read_bytes()[:300])
-    again = autoattack(net, x, y, threat, sample_ids=ids, checkpoint=tmp_path, **SHORT)
+    again = attacks.run(SHORT, net, x, y, threat, ids, checkpoint=tmp_path)
     assert "begun anew" in again.effective["checkpoint"]
     assert torch.equal(again.adversarials, fresh.adversarials)
 
@@ -123,13 +121,13 @@ def test_a_checkpoint_that_finds_the_disk_full_is_one_sentence_and_leaves_nothin
 
     monkeypatch.setattr(pathlib.Path, "replace", full)
     with pytest.raises(MissingPrerequisite, match="disk is full"):
-        autoattack(net, x, y, ThreatModel(eps=3 / 255), sample_ids=ids, checkpoint=tmp_path, **SHORT)
+        attacks.run(SHORT, net, x, y, ThreatModel(eps=3 / 255), ids, checkpoint=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_square_l2_is_left_out_where_the_library_cannot_tile(small_net):
     net, x, y, ids = small_net(classes=4, n=4, size=12)
-    result = autoattack(net, x, y, ThreatModel(eps=0.3, norm="L2"), sample_ids=ids, **SHORT)
+    result = attacks.run(SHORT, net, x, y, ThreatModel(eps=0.3, norm="L2"), ids)
     assert "square" not in result.effective["members"] and "square" in result.effective["left_out"]
 
 
@@ -140,7 +138,7 @@ def test_the_librarys_warnings_are_kept(small_net):
     def model(pixels):
         return net(pixels) * 0.9 + 0.1 * dead(pixels)
 
-    result = autoattack(lambda p: net(p).detach(), x, y, ThreatModel(eps=0.01), sample_ids=ids, **SHORT)
+    result = attacks.run(SHORT, lambda p: net(p).detach(), x, y, ThreatModel(eps=0.01), ids)
     assert any("zero gradient" in text for text in result.diagnostics["warnings"])
     assert result.diagnostics["zero_gradients"] == result.backwards > 0
-    assert "warnings" in autoattack(model, x, y, ThreatModel(eps=0.01), sample_ids=ids, **SHORT).diagnostics
+    assert "warnings" in attacks.run(SHORT, model, x, y, ThreatModel(eps=0.01), ids).diagnostics

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from apd_bench import attacks
 from apd_bench.attacks import catalog
 from apd_bench.attacks.audit import audit
 from apd_bench.attacks.meter import Meter
-from apd_bench.specs import ThreatModel
-from apd_bench.targets import resolve
+from apd_bench.specs import AttackSpec, ThreatModel
 
 ENTRIES = {entry.name: entry for entry in catalog.builtin()}
 SHORT = {"iterations": 4, "queries": 12, "steps": 6, "searches": 1}
@@ -22,9 +22,8 @@ THREATS = {"Linf": ThreatModel(eps=4 / 255), "L2": ThreatModel(eps=0.3, norm="L2
 
 
 def run(name, model, x, y, ids, threat=THREATS["Linf"], seed=0, **changes):
-    entry = ENTRIES[name]
-    options = {**entry.defaults, **{key: value for key, value in SHORT.items() if key in entry.defaults}}
-    return resolve(entry.target, object)(model, x, y, threat, sample_ids=ids, seed=seed, **(options | changes))
+    options = {key: value for key, value in SHORT.items() if key in ENTRIES[name].defaults} | changes
+    return attacks.run(AttackSpec(name=name, options=options), model, x, y, threat, ids, seed)
 
 
 @pytest.fixture(scope="module")

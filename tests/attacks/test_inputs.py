@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from apd_bench.attacks.pgd import pgd
+from apd_bench import attacks
 from apd_bench.errors import UsageError
 from apd_bench.specs import ThreatModel
 
@@ -15,7 +15,7 @@ def model(x):
 
 
 def attack(model=model, x=X, y=Y, ids="abcd"):
-    return pgd(model, x, y, ThreatModel(eps=0.1), sample_ids=ids, steps=2)
+    return attacks.run("pgd(steps=2)", model, x, y, ThreatModel(eps=0.1), ids)
 
 
 @pytest.mark.parametrize(

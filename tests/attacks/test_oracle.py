@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from apd_bench.attacks.parse import all_options, parse_attack
-from apd_bench.registry import ATTACKS
+from apd_bench import attacks
 from apd_bench.specs import ThreatModel
-from apd_bench.targets import resolve
 
 EXACT = ["cw", "pgd-t", "apgd-t", "worst", "worst.fast"]
 VARIANTS = {
@@ -19,10 +17,7 @@ VARIANTS = {
 
 
 def attack(oracle, text, eps, norm):
-    spec = parse_attack(text)
-    function = resolve(ATTACKS.get(spec.name).target, object)
-    threat = ThreatModel(eps=eps, norm=norm)
-    return function(oracle.model, oracle.x, oracle.y, threat, sample_ids=oracle.ids, seed=0, **all_options(spec))
+    return attacks.run(text, oracle.model, oracle.x, oracle.y, ThreatModel(eps=eps, norm=norm), oracle.ids)
 
 
 def between(oracle, norm):

@@ -3,9 +3,9 @@
 import pytest
 
 from apd_bench.attacks import catalog, parse
-from apd_bench.attacks.parse import all_options, parse_attack, require_extra
+from apd_bench.attacks.parse import all_options, entry_within, parse_attack
 from apd_bench.errors import MissingPrerequisite, UnknownName, UsageError
-from apd_bench.specs import AttackSpec
+from apd_bench.specs import AttackSpec, ThreatModel
 
 
 def test_options_equal_to_their_default_leave_no_trace():
@@ -15,15 +15,9 @@ def test_options_equal_to_their_default_leave_no_trace():
 
 
 def test_defaults_fill_what_was_not_said():
-    options = all_options(parse_attack("pgd.apt(restarts=2)"))
-    assert options == {
-        "steps": 100,
-        "step": 0.25,
-        "schedule": "constant",
-        "restarts": 2,
-        "start": "uniform",
-        "loss": "ce",
-    }
+    assert all_options(parse_attack("pgd.apt(restarts=2)")) == {
+        "steps": 100, "step": 0.25, "schedule": "constant", "restarts": 2, "start": "uniform", "loss": "ce",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -67,6 +61,6 @@ def test_a_value_that_cannot_be_is_refused(text, said):
 def test_a_missing_extra_names_the_command(monkeypatch):
     monkeypatch.setattr(parse, "find_spec", lambda name: None)
     monkeypatch.setattr(catalog, "find_spec", lambda name: None)
+    entry_within(AttackSpec(name="pgd"), ThreatModel(eps=0.1))
     with pytest.raises(MissingPrerequisite, match=r"pip install 'apd-bench\[torchattacks\]'"):
-        require_extra(catalog.resolve("torchattacks:PGD"))
-    require_extra(next(catalog.builtin()))
+        entry_within(parse_attack("torchattacks:PGD"), ThreatModel(eps=0.1))

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
+from apd_bench import attacks
 from apd_bench.attacks.losses import margin
-from apd_bench.attacks.parse import all_options, parse_attack
-from apd_bench.attacks.pgd import lengths, pgd, tpgd
-from apd_bench.attacks.simple import noise
+from apd_bench.attacks.meter import Meter
+from apd_bench.attacks.pgd import lengths
 from apd_bench.specs import ThreatModel
 
 
-@pytest.mark.parametrize("options", [{}, {"loss": "margin"}, {"step": 1.0, "schedule": "constant"}, {"restarts": 3}])
+@pytest.mark.parametrize("options", ["", ", loss='margin'", ", step=1, schedule='constant'", ", restarts=3"])
 def test_the_best_point_seen_is_the_one_returned(options, small_net):
     net, x, y, ids = small_net(classes=4, n=6)
     for i in range(6):
@@ -21,7 +21,7 @@ def test_the_best_point_seen_is_the_one_returned(options, small_net):
             return net(pixels)
 
         one = slice(i, i + 1)
-        result = pgd(model, x[one], y[one], ThreatModel(eps=2 / 255), sample_ids=ids[one], steps=8, **options)
+        result = attacks.run(f"pgd(steps=8{options})", model, x[one], y[one], ThreatModel(eps=2 / 255), ids[one])
         points = torch.stack(seen)
         best = margin(net(points), y[one].expand(len(points))).max()
         if not result.broken.any():
@@ -30,7 +30,7 @@ def test_the_best_point_seen_is_the_one_returned(options, small_net):
 
 def test_survivors_alone_cost_gradients(small_net):
     net, x, y, ids = small_net(classes=4, n=16)
-    result = pgd(net, x, y, ThreatModel(eps=3 / 255), sample_ids=ids, steps=30)
+    result = attacks.run("pgd(steps=30)", net, x, y, ThreatModel(eps=3 / 255), ids)
     survivors = int((~result.broken).sum())
     assert 0 < survivors < 16
     assert 30 * survivors <= result.backwards < 30 * 16 - 200
@@ -39,8 +39,8 @@ def test_survivors_alone_cost_gradients(small_net):
 def test_restarts_only_add(small_net):
     net, x, y, ids = small_net(classes=4, n=16)
     threat = ThreatModel(eps=3 / 255)
-    one = pgd(net, x, y, threat, sample_ids=ids, steps=3)
-    three = pgd(net, x, y, threat, sample_ids=ids, steps=3, restarts=3)
+    one = attacks.run("pgd(steps=3)", net, x, y, threat, ids)
+    three = attacks.run("pgd(steps=3, restarts=3)", net, x, y, threat, ids)
     assert (three.broken | ~one.broken).all()
     assert torch.equal(three.adversarials[one.broken], one.adversarials[one.broken])
 
@@ -51,7 +51,7 @@ def test_the_default_is_not_weaker_than_the_published_protocols(small_net):
         for eps in (2 / 255, 3 / 255):
             threat = ThreatModel(eps=eps)
             broken = {
-                name: int(pgd(net, x, y, threat, sample_ids=ids, **all_options(parse_attack(name))).broken.sum())
+                name: int(attacks.run(name, net, x, y, threat, ids).broken.sum())
                 for name in ("pgd", "pgd.apt", "pgd.literature")
             }
             assert broken["pgd"] >= broken["pgd.apt"] >= broken["pgd.literature"] - 1, broken
@@ -66,8 +66,6 @@ def test_step_lengths():
 
 
 def test_large_batches_are_split(small_net):
-    from apd_bench.attacks.meter import Meter
-
     net, x, y, ids = small_net(classes=4, n=7)
     sizes = []
 
@@ -75,13 +73,13 @@ def test_large_batches_are_split(small_net):
         sizes.append(len(pixels))
         return net(pixels)
 
-    split = pgd(Meter(model, batch_size=3), x, y, ThreatModel(eps=0.01), sample_ids=ids, steps=4)
+    split = attacks.run("pgd(steps=4)", Meter(model, batch_size=3), x, y, ThreatModel(eps=0.01), ids)
     assert max(sizes) == 3
-    assert torch.equal(split.broken, pgd(net, x, y, ThreatModel(eps=0.01), sample_ids=ids, steps=4).broken)
+    assert torch.equal(split.broken, attacks.run("pgd(steps=4)", net, x, y, ThreatModel(eps=0.01), ids).broken)
 
 
 def test_tpgd_beats_noise(small_net):
     net, x, y, ids = small_net(classes=4, n=12)
     threat = ThreatModel(eps=16 / 255)
-    result = tpgd(net, x, y, threat, sample_ids=ids, steps=20)
-    assert int(result.broken.sum()) > int(noise(net, x, y, threat, sample_ids=ids, draws=5).broken.sum())
+    tpgd, noise = (attacks.run(text, net, x, y, threat, ids) for text in ("tpgd(steps=20)", "noise(draws=5)"))
+    assert int(tpgd.broken.sum()) > int(noise.broken.sum())

@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from apd_bench.attacks.kept import keep_chosen, keep_masked
 from apd_bench.attacks.losses import LOSSES, margin
 from apd_bench.attacks.meter import Meter
-from apd_bench.attacks.pgd import lengths
-from apd_bench.attacks.search import ascend, attacking
+from apd_bench.attacks.pgd import lengths, projected_ascent
+from apd_bench.attacks.search import attacking, copy_better, select_better
 from apd_bench.specs import ThreatModel
 
 
@@ -60,7 +59,7 @@ def test_the_loop_has_the_bits_of_the_plain_one(loss, norm, eps, small_net):
     with attacking(net, x, y, threat, ids, 0) as search:
         start = search.random(torch.arange(len(x)), "test")
         rows = search.standing()
-        ascend(search, rows, start[rows], lambda z, rows: LOSSES[loss](z, y[rows]), α)
+        projected_ascent(search, rows, start[rows], search.objective(LOSSES[loss]), α)
     best, record, late, broken = plain(net, x, y, threat, start, LOSSES[loss], α)
     assert torch.equal(search.broken, broken) and broken.any()
     tolerance = 0 if norm == "Linf" else 1e-5  # two ways to sum an L2 norm differ in the last bit
@@ -73,9 +72,8 @@ def test_the_images_and_what_the_model_was_given_stay_as_they_were(small_net):
     net, x, y, ids = small_net(classes=4, n=8)
     before = x.clone()
     with attacking(net, x, y, ThreatModel(eps=0.02), ids, 0) as search:
-        ascend(
-            search, torch.arange(8), search.region.x0[torch.arange(8)], lambda z, rows: margin(z, y[rows]), [0.01] * 4
-        )
+        rows = torch.arange(8)
+        projected_ascent(search, rows, search.region.x0[rows], search.objective(margin), [0.01] * 4)
     assert torch.equal(x, before)
     assert torch.equal(search.region.x0, before)
 
@@ -103,8 +101,8 @@ def test_both_ways_to_keep_the_better_points_have_the_same_bits(better):
     rows = torch.tensor([7, 0, 3, 4])
     chosen = torch.tensor([str(place) in better for place in range(4)])
     one, two = best.clone(), best.clone()
-    keep_chosen(one, rows, x, chosen)
-    keep_masked(two, rows, x, chosen)
+    copy_better(one, rows, x, chosen)
+    select_better(two, rows, x, chosen)
     assert torch.equal(one.view(torch.int32), two.view(torch.int32))
     for place, row in enumerate(rows.tolist()):
         assert torch.equal(one[row], x[place] if chosen[place] else best[row])
@@ -116,5 +114,5 @@ def test_those_that_broke_stay_where_a_search_goes_on_with_them(small_net):
     meter.persist = True
     rows = torch.arange(8)
     with attacking(meter, x, y, ThreatModel(eps=0.5), ids, 0) as search:
-        ascend(search, rows, search.random(rows, "test"), lambda z, rows: margin(z, y[rows]), [0.1] * 5)
+        projected_ascent(search, rows, search.random(rows, "test"), search.objective(margin), [0.1] * 5)
     assert search.broken.any() and meter.backwards == 5 * 8

@@ -1,41 +1,16 @@
 """torchattacks behind the adapter: any of its attacks, our verdicts, our errors."""
 
-import builtins
-
 import pytest
 import torch
 
-from apd_bench.attacks import torchattacks_adapter
-from apd_bench.attacks.parse import all_options, parse_attack
-from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, UnknownName, UsageError
-from apd_bench.registry import ATTACKS
+from apd_bench import attacks
+from apd_bench.errors import IncompatibleChoice, UnknownName, UsageError
 from apd_bench.specs import ThreatModel
 
 
 def run(text, case, threat=None):
     net, x, y, ids = case
-    spec = parse_attack(text)
-    entry = ATTACKS.get(spec.name)
-    options = {**all_options(spec), **entry.fixed}
-    threat = threat or ThreatModel(eps=6 / 255)
-    return torchattacks_adapter.torchattack(net, x, y, threat, sample_ids=ids, seed=0, **options)
-
-
-def test_without_the_package_the_message_names_the_command(small_net, monkeypatch):
-    real = builtins.__import__
-
-    def missing(name, *rest):
-        if name.startswith("torchattacks"):
-            raise ImportError(name)
-        return real(name, *rest)
-
-    def import_module(name):
-        return missing(name)
-
-    monkeypatch.setattr(torchattacks_adapter, "import_module", import_module)
-    net, x, y, ids = small_net(classes=3, n=2)
-    with pytest.raises(MissingPrerequisite, match=r"pip install 'apd-bench\[torchattacks\]'"):
-        torchattacks_adapter.torchattack(net, x, y, ThreatModel(eps=0.1), sample_ids=ids, library_name="PGD")
+    return attacks.run(text, net, x, y, threat or ThreatModel(eps=6 / 255), ids)
 
 
 @pytest.fixture
@@ -60,10 +35,8 @@ def test_its_points_keep_the_budget_and_the_verdicts_are_ours(text, case):
 
 
 def test_pgd_is_as_strong_as_ours(case):
-    from apd_bench.attacks.pgd import pgd
-
     net, x, y, ids = case
-    ours = pgd(net, x, y, ThreatModel(eps=8 / 255), sample_ids=ids)
+    ours = attacks.run("pgd", net, x, y, ThreatModel(eps=8 / 255), ids)
     theirs = run(f"torchattacks:PGD(steps=40, alpha={1 / 255})", case, ThreatModel(eps=8 / 255))
     assert ours.broken.any() and int(ours.broken.sum()) >= int(theirs.broken.sum())
 

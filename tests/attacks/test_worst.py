@@ -5,11 +5,10 @@ from itertools import pairwise
 import pytest
 import torch
 
+from apd_bench import attacks
 from apd_bench.attacks import apgd
-from apd_bench.attacks.autoattack import autoattack
 from apd_bench.attacks.catalog import SUITE
-from apd_bench.attacks.parse import all_options, parse_attack
-from apd_bench.attacks.worst import worst
+from apd_bench.attacks.parse import parse_attack
 from apd_bench.errors import UnknownName
 from apd_bench.specs import ThreatModel
 
@@ -18,20 +17,17 @@ def test_they_reach_autoattack_for_a_fraction_of_the_passes(small_net):
     for classes in (3, 8):
         net, x, y, ids = small_net(classes=classes, n=10, size=10, seed=classes)
         threat = ThreatModel(eps=3 / 255)
-        full = autoattack(net, x, y, threat, sample_ids=ids, queries=200)
+        full = attacks.run("autoattack(queries=200)", net, x, y, threat, ids)
         assert 0 < int(full.broken.sum()) < 10
         for name in ("worst", "worst.fast"):
-            ours = worst(net, x, y, threat, sample_ids=ids, **all_options(parse_attack(name)))
+            ours = attacks.run(name, net, x, y, threat, ids)
             assert int(ours.broken.sum()) >= int(full.broken.sum())
             assert ours.backwards * 3 < full.backwards and ours.forwards * 3 < full.forwards
 
 
 def test_the_fast_suite_costs_less_than_half_of_the_full_one(small_net):
     net, x, y, ids = small_net(classes=12, n=16, size=10)
-    full, fast = (
-        worst(net, x, y, ThreatModel(eps=1 / 255), sample_ids=ids, **all_options(parse_attack(name)))
-        for name in ("worst", "worst.fast")
-    )
+    full, fast = (attacks.run(name, net, x, y, ThreatModel(eps=1 / 255), ids) for name in ("worst", "worst.fast"))
     assert (fast.broken | ~full.broken).all() and not full.broken.all()
     assert 2 * fast.backwards < full.backwards and 2 * fast.forwards < full.forwards
 
@@ -45,9 +41,9 @@ def test_near_targets_start_where_the_others_ended_and_come_once_each(small_net)
             seen.append(pixels.detach().clone())
         return net(pixels)
 
-    found = worst(net, x, y, threat, sample_ids=ids, order=("apgd-ce",), steps=4)
+    found = attacks.run("worst(order='apgd-ce', steps=4)", net, x, y, threat, ids)
     standing = ~found.broken
-    result = worst(model, x, y, threat, sample_ids=ids, order=("apgd-ce", "apgd-near"), steps=4)
+    result = attacks.run("worst(order=('apgd-ce', 'apgd-near'), steps=4)", model, x, y, threat, ids)
     assert torch.equal(seen[4], found.adversarials[standing])
     assert result.backwards == found.backwards + 4 * 3 * int(standing.sum())  # `near` is 3
 
@@ -58,7 +54,7 @@ def test_near_takes_both_losses_in_turn(small_net, monkeypatch):
     for name in ("targeted_dlr", "targeted_margin"):
         real = getattr(apgd, name)
         monkeypatch.setattr(apgd, name, lambda z, y, t, name=name, real=real: used.append(name) or real(z, y, t))
-    worst(net, x, y, ThreatModel(eps=0.01 / 255), sample_ids=ids, order=("apgd-near",), near=3, steps=2)
+    attacks.run("worst(order='apgd-near', steps=2)", net, x, y, ThreatModel(eps=0.01 / 255), ids)
     assert used == ["targeted_dlr"] * 2 + ["targeted_margin"] * 2 + ["targeted_dlr"] * 2
 
 
@@ -72,7 +68,7 @@ def test_where_there_are_fewer_classes_than_runs_near_starts_again_at_random(sma
         return net(pixels)
 
     threat = ThreatModel(eps=0.01 / 255)
-    result = worst(model, x, y, threat, sample_ids=ids, order=("apgd-near",), near=3, steps=2)
+    result = attacks.run("worst(order='apgd-near', steps=2)", model, x, y, threat, ids)
     standing = ~(net(x).argmax(1) != y)
     assert result.backwards == 2 * 3 * int(standing.sum()) and not result.broken[standing].any()
     first, second, third = starts[::2]
@@ -85,7 +81,7 @@ def test_where_there_are_fewer_classes_than_runs_near_starts_again_at_random(sma
 def test_only_those_close_to_the_boundary_are_attacked_longer(small_net):
     net, x, y, ids = small_net(classes=5, n=20)
     threat = ThreatModel(eps=0.7 / 255)
-    base = worst(net, x, y, threat, sample_ids=ids, order=("apgd-near",), steps=4)
+    base = attacks.run("worst(order='apgd-near', steps=4)", net, x, y, threat, ids)
     standing = ~base.broken
     ratio = (base.columns["margin"] / base.columns["clean_margin"])[standing]
     share = float(ratio.median())
@@ -93,7 +89,7 @@ def test_only_those_close_to_the_boundary_are_attacked_longer(small_net):
     assert 0 < near < int(standing.sum())
 
     def longer(share):
-        return worst(net, x, y, threat, sample_ids=ids, order=("apgd-near", "apgd-close"), steps=4, close=share)
+        return attacks.run(f"worst.fast(steps=4, close={share})", net, x, y, threat, ids)
 
     some, everyone, nobody = longer(share), longer(1.0), longer(1e-9)
     assert torch.equal(some.broken, base.broken) and torch.equal(everyone.broken, base.broken)  # so all runs are whole
@@ -109,7 +105,7 @@ def test_the_order_is_part_of_the_attack(small_net):
     net, x, y, ids = small_net(classes=5, n=6)
     assert parse_attack("worst(order=['apgd-near', 'apgd-t', 'apgd-close'])").options == {}
     spec = parse_attack("worst(order=['apgd-margin'], steps=5)")
-    result = worst(net, x, y, ThreatModel(eps=2 / 255), sample_ids=ids, **all_options(spec))
+    result = attacks.run(spec, net, x, y, ThreatModel(eps=2 / 255), ids)
     assert result.effective["members"] == ["apgd-margin"] and "broken_apgd-ce" not in result.columns
     with pytest.raises(UnknownName, match="apgd-near"):
         parse_attack("worst(order=['apgd-nera'])")
@@ -118,11 +114,11 @@ def test_the_order_is_part_of_the_attack(small_net):
 def test_it_resumes_after_its_last_finished_member(small_net, killed_after, tmp_path):
     net, x, y, ids = small_net(classes=5, n=10)
     threat = ThreatModel(eps=3 / 255)
-    whole = worst(net, x, y, threat, sample_ids=ids, steps=8)
+    whole = attacks.run("worst(steps=8)", net, x, y, threat, ids)
     killed = killed_after(net, 0.8 * whole.forwards)
     with pytest.raises(KeyboardInterrupt):
-        worst(killed, x, y, threat, sample_ids=ids, steps=8, checkpoint=tmp_path)
-    resumed = worst(net, x, y, threat, sample_ids=ids, steps=8, checkpoint=tmp_path)
+        attacks.run("worst(steps=8)", killed, x, y, threat, ids, checkpoint=tmp_path)
+    resumed = attacks.run("worst(steps=8)", net, x, y, threat, ids, checkpoint=tmp_path)
     assert resumed.effective["resumed_at"] >= 1
     assert resumed.forwards == whole.forwards + len(x)  # the clean prediction is made again
     assert resumed.backwards == whole.backwards
@@ -132,7 +128,7 @@ def test_it_resumes_after_its_last_finished_member(small_net, killed_after, tmp_
 
 def test_every_member_only_adds(small_net):
     net, x, y, ids = small_net(classes=6, n=20)
-    result = worst(net, x, y, ThreatModel(eps=3 / 255), sample_ids=ids)
+    result = attacks.run("worst", net, x, y, ThreatModel(eps=3 / 255), ids)
     columns = [result.columns[f"broken_{name}"] for name in SUITE]
     for before, after in pairwise(columns):
         assert (after | ~before).all()

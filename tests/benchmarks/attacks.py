@@ -93,11 +93,11 @@ def pairs(
             yield row(f"{text} / AutoAttack", sides, "usual", text)
 
 
-def _counted(attack: Callable[[usual.Counted, Tensor, Tensor], Tensor]) -> Attack:
+def _counted(attack: Callable[[usual.PassCounter, Tensor, Tensor], Tensor]) -> Attack:
     """A library's attack with its passes; it draws from the global generator, which is forked and seeded."""
 
     def run(part: Samples) -> Passes:
-        model = usual.Counted(part.classifier).eval()
+        model = usual.PassCounter(part.classifier).eval()
         with torch.random.fork_rng(devices=[part.pixels.device] if part.pixels.is_cuda else []):
             torch.manual_seed(0)
             points = attack(model, part.pixels, part.labels)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from apd_bench.attacks.losses import stable_ce
-from apd_bench.attacks.pgd import lengths
-from apd_bench.attacks.search import ascend, attacking
+from apd_bench.attacks.pgd import lengths, projected_ascent
+from apd_bench.attacks.search import attacking
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.specs import ThreatModel
 from tests.benchmarks.models import VIT_B16, VIT_B32, load, made_up
@@ -43,13 +42,10 @@ def loop_row(backbone: Backbone, *, batch: int, steps: int, repeats: int) -> Row
 
     with attacking(classifier, pixels, labels, threat, samples.ids, 0) as search:
 
-        def loss(z: Tensor, rows: Tensor) -> Tensor:
-            return stable_ce(z, search.labels[rows])
-
         def ours() -> None:
             nonlocal broken
             rows = torch.arange(batch, device=backbone.device)
-            ascend(search, rows, search.region.x0[rows], loss, α)
+            projected_ascent(search, rows, search.region.x0[rows], search.objective(stable_ce), α)
             broken = int(search.broken.sum())
 
         seconds = in_turn({"limit": bare, "ours": ours}, repeats, str(backbone.device))

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from apd_bench import attacks
 from apd_bench.attacks.meter import Meter
-from apd_bench.attacks.parse import all_options, parse_attack
+from apd_bench.attacks.result import AttackResult
 from apd_bench.backbones import load as backbones
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.classifier import Classifier
 from apd_bench.data.load import ImageSplit, load_dataset
 from apd_bench.data.protocols import limit_split
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.registry import ATTACKS, BACKBONES, DATASETS
+from apd_bench.registry import BACKBONES, DATASETS
 from apd_bench.specs import ThreatModel
 from apd_bench.states import build_learner
-from apd_bench.targets import resolve
 
 SETS = ("animals", "food", "vehicles")
 TEMPLATE = "a photo of a {}."
@@ -81,11 +80,8 @@ def class_names(count: int) -> tuple[str, ...]:
     return tuple(f"{pairs[i % 100]} {i // 100}" if i >= 100 else pairs[i] for i in range(count))
 
 
-def attack(text: str, samples: Samples, threat: ThreatModel, *, seed: int = 0, persist: bool = False) -> Any:
+def attack(text: str, samples: Samples, threat: ThreatModel, *, seed: int = 0, persist: bool = False) -> AttackResult:
     """The result of one of our attacks; with `persist` no sample leaves when it is broken."""
-    spec, meter = parse_attack(text), Meter(samples.classifier)
+    meter = Meter(samples.classifier)
     meter.persist = persist
-    function: Any = resolve(ATTACKS.get(spec.name).target, object)
-    return function(
-        meter, samples.pixels, samples.labels, threat, sample_ids=samples.ids, seed=seed, **all_options(spec)
-    )
+    return attacks.run(text, meter, samples.pixels, samples.labels, threat, samples.ids, seed)

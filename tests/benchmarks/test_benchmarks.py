@@ -105,7 +105,7 @@ def test_the_plain_loop_is_the_librarys():
 
 
 def test_passes_of_a_library_are_counted_in_both_directions():
-    model = usual.Counted(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)))
+    model = usual.PassCounter(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)))
     x = torch.rand(3, 3, 2, 2, requires_grad=True)
     z = model(x)
     for _ in range(2):

@@ -18,7 +18,7 @@ from apd_bench.attacks.guard import same_trace
 from apd_bench.attacks.losses import margin
 
 
-class Counted(nn.Module):
+class PassCounter(nn.Module):
     """A model that counts its image passes in both directions."""
 
     def __init__(self, model: nn.Module) -> None:
