@@ -87,9 +87,11 @@ class Checkpoint:
         if not same or float((saved["logits"] - search.logits).abs().max()) > _SAME * scale:
             search.effective["checkpoint"] = "of another model, begun anew"
             return
+        member, passes = int(saved["member"]), tuple(saved["passes"].tolist())
+        pending = saved["pending"] if bool(saved["begun"]) else None
         search.best, search.broken = saved["best"], saved["broken"]
         search.margin, search.late_margin = saved["margin"], saved["late"]
         search.columns |= {name[7:]: value for name, value in saved.items() if name.startswith("column.")}
-        search.carry(tuple(saved["passes"].tolist()))
-        search.effective["resumed_at"] = self.member = int(saved["member"])
-        self.pending = saved["pending"] if bool(saved["begun"]) else None
+        search.carry(passes)
+        search.effective["resumed_at"] = self.member = member
+        self.pending = pending
