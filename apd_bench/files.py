@@ -33,6 +33,7 @@ _DENIED = {
     errno.ENAMETOOLONG,
     errno.ELOOP,
 }
+_CHECKPOINTS = {".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar"}
 
 
 def atomic_write(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -139,6 +140,16 @@ def explain(error: OSError, path: Path | str) -> Exception:
             hint="Choose another folder with --results DIR, or mend its permissions.",
         )
     return error
+
+
+def is_path(text: str) -> bool:
+    """Whether somebody who wrote `text` meant a file or folder, there or not."""
+    if text.startswith((".", "/", "~")) or Path(text).suffix.lower() in _CHECKPOINTS:
+        return True
+    try:
+        return Path(text).is_dir()
+    except (OSError, ValueError):  # too long for a path, or no text that could be one
+        return False
 
 
 def sha256(content: bytes) -> str:

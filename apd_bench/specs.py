@@ -140,11 +140,32 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
         return name.strip(), {}
     try:
         call = ast.parse(f"f({inside}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
-            raise ValueError("options need names")
-        return name.strip(), {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-    except (SyntaxError, ValueError) as error:
-        raise UsageError(f"'{text}' does not read as NAME(option=value, ...): {error}.") from error
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        call = None
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+        raise UsageError(f"'{text}' does not read as NAME(option=value, ...).", hint="Write it like 'pgd(steps=100)'.")
+    options: dict[str, Any] = {}
+    for word in call.keywords:
+        if word.arg is None or word.arg in options:
+            raise UsageError(
+                f"'{text}' gives '{word.arg or '**'}' twice or without a name.", hint="Write option=value."
+            )
+        options[word.arg] = _literal(word.value, f"{name.strip()}({word.arg}=...)")
+    return name.strip(), options
+
+
+def _literal(node: ast.expr, place: str) -> Any:
+    """A number, a fraction, text in quotes, true or false, or a list of these."""
+    try:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+            return ast.literal_eval(node.left) / ast.literal_eval(node.right)
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
+        written = ast.unparse(node)[:80]
+        raise UsageError(
+            f"'{written}' in {place} is neither a number, text in quotes, nor a list of these.",
+            hint=f"Text needs quotes: '{written}'." if isinstance(node, ast.Name) else "",
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -87,7 +87,9 @@ def prepare(
         raise UsageError(f"No training image of {data.spec.name} is left for '{recipe.name}'.")
     objective = build_objective(recipe)
     if objective.attacks and fit.train_eps is None:
-        raise UsageError(f"'{recipe.name}' trains on attacked images and needs a budget.", hint="Give --train-eps.")
+        raise UsageError(
+            f"'{recipe.name}' trains on attacked images and needs a budget.", hint="Write --set train_eps=2/255."
+        )
     if objective.attacks and not recipe.inner_attack:
         raise UsageError(f"'{recipe.name}' attacks, but its recipe has no inner attack.", hint="Add [inner_attack].")
     run = Run(

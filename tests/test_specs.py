@@ -96,9 +96,31 @@ def test_threat_models_refuse_nonsense():
 def test_attack_calls_are_parsed_safely():
     assert parse_call("pgd(steps=20, loss='ce')") == ("pgd", {"steps": 20, "loss": "ce"})
     assert parse_call("autoattack") == ("autoattack", {})
-    for text in ("pgd(20)", "pgd(steps=__import__('os'))", "pgd(steps"):
-        with pytest.raises(UsageError, match="NAME"):
-            parse_call(text)
+    assert parse_call("pgd(step=1/4)") == ("pgd", {"step": 0.25})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        *(
+            (text, "does not read as NAME")
+            for text in ("pgd(20)", "pgd(steps", "pgd(a=1)(b=2)", "pgd(a=1).b", "pgd(\0)")
+        ),
+        ("pgd(" + "(" * 5000, "does not read as NAME"),
+        ("pgd(steps=__import__('os'))", "'__import__('os')' in pgd(steps=...) is neither a number"),
+        ("pgd(loss=ce)", "Text needs quotes: 'ce'"),
+        ("pgd(step=1/0)", "neither a number"),
+        ("pgd(steps=1, steps=2)", "gives 'steps' twice"),
+        ("pgd(**{'steps': 1})", "without a name"),
+        ("pgd(steps=" + "-" * 5000 + "1)", "pgd"),
+    ],
+)
+def test_what_is_no_call_is_told_in_the_words_of_the_person(text, said):
+    with pytest.raises(UsageError) as caught:
+        parse_call(text)
+    assert said in str(caught.value)
+    for inside in ("ast", "malformed", "<unknown>", "object at"):
+        assert inside not in str(caught.value).replace(text, "")
 
 
 def test_everything_that_changes_the_number_changes_the_id():

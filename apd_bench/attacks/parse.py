@@ -10,7 +10,7 @@ from typing import Any
 from apd_bench.attacks.catalog import AttackEntry
 from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
 from apd_bench.registry import ATTACKS
-from apd_bench.specs import AttackSpec, ThreatModel, parse_call
+from apd_bench.specs import AttackSpec, ThreatModel, format_eps, parse_call, parse_eps
 
 
 def parse_attack(text: str) -> AttackSpec:
@@ -29,6 +29,11 @@ def canonical_options(entry: AttackEntry, options: Mapping[str, Any]) -> dict[st
         return dict(sorted(options.items()))
     checked: dict[str, Any] = {}
     for key in sorted(options):
+        if key in ("eps", "epsilon", "norm"):
+            raise UsageError(
+                f"The {'norm' if key == 'norm' else 'budget'} is no option of {entry.name}: all attacks have the same.",
+                hint="Write --set norm=L2." if key == "norm" else f"Write --eps {_budget(options[key])}.",
+            )
         if key not in entry.defaults:
             raise unknown_name(f"option of {entry.name}", key, entry.defaults, command=f"apd-bench show {entry.name}")
         value = _check(entry, key, options[key])
@@ -77,6 +82,13 @@ def _check(entry: AttackEntry, key: str, value: Any) -> Any:
     if not _finite(value) or value <= 0:
         raise _refuse(entry, key, value, "a number above 0")
     return float(value)
+
+
+def _budget(value: Any) -> str:
+    try:
+        return format_eps(parse_eps(value))
+    except UsageError:
+        return "8/255"
 
 
 def _finite(value: float) -> bool:

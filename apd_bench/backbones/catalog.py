@@ -15,7 +15,6 @@ from apd_bench.backbones.configs import (
     EMBEDDED,
     Config,
     activation_of,
-    architectures,
     embedded_path,
     image_size_of,
     model_config,
@@ -23,6 +22,7 @@ from apd_bench.backbones.configs import (
     reinstall,
     sha256,
 )
+from apd_bench.backbones.guesses import explain_name, unknown_architecture
 from apd_bench.backbones.needs import ALL_OFFERS, offers_of
 from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
 from apd_bench.specs import BackboneSpec
@@ -70,10 +70,13 @@ def resolve(name: str) -> BackboneSpec | None:
     for prefix, training in LOCAL.items():
         if name.startswith(prefix):
             return _local(name.removeprefix(prefix), training)
-    architecture, slash, tag = name.rpartition("/")
-    if not slash or not tag:
-        return None
-    return _tagged(architecture, tag)
+    architecture, _, tag = name.rpartition("/")
+    if tag and model_config(architecture) is not None:
+        return _tagged(architecture, tag)
+    explained = explain_name(name)
+    if explained is not None:
+        raise explained
+    return _tagged(architecture, tag) if architecture and tag else None
 
 
 def hub_architecture(repository: str) -> str | None:
@@ -121,7 +124,7 @@ def _tagged(architecture: str, tag: str, licence: str = "") -> BackboneSpec:
     config = model_config(architecture)
     name = f"{architecture}/{tag}"
     if config is None:
-        raise unknown_name("architecture", architecture, architectures(), command="apd-bench list backbones")
+        raise unknown_architecture(architecture, tag)
     activation = activation_of(config)
     if tag != RANDOM and not licence:
         check_activation(name, architecture, activation, tag)

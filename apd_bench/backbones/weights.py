@@ -19,12 +19,14 @@ from open_clip.factory import (
 from torch import Tensor, nn
 
 from apd_bench.backbones.configs import sha256
+from apd_bench.backbones.guesses import architectures_of
 from apd_bench.backbones.present import HUB_WEIGHTS, URL_CACHE
 from apd_bench.backbones.torchfile import StoredTensor, is_torchscript, read_safetensors, read_torch, tensors_of
 from apd_bench.backbones.vision import has_quick_gelu
 from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, first_line
 
 VISION_KEY = "vision_encoder_state_dict"
+_OPENAI_KEYS = {"input_resolution", "context_length", "vocab_size"}  # sizes beside the weights of OpenAI's own class
 
 
 @dataclass(frozen=True)
@@ -152,22 +154,22 @@ def load_whole(model: nn.Module, path: Path, name: str) -> None:
             f"{path} holds an image tower only ({VISION_KEY}).",
             hint="Say which weights it lies over: local:FILE@ARCHITECTURE/TAG, such as ViT-B-32-quickgelu/openai.",
         )
-    if torchscript and not has_quick_gelu(model):
+    if (torchscript or content.keys() >= _OPENAI_KEYS) and not has_quick_gelu(model):
         raise IncompatibleChoice(
-            f"{path} is an OpenAI archive, trained with quick_gelu; the architecture of '{name}' has gelu.",
+            f"{path} holds weights of OpenAI, trained with quick_gelu; the architecture of '{name}' has gelu.",
             hint="Use the architecture that ends in -quickgelu.",
         )
     try:
         model.load_state_dict(_converted(model, dict(content)), strict=True)
-    except (RuntimeError, KeyError, AttributeError) as error:
-        raise _misfit(path, name, error) from error
+    except (RuntimeError, KeyError, AttributeError, IndexError, TypeError, ValueError, AssertionError) as error:
+        raise _misfit(path, name, error, content) from error
 
 
 def _converted(model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """`state` as `model` names and shapes it: what `open_clip.load_checkpoint` does with a state that it has read."""
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): value for key, value in state.items()}
-    state = convert_state_dict(model, state)
+    state = convert_state_dict(model, {key: value for key, value in state.items() if key not in _OPENAI_KEYS})
     if not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
     for key in ("logit_scale", "logit_bias"):
@@ -190,7 +192,7 @@ def load_image_tower(model: nn.Module, path: Path, name: str) -> None:
     try:
         visual.load_state_dict(plain, strict=True)
     except RuntimeError as error:
-        raise _misfit(path, name, error) from error
+        raise _misfit(path, name, error, {}) from error
 
 
 def _without_prefix(key: str) -> str:
@@ -199,9 +201,11 @@ def _without_prefix(key: str) -> str:
     return key
 
 
-def _misfit(path: Path, name: str, error: Exception) -> IncompatibleChoice:
+def _misfit(path: Path, name: str, error: Exception, state: Mapping[str, Tensor]) -> IncompatibleChoice:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    likely = architectures_of(state)
+    looks = f" It looks like {' or '.join(likely)}." if likely else ""
     return IncompatibleChoice(
-        f"{path} does not fit the architecture of '{name}': {' '.join(lines[1:3] or lines)[:300]}",
-        hint="Name the architecture that the weights were trained with after the @.",
+        f"{path} does not fit the architecture of '{name}': {' '.join(lines[1:3] or lines)[:300]}.{looks}",
+        hint=f"Name the one that the weights were trained with: local:{path}@{likely[0] if likely else 'NAME'}.",
     )

@@ -24,6 +24,13 @@ EXAMPLES = """examples:
 """
 Row = dict[str, Any]
 BUILT_IN = "built-in"
+_ALSO = {
+    "methods": "NAME(option=value), FILE.py:NAME, a folder of imported prompts (apd-bench import)",
+    "datasets": "folder:PATH for images of your own, NAME(template='a photo of a {}.'), FILE.py:NAME",
+    "attacks": "NAME(option=value), torchattacks:NAME, FILE.py:NAME",
+    "backbones": "ARCHITECTURE/TAG of open_clip, ARCHITECTURE/random, hf-hub:ORG/NAME, local:FILE@ARCHITECTURE, "
+    "local:FILE@ARCHITECTURE/TAG for an image tower, FILE.py:NAME",
+}
 _CELL = 44  # characters of a list in a table; --json has all of it
 _ENDLESS = 10_000
 
@@ -55,6 +62,8 @@ def execute(args: argparse.Namespace) -> int:
         lines = table([tuple(_text(row[name]) for name in header) for row in rows], header).splitlines()
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
         out("\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in lines))
+        if args.kind is not None and kind in _ALSO:
+            err(f"Also: {_ALSO[kind]}")
     else:
         err("nothing there")
     return EXIT_DONE

@@ -16,7 +16,8 @@ from typing import Any
 from apd_bench.data.cards import Card, cards
 from apd_bench.data.names import FOLDER, parts, written_name
 from apd_bench.data.templates import ensemble
-from apd_bench.errors import CorruptFile, MissingPrerequisite, UsageError, unknown_name
+from apd_bench.errors import CorruptFile, MissingPrerequisite, UnknownName, UsageError, unknown_name
+from apd_bench.files import is_path
 from apd_bench.resources import package_path
 from apd_bench.specs import DatasetSpec, one_of
 from apd_bench.text import is_utf8, printable
@@ -68,6 +69,8 @@ def resolve(name: str) -> DatasetSpec | None:
     folder that does not.
     """
     if not name.startswith("folder:") and "@" not in name and "(" not in name:
+        if is_path(name):
+            raise UnknownName(f"'{name}' is a path and no set's name.", hint=f"For images of your own: folder:{name}.")
         return None
     head, options = parts(name)
     if head == FOLDER and "path" in options:

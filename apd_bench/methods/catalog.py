@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from apd_bench.errors import CorruptFile
+from apd_bench.errors import CorruptFile, UnknownName
+from apd_bench.files import is_path
 from apd_bench.methods.entry import MethodEntry
 from apd_bench.methods.tables import read_toml
 from apd_bench.methods.variants import variant
@@ -72,7 +73,14 @@ def resolve(name: str) -> MethodEntry | None:
     """
     if name.endswith(")"):
         return variant(name)
-    return _trained(Path(name).expanduser()) if is_trained(name) else None
+    if is_trained(name):
+        return _trained(Path(name).expanduser())
+    if is_path(name):
+        raise UnknownName(
+            f"'{name}' is neither a method nor a folder of imported prompts.",
+            hint=f"Import a checkpoint first: apd-bench import {name} --format NAME --backbone NAME.",
+        )
+    return None
 
 
 def is_trained(name: str) -> bool:

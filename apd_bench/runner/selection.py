@@ -241,7 +241,7 @@ def _literal(text: str) -> Any:
         return text
     try:
         return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         return text
 
 

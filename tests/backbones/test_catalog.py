@@ -30,6 +30,26 @@ def test_unknown_architectures_and_tags_get_the_nearest_name():
     assert resolve("nothing") is None
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ViT-B/32", "Did you mean 'ViT-B-32-quickgelu/openai'?"),
+        ("ViT-L/14@336px", "Did you mean 'ViT-L-14-336-quickgelu/openai'?"),
+        ("vit-b-16", "Did you mean 'ViT-B-16-quickgelu/openai'?"),
+        ("RN50/", "'RN50/' is an architecture without weights. Did you mean 'RN50-quickgelu/openai'?"),
+        ("ViT-H-14", "is an architecture without weights. Write ViT-H-14/TAG with a tag of open_clip"),
+        ("./file.pt", "such as local:./file.pt@ViT-B-16-quickgelu"),
+        ("weights.safetensors", "such as local:weights.safetensors@"),
+        ("~/clip", "is a file and no backbone's name"),
+        (f"local:{__file__}@ViT-B/16", "Unknown architecture 'ViT-B/16'. Did you mean 'ViT-B-16'?"),
+    ],
+)
+def test_a_file_openais_names_and_missing_weights_get_the_right_match(name, said):
+    with pytest.raises(UnknownName) as caught:
+        resolve(name)
+    assert said in str(caught.value)
+
+
 def test_robust_weights_are_marked_and_never_standard():
     trainings = {spec.name: spec.training for spec in builtin()}
     assert trainings["tiny-robust"] == trainings["hf-hub:chs20/FARE4-ViT-B-32-laion2B-s34B-b79K"] == "robust"

@@ -115,8 +115,22 @@ def test_an_openai_archive_loads_and_needs_quick_gelu(small, tmp_path):
     torch.jit.save(torch.jit.script(load.instantiate(SMALL | {"quick_gelu": True}, seed=5)), path)
     backbone = load.load(catalog.resolve(f"local:{path}@Small-quickgelu"))
     assert torch.equal(backbone.model.visual.proj, small.visual.proj)
-    with pytest.raises(IncompatibleChoice, match=r"OpenAI archive, trained with quick_gelu.*-quickgelu"):
+    with pytest.raises(IncompatibleChoice, match=r"weights of OpenAI, trained with quick_gelu.*-quickgelu"):
         load.load(catalog.resolve(f"local:{path}@Small"))
+    state = load.instantiate(SMALL | {"quick_gelu": True}, seed=5).state_dict()
+    sizes = dict.fromkeys(("input_resolution", "context_length", "vocab_size"), torch.tensor(9))
+    torch.save({**state, **sizes}, path)
+    assert torch.equal(load.load(catalog.resolve(f"local:{path}@Small-quickgelu")).model.visual.proj, small.visual.proj)
+    with pytest.raises(IncompatibleChoice, match=r"weights of OpenAI, trained with quick_gelu.*-quickgelu"):
+        load.load(catalog.resolve(f"local:{path}@Small"))
+
+
+@pytest.mark.parametrize("architecture", ["RN50", "coca_ViT-B-32", "ViT-B-16-SigLIP", "ViT-S-32"])
+def test_a_checkpoint_under_a_wrong_architecture_gets_the_right_one(architecture, tmp_path):
+    path = tmp_path / "clip.pt"
+    torch.save(load.instantiate(configs.model_config("ViT-S-16")).state_dict(), path)
+    with pytest.raises(IncompatibleChoice, match=r"It looks like ViT-S-16.* local:.*clip.pt@ViT-S-16"):
+        load.load(catalog.resolve(f"local:{path}@{architecture}"))
 
 
 def test_an_activation_that_the_architecture_lacks_is_refused(small):

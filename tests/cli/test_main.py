@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import apd_bench
 from apd_bench import __version__, options, run
 from apd_bench.cli import VERBS, main, parsed
 from apd_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, UserError
@@ -48,6 +52,16 @@ def test_every_verb_has_help_with_examples(cli: Cli, verb: str) -> None:
         (("run", "--methods", "apdd"), "Did you mean 'apd'?"),
         (("run", "--datasets", "fashio"), "Did you mean 'fashion'?"),
         (("run", "--attacks", "pdg"), "Did you mean 'pgd'?"),
+        (
+            ("run", "--attacks", "pgd(eps=8/255)"),
+            "The budget is no option of pgd: all attacks have the same. Write --eps 8",
+        ),
+        (("run", "--attacks", "cw(norm='L2')"), "Write --set norm=L2."),
+        (("run", "--attacks", "pgd(eps=much)"), "'much' in pgd(eps=...) is neither a number"),
+        (("run", "--backbone", "./file.pt"), "local:./file.pt@"),
+        (("run", "--datasets", "./pets"), "folder:./pets"),
+        (("run", "--methods", "./coop.pth.tar"), "apd-bench import ./coop.pth.tar --format"),
+        (("run", "--set", "norm=L2"), "The usual L2 budget is 0.5"),
         (("run", "--suite", "embeded"), "Did you mean 'embedded'?"),
         (("run", "--limit", "0"), "--limit takes a number of samples"),
         (("run", "--jobs", "none"), "--jobs takes a number of processes"),
@@ -240,6 +254,63 @@ def test_help_costs_little(tmp_path: object) -> None:
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path: object) -> None:
-    command = f"{sys.executable} -m apd_bench list attacks | head -1"
+    command = f"{sys.executable} -m apd_bench list suites | head -1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, check=False)
     assert done.stderr == b"" and done.stdout.startswith(b"name")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_any_encoding_prints_and_boards_are_written_before_anything_is_printed(encoding: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    suite = tmp_path / "s.toml"
+    suite.write_text('extends = "blank"\ntitle = "Größe → ≤ 4/255"\n', encoding="utf-8")
+    words = (
+        "--backbone tiny-clean --methods zero_shot --datasets food --attacks none --eps 1/255 --limit 5 --device cpu"
+    )
+    for line in (f"run s.toml {words}", "report", "list suites", "list methods", "show apd", "list datasets x\u2260y"):
+        command = [sys.executable, "-m", "apd_bench", *line.split()]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+        assert done.returncode == EXIT_DONE and b"Traceback" not in done.stderr, (line, done.stderr)
+    assert list((tmp_path / "leaderboards").glob("*.md"))
+    gone = "import sys, apd_bench.cli as cli; sys.stdout.write = None; cli.main(sys.argv[1:])"
+    boards = ["--boards", "others", "--cached-only"]
+    done = subprocess.run(
+        [sys.executable, "-c", gone, "run", "s.toml", *words.split(), *boards],
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode != EXIT_DONE and list((tmp_path / "others").glob("*.md"))
+
+
+OTHERS = {
+    "--force-reinstall",
+    "--no-deps",
+    "--upgrade",
+    "--porcelain",
+    "--head",
+    "--help",
+    "--version",
+}  # of pip, git, ray
+
+
+def test_every_option_that_a_text_names_exists(cli: Cli) -> None:
+    verbs = {verb: cli(verb, "--help").out for verb in VERBS}
+    verbs["datasets"] += "".join(cli("datasets", part, "--help").out for part in ("list", "check", "prepare", "card"))
+    known = {verb: set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) for verb, text in verbs.items()}
+    every = set().union(*known.values()) | OTHERS
+    package = Path(apd_bench.__file__).parent
+    texts = [(file.name, file.read_text(encoding="utf-8")) for file in package.parent.glob("*.md")]
+    for file in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append((f"{file.name}:{node.lineno}", node.value))
+    wrong, seen = set(), 0
+    for place, text in texts:
+        options = re.findall(r"(?<![\w-])--[a-z][\w-]*[a-z]", text) if ".py" in place else []
+        seen += len(options)
+        wrong |= {f"{place}: {option}" for option in options if option not in every}
+        for verb, rest in re.findall(r"apd-bench ([a-z-]+)([^\n`;|]*)", text):
+            written = re.findall(r"(?<![\w-])--[a-z][\w-]*[a-z]", re.sub(r"  .*", "", rest))
+            wrong |= {f"{place}: {verb} {item}" for item in written if item not in known.get(verb, every) | OTHERS}
+    assert not wrong and seen > 100
