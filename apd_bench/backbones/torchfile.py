@@ -149,14 +149,19 @@ def read_torch(path: Path) -> Any:
 
 
 def tensors_of(content: Any) -> Iterator[tuple[str, StoredTensor]]:
-    """All tensors in nested tables and in the modules of an archive, with dotted names; each table is read once."""
+    """All tensors in nested tables and in the modules of an archive, with dotted names."""
+    return ((name, value) for name, value in leaves(content, modules=True) if isinstance(value, StoredTensor))
+
+
+def leaves(content: Any, *, modules: bool = False) -> Iterator[tuple[str, Any]]:
+    """What stands in nested tables, with dotted names; each table is read once. `modules` enters their states too."""
     waiting, seen = [("", content)], set[int]()
     while waiting:
         name, value = waiting.pop()
-        table = value.state if isinstance(value, StandIn) else value
-        if isinstance(table, StoredTensor):
+        table = value.state if modules and isinstance(value, StandIn) else value
+        if not isinstance(table, Mapping):
             yield name, table
-        elif isinstance(table, Mapping) and id(table) not in seen:
+        elif id(table) not in seen:
             seen.add(id(table))
             waiting += [(f"{name}.{key}".removeprefix("."), item) for key, item in reversed([*table.items()])]
 

@@ -43,7 +43,9 @@ def execute(args: argparse.Namespace) -> int:
     from apd_bench.states import has_state, load_state, save_state
 
     if not args.file.is_file():
-        raise MissingPrerequisite(f"There is no file '{args.file}'.", hint="Give the path of a .pth.tar checkpoint.")
+        inside = sorted(path for path in args.file.glob("**/*.pth.tar*") if path.is_file())
+        hint = f"In that folder lies '{inside[-1]}'." if inside else "Give the path of a .pth.tar checkpoint."
+        raise MissingPrerequisite(f"There is no file '{args.file}'.", hint=hint)
     classes = _classes(args)
     backbone = load(BACKBONES.get(args.backbone))
     state = import_prompts(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.backbones.torchfile import StandIn, StoredTensor, read_safetensors, read_torch, tensors_of
+from apd_bench.backbones.torchfile import StandIn, StoredTensor, leaves, read_safetensors, read_torch
 from apd_bench.errors import CorruptFile, IncompatibleChoice
 
 CONTEXT = "ctx"
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "prompt_learner")
 _LEFT_OUT = re.compile(r"(optim|sched|scaler|rng)\w*")  # tables of a file that hold no part of the model
+_TENSOR_LIKE = r"torch\._utils\..*|torch\..*Storage|torch\.nn\..*"  # tensors of other kinds, modules
 _BUFFERS = re.compile(r"(.*\.)?(token_(prefix|suffix|middle)|tokenized_prompts\w*|normalize\.(mean|std))")
 _CLIP = re.compile(
     r"logit_scale|(token_embedding|(image|text)_encoder(\.(model|visual))?)\."
@@ -93,29 +94,31 @@ def read_learned(path: Path) -> Learned:
     is a context. Raises CorruptFile with one sentence.
     """
     if path.suffix == ".safetensors":
-        return Learned(path, _plain(path, read_safetensors(path)))
+        return Learned(path, _plain(path, read_safetensors(path).items()))
     content = read_torch(path)
-    if isinstance(content, Mapping):
-        content = content.get("state_dict", content)
-    if isinstance(content, Mapping):
+    whole = isinstance(content, Mapping) and "state_dict" in content
+    if whole:
+        content = content["state_dict"]
+    elif isinstance(content, Mapping):
         content = {name: value for name, value in content.items() if not _LEFT_OUT.fullmatch(str(name).lower())}
-        objects = [name for name, value in content.items() if isinstance(value, StandIn)]
-        if objects and not any(True for _ in tensors_of(content)):
-            kind = content[objects[0]].name.partition(".")[0]
+    found = list(leaves(content))
+    tensors = [(name, value) for name, value in found if isinstance(value, StoredTensor)]
+    for name, value in found:  # beside a state dict, or among tensors, objects are settings and results
+        if isinstance(value, StandIn) and (whole or not tensors or re.fullmatch(_TENSOR_LIKE, value.name)):
             raise CorruptFile(
-                f"'{objects[0]}' in '{path}' is an object of {kind}, not a tensor.",
+                f"'{name}' in '{path}' is an object of {value.name.partition('.')[0]}, not a plain tensor.",
                 hint="Save it again as a tensor: torch.save({'ctx': torch.as_tensor(ARRAY)}, FILE)",
             )
-    state = _plain(path, dict(tensors_of(content)))
+    state = _plain(path, tensors)
     if not state:
         raise CorruptFile(f"'{path}' holds no tensors.", hint="Save model.state_dict() with torch.save.")
     return Learned(path, state)
 
 
-def _plain(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(path: Path, state: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """`state` with names that have no wrapper; CorruptFile where two tensors then have one name."""
     plain: dict[str, Any] = {}
-    for name, value in state.items():
+    for name, value in state:
         parts = name.split(".")
         while len(parts) > 1 and parts[0] in _WRAPPERS:
             del parts[0]

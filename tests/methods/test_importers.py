@@ -135,6 +135,7 @@ def test_imported_prompts_classify_like_the_ones_that_were_written(kind, backbon
 
 
 FORMS = {
+    "settings": lambda ctx: {"ctx": ctx, "args": argparse.Namespace(lr=0.1), "best": np.float64(1)},
     "bare": lambda ctx: {"ctx": ctx, "token_suffix": torch.zeros(4, 70, 24)},
     "tensor": lambda ctx: ctx,
     "parameter": lambda ctx: {"state_dict": {"ctx": torch.nn.Parameter(ctx)}},
@@ -237,12 +238,19 @@ BROKEN = {
     "whole pickled object ": Evil(),
     "holds no tensors": [1, 2],
     "holds no tensors ": {"state_dict": {}},
-    "an object of numpy, not a tensor": {"ctx": np.zeros((2, 24), np.float32)},
+    "an object of numpy, not a plain tensor": {"ctx": np.zeros((2, 24), np.float32)},
     "an object of __builtin__": {"ctx": Evil()},
+    "'extra' in .* of torch, not a plain tensor": {
+        "ctx": torch.zeros(2, 24),
+        "extra": torch.ones(2, dtype=torch.complex64),
+    },
+    "'model' in .* of torch": {"ctx": torch.zeros(2, 24), "model": torch.nn.Linear(2, 2)},
+    "'args' in .* of argparse": {"state_dict": {"ctx": torch.zeros(2, 24), "args": argparse.Namespace()}},
     "3 of 48 numbers of 'ctx'": {
         "ctx": torch.cat([torch.tensor([np.nan, np.inf, -np.inf]), torch.zeros(45)]).view(2, 24)
     },
     "whole numbers": {"ctx": torch.ones(2, 24, dtype=torch.int64)},
+    "two tensors 'a.ctx'": {"a": {"ctx": torch.zeros(2, 24)}, "a.ctx": torch.zeros(2, 24)},
     "two tensors 'ctx'": {"ctx": torch.zeros(2, 24), "prompt_learner.ctx": torch.zeros(2, 24)},
 }
 
@@ -418,6 +426,8 @@ class TestVerb:
         with pytest.raises(MissingPrerequisite, match="no file"):
             call("--format", "coop", "nothing.pth.tar")
         checkpoint(file, {"ctx": torch.randn(2, 24)})
+        with pytest.raises(MissingPrerequisite, match=f"In that folder lies '{file}'"):
+            call("--format", "coop", tmp_path)
         names = tmp_path / "names.txt"
         names.write_bytes("café\n".encode("latin1"))
         with pytest.raises(CorruptFile, match=r"not UTF-8 text: line"):
