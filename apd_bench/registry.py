@@ -73,6 +73,11 @@ class Registry(Generic[T]):
         for alias in entry.aliases:
             self._aliases.pop(alias, None)
 
+    def refresh(self) -> None:
+        """Forgets what was resolved from its name, so that a folder or file that has changed is looked at again."""
+        for name in [name for name, origin in self._origin.items() if origin.startswith(_ON_DEMAND)]:
+            self.unregister(name)
+
     def get(self, name: str) -> T:
         """The entry called `name` (canonical or alias, any case); raises UnknownName with the nearest match."""
         self._load()

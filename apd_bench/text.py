@@ -29,7 +29,11 @@ def file_name(text: str) -> str:
 
 def is_utf8(name: str) -> bool:
     """Whether a file name as the system gave it is UTF-8; others could stand in no record."""
-    return not any("\ud800" <= sign <= "\udfff" for sign in name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def printable(path: Path | str) -> str:

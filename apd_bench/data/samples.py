@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -22,9 +24,11 @@ from apd_bench.data.digests import content_digests
 from apd_bench.data.listing import Item, Source, align_classes, derive_splits, merge_splits
 from apd_bench.data.names import excluding
 from apd_bench.data.places import WEBDATASET, Place, find_places, find_split_file, not_found
-from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
+from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UserError
+from apd_bench.files import read_bytes
 
 SHOWN = 5
+ARRAY_READERS = ("cifar", "stl10")
 
 
 def list_samples(card: Card, *, split: str = "official", problems: str = "error", roots: tuple[Path, ...]) -> Source:
@@ -66,18 +70,34 @@ def list_samples(card: Card, *, split: str = "official", problems: str = "error"
 def data_digest(card: Card, split: str, roots: tuple[Path, ...]) -> str:
     """What decides labels and splits, hashed: class names, split mode, and the split file or lists where present.
 
-    No image file is opened and no image folder is read; shards, which hold the labels, count with their content. A set
-    that is not there hashes to its card alone.
+    No image file is opened. Files that hold labels and images alike (shards, the arrays of CIFAR and STL-10) count with
+    their content, a derived split with the sample keys. A set that is not there hashes to its card alone.
     """
     digest = hashlib.sha256(json.dumps([card.name, card.classes, split]).encode())
-    files = _deciding(card, split, roots)
-    shards = [path for path in files if path.suffix == ".tar"]
-    folder = Path(os.path.commonpath(shards)) if shards else Path()
-    contents = dict(zip(shards, content_digests(folder, [str(p.relative_to(folder)) for p in shards]), strict=True))
+    files, places = _deciding(card, split, roots), find_places(card, roots)
     for path in files:
         digest.update(path.name.encode())
-        digest.update(contents[path].encode() if path in contents else path.read_bytes())
+        digest.update(read_bytes(str(path)))
+    if places and (split != "official" or not card.split_file):
+        folder, keys = _holding_labels(card, places[0])
+        for key, content in zip(keys, content_digests(folder, keys), strict=True):
+            digest.update(f"{key}\0{content}\0".encode())
+    if split == "derived":
+        with suppress(UserError):  # said where the set is opened
+            source, _ = _read(card, places, split, roots)
+            keys = sorted(f"{item.label} {item.key}" for items in source.splits.values() for item in items)
+            digest.update(json.dumps(keys).encode())
     return digest.hexdigest()
+
+
+def _holding_labels(card: Card, place: Place) -> tuple[Path, list[str]]:
+    """The files, relative to a folder, that hold labels and images in one."""
+    if place.layout == WEBDATASET:
+        return place.folder, sorted(str(path.relative_to(place.folder)) for path in place.folder.rglob("*.tar"))
+    if card.reader in ARRAY_READERS:
+        found = (path.name for path in place.images.iterdir() if path.is_file())
+        return place.images, sorted(name for name in found if re.match("data_batch|test|train", name))
+    return place.folder, []
 
 
 def _deciding(card: Card, split: str, roots: tuple[Path, ...]) -> list[Path]:
@@ -89,7 +109,7 @@ def _deciding(card: Card, split: str, roots: tuple[Path, ...]) -> list[Path]:
         return []
     place = places[0]
     if place.layout == WEBDATASET:
-        return [path for path in sorted(place.folder.rglob("*")) if path.suffix in (".tar", ".txt")]
+        return [path for path in sorted(place.folder.rglob("*")) if path.suffix == ".txt"]
     lists = [place.folder / name for name in (*readers.list_files(card), "classnames.txt")]
     return [path for path in lists if path.is_file()]
 
@@ -110,7 +130,7 @@ def _read(card: Card, places: list[Place], split: str, roots: tuple[Path, ...]) 
         from apd_bench.data.shards import read_shards
 
         return read_shards(card, place), place
-    room = "arrays" if card.reader in ("cifar", "stl10") else "readers"
+    room = "arrays" if card.reader in ARRAY_READERS else "readers"
     reader: readers.Reader = getattr(import_module(f"apd_bench.data.{room}"), card.reader)
     source = reader(card, place)
     if split == "publisher" and "all" in source.splits:
@@ -170,7 +190,9 @@ def _missing_files(source: Source) -> list[str]:
             folder, _, name = item.key.rpartition("/")
             if folder not in present:
                 path = source.base / folder
-                present[folder] = {entry.name for entry in os.scandir(path)} if path.is_dir() else set()
+                present[folder] = (
+                    {entry.name for entry in os.scandir(path) if entry.is_file()} if path.is_dir() else set()
+                )
             if name in present[folder]:
                 kept.append(item)
             else:

@@ -63,6 +63,8 @@ def _items(path: Path, split: str, problems: list[str]) -> list[Item]:
                 stem, _, suffix = member.name.rpartition(".")
                 if not member.isfile() or not stem:
                     continue
+                if stem in (labels if suffix == "cls" else images):
+                    raise CorruptFile(f"The shard {path} has {member.name} twice.", hint="Write it again.")
                 if suffix == "cls":
                     content = archive.extractfile(member)
                     labels[stem] = int(content.read(32)) if content is not None else -1

@@ -93,6 +93,7 @@ def resolve(suite: Suite, selection: Selection) -> Suite:
 
     Raises UnknownName or UsageError for whatever does not exist.
     """
+    DATASETS.refresh()
     suite = _with_settings(suite, selection.settings)
     methods = _methods(suite, selection)
     datasets = _datasets(list(suite.datasets), None)

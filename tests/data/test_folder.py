@@ -18,7 +18,8 @@ from apd_bench.data.names import excluding
 from apd_bench.data.splits import LoadedDataset
 from apd_bench.errors import CorruptFile, MissingPrerequisite, UserError
 from apd_bench.registry import DATASETS
-from apd_bench.runner.selection import split_list
+from apd_bench.runner.selection import Selection, resolve, split_list
+from apd_bench.suites import load_suite
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -275,6 +276,17 @@ def test_two_copies_are_one_set_and_a_change_is_another(pets: Path, tmp_path: Pa
     assert folder_spec(str(copy)).identity() != one.identity()
     with pytest.raises(CorruptFile, match="has changed since"):
         load_dataset(other, image_size=8)
+
+
+def test_a_new_run_in_the_same_process_looks_at_the_folder_again(pets: Path) -> None:
+    def planned() -> str | None:
+        (name,) = resolve(load_suite("embedded"), Selection(datasets=(f"folder:{pets}",))).datasets
+        return DATASETS.get(name).digest
+
+    before = planned()
+    assert planned() == before
+    picture(pets / "cat" / "0.png", 99)
+    assert planned() != before
 
 
 def swap(one: Path, other: Path) -> None:

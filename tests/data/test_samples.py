@@ -280,6 +280,28 @@ def test_shards_count_with_their_content(root: Path, replicas: ModuleType) -> No
     assert digests[0] == digests[2] != digests[1] and size == (folder / "test/0.tar").stat().st_size
 
 
+def test_arrays_count_with_their_content(root: Path, replicas: ModuleType) -> None:
+    card = cards()["cifar10"]
+    replicas.write_cifar(root, card, "cifar-10-batches-py")
+    before, path = benchmark_spec(card).digest, root / "cifar-10-batches-py/test_batch"
+    path.write_bytes(path.read_bytes()[:-40] + b"0" * 40)
+    assert benchmark_spec(card).digest != before
+
+
+def test_a_derived_split_counts_with_its_samples(root: Path, eurosat: Listed) -> None:
+    before = fresh_digest("derived")
+    (root / "eurosat/2750/River/extra.jpg").write_bytes(b"x")
+    assert fresh_digest("derived") != before
+
+
+def test_a_dangling_link_is_no_image(root: Path, eurosat: Listed, with_json: Path) -> None:
+    path = root / "eurosat/2750" / eurosat["test"][0][0]
+    path.unlink()
+    path.symlink_to("/nowhere.jpg")
+    with pytest.raises(CorruptFile, match=f"{path} is missing"):
+        load()
+
+
 def test_flat_validation_images_of_imagenet_say_what_to_do(root: Path) -> None:
     val = root / "imagenet/images/val"
     val.mkdir(parents=True)
