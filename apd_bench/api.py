@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from apd_bench.attacks.inputs import check_labels, check_pixels, model_problem
-from apd_bench.attacks.parse import canonical_options, parse_attack
+from apd_bench.attacks.parse import parse_attack, spec_of
 from apd_bench.attacks.progress import OnProgress
 from apd_bench.errors import UsageError
 from apd_bench.evaluation import CellResult, Samples, evaluate_samples
@@ -82,8 +82,7 @@ def evaluate(
 
 
 def _checked(spec: AttackSpec) -> AttackSpec:
-    entry = ATTACKS.get(spec.name)
-    return AttackSpec(name=entry.name, options=canonical_options(entry, spec.options), version=entry.version)
+    return spec_of(ATTACKS.get(spec.name), spec.options)
 
 
 def _threat(value: ThreatModel | str | float) -> ThreatModel:

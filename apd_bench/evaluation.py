@@ -27,9 +27,9 @@ from apd_bench.attacks.result import AttackResult
 from apd_bench.attacks.shortened import confirmed
 from apd_bench.classifier import Classifier, matmul_precision
 from apd_bench.data.moving import moved
-from apd_bench.errors import IncompatibleChoice, UsageError
+from apd_bench.errors import UsageError
 from apd_bench.records import Outcomes
-from apd_bench.specs import AttackSpec, Cell, ThreatModel
+from apd_bench.specs import ATTACK_SEED, AttackSpec, Cell, ThreatModel
 
 _SHARD_BYTES = 2**30  # pixels of a cell that are held at once for an attack on the whole cell
 
@@ -93,17 +93,12 @@ def evaluate_cell(
     source_classifier: Model | None = None,
 ) -> CellResult:
     """The result of `cell` on the samples `test`, which are of the model's input size; see `evaluate_samples`."""
-    if cell.threat.space != "model_input":
-        raise IncompatibleChoice(
-            f"Images reach the attack at the model's input size, so it cannot act at their {cell.threat.space} size.",
-            hint="Leave out space; evaluate() attacks images of any size for a model that resizes them itself.",
-        )
     return evaluate_samples(
         classifier,
         test,
         cell.attack,
         cell.threat,
-        seed=cell.attack_seed,
+        seed=ATTACK_SEED,
         precision=cell.precision,
         batch_size=batch_size,
         device=device,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from apd_bench import attacks
 from apd_bench.files import atomic_write
 from apd_bench.leaderboard.pictures import FOLDER
-from apd_bench.specs import Cell, format_eps
+from apd_bench.specs import ATTACK_SEED, Cell, format_eps
 from apd_bench.store import Store
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _pictures(stages: Stages, store: Store, cell: Cell, count: int) -> list[dict
         return []
     x, y = test.pixels(rows).to(stages.settings.device), test.labels[rows].to(stages.settings.device)
     names = [test.ids[row] for row in rows]
-    result = attacks.run(cell.attack, classifier, x, y, cell.threat, names, cell.attack_seed)
+    result = attacks.run(cell.attack, classifier, x, y, cell.threat, names, ATTACK_SEED)
     with torch.no_grad():
         before, after = classifier(x).argmax(1).tolist(), classifier(result.adversarials).argmax(1).tolist()
     change = ((result.adversarials - x) / max(2 * cell.threat.eps, 1e-9) + 0.5).clamp(0, 1)

@@ -1,7 +1,8 @@
 """What makes two cells the same: the canonical form of a spec and its hash.
 
-The canonical form holds everything that can change a number and nothing that cannot (device, paths, workers, batch
-size, where the data lies). It is computed from specs alone, so that a planned cell and a finished record agree.
+Every field of a spec counts unless it is declared beside the field not to, so that a forgotten one measures anew
+instead of mixing. What cannot change a number (device, workers, batch size, where things lie) is no field or is
+declared. Ids are computed from specs alone, so that a planned cell and a finished record agree.
 """
 
 from __future__ import annotations
@@ -9,21 +10,45 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring
 from pathlib import PurePath
 from typing import Any
 
-IDENTITY_VERSION = 1
+IDENTITY_VERSION = 2  # 2: opt-out, objectives by name; records of version 1 have schemas below 3
+_SALT = 1  # of seeds, and of digests that are no ids: it never changes, or every number would
 _DIGITS = 12
 _KEPT = "_canonical_text"
 _WORDS = {None: "null", True: "true", False: "false"}
 
-
-# What says where things lie on this machine, and texts that say nothing about a number: in no record, no card, and
-# never read from one.
-UNRECORDED: Mapping[str, Any] = {"recorded": False}
+# Metadata of a spec's fields. NOT_IDENTITY: describes what another field decides. UNRECORDED: where things lie on this
+# machine, and texts that say nothing about a number; also in no record or card, and never read from one. PLACELESS: a
+# table whose paths are left out of both.
+NOT_IDENTITY: Mapping[str, Any] = {"identity": False}
+UNRECORDED: Mapping[str, Any] = {"identity": False, "recorded": False}
 PLACELESS: Mapping[str, Any] = {"without": ("path", "root")}
+
+
+def counts_as(value: Callable[[Any], object]) -> Mapping[str, Any]:
+    """Metadata of a field that counts as `value(spec)`."""
+    return {"identity": value}
+
+
+def counted(spec: Any) -> dict[str, object]:
+    """The fields of a spec that count, by name, with what they count as."""
+    found: dict[str, object] = {}
+    for item in dataclasses.fields(spec):
+        rule = item.metadata.get("identity", True)
+        if callable(rule):
+            found[item.name] = rule(spec)
+        elif rule:
+            found[item.name] = recorded_part(item, getattr(spec, item.name))
+    return found
+
+
+def is_recorded(item: dataclasses.Field[Any]) -> bool:
+    """Whether a field of a spec stands in records and cards."""
+    return bool(item.metadata.get("recorded", True))
 
 
 def recorded_part(item: dataclasses.Field[Any], value: Any) -> Any:
@@ -32,26 +57,18 @@ def recorded_part(item: dataclasses.Field[Any], value: Any) -> Any:
     return {key: part for key, part in value.items() if key not in without} if without else value
 
 
-def is_recorded(item: dataclasses.Field[Any]) -> bool:
-    """Whether a field of a spec stands in records and cards."""
-    return bool(item.metadata.get("recorded", True))
-
-
 def canonical(value: object) -> object:
     """`value` as plain JSON types with one spelling each; raises TypeError for anything that has no such form.
 
-    Dataclasses are read through their `identity()` where they have one, else field by field. Floats that are whole
-    numbers and integers are the same value; floats are cut to 12 significant digits, so 4/255 has one spelling.
+    Dataclasses are read by the fields that count. Floats that are whole numbers and integers are the same value; floats
+    are cut to 12 significant digits, so 4/255 has one spelling.
     """
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, (int, float)):
         return _number(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _of_spec(value)
-    identity = getattr(value, "identity", None)
-    if callable(identity):
-        return canonical(identity())
+        return canonical(counted(value))
     if isinstance(value, Mapping):
         return {str(key): canonical(value[key]) for key in sorted(value, key=str)}
     if isinstance(value, (list, tuple)):
@@ -64,8 +81,12 @@ def canonical(value: object) -> object:
 
 def digest(value: object, length: int = 16) -> str:
     """The first `length` hexadecimal digits of the SHA-256 of the canonical form, written as JSON."""
-    text = f"[{IDENTITY_VERSION},{_text(value)}]"
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    return _hash(_SALT, value)[:length]
+
+
+def identify(spec: object) -> str:
+    """The id of a fit or a cell, 16 hexadecimal digits."""
+    return _hash(IDENTITY_VERSION, spec)[:16]
 
 
 def derive_seed(*parts: object) -> int:
@@ -73,12 +94,8 @@ def derive_seed(*parts: object) -> int:
     return int(digest(list(parts)), 16) & (2**63 - 1)
 
 
-def _of_spec(spec: Any) -> object:
-    """The form of a dataclass."""
-    identity = getattr(spec, "identity", None)
-    if callable(identity):
-        return canonical(identity())
-    return {field.name: canonical(getattr(spec, field.name)) for field in dataclasses.fields(spec)}
+def _hash(version: int, value: object) -> str:
+    return hashlib.sha256(f"[{version},{_text(value)}]".encode()).hexdigest()
 
 
 def _text(value: Any) -> str:
@@ -109,11 +126,7 @@ def _text_of_spec(spec: Any) -> str:
     kept = getattr(spec, "__dict__", {})
     if _KEPT in kept:
         return str(kept[_KEPT])
-    identity = getattr(spec, "identity", None)
-    if callable(identity):
-        text = _text(identity())
-    else:
-        text = _text({field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)})
+    text = _text(counted(spec))
     if spec.__dataclass_params__.frozen and hasattr(spec, "__dict__") and not hasattr(type(spec), "id"):
         object.__setattr__(spec, _KEPT, text)
     return text

@@ -13,7 +13,7 @@ from functools import lru_cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from apd_bench.identity import is_recorded, recorded_part
+from apd_bench.identity import is_recorded
 from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
 from apd_bench.targets import names_code
 
@@ -59,7 +59,7 @@ class Parts:
         key = (kind, _key(data))
         found: Spec | None = self._specs.get(key)
         if found is None:
-            found = kind(**_values(kind, recorded(kind, data)))
+            found = kind(**_values(kind, data))
             if any(names_code(str(getattr(found, item, None) or "")) for item in _NAMES):
                 raise ValueError(f"a {kind.__name__} of it has the name of a Python file")
             self._specs[key] = found
@@ -73,11 +73,12 @@ def _key(data: Any) -> bytes:
 
 @lru_cache
 def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+    hints = get_type_hints(kind)
+    return {item.name: hints[item.name] for item in fields(kind) if is_recorded(item)}
 
 
 def _values(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a spec as their types say; raises TypeError for a field that is unknown or of another type."""
+    """The fields of a spec as their types say; raises TypeError for one that no record has, or of another type."""
     hints, values = _hints(kind), {}
     for name, value in data.items():
         if name not in hints:
@@ -106,13 +107,3 @@ def is_of(value: Any, hint: Any) -> bool:
     if origin is not None and issubclass(origin, Mapping):
         return isinstance(value, dict) and all(is_of(item, inner[1]) for item in value.values())
     return isinstance(value, dict)
-
-
-def recorded(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
-    """`data` without what no record may say of a `kind`, whoever wrote it there."""
-    known = {item.name: item for item in fields(kind)}
-    return {
-        key: recorded_part(known[key], value) if key in known else value
-        for key, value in data.items()
-        if key not in known or is_recorded(known[key])
-    }

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from apd_bench.errors import CorruptFile, UserError, unknown_name
+from apd_bench.identity import counted
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.resources import baselines_path
@@ -132,9 +133,9 @@ def reproductions(table: Table) -> list[Reproduction]:
     }
     backbone = architectures.get(key.backbone)
     whole = (key.protocol.limit, key.protocol.split, key.protocol.precision) == (None, "test", "fp32")
-    threat = (key.threat.norm, key.threat.knowledge, key.threat.space)
+    threat = (key.threat.norm, key.threat.knowledge)
     standard = key.training == "standard" and key.group == "benchmark"
-    if backbone is None or not standard or not whole or threat != ("Linf", "white_box", "model_input"):
+    if backbone is None or not standard or not whole or threat != ("Linf", "white_box"):
         return []
     ours = {names["methods"][name]: name for name in names["methods"]}
     rows = {ours[row.method]: row for row in table.rows if row.method in ours}
@@ -175,7 +176,7 @@ def _changed(recipe: MethodRecipe, match: Mapping[str, Any]) -> str:
     if "suite" not in match:
         return ""
     suite = load_suite(match["suite"])
-    ours, theirs = (_flat(one.identity()) for one in (recipe, suite_recipe(recipe.name, suite.recipe, suite.recipes)))
+    ours, theirs = (_flat(counted(one)) for one in (recipe, suite_recipe(recipe.name, suite.recipe, suite.recipes)))
     differ = [f"{name} {ours.get(name, 'unset')}, there {theirs.get(name, 'unset')}"
               for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]  # fmt: skip
     more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""

@@ -6,7 +6,7 @@ from typing import Any
 
 from apd_bench.errors import NewerSchema, OlderSchema
 
-RECORD = 2  # since 2 with its own digest
+RECORD = 3  # since 2 with its own digest, since 3 with ids of version 2
 STATE = 1  # of the card beside a prompt state
 CARD, MANIFEST = "card.json", "manifest.json"
 

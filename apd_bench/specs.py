@@ -1,7 +1,7 @@
 """The nouns of a benchmark, validated and frozen: what is attacked, how it was trained, on what, by which attack.
 
-Nothing here imports torch. A spec says everything that can change a number; `identity()` says which of its fields
-count (see `identity.py`).
+Nothing here imports torch. A spec says everything that can change a number; a field whose metadata does not say
+otherwise counts in the id of a cell (see `identity.py`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from functools import cached_property
 from typing import Any
 
 from apd_bench.errors import UsageError
-from apd_bench.identity import PLACELESS, UNRECORDED, digest
+from apd_bench.identity import NOT_IDENTITY, PLACELESS, UNRECORDED, counts_as, identify
 
 Options = Mapping[str, Any]
 NORMS = ("Linf", "L2")
 KNOWLEDGE = ("white_box", "hand_prompt", "transfer")
-SPACES = ("model_input", "native")
 TASKS = ("zero_shot", "few_shot", "base_to_new", "cross_dataset")
 CLASS_SETS = ("all", "base", "new")
+SPLITS = ("test", "val")
+SPACE = "model_input"  # where a perturbation acts
+ATTACK_SEED = 0  # keys the noise of every attack, together with the sample ids
 RESIZES = ("crop", "squash")
 PRECISIONS = ("fp32", "tf32", "bf16")
 TRAININGS = ("standard", "robust")
@@ -86,13 +88,11 @@ class ThreatModel:
     eps: float
     norm: str = "Linf"
     knowledge: str = "white_box"
-    space: str = "model_input"
     source: str | None = None
 
     def __post_init__(self) -> None:
         one_of("Norm", self.norm, NORMS)
         one_of("Attacker knowledge", self.knowledge, KNOWLEDGE)
-        one_of("Attack space", self.space, SPACES)
         object.__setattr__(self, "eps", parse_eps(self.eps, self.norm))
         if (self.knowledge == "transfer") != (self.source is not None):
             raise UsageError(
@@ -114,17 +114,20 @@ class ThreatModel:
         """The label with these budgets in the place of its own: several tables may differ in nothing else."""
         eps = ", ".join(dict.fromkeys(format_eps(budget, self.norm) for budget in budgets))
         source = f" from {self.source}" if self.source else ""
-        place = "" if self.space == "model_input" else f" at {self.space} size"
-        return f"{self.norm} {eps} {self.knowledge.replace('_', '-')}{source}{place}"
+        return f"{self.norm} {eps} {self.knowledge.replace('_', '-')}{source}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackSpec:
-    """An attack by canonical name with the options that differ from its defaults, and the version of its code."""
+    """An attack by canonical name with the options that differ from its defaults, and the version of its code.
+
+    `code` is the digest of the file that it lies in, for a plug-in.
+    """
 
     name: str
     options: Options = field(default_factory=dict)
     version: int = 1
+    code: str | None = None
 
     @property
     def label(self) -> str:
@@ -168,6 +171,17 @@ def _literal(node: ast.expr, place: str) -> Any:
         ) from error
 
 
+def _placeless_name(spec: Any) -> str:
+    """The name of a model or set; its first word where the rest says where the files lie, whose content decides."""
+    head: str = spec.name.partition(":")[0].partition("(")[0]
+    return head if head in ("folder", "local", "local-robust") else spec.name
+
+
+def _trained(name: str) -> Mapping[str, Any]:
+    """Metadata of a field of a fit that counts only for a method that trains."""
+    return counts_as(lambda fit: getattr(fit, name) if fit.method.trains else None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
     """An image-text model: architecture, weights, activation, and whether the weights were trained adversarially.
@@ -176,35 +190,24 @@ class BackboneSpec:
     plug-in.
     """
 
-    name: str
+    name: str = field(metadata=counts_as(_placeless_name))
     architecture: str
     weights: str
     activation: str
     training: str = "standard"
     digest: str | None = None
-    image_size: int = 224
-    offers: tuple[str, ...] = ("text_tokens", "visual_tokens")
+    image_size: int = field(default=224, metadata=NOT_IDENTITY)
+    offers: tuple[str, ...] = field(default=("text_tokens", "visual_tokens"), metadata=NOT_IDENTITY)
     loader: str = field(default="apd_bench.backbones.load:load", metadata=UNRECORDED)
     code: str | None = None
     options: Options = field(default_factory=dict, metadata=PLACELESS)
-    title: str = ""
-    licence: str = ""
-    source: str = ""
-    aliases: tuple[str, ...] = ()
+    title: str = field(default="", metadata=NOT_IDENTITY)
+    licence: str = field(default="", metadata=NOT_IDENTITY)
+    source: str = field(default="", metadata=NOT_IDENTITY)
+    aliases: tuple[str, ...] = field(default=(), metadata=NOT_IDENTITY)
 
     def __post_init__(self) -> None:
         one_of("Backbone training", self.training, TRAININGS)
-
-    def identity(self) -> dict[str, object]:
-        """Name, architecture, weights, activation and digest: everything that can change the model's output."""
-        return {
-            "name": self.name,
-            "architecture": self.architecture,
-            "weights": self.weights,
-            "activation": self.activation,
-            "digest": self.digest,
-            **({"code": self.code} if self.code else {}),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,37 +218,23 @@ class DatasetSpec:
     `template` of several lines is an ensemble, one template a line.
     """
 
-    name: str
+    name: str = field(metadata=counts_as(_placeless_name))
     template: str
     loader: str = field(default="", metadata=UNRECORDED)
     code: str | None = None
-    title: str = ""
-    group: str = "benchmark"
-    num_classes: int | None = None
-    counts: Mapping[str, int] = field(default_factory=dict)
-    image_size: int | None = None
+    title: str = field(default="", metadata=NOT_IDENTITY)
+    group: str = field(default="benchmark", metadata=NOT_IDENTITY)
+    num_classes: int | None = field(default=None, metadata=NOT_IDENTITY)
+    counts: Mapping[str, int] = field(default_factory=dict, metadata=NOT_IDENTITY)
+    image_size: int | None = field(default=None, metadata=NOT_IDENTITY)
     version: int = 1
     digest: str | None = None
     options: Options = field(default_factory=dict, metadata=PLACELESS)
-    licence: str = ""
-    source: str = ""
+    licence: str = field(default="", metadata=NOT_IDENTITY)
+    source: str = field(default="", metadata=NOT_IDENTITY)
     citation: str = field(default="", metadata=UNRECORDED)
     description: str = field(default="", metadata=UNRECORDED)
-    aliases: tuple[str, ...] = ()
-
-    def identity(self) -> dict[str, object]:
-        """Name, version, content digest, template, and the options that change labels or splits.
-
-        An image folder is known by its content alone: its name is the path that the user typed.
-        """
-        return {
-            "name": "folder" if self.group == "folder" else self.name,
-            "version": self.version,
-            "digest": self.digest,
-            "template": self.template,
-            "options": {key: value for key, value in self.options.items() if key not in PLACELESS["without"]},
-            **({"code": self.code} if self.code else {}),
-        }
+    aliases: tuple[str, ...] = field(default=(), metadata=NOT_IDENTITY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,10 +252,10 @@ class MethodRecipe:
     objective_options: Options = field(default_factory=dict)
     inner_attack: Options = field(default_factory=dict)
     training: Options = field(default_factory=dict)
-    needs: tuple[str, ...] = ()
-    sources: Mapping[str, str] = field(default_factory=dict)
-    title: str = ""
-    paper: str = ""
+    needs: tuple[str, ...] = field(default=(), metadata=NOT_IDENTITY)
+    sources: Mapping[str, str] = field(default_factory=dict, metadata=NOT_IDENTITY)
+    title: str = field(default="", metadata=NOT_IDENTITY)
+    paper: str = field(default="", metadata=NOT_IDENTITY)
     digest: str | None = None
     state: str | None = field(default=None, metadata=UNRECORDED)
 
@@ -274,19 +263,6 @@ class MethodRecipe:
     def trains(self) -> bool:
         """False for methods without anything to learn, such as zero-shot CLIP."""
         return self.objective is not None
-
-    def identity(self) -> dict[str, object]:
-        """Everything that changes what is learned; titles, papers and sources do not."""
-        return {
-            "name": self.name,
-            "learner": self.learner,
-            "objective": self.objective,
-            "learner_options": self.learner_options,
-            "objective_options": self.objective_options,
-            "inner_attack": self.inner_attack,
-            "training": self.training,
-            "digest": self.digest,
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,12 +276,11 @@ class Fit:
     backbone: BackboneSpec
     method: MethodRecipe
     dataset: DatasetSpec
-    seed: int
-    shots: int = 16
-    classes: str = "all"
-    train_eps: float | None = None
+    seed: int = field(metadata=_trained("seed"))
+    shots: int = field(default=16, metadata=_trained("shots"))
+    classes: str = field(default="all", metadata=_trained("classes"))
+    train_eps: float | None = field(default=None, metadata=_trained("train_eps"))
     resize: str = "crop"
-    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         one_of("Class set", self.classes, CLASS_SETS)
@@ -320,28 +295,10 @@ class Fit:
         if self.train_eps is not None:
             object.__setattr__(self, "train_eps", parse_eps(self.train_eps))
 
-    def identity(self) -> dict[str, object]:
-        """For a method without training, seed, shots and budget cannot matter and are left out."""
-        parts: dict[str, object] = {
-            "backbone": self.backbone,
-            "method": self.method,
-            "dataset": self.dataset,
-            "resize": self.resize,
-        }
-        if self.method.trains:
-            parts |= {
-                "seed": self.seed,
-                "shots": self.shots,
-                "classes": self.classes,
-                "train_eps": self.train_eps,
-                "exclude": sorted(self.exclude),
-            }
-        return parts
-
     @cached_property
     def id(self) -> str:
         """The content address of the prompt state."""
-        return digest(self)
+        return identify(self)
 
     @property
     def label(self) -> str:
@@ -353,9 +310,8 @@ class Fit:
 class Cell:
     """One number to be measured: a fit, the set and classes it is tested on, the threat and the attack.
 
-    `limit` is the number of test samples (None: all), drawn by `limit_seed` with fixed, stratified ids; `attack_seed`
-    keys the attack's noise together with the sample ids. `resize` is that of the test images (None: as in the fit).
-    `source` is the fit whose model makes the examples of a transfer threat.
+    `limit` is the number of samples of `split` (None: all), which have fixed, stratified ids. `resize` is that of the
+    test images (None: as in the fit). `source` is the fit whose model makes the examples of a transfer threat.
     """
 
     fit: Fit
@@ -367,15 +323,14 @@ class Cell:
     split: str = "test"
     limit: int | None = None
     precision: str = "fp32"
-    attack_seed: int = 0
-    exclude: tuple[str, ...] = ()
-    resize: str | None = None
+    resize: str | None = field(default=None, metadata=counts_as(lambda cell: cell.test_resize))
     source: Fit | None = None
 
     def __post_init__(self) -> None:
         one_of("Task", self.task, TASKS)
         one_of("Resize", self.test_resize, RESIZES)
         one_of("Class set", self.classes, CLASS_SETS)
+        one_of("Split", self.split, SPLITS)
         one_of("Precision", self.precision, PRECISIONS)
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"A limit of {self.limit} samples leaves nothing to measure.", hint="Use --limit 20.")
@@ -385,36 +340,17 @@ class Cell:
         """How the test images are made square."""
         return self.resize or self.fit.resize
 
-    def identity(self) -> dict[str, object]:
-        """Everything that can change the number."""
-        parts: dict[str, object] = {
-            "fit": self.fit,
-            "dataset": self.dataset,
-            "threat": self.threat,
-            "attack": self.attack,
-            "task": self.task,
-            "classes": self.classes,
-            "split": self.split,
-            "limit": self.limit,
-            "precision": self.precision,
-            "attack_seed": self.attack_seed,
-            "exclude": sorted(self.exclude),
-        }
-        if self.test_resize != self.fit.resize:
-            parts["resize"] = self.test_resize
-        if self.source is not None:
-            parts["source"] = self.source
-        return parts
-
     @cached_property
     def id(self) -> str:
         """The content address of the record."""
-        return digest(self)
+        return identify(self)
 
     @property
     def label(self) -> str:
         """One line for people."""
-        return f"{self.fit.label} -> {self.dataset.name}/{self.classes} | {self.threat.label} | {self.attack.label}"
+        split = "" if self.split == "test" else f" ({self.split})"
+        tested = f"{self.dataset.name}/{self.classes}{split}"
+        return f"{self.fit.label} -> {tested} | {self.threat.label} | {self.attack.label}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -423,9 +359,9 @@ class Suite:
 
     `recipe` overrides every method's recipe, `recipes[NAME]` one method's; `reference` lists methods that are always
     run for comparison. `train_eps` None means: train at the tested budget; `test_resize` None: test images as those of
-    training. `rules` are recipes for some fits only: tables with `datasets` (trained on) and/or `shots` that they hold
-    for, and a `recipe` that is laid over the common one, the last rule strongest. `options` are defaults of the command
-    line, such as `jobs`, that no cell depends on.
+    training; `split` "val": test on validation images. `rules` are recipes for some fits only: tables with `datasets`
+    (trained on) and/or `shots` that they hold for, and a `recipe` that is laid over the common one, the last rule
+    strongest. `options` are defaults of the command line, such as `jobs`, that no cell depends on.
     """
 
     name: str
@@ -438,13 +374,13 @@ class Suite:
     eps: tuple[float, ...] = ()
     norm: str = "Linf"
     knowledge: str = "white_box"
-    space: str = "model_input"
     transfer_source: str | None = None
     seeds: tuple[int, ...] = (1, 2, 3)
     shots: tuple[int, ...] = (16,)
     task: str = "few_shot"
     train_dataset: str | None = None
     train_eps: float | None = None
+    split: str = "test"
     limit: int | None = None
     resize: str = "crop"
     test_resize: str | None = None

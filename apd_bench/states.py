@@ -22,9 +22,8 @@ from torch import Tensor
 from apd_bench.bounds import parse_json, safetensors_header
 from apd_bench.errors import CorruptFile, UsageError
 from apd_bench.files import atomic_write
-from apd_bench.identity import derive_seed, digest
+from apd_bench.identity import derive_seed, digest, is_recorded
 from apd_bench.methods.plugins import load_class
-from apd_bench.parts import recorded
 from apd_bench.schemas import CARD, STATE, refuse_newer
 from apd_bench.specs import MethodRecipe
 
@@ -110,9 +109,9 @@ def load_state(folder: str | Path) -> PromptState:
 
 def recipe_from(card: Mapping[str, Any]) -> MethodRecipe:
     """The recipe written on a card, of which nothing is ever imported; raises CorruptFile when there is none."""
-    names = {field.name for field in dataclasses.fields(MethodRecipe)}
+    names = {item.name for item in dataclasses.fields(MethodRecipe) if is_recorded(item)}
     try:
-        given = recorded(MethodRecipe, {name: value for name, value in card["recipe"].items() if name in names})
+        given = {name: value for name, value in card["recipe"].items() if name in names}
         return MethodRecipe(**given | {"needs": tuple(given.get("needs", ()))})
     except (KeyError, TypeError, AttributeError) as error:
         raise CorruptFile(f"The card holds no recipe: {type(error).__name__}: {error}.") from error

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from apd_bench.classifier import PromptedModel
-from apd_bench.data.protocols import exclude_samples, few_shot_dataset
+from apd_bench.data.protocols import few_shot_dataset
 from apd_bench.data.splits import LoadedDataset
 from apd_bench.descent import Progress, Run, descend
 from apd_bench.errors import UsageError, unknown_name
+from apd_bench.identity import counted
 from apd_bench.methods.augment import TrainingImages
 from apd_bench.methods.clean import CleanCrossEntropy
 from apd_bench.methods.counted import Counted, Passes
@@ -82,7 +83,7 @@ def prepare(
 ) -> Run:
     """Everything up to the first step: the draw, the student, the teacher, what the objective computes in advance."""
     recipe = fit.method
-    drawn = few_shot_dataset(exclude_samples(data, fit.exclude), shots=fit.shots, seed=fit.seed, classes=fit.classes)
+    drawn = few_shot_dataset(data, shots=fit.shots, seed=fit.seed, classes=fit.classes)
     if drawn.train is None or not len(drawn.train):
         raise UsageError(f"No training image of {data.spec.name} is left for '{recipe.name}'.")
     objective = build_objective(recipe)
@@ -205,7 +206,7 @@ def _card(
         "fit": fit.id,
         "method": fit.method.name,
         "recipe": plain(fit.method, recorded=True),
-        "backbone": backbone.spec.identity(),
+        "backbone": counted(backbone.spec),
         "dataset": data.spec.name,
         "classes": list(data.classes),
         "classes_digest": classes_digest(data.classes),

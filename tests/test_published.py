@@ -97,7 +97,6 @@ def test_a_number_is_paired_where_everything_agrees() -> None:
         {"recipe": method("unheard_of")},
         {"threat": {"norm": "L2", "eps": 0.5}},
         {"threat": {"knowledge": "transfer", "source": "clip"}},
-        {"threat": {"space": "native"}},
     ],
     ids=str,
 )

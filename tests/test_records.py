@@ -220,7 +220,7 @@ def test_records_that_share_their_parts_are_the_records_that_do_not() -> None:
     parts = Parts()
     source = replace(make_cell().fit, seed=7)
     threat = ThreatModel(eps=2 / 255, knowledge="transfer", source="apt")
-    cells = [make_cell(), make_cell(limit=3), make_cell(source=source, threat=threat, attack_seed=1)]
+    cells = [make_cell(), make_cell(limit=3), make_cell(source=source, threat=threat, limit=1)]
     records = [make_record(id=cell.id, cell=cell, environment={"threads": 1}) for cell in cells]
     read = [Record.from_json(record.to_json(), parts=parts) for record in records]
     assert read == records

@@ -1,10 +1,11 @@
 """Specs refuse what cannot be meant, and their ids hold exactly what can change a number."""
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 
 from apd_bench.errors import UsageError
+from apd_bench.identity import identify, is_recorded
 from apd_bench.specs import (
     AttackSpec,
     BackboneSpec,
@@ -21,7 +22,8 @@ from apd_bench.specs import (
 BACKBONE = BackboneSpec(name="tiny", architecture="tiny", weights="w", activation="gelu", digest="1")
 METHOD = MethodRecipe(name="apd", learner="independent", objective="distillation", training={"epochs": 5})
 ZERO = MethodRecipe(name="zero_shot", learner="template", objective=None)
-DATASET = DatasetSpec(name="pets", loader="m:load", template="a photo of a {}.", options={"root": "/a"})
+DATASET = DatasetSpec(name="pets", template="a photo of a {}.", options={"root": "/a"})
+THREAT = ThreatModel(eps=2 / 255)
 FIT = Fit(backbone=BACKBONE, method=METHOD, dataset=DATASET, seed=1, train_eps=2 / 255)
 CELL = Cell(fit=FIT, dataset=DATASET, threat=ThreatModel(eps=2 / 255), attack=AttackSpec(name="pgd"))
 
@@ -123,36 +125,84 @@ def test_what_is_no_call_is_told_in_the_words_of_the_person(text, said):
         assert inside not in str(caught.value).replace(text, "")
 
 
-def test_everything_that_changes_the_number_changes_the_id():
-    others = [
-        replace(CELL, threat=ThreatModel(eps=4 / 255)),
-        replace(CELL, attack=AttackSpec(name="pgd", version=2)),
-        replace(CELL, attack=AttackSpec(name="pgd", options={"steps": 7})),
-        replace(CELL, limit=20),
-        replace(CELL, fit=replace(FIT, seed=0)),
-        replace(CELL, fit=replace(FIT, backbone=replace(BACKBONE, digest="2"))),
-        replace(CELL, fit=replace(FIT, backbone=replace(BACKBONE, activation="quick_gelu"))),
-        replace(CELL, fit=replace(FIT, method=replace(METHOD, training={"epochs": 6}))),
-        replace(CELL, dataset=replace(DATASET, template="{}")),
-        replace(CELL, precision="bf16"),
-    ]
-    assert len({cell.id for cell in [CELL, *others]}) == len(others) + 1
+SPECS = [ThreatModel(eps=0.5), AttackSpec(name="pgd"), BACKBONE, DATASET, METHOD, FIT, CELL]
+# A value that a field may have besides the one above; of other fields, one is made from the type.
+OTHER = {
+    "norm": "L2", "knowledge": "hand_prompt", "source": "apt", "training": "robust", "classes": "base",
+    "resize": "squash", "task": "base_to_new", "split": "val", "precision": "bf16", "eps": 0.2, "train_eps": 0.2,
+    ("Fit", "backbone"): replace(BACKBONE, digest="2"), ("Fit", "method"): replace(METHOD, learner="text"),
+    ("Cell", "fit"): replace(FIT, seed=9), ("Cell", "attack"): AttackSpec(name="cw"), ("Cell", "source"): FIT,
+    ("Cell", "threat"): ThreatModel(eps=4 / 255), ("MethodRecipe", "training"): {"epochs": 6},
+    **{(kind, "dataset"): replace(DATASET, version=2) for kind in ("Fit", "Cell")},
+    **{(kind, "source"): "elsewhere" for kind in ("BackboneSpec", "DatasetSpec")},
+}  # fmt: skip
+# What counts in no id, because another field decides it or no number can depend on it.
+COUNTS_NOT = {
+    "BackboneSpec": {"image_size", "offers", "loader", "title", "licence", "source", "aliases"},
+    "DatasetSpec": {
+        "title", "group", "num_classes", "counts", "image_size", "licence", "source", "aliases", "loader", "citation",
+        "description",
+    },
+    "MethodRecipe": {"needs", "sources", "title", "paper", "state"},
+}  # fmt: skip
 
 
-def test_what_cannot_change_the_number_does_not_change_the_id():
-    moved = replace(DATASET, options={"root": "/elsewhere"}, licence="other", description="x")
-    titled = replace(METHOD, title="APD", sources={"training.epochs": "inferred"})
-    same = replace(CELL, fit=replace(FIT, dataset=moved, method=titled), dataset=moved)
-    assert same.id == CELL.id
+def another(spec, item):
+    """Another value for a field of a spec."""
+    kind, value = type(spec).__name__, getattr(spec, item.name)
+    if (kind, item.name) in OTHER or item.name in OTHER:
+        return OTHER.get((kind, item.name), OTHER.get(item.name))
+    if isinstance(value, dict):
+        return {**value, "more": 1}
+    if isinstance(value, tuple):
+        return (*value, "more")
+    return value + 7 if isinstance(value, int) else "another" if value is None or isinstance(value, str) else None
+
+
+@pytest.mark.parametrize(
+    ("spec", "item"), [(spec, item) for spec in SPECS for item in fields(spec)],
+    ids=[f"{type(spec).__name__}.{item.name}" for spec in SPECS for item in fields(spec)],
+)  # fmt: skip
+def test_every_field_counts_in_the_id_or_is_declared_not_to(spec, item):
+    changes = {item.name: another(spec, item)}
+    if isinstance(spec, ThreatModel) and item.name == "source":
+        changes["knowledge"], spec = "transfer", ThreatModel(eps=0.1, knowledge="transfer", source="apd")
+    if item.name == "limit":
+        changes["limit"] = 3
+    changed = replace(spec, **changes)
+    assert getattr(changed, item.name) != getattr(spec, item.name)
+    declared = item.name in COUNTS_NOT.get(type(spec).__name__, ())
+    assert (identify(changed) == identify(spec)) == declared
+    assert declared or is_recorded(item), "what counts is recorded"
+
+
+def test_no_spec_says_by_hand_what_counts_and_none_is_left_out():
+    assert not any(hasattr(spec, "identity") for spec in SPECS)
+    reached = {type(spec) for spec in SPECS}
+    assert {type(value) for spec in SPECS for value in vars(spec).values() if is_dataclass(value)} <= reached
+
+
+def test_where_things_lie_is_in_no_id():
+    moved = replace(DATASET, options={"root": "/elsewhere", "path": "/x"})
+    assert replace(CELL, fit=replace(FIT, dataset=moved), dataset=moved).id == CELL.id
+    for kind in ("folder:", "local:", "local-robust:"):
+        one, two = (replace(spec, name=f"{kind}{place}") for spec in (DATASET,) for place in ("a", "b"))
+        assert identify(one) == identify(two) != identify(DATASET)
 
 
 def test_a_method_without_training_has_one_fit_for_all_seeds_and_budgets():
     fits = {
-        Fit(backbone=BACKBONE, method=ZERO, dataset=DATASET, seed=s, train_eps=e).id
+        Fit(backbone=BACKBONE, method=ZERO, dataset=DATASET, seed=s, train_eps=e, shots=k, classes=c).id
         for s in (1, 2)
-        for e in (None, 0.1)
+        for e, k, c in ((None, 1, "all"), (0.1, 16, "base"))
     }
     assert len(fits) == 1
+
+
+def test_budgets_that_differ_by_rounding_are_one_budget():
+    spellings = (3 / 255, "0.011764705882352941", 0.01176470588, "0.0118", "3/255")
+    assert len({replace(CELL, threat=ThreatModel(eps=parse_eps(eps))).id for eps in spellings}) == 1
+    assert len({replace(FIT, train_eps=parse_eps(eps)).id for eps in spellings}) == 1
 
 
 def test_a_limit_of_nothing_is_refused():

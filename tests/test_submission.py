@@ -193,7 +193,7 @@ def test_no_records_and_no_draw_are_no_agreement(tmp_path: Path) -> None:
 
 def test_a_record_under_another_cells_name_is_refused(tmp_path: Path) -> None:
     one = record(cell())
-    moved = Record(id=one.id, cell=replace(one.cell, attack_seed=5), status="success")
+    moved = Record(id=one.id, cell=replace(one.cell, limit=5), status="success")
     with pytest.raises(CorruptFile, match=r"its id is .*, but its cell is"):
         check_records(Store(fill(tmp_path / "r", [(moved, outcomes([1], [1]))])))
 

@@ -35,6 +35,7 @@ class AttackEntry:
     attacks get all samples of a cell at once and split them into batches themselves. `open_options` leaves the options
     to a library. `choices` lists the values of text options; `fixed` holds arguments that are part of the attack and no
     option. `plain_ce`: a library's attack that climbs the cross-entropy as it is usually computed, which saturates.
+    `code`: the digest of the file of a plug-in.
     """
 
     name: str
@@ -54,6 +55,7 @@ class AttackEntry:
     open_options: bool = False
     plain_ce: bool = False
     paper: str = ""
+    code: str | None = None
 
     def preset(
         self, name: str, title: str, *, aliases: tuple[str, ...] = (), paper: str = "", **defaults: Any

@@ -20,7 +20,13 @@ def parse_attack(text: str) -> AttackSpec:
     """
     name, options = parse_call(text)
     entry: AttackEntry = ATTACKS.get(name)
-    return AttackSpec(name=entry.name, options=canonical_options(entry, options), version=entry.version)
+    return spec_of(entry, options)
+
+
+def spec_of(entry: AttackEntry, options: Mapping[str, Any]) -> AttackSpec:
+    """The spec of an attack with checked options."""
+    checked = canonical_options(entry, options)
+    return AttackSpec(name=entry.name, options=checked, version=entry.version, code=entry.code)
 
 
 def canonical_options(entry: AttackEntry, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,6 +51,11 @@ def canonical_options(entry: AttackEntry, options: Mapping[str, Any]) -> dict[st
 def all_options(spec: AttackSpec) -> dict[str, Any]:
     """The options that the attack's function is called with: defaults, overlaid with the spec's, and what is fixed."""
     entry: AttackEntry = ATTACKS.get(spec.name)
+    if spec.code != entry.code:
+        raise UsageError(
+            f"The code of '{spec.name}' has the digest {entry.code}, not {spec.code} as it was planned or recorded.",
+            hint="Give the file that defines it: --attacks FILE.py:NAME (or install the plug-in).",
+        )
     return {**entry.defaults, **canonical_options(entry, spec.options), **entry.fixed}
 
 
@@ -99,7 +110,7 @@ def _finite(value: float) -> bool:
 
 
 def _choose(entry: AttackEntry, key: str, value: Any) -> str:
-    allowed = entry.choices[key]
+    allowed = entry.choices.get(key, (value,))
     if not isinstance(value, str) or value not in allowed:
         raise unknown_name(f"{key} of {entry.name}", str(value), allowed)
     return value

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
+from apd_bench.specs import SPACE
 
 Value = str | int | float | None
 PEOPLE = frozenset({"md", "html", "tex", "terminal"})
@@ -159,7 +160,7 @@ _BEFORE = (
     Column(key="eps", value=lambda t, _: t.key.threat.eps, digits=8, formats=_PLACE),
     Column(key="eps over 255", value=lambda t, _: t.key.threat.eps * 255, digits=4, formats=_CSV),
     Column(key="knowledge", value=lambda t, _: t.key.threat.knowledge, formats=_PLACE),
-    Column(key="space", value=lambda t, _: t.key.threat.space, formats=_PLACE),
+    Column(key="space", value=lambda *_: SPACE, formats=_PLACE),
     Column(key="task", value=lambda t, _: t.key.task, formats=_PLACE),
     Column(key="shots", value=lambda t, r: t.key.shots if r.trains else 0, formats=_PLACE),
     Column(

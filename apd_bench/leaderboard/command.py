@@ -94,7 +94,7 @@ def _settings(cell: Cell, installed: Callable[[str], MethodRecipe | None]) -> It
     plain = {
         "norm": (threat.norm, "Linf"),
         "knowledge": (threat.knowledge, "white_box"),
-        "space": (threat.space, "model_input"),
+        "split": (cell.split, "test"),
         "transfer_source": (threat.source, None),
         "task": (cell.task, "few_shot"),
         "resize": (fit.resize, "crop"),

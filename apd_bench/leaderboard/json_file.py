@@ -11,6 +11,7 @@ from apd_bench.leaderboard.columns import Column, rounded, table_columns
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.leaderboard.wording import heading
+from apd_bench.specs import ATTACK_SEED, SPACE
 from apd_bench.text import plain
 
 SCHEMA = 2
@@ -37,13 +38,13 @@ def _table(table: Table) -> dict[str, Any]:
         "backbone": {"name": key.backbone, "training": key.training, "key": key.backbone_key},
         "threat": {
             "norm": threat.norm, "eps": threat.eps, "eps_255": round(threat.eps * 255, 6),
-            "knowledge": threat.knowledge, "space": threat.space, "source": threat.source or "",
+            "knowledge": threat.knowledge, "space": SPACE, "source": threat.source or "",
         },
         "task": key.task,
         "trained_on": key.trained_on,
         "classes": key.classes,
         "shots": key.shots,
-        "protocol": asdict(key.protocol),
+        "protocol": {**asdict(key.protocol), "attack_seed": ATTACK_SEED},
         "seeds": list(table.seeds),
         "datasets": {name: table.counts.get(name, 0) for name in table.datasets},
         "attacks": list(table.attacks),

@@ -23,12 +23,11 @@ class Protocol:
     precision: str
     resize: str
     test_resize: str
-    attack_seed: int
 
     @classmethod
     def of(cls, cell: Cell) -> Protocol:
         """That of one cell."""
-        return cls(cell.split, cell.limit, cell.precision, cell.fit.resize, cell.test_resize, cell.attack_seed)
+        return cls(cell.split, cell.limit, cell.precision, cell.fit.resize, cell.test_resize)
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ def column_of(label: str) -> str:
 def measurement(record: Record, outcomes: Outcomes | None, shared: Shared | None = None) -> Measurement:
     """`record` with its outcomes; many measurements with the same `shared` share what they can."""
     cell, fit, shared = record.cell, record.cell.fit, shared or Shared()
-    recipe: list[object] = [fit.method, fit.train_eps, sorted(fit.exclude)] if fit.method.trains else [fit.method]
+    recipe: list[object] = [fit.method, fit.train_eps] if fit.method.trains else [fit.method]
     return Measurement(
         id=record.id,
         cell=cell,
@@ -135,7 +135,7 @@ def measurement(record: Record, outcomes: Outcomes | None, shared: Shared | None
         attack=column_of(cell.attack.label),
         backbone_key=shared.mark([fit.backbone, cell.precision], fit.backbone, cell.precision),
         dataset_key=shared.mark(cell.dataset, cell.dataset),
-        variant=shared.mark(recipe, fit.method, fit.train_eps, *fit.exclude),
+        variant=shared.mark(recipe, fit.method, fit.train_eps),
         distance_attack="median_distance" in record.metrics,
         fit=record.fit,
         timing=record.timing,

@@ -8,7 +8,7 @@ from operator import attrgetter
 from apd_bench.leaderboard.columns import legend
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.statistics import LEVEL
-from apd_bench.specs import ThreatModel, format_eps
+from apd_bench.specs import ATTACK_SEED, SPACE, ThreatModel, format_eps
 
 EMBEDDED_WARNING = (
     "This is the embedded suite: a tiny CLIP (about 2 million parameters, 40 px) on small image sets inside the "
@@ -53,7 +53,7 @@ def threat_text(threat: ThreatModel) -> str:
     origin = f" from {threat.source}" if threat.source else ""
     return (
         f"Threat: {threat.norm}, eps {format_eps(threat.eps, threat.norm)} ({threat.eps:.5f}), "
-        f"{threat.knowledge.replace('_', '-')}{origin}, at {threat.space.replace('_', ' ')} size."
+        f"{threat.knowledge.replace('_', '-')}{origin}, at {SPACE.replace('_', ' ')} size."
     )
 
 
@@ -62,7 +62,7 @@ def protocol_text(table: Table) -> str:
     protocol = table.key.protocol
     limit = "all" if protocol.limit is None else f"at most {protocol.limit} per dataset"
     parts = [f"split: {protocol.split}", f"test samples: {limit}", f"precision: {protocol.precision}"]
-    parts += [f"resize: {protocol.resize}", f"attack seed: {protocol.attack_seed}"]
+    parts += [f"resize: {protocol.resize}", f"attack seed: {ATTACK_SEED}"]
     if protocol.test_resize != protocol.resize:
         parts.append(f"resize of test images: {protocol.test_resize}")
     shots = "all training images" if table.key.shots < 0 else f"{table.key.shots} shots per class"

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.errors import CorruptFile, IncompatibleChoice, UsageError, unknown_name
+from apd_bench.identity import counted
 from apd_bench.methods.checkpoints import CONTEXT, Learned, read_learned
 from apd_bench.specs import MethodRecipe
 from apd_bench.states import PromptState, build_learner, classes_digest, digest_of
@@ -108,7 +109,7 @@ def import_prompts(
     card = {
         "method": recipe.name,
         "recipe": dataclasses.asdict(recipe) | {"needs": []},
-        "backbone": backbone.spec.identity(),
+        "backbone": counted(backbone.spec),
         "classes": list(names),
         "classes_digest": classes_digest(names),
         "template": PLAIN_TEXT,

@@ -77,7 +77,7 @@ def load_class(section: str, recipe: MethodRecipe, kind: type[T]) -> type[T]:
     imported because a recipe says so: raises UsageError that says what to give.
     """
     name = str(getattr(recipe, section))
-    target = NAMES[section].get(name) or (name if name in NAMES[section].values() else None)
+    target = NAMES[section].get(name)
     marks = (recipe.digest or "").split("+")
     found = resolve(target, type) if target else next((_CLASSES[name, m] for m in marks if (name, m) in _CLASSES), None)
     if found is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from apd_bench.errors import UnknownName
+from apd_bench.identity import digest
 from apd_bench.leaderboard.command import SUITE, crossings, words
 from apd_bench.runner.estimate import samples_of
 from apd_bench.runner.plan import plan
@@ -39,13 +40,12 @@ def differences(cell: Cell) -> list[str]:
     if found is None:
         return ["no such cell is planned"]
     pairs = (
-        ("backbone", found.fit.backbone.identity(), cell.fit.backbone.identity()),
-        ("dataset", found.dataset.identity(), cell.dataset.identity()),
-        ("recipe", found.fit.method.identity(), cell.fit.method.identity()),
-        ("attack version", found.attack.version, cell.attack.version),
-        ("excluded samples", sorted(found.exclude), sorted(cell.exclude)),
+        ("backbone", found.fit.backbone, cell.fit.backbone),
+        ("dataset", found.dataset, cell.dataset),
+        ("recipe", found.fit.method, cell.fit.method),
+        ("attack", found.attack, cell.attack),
     )
-    names = [name for name, now, then in pairs if now != then]
+    names = [name for name, now, then in pairs if digest(now) != digest(then)]
     return [f"the {name} of this version is not the one of the record" for name in names] or ["the identity differs"]
 
 

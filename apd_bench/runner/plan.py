@@ -72,8 +72,6 @@ def why_impossible(cell: Cell) -> str | None:
         missing = [need for need in needed.needs if need not in backbone.offers]
         if missing:
             return f"{needed.name} needs {', '.join(missing)}, which {backbone.name} does not offer"
-    if cell.threat.space != "model_input":
-        return f"images reach an attack at the model's input size, not at their {cell.threat.space} size"
     attack = ATTACKS.get(cell.attack.name)
     if cell.threat.norm not in attack.norms:
         return f"{attack.name} does not know the norm {cell.threat.norm} (it knows {', '.join(attack.norms)})"
@@ -81,6 +79,8 @@ def why_impossible(cell: Cell) -> str | None:
         return f"{attack.name} needs an extra package: pip install 'apd-bench[{attack.extra}]'"
     if method.trains and cell.fit.dataset.counts.get("train") == 0:
         return f"{cell.fit.dataset.name} has no training images, and {method.name} trains"
+    if cell.split != "test" and cell.dataset.counts and not cell.dataset.counts.get(cell.split):
+        return f"{cell.dataset.name} has no {cell.split} images"
     if cell.classes != "all" and (cell.dataset.num_classes or 2) < 2:
         return f"{cell.dataset.name} has too few classes to split into base and new"
     return None
@@ -107,7 +107,7 @@ def _cross(suite: Suite) -> Iterator[Cell]:
             made_from = source.method.name if source is not None else None
             if (eps, made_from) not in threats:
                 threats[eps, made_from] = ThreatModel(
-                    eps=eps, norm=suite.norm, knowledge=suite.knowledge, space=suite.space, source=made_from
+                    eps=eps, norm=suite.norm, knowledge=suite.knowledge, source=made_from
                 )
             yield from _cells(suite, fit, source, dataset, threats[eps, made_from], attacks)
 
@@ -201,6 +201,7 @@ def _cells(
             attack=attack,
             task=suite.task,
             classes=part,
+            split=suite.split,
             limit=suite.limit,
             precision=suite.precision,
             resize=None if suite.test_resize == fit.resize else suite.test_resize,

@@ -20,7 +20,7 @@ RECIPE_SECTIONS = ("learner", "objective", "inner_attack", "training")
 _SETTABLE = (
     "norm",
     "knowledge",
-    "space",
+    "split",
     "transfer_source",
     "task",
     "train_dataset",

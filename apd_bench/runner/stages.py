@@ -14,7 +14,7 @@ import torch
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.classifier import Classifier, matmul_precision
 from apd_bench.data.load import load_dataset
-from apd_bench.data.protocols import exclude_samples, limit_split, select_classes
+from apd_bench.data.protocols import limit_split, select_classes
 from apd_bench.data.splits import LoadedDataset
 from apd_bench.evaluation import evaluate_cell
 from apd_bench.methods.recipes import load_recipe
@@ -192,7 +192,7 @@ class Stages:
     def test_set(self, cell: Cell, image_size: int) -> LoadedDataset:
         """The set that a cell is tested on: its classes, without the excluded samples."""
         data = self.dataset(cell.dataset, image_size, cell.test_resize)
-        return select_classes(exclude_samples(data, cell.exclude), cell.classes)
+        return select_classes(data, cell.classes)
 
     def classifier(
         self, task: Task, fit: Fit, cell: Cell, backbone: Backbone, data: LoadedDataset

@@ -21,7 +21,7 @@ from apd_bench.errors import CorruptFile, MissingPrerequisite, UsageError, unkno
 from apd_bench.files import read_text
 from apd_bench.options import check_suite_options
 from apd_bench.resources import package_path
-from apd_bench.specs import KNOWLEDGE, NORMS, PRECISIONS, RESIZES, SPACES, TASKS, Suite, one_of, parse_eps
+from apd_bench.specs import KNOWLEDGE, NORMS, PRECISIONS, RESIZES, SPLITS, TASKS, Suite, one_of, parse_eps
 from apd_bench.targets import names_code
 from apd_bench.toml import tomllib
 
@@ -34,7 +34,7 @@ _NUMBERS = {"seeds", "shots"}
 _CHOICES = {
     "norm": ("Norm", NORMS),
     "knowledge": ("Attacker knowledge", KNOWLEDGE),
-    "space": ("Attack space", SPACES),
+    "split": ("Split", SPLITS),
     "task": ("Task", TASKS),
     "resize": ("Resize", RESIZES),
     "test_resize": ("Resize", RESIZES),

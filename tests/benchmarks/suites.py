@@ -17,7 +17,7 @@ import torch
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.classifier import Classifier
 from apd_bench.data.load import load_dataset
-from apd_bench.data.protocols import exclude_samples, limit_split, select_classes
+from apd_bench.data.protocols import limit_split, select_classes
 from apd_bench.errors import MissingPrerequisite
 from apd_bench.identity import digest
 from apd_bench.records import Record
@@ -143,7 +143,7 @@ def _judged(store: Store, keep: Callable[[Record], bool]) -> list[Record]:
 def _compare(store: Store, record: Record, suite: str, backbone: Backbone) -> Verdicts:
     cell = local_cell(record.cell)
     data = load_dataset(cell.dataset, image_size=backbone.shapes.image_size, resize=cell.fit.resize)
-    data = select_classes(exclude_samples(data, cell.exclude), cell.classes)
+    data = select_classes(data, cell.classes)
     learner = restore(load_state(store.fit_path(cell.fit.id)), backbone, data.classes, data.template)
     test = limit_split(data.split(cell.split), cell.limit)
     stored = store.outcomes(record.id, record)
@@ -152,7 +152,7 @@ def _compare(store: Store, record: Record, suite: str, backbone: Backbone) -> Ve
     pixels, labels = test.pixels(range(len(test))).to(backbone.device), test.labels.to(backbone.device)
     samples = Samples(Classifier.from_learner(backbone, learner), pixels, labels, tuple(test.ids))
     began = time.perf_counter()
-    result = attack(suite, samples, cell.threat, seed=cell.attack_seed)
+    result = attack(suite, samples, cell.threat, seed=ATTACK_SEED)
     broken = result.broken.cpu()
     return Verdicts(
         n=len(test),

@@ -17,6 +17,7 @@ from apd_bench.data.load import load_dataset
 from apd_bench.data.names import excluding
 from apd_bench.data.splits import LoadedDataset
 from apd_bench.errors import CorruptFile, MissingPrerequisite, UserError
+from apd_bench.identity import counted
 from apd_bench.registry import DATASETS
 from apd_bench.runner.selection import Selection, resolve, split_list
 from apd_bench.suites import load_suite
@@ -270,10 +271,10 @@ def test_two_copies_are_one_set_and_a_change_is_another(pets: Path, tmp_path: Pa
     copy = tmp_path / "elsewhere" / "another_name"
     shutil.copytree(pets, copy)
     one, other = folder_spec(str(pets)), folder_spec(str(copy))
-    assert one.identity() == other.identity()
+    assert counted(one) == counted(other)
     assert contents(load_dataset(one, image_size=8)) == contents(load_dataset(other, image_size=8))
     picture(copy / "cat" / "new.png")
-    assert folder_spec(str(copy)).identity() != one.identity()
+    assert counted(folder_spec(str(copy))) != counted(one)
     with pytest.raises(CorruptFile, match="has changed since"):
         load_dataset(other, image_size=8)
 
@@ -307,7 +308,7 @@ def test_images_of_one_size_that_change_places_are_another_set(pets: Path, monke
     ids, reds = contents(load_dataset(before, image_size=8))
     swap(pets / "cat" / "0.bmp", pets / "axolotl" / "0.bmp")
     after = folder_spec(str(pets))
-    assert after.identity() != before.identity()
+    assert counted(after) != counted(before)
     changed = dict(zip(*contents(load_dataset(after, image_size=8)), strict=True))
     assert changed["folder/test/cat/0.bmp"] == reds[ids.index("folder/test/axolotl/0.bmp")]
 

@@ -82,7 +82,7 @@ def test_a_failed_cell_counts_as_missing_and_says_why() -> None:
         {"backbone": replace(BACKBONE, digest="other")},
         {"shots": 4},
         {"fit": {"resize": "squash"}},
-        {"attack_seed": 7},
+        {"split": "val"},
     ],
     ids=str,
 )

@@ -14,6 +14,7 @@ import torch
 
 from apd_bench.cli import check as check_verb
 from apd_bench.errors import CorruptFile, UsageError
+from apd_bench.identity import counted
 from apd_bench.methods import define
 from apd_bench.methods.adversarial import AdversarialCrossEntropy
 from apd_bench.methods.check import check
@@ -62,9 +63,9 @@ def test_a_method_in_a_file_is_identified_by_its_content_not_by_its_path(tmp_pat
     for copy in copies:
         copy.write_text(EXAMPLE.read_text())
     one, two = (recipe_of(resolve(f"{copy}:SMOOTH")) for copy in copies)
-    assert one.identity() == two.identity()
+    assert counted(one) == counted(two)
     copies[1].write_text(EXAMPLE.read_text().replace("label_smoothing=self.smoothing", "label_smoothing=0.2"))
-    assert recipe_of(resolve(f"{copies[1]}:SMOOTH")).identity() != one.identity()
+    assert counted(recipe_of(resolve(f"{copies[1]}:SMOOTH"))) != counted(one)
 
 
 def test_the_recipe_of_a_plugin_travels_to_another_process(tmp_path):
@@ -204,7 +205,7 @@ def test_a_trained_state_is_a_method_that_trains_nothing(backbone, data, tmp_pat
     assert all(torch.equal(again.state[name], tensor) for name, tensor in state.state.items())
     moved = tmp_path / "elsewhere"
     (tmp_path / "mine").rename(moved)
-    assert load_recipe(str(moved)).identity() == recipe.identity()
+    assert counted(load_recipe(str(moved))) == counted(recipe)
 
 
 def test_a_folder_with_a_broken_card_is_not_a_method(tmp_path):

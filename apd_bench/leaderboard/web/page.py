@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from apd_bench.identity import counted
 from apd_bench.leaderboard import columns, command, wording
 from apd_bench.leaderboard.curves import Point, eps_curve, eps_families, few_shot_families, pareto_front, shots_curve
 from apd_bench.leaderboard.listings import distances, listings
@@ -97,7 +98,7 @@ def _methods(items: Iterable[Measurement]) -> Iterator[dict[str, Any]]:
                     "name": variant[:6],
                     "train_eps": fit.train_eps,
                     "spec": fit.method,
-                    "text": json.dumps(fit.method.identity(), indent=1, sort_keys=True, default=str),
+                    "text": json.dumps(counted(fit.method), indent=1, sort_keys=True, default=str),
                 }
                 for variant, fit in sorted(recipes.items(), key=lambda one: (one[1].train_eps or 0.0, one[0]))
             ],
