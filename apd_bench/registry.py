@@ -181,6 +181,8 @@ class Registry(Generic[T]):
     def _add_resolved(self, entry: T, text: str) -> T:
         """Adds what a name gave; what the same name, or the same content, gave before is replaced."""
         held = self._entries.get(entry.name)
+        if held is entry:  # another spelling of it
+            return entry
         origin = f"{_ON_DEMAND}'{text}'"
         if held is not None and (self._origin[entry.name] == origin or _same(held, entry)):
             self.unregister(entry.name)

@@ -246,12 +246,3 @@ def test_nothing_to_measure_and_nothing_correct(case):
         lost = Split(split.ids, (net(split.pixels(range(20))).argmax(1) + 1) % 4, split.images)
         result = evaluate_samples(net, lost, parse_attack(text), LINF)
         assert result.robust_accuracy == result.clean_accuracy == 0 and result.timing["backwards"] == 0
-
-
-def test_a_change_at_native_size_is_refused_and_not_mislabelled(case):
-    backbone = BackboneSpec(name="b", architecture="a", weights="w", activation="gelu")
-    data = DatasetSpec(name="d", loader="x:y", template="{}")
-    fit = Fit(backbone=backbone, method=MethodRecipe(name="m", learner="l", objective=None), dataset=data, seed=0)
-    cell = Cell(fit=fit, dataset=data, threat=ThreatModel(eps=0.1, space="native"), attack=parse_attack("pgd"))
-    with pytest.raises(IncompatibleChoice, match="at the model's input size"):
-        evaluate_cell(cell, case[0], case[1])

@@ -20,7 +20,7 @@ import pytest
 from apd_bench import files
 from apd_bench.errors import CorruptFile, MissingPrerequisite, NewerSchema, UnknownName, UsageError
 from apd_bench.files import atomic_write, exclusive_lock, sha256
-from apd_bench.identity import digest
+from apd_bench.identity import identify
 from apd_bench.records import Outcomes, Record, sealed
 from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
 from apd_bench.store import Store
@@ -213,10 +213,10 @@ def test_what_a_later_version_wrote_is_refused_and_is_no_damage(store: Store) ->
         record = store.put(make_record(), make_outcomes())
         store.put_fit("f", {"card.json": b'{"schema": 1}'})
     path, index = store.record_path(record.id), store.path / ".index.json"
-    path.write_text(sealed(json.loads(path.read_text()) | {"schema": 3}))
+    path.write_text(sealed(json.loads(path.read_text()) | {"schema": 4}))
     known = json.loads(index.read_bytes().partition(b"\n")[2])
     known["cells"][record.id][:3] = [path.stat().st_ino, path.stat().st_size, path.stat().st_mtime_ns]
-    content = json.dumps(known | {"schema": 3}).encode()  # the later version has looked at its own record
+    content = json.dumps(known | {"schema": 4}).encode()  # the later version has looked at its own record
     index.write_bytes(sha256(content).encode() + b"\n" + content)
     written = index.read_bytes()
     (store.fit_path("f") / "card.json").write_bytes(b'{"schema": 2}')
@@ -226,7 +226,7 @@ def test_what_a_later_version_wrote_is_refused_and_is_no_damage(store: Store) ->
         lambda: later.has_fit("f"), lambda: later.fit_problem("f"),
     ]  # fmt: skip
     for reading in readings:
-        with pytest.raises(NewerSchema, match=r"its schema is [23]"):
+        with pytest.raises(NewerSchema, match=r"its schema is [24]"):
             reading()
     with pytest.raises(NewerSchema), later.writer():
         later.statuses()
@@ -441,5 +441,5 @@ def test_a_lock_file_with_nonsense_in_it_can_be_locked(tmp_path: Path) -> None:
 
 def test_ids_do_not_depend_on_the_store(store: Store) -> None:
     record = make_record()
-    assert record.id == digest(record.cell)
+    assert record.id == identify(record.cell)
     assert replace(record, created="2026").id == record.id

@@ -123,13 +123,6 @@ def test_the_base_half_is_drawn_from_the_draw_of_all_classes(backbone, data):
     assert set(base.card["sample_ids"]) < set(whole.card["sample_ids"])
 
 
-def test_excluded_samples_are_never_trained_on(backbone, data):
-    plan = toy_fit(load_recipe("apt", QUICK), backbone, data)
-    unwanted = fit(plan, backbone, data).card["sample_ids"][0]
-    card = fit(dataclasses.replace(plan, exclude=(unwanted,)), backbone, data).card
-    assert unwanted not in card["sample_ids"]
-
-
 def test_a_diverging_run_keeps_finite_prompts_and_is_marked_collapsed(backbone, data):
     state = train(backbone, data, "apt", {"training": {"lr": 1e30, "momentum": 0.0}})
     assert state.card["collapsed"]

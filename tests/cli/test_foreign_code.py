@@ -150,6 +150,26 @@ def test_no_file_that_a_suite_names_is_run(key: str, cli: Cli, marker: Path, tmp
     assert found.code == EXIT_USAGE and "names a Python file" in found.err and not marker.exists()
 
 
+def test_a_store_with_ids_of_version_1_is_refused_in_a_sentence_by_every_verb(
+    cli: Cli, measured: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(measured, tmp_path / "results")
+    (record,) = Store("results").records()
+    path = Store("results").record_path(record.id)
+    path.write_text(sealed(json.loads(path.read_text()) | {"schema": 2}))
+    before = {file: file.read_bytes() for file in Path("results").rglob("*") if file.is_file()}
+    for words in (
+        ("run", *SMALL, *QUIET), ("plan", *SMALL, "--results", "results"), ("fit", *SMALL), ("report",), ("submit",),
+        ("list", "cells"), ("show", record.id), ("examples",),
+        ("compare", "apd", "apt"),
+        ("plot", "results"),
+    ):  # fmt: skip
+        found = cli(*words)
+        assert found.code == EXIT_USAGE, words
+        assert "was written by an earlier apd-bench" in found.err and "Measure anew" in found.err, (words, found.err)
+    assert before == {file: file.read_bytes() for file in before}
+
+
 def test_a_learner_of_ones_own_is_verified_once_it_is_named(cli: Cli, tmp_path: Path) -> None:
     Path("mine.py").write_text(HALVED)
     quick = ("--set", "training.epochs=1", "--no-reference")

@@ -129,11 +129,6 @@ def test_other_impossible_cells_say_why() -> None:
         replace(cell.fit, shots=0)
 
 
-def test_an_attack_at_another_size_than_the_models_is_refused_before_any_work() -> None:
-    with pytest.raises(UsageError, match="at the model's input size, not at their native size"):
-        planned(space="native")
-
-
 def test_impossible_cells_are_listed_and_the_others_planned() -> None:
     grid = plan(resolve(SUITE.with_options(backbones=("RN50-quickgelu/openai",)), Selection()))
     assert {item.cell.fit.method.name for item in grid.impossible} == {"apd"}
@@ -265,7 +260,7 @@ def test_the_command_of_a_cell_measures_it_in_the_same_shards(samples: int, size
 def test_a_cell_of_another_version_says_what_differs() -> None:
     cell = planned()[0]
     assert differences(replace(cell, attack=replace(cell.attack, version=99))) == [
-        "the attack version of this version is not the one of the record"
+        "the attack of this version is not the one of the record"
     ]
     other = replace(cell.dataset, digest="0" * 64)
     assert "dataset" in differences(replace(cell, dataset=other))[0]

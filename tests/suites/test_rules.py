@@ -121,7 +121,7 @@ def test_test_images_have_their_own_resize(tmp_path: Path, monkeypatch: pytest.M
     assert stages.test_set(squashed, 20).test.images().min() < 50
     stages.close()
     assert cropped.fit.id == squashed.fit.id and cropped.id != squashed.id
-    assert Parts().cell(plain(cropped)).id == cropped.id
+    assert Parts().cell(plain(cropped, recorded=True)).id == cropped.id
     assert replace(cropped, resize="squash").id == squashed.id
 
 
