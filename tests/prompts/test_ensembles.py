@@ -9,6 +9,7 @@ from apd_bench.classifier import Classifier, PromptedModel
 from apd_bench.data.load import load_dataset
 from apd_bench.data.templates import ensemble
 from apd_bench.errors import UnknownName, UsageError
+from apd_bench.identity import counted
 from apd_bench.prompts.catalog import LEARNERS
 from apd_bench.registry import DATASETS
 
@@ -52,7 +53,7 @@ def test_the_named_ensembles_are_those_of_open_clip():
 def test_a_built_in_set_takes_templates_as_an_option_and_keeps_its_samples():
     plain, spec = DATASETS.get("animals"), DATASETS.get("animals(template=['a {}.', 'the {}.'])")
     assert (spec.template, spec.digest) == ("a {}.\nthe {}.", plain.digest)
-    assert spec.identity() != plain.identity()
+    assert counted(spec) != counted(plain)
     assert DATASETS.get(spec.name) is spec
     assert load_dataset(spec, image_size=8).test.ids == load_dataset(plain, image_size=8).test.ids
     dtd = DATASETS.get("dtd(template='openai80')")
