@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import pytest
 from synthetic import cell, dataset, fill, grid, method, outcomes, record
 
-from apd_bench.cli import compare as verb
+from apd_bench.cli import main
 from apd_bench.errors import UnknownName, UsageError
 from apd_bench.leaderboard.aggregate import tables
 from apd_bench.leaderboard.comparison import compare_methods
@@ -73,11 +72,9 @@ def test_unknown_and_disjoint_methods_are_explained() -> None:
 def test_verb_prints_a_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shares = {"zero_shot": {"clean": 0.8, "pgd": 0.1}, "apd": {"clean": 0.8, "pgd": 0.7}}
     path = fill(tmp_path / "r", grid(shares, seeds=(1, 2)))
-    parser = argparse.ArgumentParser()
-    verb.add_arguments(parser)
-    assert verb.execute(parser.parse_args(["apd", "zero_shot", "--results", str(path)])) == 0
+    assert main(["compare", "apd", "zero_shot", "--results", str(path)]) == 0
     text = capsys.readouterr().out
     assert "apd against zero_shot" in text
     assert "samples differ" in text
-    assert verb.execute(parser.parse_args(["apd", "zero_shot", "--results", str(path), "--json"])) == 0
+    assert main(["compare", "apd", "zero_shot", "--results", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["overall"][0]["column"] == "worst"
