@@ -47,7 +47,7 @@ def pgd_targeted(search: Search, *, steps: int, step: float, schedule: str, targ
 
 
 def projected_ascent(search: Search, rows: Tensor, x: Tensor, objective: Objective, α: Sequence[float]) -> None:
-    """X <- Π(x + α_k sgn ∇f(x)) from x [A, 3, H, W], one step for each length α_k in pixels; g / |g|_2 for L2.
+    """The ascent x <- Π(x + α_k sgn ∇f(x)) from x [A, 3, H, W], a step for each α_k (pixels); for L2, ∇f / |∇f|_2.
 
     Each step costs one gradient for every sample that still stands; the last point costs one forward pass. The steps
     are written into x, which must be nobody else's.

@@ -23,7 +23,14 @@ from apd_bench.specs import ThreatModel
 
 
 class Search:
-    """One attack on one batch of B samples; "best" means the largest margin max_{j != y} z_j - z_y."""
+    """One attack on B samples with K classes, as the attack sees it; "best" means the largest margin max z_j - z_y.
+
+    An attack takes rows [A] from `batches`, starts at `region.x0[rows]` or `random(rows, ...)`, asks `meter` for
+    gradients of an `objective`, moves within `region` and shows every point to `see`. `labels` [B], `logits` [B, K] and
+    `clean_margin` [B] are those of the images; `best` [B, 3, H, W], `margin` [B] and `broken` [B] those of the best
+    points; `late_margin` [B] is the margin after 90 % of the steps. `columns` [B], `effective` and `diagnostics` end in
+    the result. `focus` [B], where it is set, lets the others rest; `folder` is where checkpoints are kept.
+    """
 
     def __init__(
         self,
@@ -40,7 +47,7 @@ class Search:
         self.threat = threat
         self.ids = list(ids)
         self.seed = seed
-        self.folder = folder  # of checkpoints
+        self.folder = folder
         self.region = Region.around(pixels, threat)
         self.best = pixels.clone()
         self.columns: dict[str, Tensor] = {}
@@ -54,7 +61,7 @@ class Search:
         self.margin = self.clean_margin.clone()
         self.late_margin = self.clean_margin.clone()
         self.broken = self.logits.argmax(1) != labels
-        self.focus: Tensor | None = None  # [B]; where set, those outside it rest
+        self.focus: Tensor | None = None
         self.last = False  # a suite says so when its last member begins
         self._pending: Tensor | None = None  # the rows that the last pass of the last member has not come to yet
 

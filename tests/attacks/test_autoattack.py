@@ -1,18 +1,13 @@
-"""The adapter against the library's own driver, class counts, resume after a kill, and Square on tiny images."""
+"""The adapter against the library's own driver, class counts, saturated logits, and Square on tiny images."""
 
-import errno
 import logging
-import pathlib
 
 import pytest
 import torch
 from pyautoattack import AutoAttack
-from torch import nn
 
 from apd_bench import attacks
 from apd_bench.attacks.guard import same_trace
-from apd_bench.attacks.meter import Meter
-from apd_bench.errors import MissingPrerequisite
 from apd_bench.specs import ThreatModel
 
 SHORT = "autoattack(iterations=8, queries=40)"
@@ -42,9 +37,6 @@ def test_every_class_count_runs_the_suite_that_it_allows(classes, small_net):
     assert result.effective["members"] == ["apgd-ce", targeted, "fab-t", "square"]
     assert result.effective["targets"] == min(9, classes - 1)
     assert result.effective["package"].startswith("pyautoattack ")
-    survivors = [int((~result.columns[f"broken_{name}"]).sum()) for name in result.effective["members"]]
-    assert survivors == sorted(survivors, reverse=True)
-    assert torch.equal(result.columns["broken_square"], result.broken)
 
 
 def test_dlr_gives_way_to_the_margin_for_two_classes(small_net):
@@ -64,67 +56,6 @@ def test_saturated_logits_are_scaled_down_for_cross_entropy_alone(small_net):
     assert plain.broken.any()
 
 
-@pytest.mark.parametrize("batch_size", [None, 3])
-def test_a_killed_run_resumes_and_ends_as_if_nothing_had_happened(batch_size, small_net, killed_after, tmp_path):
-    net, x, y, ids = small_net(classes=5, n=9)
-    threat = ThreatModel(eps=3 / 255)
-
-    def run(model, folder):
-        meter = Meter(model, batch_size=batch_size)
-        return attacks.run(SHORT, meter, x, y, threat, ids, 1, checkpoint=folder), meter
-
-    whole, _ = run(net, None)
-    killed = killed_after(net, 0.7 * whole.forwards)
-    with pytest.raises(KeyboardInterrupt):
-        run(killed, tmp_path)
-    assert len(list(tmp_path.glob("attack-*.npz"))) == 1
-    resumed, meter = run(net, tmp_path)
-    assert resumed.effective["resumed_at"] >= 2
-    assert meter.forwards < 0.7 * whole.forwards
-    assert torch.equal(resumed.adversarials, whole.adversarials)
-    for name, column in whole.columns.items():
-        assert torch.equal(resumed.columns[name], column), name
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("damage", ["torn", "other model"])
-def test_a_checkpoint_that_cannot_be_trusted_is_not_used(damage, small_net, tmp_path):
-    net, x, y, ids = small_net(classes=4, n=5)
-    threat = ThreatModel(eps=3 / 255)
-    fresh = attacks.run(SHORT, net, x, y, threat, ids)
-
-    class Stop(Exception):
-        pass
-
-    def model(pixels, factor=1.0 if damage == "torn" else 2.0):
-        model.calls += 1
-        if model.calls > 100:
-            raise Stop
-        return factor * net(pixels)
-
-    model.calls = 0
-    with pytest.raises(Stop):
-        attacks.run(SHORT, model, x, y, threat, ids, checkpoint=tmp_path)
-    (file,) = tmp_path.glob("*.npz")
-    if damage == "torn":
-        file.write_bytes(file.read_bytes()[:300])
-    again = attacks.run(SHORT, net, x, y, threat, ids, checkpoint=tmp_path)
-    assert "begun anew" in again.effective["checkpoint"]
-    assert torch.equal(again.adversarials, fresh.adversarials)
-
-
-def test_a_checkpoint_that_finds_the_disk_full_is_one_sentence_and_leaves_nothing(small_net, tmp_path, monkeypatch):
-    net, x, y, ids = small_net(classes=4, n=5)
-
-    def full(path, target):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(pathlib.Path, "replace", full)
-    with pytest.raises(MissingPrerequisite, match="disk is full"):
-        attacks.run(SHORT, net, x, y, ThreatModel(eps=3 / 255), ids, checkpoint=tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
 def test_square_l2_is_left_out_where_the_library_cannot_tile(small_net):
     net, x, y, ids = small_net(classes=4, n=4, size=12)
     result = attacks.run(SHORT, net, x, y, ThreatModel(eps=0.3, norm="L2"), ids)
@@ -133,12 +64,7 @@ def test_square_l2_is_left_out_where_the_library_cannot_tile(small_net):
 
 def test_the_librarys_warnings_are_kept(small_net):
     net, x, y, ids = small_net(classes=5, n=6)
-    dead = nn.Sequential(net, nn.Hardtanh(-1e-3, 1e-3))  # DLR is constant where the logits are clipped
-
-    def model(pixels):
-        return net(pixels) * 0.9 + 0.1 * dead(pixels)
-
     result = attacks.run(SHORT, lambda p: net(p).detach(), x, y, ThreatModel(eps=0.01), ids)
     assert any("zero gradient" in text for text in result.diagnostics["warnings"])
     assert result.diagnostics["zero_gradients"] == result.backwards > 0
-    assert "warnings" in attacks.run(SHORT, model, x, y, ThreatModel(eps=0.01), ids).diagnostics
+    assert not attacks.run(SHORT, net, x, y, ThreatModel(eps=0.01), ids).diagnostics["warnings"]

@@ -4,6 +4,7 @@ import copy
 import logging
 import random
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -58,6 +59,10 @@ def test_budget_verdicts_and_counts(name, norm, case):
         assert found.broken.equal(result.broken)
     if not ENTRIES[name].gradient:
         assert result.backwards == 0
+    members = [result.columns[f"broken_{name}"] for name in result.effective.get("members", ())]
+    for before, after in pairwise([*members, result.broken]):
+        assert (after | ~before).all()  # a member only adds
+    assert not members or members[-1].equal(result.broken)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,11 +141,20 @@ OWN = [name for name in NAMES if not name.startswith("autoattack")]
 
 @pytest.mark.parametrize("name", OWN)
 def test_verdicts_do_not_depend_on_the_batch(name, case):
-    """Measured as: reversed order, and batches of 3, against one batch of 10; pixels may differ by kernel rounding."""
+    """Reversed order, batches of 3, a meter that splits, against one batch of 10; pixels may differ by rounding."""
     net, x, y, ids = case
+    sizes = []
+
+    def model(pixels):
+        sizes.append(len(pixels))
+        return net(pixels)
+
     whole = run(name, net, x, y, ids)
     back = run(name, net, x.flip(0), y.flip(0), ids[::-1])
     assert torch.equal(back.broken.flip(0), whole.broken)
+    split = run(name, Meter(model, batch_size=3), x, y, ids)
+    assert torch.equal(split.broken, whole.broken)
+    assert max(sizes) == 3 or ENTRIES[name].kind == "distance"
     parts = [run(name, net, x[i : i + 3], y[i : i + 3], ids[i : i + 3]) for i in range(0, 10, 3)]
     assert torch.equal(torch.cat([part.broken for part in parts]), whole.broken)
     assert sum(part.backwards for part in parts) == whole.backwards

@@ -5,7 +5,6 @@ import torch
 
 from apd_bench import attacks
 from apd_bench.attacks.losses import margin
-from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.pgd import lengths
 from apd_bench.specs import ThreatModel
 
@@ -63,19 +62,6 @@ def test_step_lengths():
     assert falling[0] == pytest.approx(0.25) and falling[-1] == pytest.approx(0.025)
     assert falling == sorted(falling, reverse=True)
     assert lengths(1, 0.25, "cosine") == [0.25]
-
-
-def test_large_batches_are_split(small_net):
-    net, x, y, ids = small_net(classes=4, n=7)
-    sizes = []
-
-    def model(pixels):
-        sizes.append(len(pixels))
-        return net(pixels)
-
-    split = attacks.run("pgd(steps=4)", Meter(model, batch_size=3), x, y, ThreatModel(eps=0.01), ids)
-    assert max(sizes) == 3
-    assert torch.equal(split.broken, attacks.run("pgd(steps=4)", net, x, y, ThreatModel(eps=0.01), ids).broken)
 
 
 def test_tpgd_beats_noise(small_net):

@@ -1,13 +1,10 @@
-"""The ordered suite: AutoAttack's strength for a fraction of its passes, and its resume."""
-
-from itertools import pairwise
+"""The ordered suite: AutoAttack's strength for a fraction of its passes."""
 
 import pytest
 import torch
 
 from apd_bench import attacks
 from apd_bench.attacks import apgd
-from apd_bench.attacks.catalog import SUITE
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.errors import UnknownName
 from apd_bench.specs import ThreatModel
@@ -109,27 +106,3 @@ def test_the_order_is_part_of_the_attack(small_net):
     assert result.effective["members"] == ["apgd-margin"] and "broken_apgd-ce" not in result.columns
     with pytest.raises(UnknownName, match="apgd-near"):
         parse_attack("worst(order=['apgd-nera'])")
-
-
-def test_it_resumes_after_its_last_finished_member(small_net, killed_after, tmp_path):
-    net, x, y, ids = small_net(classes=5, n=10)
-    threat = ThreatModel(eps=3 / 255)
-    whole = attacks.run("worst(steps=8)", net, x, y, threat, ids)
-    killed = killed_after(net, 0.8 * whole.forwards)
-    with pytest.raises(KeyboardInterrupt):
-        attacks.run("worst(steps=8)", killed, x, y, threat, ids, checkpoint=tmp_path)
-    resumed = attacks.run("worst(steps=8)", net, x, y, threat, ids, checkpoint=tmp_path)
-    assert resumed.effective["resumed_at"] >= 1
-    assert resumed.forwards == whole.forwards + len(x)  # the clean prediction is made again
-    assert resumed.backwards == whole.backwards
-    assert torch.equal(resumed.adversarials, whole.adversarials)
-    assert not list(tmp_path.iterdir())
-
-
-def test_every_member_only_adds(small_net):
-    net, x, y, ids = small_net(classes=6, n=20)
-    result = attacks.run("worst", net, x, y, ThreatModel(eps=3 / 255), ids)
-    columns = [result.columns[f"broken_{name}"] for name in SUITE]
-    for before, after in pairwise(columns):
-        assert (after | ~before).all()
-    assert torch.equal(columns[-1], result.broken)
