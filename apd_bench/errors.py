@@ -14,6 +14,7 @@ EXIT_INTERRUPTED = 130
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]"
 )
+_ENDLESS = re.compile(r"(\S{200})\S{200,}")  # a word that nobody wants to see whole
 _LISTED, _NEAREST = 24, 8  # names: up to so many are all listed, of more only the nearest ones
 
 
@@ -31,7 +32,7 @@ class UserError(Exception):
     exit_code: int = EXIT_USAGE
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        self.message, self.hint = printable(message), printable(hint)
+        self.message, self.hint = (printable(_ENDLESS.sub(r"\1…", text)) for text in (message, hint))
         super().__init__(self.message)
 
     def __str__(self) -> str:

@@ -110,6 +110,15 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
+def typed_file(*parts: str) -> Path | None:
+    """The file at the path that somebody typed; None where there is none, or no file can be called that."""
+    with suppress(OSError, ValueError, RuntimeError):
+        path = Path(*parts).expanduser()
+        if path.is_file():
+            return path
+    return None
+
+
 def read_bytes(path: str) -> bytes:
     """The content of a file; a third of the cost of `Path.read_bytes`, which counts where there are 100,000."""
     with open(path, "rb", buffering=0) as stream:  # noqa: PTH123  (pathlib is most of that cost)

@@ -16,6 +16,7 @@ from typing import Any
 from apd_bench.errors import UsageError, unknown_name
 
 EXECUTORS = ("local", "ray")
+_LONGEST = 100_000  # numbers of a range
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 WHAT = (
     "what to measure (lists by comma or space; 'all', wildcards, '!name' excludes; a list that is given twice adds up)"
@@ -106,7 +107,7 @@ def numbers(least: int, *also: int) -> Reader:
     def read(value: Any, source: Source) -> tuple[int, ...]:
         found: list[int] = []
         for item in re.findall(r"[^\s,]+", " ".join(names(value, source))):
-            span = re.fullmatch(r"(\d+)-(\d+)", item)
+            span = re.fullmatch(r"(\d{1,18})-(\d{1,18})", item)
             if span and int(span[1]) > int(span[2]):
                 turned = f"{span[2]}-{span[1]}"
                 raise UsageError(
@@ -117,6 +118,8 @@ def numbers(least: int, *also: int) -> Reader:
             first = int(span[1] if span else item)
             if first < least and first not in also:
                 raise source.refuse(f"whole numbers of at least {least}", item, "1,2,3")
+            if span and int(span[2]) - first >= _LONGEST:
+                raise source.refuse(f"at most {_LONGEST:,} numbers", item, "1-5")
             found += range(first, int(span[2]) + 1) if span else [first]
         return tuple(found)
 
@@ -127,7 +130,7 @@ def count(what: str, example: int, **words: int | None) -> Reader:
     """A number of at least 1, or one of `words` with what it stands for."""
 
     def read(value: Any, source: Source) -> int | None:
-        if value in words:
+        if isinstance(value, str) and value in words:
             return words[value]
         if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,18}", str(value)) or int(value) < 1:
             also = "".join(f" or '{word}'" for word in words)

@@ -114,8 +114,10 @@ class Outcomes:
             if samples is not None and len(outcomes) != samples:
                 raise ValueError(f"it holds {len(outcomes)} samples, not {samples}")
             return outcomes
-        except Exception as error:  # zipfile, zlib, struct, OSError, ValueError, KeyError: numpy documents none of them
-            raise CorruptFile(f"{source} cannot be read: {type(error).__name__}: {error}.") from error
+        except ValueError as error:
+            raise CorruptFile(f"{source} cannot be read: {error}.") from error
+        except Exception as error:  # zipfile, zlib, struct, OSError, KeyError, TypeError: numpy documents none of them
+            raise CorruptFile(f"{source} cannot be read: it is torn, or holds something else.") from error
 
     @classmethod
     def merge(cls, parts: list[Outcomes], order: list[str]) -> Outcomes:
@@ -225,14 +227,14 @@ def _with_digest(text: str) -> str:
 
 def _check_seal(text: str, source: str) -> None:
     """Raises ValueError for a text that is not as it was written, OtherSchema for that of another version."""
-    stated = _SCHEMA.search(text)
+    stated = _SCHEMA.search(text) if '"cell": {' in text else None  # else it is no record of any version
     if stated is not None and stated[1] != str(SCHEMA_VERSION):
         here = text[: stated.start(1)] + str(SCHEMA_VERSION) + text[stated.end(1) :]
         if _DIGEST.search(text) is None or _with_digest(here) != here:  # else the version is all that was changed
             _refuse_other(int(stated[1]), source)
     if stated is None:
         data = parse_json(text)
-        schema = data.get("schema") if isinstance(data, dict) else None
+        schema = data.get("schema") if isinstance(data, dict) and "cell" in data else None
         if type(schema) is not int:
             raise ValueError("it is not a record")
         _refuse_other(schema, source)

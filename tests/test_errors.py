@@ -51,6 +51,10 @@ def test_what_could_steer_a_terminal_is_written_out(capsys):
     assert not set(written) & set("\x1b\x07\x9b\u202e\r")
 
 
+def test_an_endless_word_is_cut():
+    assert str(UsageError(f"'{'9' * 5000}' is no path like {'a' * 390}.")).endswith(f"… is no path like {'a' * 390}.")
+
+
 def test_long_listings_are_cut_but_counted():
     text = str(unknown_name("dataset", "x", [f"set{i:03d}" for i in range(100)]))
     assert "(100 in all)" in text

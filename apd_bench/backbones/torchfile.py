@@ -227,7 +227,7 @@ def _read_archive(file: BinaryIO, path: Path) -> Any:
             try:
                 with zipfile.ZipFile(path) as again, again.open(name) as member:
                     return _whole(path, member.read(count * dtype.itemsize), count * dtype.itemsize)
-            except (zipfile.BadZipFile, EOFError, OSError) as error:
+            except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError) as error:
                 raise _unreadable(path, "it is torn") from error
 
         return storages.setdefault(key, Storage(dtype, count, read))

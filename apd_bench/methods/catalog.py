@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from apd_bench.errors import CorruptFile, UnknownName
-from apd_bench.files import is_path
+from apd_bench.files import is_path, typed_file
 from apd_bench.methods.entry import MethodEntry
 from apd_bench.methods.tables import read_toml
 from apd_bench.methods.variants import variant
@@ -71,7 +71,7 @@ def resolve(name: str) -> MethodEntry | None:
     `NAME(option=value)` is a method with options changed, and a folder with a prompt state (imported, or a fit of a
     store) is a method that is evaluated without training.
     """
-    if name.endswith(")"):
+    if name.endswith(")") and "(" in name:
         return variant(name)
     if is_trained(name):
         return _trained(Path(name).expanduser())
@@ -85,10 +85,7 @@ def resolve(name: str) -> MethodEntry | None:
 
 def is_trained(name: str) -> bool:
     """Whether `name` is the path of a prompt state that is there."""
-    try:
-        return (Path(name).expanduser() / CARD).is_file()
-    except (OSError, RuntimeError):  # too long for a path; a home that does not exist
-        return False
+    return typed_file(name, CARD) is not None
 
 
 def _trained(folder: Path) -> MethodEntry:

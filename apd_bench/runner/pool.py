@@ -42,7 +42,8 @@ class Pool:
         self._board[place * _FIELDS : (place + 1) * _FIELDS] = [0.0] * _FIELDS
         future: Future[Result]
         try:
-            with _quiet_environment(self._settings.threads):  # workers are started on the first submissions
+            # Workers are started on the first submissions.
+            with _undisturbed(), _quiet_environment(self._settings.threads):
                 future = self._pool.submit(_work, task, place)
         except BrokenExecutor as error:  # a worker died since the last look
             future = Future()
@@ -88,6 +89,24 @@ class Pool:
             initializer=_begin,
             initargs=(self._settings, self._workbench, self._stop, self._board),
         )
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Holds Ctrl-C and termination requests back until all started workers are known, so that each can be ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = {kind: signal.signal(kind, lambda number, frame: came.append(number)) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, signal.SIG_DFL if handler is None else handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 @contextmanager

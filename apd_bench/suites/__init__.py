@@ -17,8 +17,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from apd_bench.bounds import parse_json
 from apd_bench.errors import CorruptFile, MissingPrerequisite, UsageError, unknown_name
-from apd_bench.files import read_text
+from apd_bench.files import read_text, typed_file
 from apd_bench.options import check_suite_options
 from apd_bench.resources import package_path
 from apd_bench.specs import KNOWLEDGE, NORMS, PRECISIONS, RESIZES, SPLITS, TASKS, Suite, one_of, parse_eps
@@ -62,11 +63,13 @@ def _load(name: str, trail: tuple[str, ...]) -> Suite:
         raise UsageError(f"Suite '{name}' extends itself: {' -> '.join((*trail, str(path)))}.")
     try:
         text = read_text(path)
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        data = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise MissingPrerequisite(f"Cannot read the suite {path}: {error.strerror}.") from error
-    except ValueError as error:  # of either format, or not text at all
+    except (ValueError, RecursionError) as error:  # of either format, or not text at all
         raise CorruptFile(f"The suite {path} cannot be parsed: {error}.") from error
+    if not isinstance(data, dict):
+        raise CorruptFile(f"The suite {path} holds no table: it begins with {text.lstrip()[:20]!r}.")
     if names_code(
         json.dumps({key: data[key] for key in data if key not in ("title", "notes", "sources")}, default=str)
     ):
@@ -75,6 +78,8 @@ def _load(name: str, trail: tuple[str, ...]) -> Suite:
             hint="Give it there: --methods FILE.py:NAME.",
         )
     parent = data.pop("extends", None)
+    if not isinstance(parent, str | None):
+        raise UsageError(f"Suite key 'extends' is the name of one suite: {parent!r:.60}.")
     base = _load(_beside(path, parent), (*trail, str(path))) if parent is not None else None
     return suite_from(data, default_name=path.stem, base=base)
 
@@ -108,7 +113,9 @@ def _value(key: str, value: Any, norm: str) -> Any:
     if key in _LISTS:
         return _list(key, value, norm)
     if key in _TABLES:
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or (
+            key == "recipes" and not all(isinstance(table, Mapping) for table in value.values())
+        ):
             raise UsageError(f"Suite key '{key}' is a table: write [{key}.SECTION].")
         if key == "options":
             check_suite_options(value)
@@ -120,7 +127,7 @@ def _value(key: str, value: Any, norm: str) -> Any:
     if key == "train_eps":
         return parse_eps(value)  # training attacks within Linf balls alone
     if key == "limit":
-        if not isinstance(value, int) or value < 1:
+        if type(value) is not int or value < 1:
             raise UsageError(f"Suite key 'limit' is a number of samples of 1 or more: {value!r}.")
         return value
     if not isinstance(value, str):
@@ -139,7 +146,7 @@ def _list(key: str, value: Any, norm: str) -> tuple[Any, ...]:
 
 
 def _rule(table: Any, norm: str) -> dict[str, Any]:
-    if not isinstance(table, Mapping) or not table.get("recipe"):
+    if not isinstance(table, Mapping) or not isinstance(table.get("recipe"), Mapping) or not table["recipe"]:
         raise UsageError(f"A rule of a suite is a table with a recipe: {table!r}.", hint="Write [[rules]].")
     for key in table:
         if key not in _RULE:
@@ -150,17 +157,15 @@ def _rule(table: Any, norm: str) -> dict[str, Any]:
 
 
 def _find(name: str) -> Path:
-    inside = package_path("suites", f"{name}.toml")
-    if inside.is_file() and "/" not in name:
-        return inside
-    path = Path(name).expanduser()
-    if path.is_file():
+    inside = typed_file(str(package_path("suites")), f"{name}.toml") if "/" not in name else None
+    path = inside or typed_file(name)
+    if path is not None:
         return path
-    if path.suffix in (".toml", ".json") or "/" in name:
+    if name.endswith((".toml", ".json")) or "/" in name:
         raise MissingPrerequisite(f"There is no suite file '{name}'.", hint="See: apd-bench list suites")
     raise unknown_name("suite", name, suite_names(), command="apd-bench list suites")
 
 
 def _beside(path: Path, parent: str) -> str:
-    sibling = path.parent / parent
-    return str(sibling) if parent.endswith(".toml") and sibling.is_file() else parent
+    sibling = typed_file(str(path.parent), parent) if parent.endswith(".toml") else None
+    return parent if sibling is None else str(sibling)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -40,3 +42,24 @@ def test_a_place_is_free_once_its_task_is_done_whenever_callbacks_run(
     pool.submit(second)
     assert list(pool.progress()) == [second.id]
     pool.close(kill=True)
+
+
+def test_a_second_ctrl_c_while_workers_are_started_leaves_none_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = Pool(Settings(fits=str(tmp_path), checkpoints=str(tmp_path)), 2, workbench="fakes:FakeBench")
+    started = pool._pool.submit
+
+    def submit(*args: Any) -> Future[Any]:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        return started(*args)
+
+    monkeypatch.setattr(pool._pool, "submit", submit)
+    with pytest.raises(KeyboardInterrupt):
+        pool.submit(Task(fit=make_plan().cells[0].fit))
+    workers = list((pool._pool._processes or {}).values())
+    assert workers and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    began = time.monotonic()
+    pool.close(kill=True)
+    assert time.monotonic() - began < 5 and not any(worker.is_alive() for worker in workers)

@@ -100,6 +100,23 @@ def test_mistakes_are_named(tmp_path: Path, text: str, kind: type[Exception], wo
         load_suite(write(tmp_path / "wrong.toml", text))
 
 
+@pytest.mark.parametrize("text", [
+    'extends = ["embedded"]', "extends = 3", "limit = true", "[recipes]\napd = 3", "rules = [3]",
+    '[[rules]]\nshots = [1]\nrecipe = "x"', "norm = []", "eps = [[]]", "x = " + "[" * 5000,
+])  # fmt: skip
+def test_what_is_of_another_kind_is_one_sentence(tmp_path: Path, text: str) -> None:
+    with pytest.raises((UsageError, CorruptFile)):
+        load_suite(write(tmp_path / "mine.toml", text))
+
+
+def test_a_json_file_without_a_table_and_names_that_no_file_can_have_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CorruptFile, match="holds no table"):
+        load_suite(write(tmp_path / "mine.json", "[1]"))
+    for name in ("\0", "x" * 5000, "~nobody-of-this-name"):
+        with pytest.raises(UsageError):
+            load_suite(name)
+
+
 def test_unknown_suites_and_missing_files_are_told_apart() -> None:
     with pytest.raises(UnknownName, match="Did you mean 'embedded'"):
         load_suite("embeded")
