@@ -186,7 +186,7 @@ def test_a_variant_of_a_preset_keeps_the_preset():
         ("apd(temprature=2)", "Did you mean 'temperature'"),
         ("apdd(temperature=2)", "Did you mean 'apd'"),
         ("apd(2)", "does not read as NAME"),
-        ("zero_shot(tokens=2)", "has no options"),
+        ("zero_shot(tokens=2)", "Available: text"),
     ],
 )
 def test_a_wrong_variant_is_explained(text, message):
