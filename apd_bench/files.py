@@ -210,7 +210,7 @@ def exclusive_lock(path: Path, *, wait: bool = False, on_wait: Callable[[str], N
 
 def _holder(path: Path) -> str:
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
         return f" (process {data['pid']} on {data['host']}, since {data['since']})"
     except (OSError, ValueError, KeyError):
         return ""

@@ -72,7 +72,7 @@ def expectation_file(suite: str) -> Path:
 def load_expected(path: Path) -> dict[str, dict[str, Expected]]:
     """The expectations in `path`; raises MissingPrerequisite when there are none, CorruptFile when unreadable."""
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
         if data["schema"] != SCHEMA:
             raise ValueError(f"schema {data['schema']} is not {SCHEMA}")
         return {
@@ -173,7 +173,7 @@ def _losses(store: Store, record: Record) -> dict[str, dict[str, float]]:
     card = store.fit_path(record.cell.fit.id) / "card.json"
     if not record.cell.fit.method.trains or not card.is_file():
         return {}
-    history: Sequence[Any] = json.loads(card.read_text()).get("history") or ()
+    history: Sequence[Any] = json.loads(card.read_text(encoding="utf-8")).get("history") or ()
     last = history[-1] if history else {}
     terms = last.get("losses", last) if isinstance(last, Mapping) else {}
     losses = {

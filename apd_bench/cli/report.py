@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apd_bench.cli.console import err, out
-from apd_bench.errors import EXIT_DONE, RegressionFound, UsageError
+from apd_bench.errors import EXIT_DONE, RegressionFound
 
 if TYPE_CHECKING:
     from apd_bench.leaderboard.boards import View
@@ -69,22 +69,19 @@ def execute(args: argparse.Namespace) -> int:
 def view_of(args: argparse.Namespace) -> View:
     """What the options ask for; names may be aliases, budgets are written as 4/255 or 0.0157."""
     from apd_bench.leaderboard.boards import View
+    from apd_bench.options import Source, numbers
     from apd_bench.runner.selection import split_list
     from apd_bench.specs import parse_eps
 
     given = {name: tuple(split_list(getattr(args, name) or [])) for name in _LISTS}
-    try:
-        numbers = {name: tuple(int(text) for text in given[name]) for name in ("seeds", "shots")}
-    except ValueError as error:
-        raise UsageError(f"--seeds and --shots take whole numbers: {error}.") from error
     return View(
         backbones=given["backbones"],
         methods=tuple(_canonical("METHODS", name) for name in given["methods"]),
         datasets=tuple(_canonical("DATASETS", name) for name in given["datasets"]),
         attacks=tuple(_attack(text) for text in given["attacks"]),
         eps=tuple(parse_eps(text) for text in given["eps"]),
-        seeds=numbers["seeds"],
-        shots=numbers["shots"],
+        seeds=numbers(0)(given["seeds"], Source("--seeds", "--seeds {}")),
+        shots=numbers(0, -1)(given["shots"], Source("--shots", "--shots {}")),
         groups=(args.group,) if args.group else (),
     )
 

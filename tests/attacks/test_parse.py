@@ -48,7 +48,7 @@ def test_an_unknown_name_gets_what_exists(text, said):
         ("pgd(step=-1)", "number above 0"),
         ("pgd(step='big')", "has to be a number"),
         ("autoattack(members=())", "list of names"),
-        ("pgd(100)", "options need names"),
+        ("pgd(100)", "NAME(option=value, ...)"),
         ("pgd(steps=", "does not read as"),
     ],
 )

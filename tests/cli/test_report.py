@@ -30,7 +30,7 @@ def test_screen(store: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_filters_take_aliases_and_both_spellings_of_eps(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
-        main(["report", store, "--methods", "apt", "--eps", "0.00784313725", "--seeds", "1", "--attacks", "pgd"]) == 0
+        main(["report", store, "--methods", "apt", "--eps", "0.00784313725", "--seeds", "1-1", "--attacks", "pgd"]) == 0
     )
     shown = capsys.readouterr().out
     assert shown.count("| rank | method |") == 1
