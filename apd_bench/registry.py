@@ -18,6 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from apd_bench.errors import UsageError, unknown_name
 from apd_bench.targets import code_digest, from_file, names_code, resolve, split_file
+from apd_bench.whereabouts import remember
 
 
 class Entry(Protocol):
@@ -211,6 +212,9 @@ class Registry(Generic[T]):
             self.unregister(entry.name)
         entry = self._add_foreign(entry, text)
         self.files[entry.name] = place
+        mark = getattr(entry, "digest", None) if self.kind == "method" else entry.code
+        if mark:
+            remember(f"{self.kind} {entry.name} {mark}", place)
         return str(entry.name)
 
     def _load(self) -> None:

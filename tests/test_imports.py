@@ -25,7 +25,7 @@ HEAVY = {"torch", "open_clip", "torchvision", "pyautoattack", "torchattacks", "r
 # What each room may import of its own package at module level; a room not listed may import anything.
 FOUNDATION = {
     *("bounds", "errors", "options", "registry", "specs", "identity", "resources", "files", "schemas"),
-    *("targets", "text", "toml"),
+    *("targets", "text", "toml", "whereabouts"),
 }
 ALLOWED = {
     "errors": set(),
@@ -41,7 +41,8 @@ ALLOWED = {
     "resources": set(),
     "specs": {"errors", "identity"},
     "targets": {"errors"},
-    "registry": {"errors", "targets"},
+    "whereabouts": {"files"},
+    "registry": {"errors", "targets", "whereabouts"},
     "records": FOUNDATION | {"npz", "parts"},
     "store": FOUNDATION | {"records", "npz", "parts"},
     "leaderboard": FOUNDATION | {"records", "store", "published", "regression", "methods"},

@@ -3,7 +3,7 @@
 Names: `tiny-clean`, `tiny-robust` (embedded); `ARCHITECTURE/TAG` of open_clip; `ARCHITECTURE/random` (seeded random
 weights, for timing); `hf-hub:ORG/NAME`; `local:FILE@ARCHITECTURE` (a whole checkpoint) and
 `local:FILE@ARCHITECTURE/TAG` (a TeCoA-style image tower, laid over the weights of TAG). `local-robust:` instead of
-`local:` says that the weights were trained adversarially.
+`local:` says that the weights were trained adversarially. Records add `#DIGEST`, by which the file is found again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from apd_bench.backbones.guesses import explain_name, unknown_architecture
 from apd_bench.backbones.needs import ALL_OFFERS, offers_of
 from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
 from apd_bench.specs import BackboneSpec
+from apd_bench.whereabouts import recall, remember
 
 RANDOM = "random"
 HUB = "hf-hub:"
@@ -187,17 +188,14 @@ def _local(text: str, training: str) -> BackboneSpec:
             f"'local:{text}' does not say what the file is.",
             hint="Write local:FILE@ARCHITECTURE or local:FILE@ARCHITECTURE/TAG.",
         )
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise MissingPrerequisite(
-            f"The checkpoint {path} does not exist.", hint="Give the path of an open_clip checkpoint."
-        )
+    architecture, _, mark = architecture.partition("#")
+    path, digest = _checkpoint(Path(file).expanduser(), mark)
     architecture, _, base = architecture.partition("/")
     spec = _tagged(architecture, base or RANDOM)
-    digest = sha256(path)
     over = f"/{base}" if base else ""
+    prefix = next(prefix for prefix, kind in LOCAL.items() if kind == training)
     return BackboneSpec(
-        name=f"local:{path.name}@{architecture}{over}#{digest[:8]}",
+        name=f"{prefix}{path.name}@{architecture}{over}#{digest[:8]}",
         architecture=architecture,
         weights=f"image tower over {base}" if base else "file",
         activation=spec.activation,
@@ -208,4 +206,21 @@ def _local(text: str, training: str) -> BackboneSpec:
         options={"path": str(path.resolve()), "base": base},
         title=f"{path.name} as {architecture}{over}",
         source=str(path),
+    )
+
+
+def _checkpoint(path: Path, mark: str) -> tuple[Path, str]:
+    """The file and its digest, which begins with `mark`; what a record names is found where it was last named."""
+    known = Path(recall(mark) or "") if mark else path
+    for candidate in dict.fromkeys((path, known)):
+        if candidate.is_file() and (digest := sha256(candidate)).startswith(mark):
+            remember(digest, str(candidate.resolve()))
+            return candidate, digest
+    if mark:
+        raise MissingPrerequisite(
+            f"No checkpoint {path.name} with a digest that begins with {mark} is known here.",
+            hint="Say where it lies: local:PATH/FILE@ARCHITECTURE.",
+        )
+    raise MissingPrerequisite(
+        f"The checkpoint {path} does not exist.", hint="Give the path of an open_clip checkpoint."
     )

@@ -76,8 +76,8 @@ def view_of(args: argparse.Namespace) -> View:
     given = {name: tuple(split_list(getattr(args, name) or [])) for name in _LISTS}
     return View(
         backbones=given["backbones"],
-        methods=tuple(_canonical("METHODS", name) for name in given["methods"]),
-        datasets=tuple(_canonical("DATASETS", name) for name in given["datasets"]),
+        methods=tuple(canonical_or_recorded("METHODS", name) for name in given["methods"]),
+        datasets=tuple(canonical_or_recorded("DATASETS", name) for name in given["datasets"]),
         attacks=tuple(_attack(text) for text in given["attacks"]),
         eps=tuple(parse_eps(text) for text in given["eps"]),
         seeds=numbers(0)(given["seeds"], Source("--seeds", "--seeds {}")),
@@ -99,7 +99,7 @@ def _one(path: Path, stores: list[Path], view: View, *, check: bool) -> int:
     return EXIT_DONE
 
 
-def _canonical(registry: str, name: str) -> str:
+def canonical_or_recorded(registry: str, name: str) -> str:
     """The canonical name; one that this installation does not know may still be in the records."""
     from apd_bench import registry as registries
     from apd_bench.errors import UserError

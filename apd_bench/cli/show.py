@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out
 from apd_bench.errors import EXIT_DONE, UnknownName, UsageError, unknown_name
 from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("name", metavar="NAME", help="a cell id (its start is enough), method, attack, dataset, ...")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the folder of records")
+    arguments.add_own(parser)
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--as-command", action="store_true", help="print the command that repeats the cell")
     choice.add_argument("--samples", action="store_true", help="print the per-sample outcomes as CSV")
@@ -33,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Prints a registry entry, a suite or a stored cell."""
+    arguments.name_own(args)
     found = None if args.as_command or args.samples else _entry(args.name)
     if found is not None:
         out(json.dumps(found, indent=1, default=str) if args.json else _lines(found))

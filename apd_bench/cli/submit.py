@@ -28,11 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Writes the archive and says what is in it."""
-    from apd_bench.registry import METHODS
+    from apd_bench.cli.report import canonical_or_recorded
     from apd_bench.runner.selection import split_list
     from apd_bench.submission import pack
 
-    methods = [METHODS.canonical(name) for name in split_list(args.methods)]
+    methods = [canonical_or_recorded("METHODS", name) for name in split_list(args.methods)]
     card = args.card.read_text(encoding="utf-8") if args.card else ""
     cells = pack(args.stores or [Path("results")], args.out, methods=methods, author=args.author, card=card)
     out(str(args.out))

@@ -10,12 +10,18 @@ from typing import Any
 from apd_bench.errors import UnknownName
 from apd_bench.identity import digest
 from apd_bench.leaderboard.command import SUITE, crossings, words
+from apd_bench.methods.catalog import OBJECTIVES
+from apd_bench.prompts.catalog import LEARNERS
+from apd_bench.registry import METHODS
 from apd_bench.runner.estimate import samples_of
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import Selection, resolve
 from apd_bench.runner.shards import shards_of
 from apd_bench.specs import Cell
 from apd_bench.suites import load_suite
+from apd_bench.whereabouts import recall
+
+_BUILTIN = {None, *LEARNERS, *OBJECTIVES}
 
 
 def command_for(cell: Cell, results: Path, effective: Mapping[str, Any] | None = None) -> str:
@@ -24,6 +30,7 @@ def command_for(cell: Cell, results: Path, effective: Mapping[str, Any] | None =
     Batches are no part of a cell, but AutoAttack's own noise depends on who is in a batch with whom.
     """
     (crossing,) = crossings([cell])
+    crossing["methods"] = tuple(_typed(cell, name) for name in crossing["methods"])
     return shlex.join([*words(crossing), *_sizes(cell, effective or {}), "--results", str(results), "--force"])
 
 
@@ -33,7 +40,8 @@ def differences(cell: Cell) -> list[str]:
     try:
         cells = plan(resolve(load_suite(SUITE), Selection(**crossing))).cells
     except UnknownName as error:
-        return [error.message]
+        own = f"; name its code: --methods {_typed(cell, '')}" if cell.fit.method.digest else ""
+        return [f"{error.message.rstrip('.')}{own}"]
     if any(item.id == cell.id for item in cells):
         return []
     found = next((item for item in cells if item.classes == cell.classes), None)
@@ -47,6 +55,16 @@ def differences(cell: Cell) -> list[str]:
     )
     names = [name for name, now, then in pairs if digest(now) != digest(then)]
     return [f"the {name} of this version is not the one of the record" for name in names] or ["the identity differs"]
+
+
+def _typed(cell: Cell, name: str) -> str:
+    """How the method `name` of a cell is typed: for code of its own FILE.py:NAME, as it was last named here."""
+    method = cell.fit.method
+    if name not in (method.name, "") or not method.digest or {method.learner, method.objective} <= _BUILTIN:
+        return name
+    head, bracket, options = method.name.partition("(")
+    place = METHODS.files.get(head) or recall(f"method {head} {method.digest}")
+    return f"{place or 'FILE.py:NAME'}{bracket}{options}"
 
 
 def _sizes(cell: Cell, effective: Mapping[str, Any]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -96,3 +97,23 @@ def test_the_catalogue_and_a_listed_name_need_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_name_that_a_record_carries_can_be_typed_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("APD_BENCH_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "somewhere" / "clip.pt"
+    path.parent.mkdir()
+    path.write_bytes(b"weights")
+    for kind in ("local", "local-robust"):
+        spec = resolve(f"{kind}:{path}@ViT-S-32")
+        assert spec.name.startswith(f"{kind}:clip.pt@ViT-S-32#") and resolve(spec.name) == replace(spec)
+    path.write_bytes(b"other weights")
+    with pytest.raises(MissingPrerequisite, match=r"No checkpoint clip.pt with a digest that begins with"):
+        resolve(spec.name)
+    renamed = tmp_path / "renamed.pt"
+    renamed.write_bytes(b"weights")
+    again = resolve(f"local-robust:{renamed}@ViT-S-32")
+    assert resolve(spec.name).options["path"] == str(renamed) and digest(again) == digest(spec)
+    monkeypatch.setenv("APD_BENCH_CACHE", "none")
+    with pytest.raises(MissingPrerequisite, match="No checkpoint"):
+        resolve(spec.name)

@@ -170,20 +170,31 @@ def test_a_store_with_ids_of_version_1_is_refused_in_a_sentence_by_every_verb(
     assert before == {file: file.read_bytes() for file in before}
 
 
-def test_a_learner_of_ones_own_is_verified_once_it_is_named(cli: Cli, tmp_path: Path) -> None:
+def test_a_learner_of_ones_own_is_verified_once_it_is_named(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APD_BENCH_CACHE", str(tmp_path / "cache"))
     Path("mine.py").write_text(HALVED)
     quick = ("--set", "training.epochs=1", "--no-reference")
     assert cli("run", *SMALL, *QUIET, *quick, "--methods", "mine.py:METHOD").code == EXIT_DONE
     assert cli("submit", "--methods", "mine.py:METHOD", "--out", "mine.tar.gz").code == EXIT_DONE
+    (record,) = Store("results").records()
+    named = cli("show", record.id, "--as-command")
+    assert f"--methods {tmp_path / 'mine.py'}:METHOD" in named.out and not named.err
     from apd_bench.methods import plugins
 
     plugins._CLASSES.clear()  # as in another process
     METHODS.unregister("halved")
+    assert cli("submit", "--methods", "halved", "--out", "mine.tar.gz").code == EXIT_DONE
+    named = cli("show", record.id, "--as-command")
+    assert f"--methods {tmp_path / 'mine.py'}:METHOD" in named.out and "name its code: --methods" in named.err
     words = ("verify-submission", "mine.tar.gz", "--jobs", "1", "--device", "cpu")
     asked = cli(*words)
     assert asked.code == EXIT_USAGE and "--methods FILE.py:NAME" in asked.err
     for module in [name for name in sys.modules if name.startswith("apd_bench_plugin_")]:
         del sys.modules[module]
+    assert cli("examples", "--methods", "mine.py:METHOD", "--count", "1").code == EXIT_DONE
+    assert not cli("show", record.id, "--as-command", "--methods", "mine.py:METHOD").err
     found = cli(*words, "--methods", "mine.py:METHOD")
     assert found.code == EXIT_DONE and "all 5 samples agree" in found.out, found.err
     Path("mine.py").write_text(HALVED.replace("/ 2", "/ 3"))
@@ -191,6 +202,36 @@ def test_a_learner_of_ones_own_is_verified_once_it_is_named(cli: Cli, tmp_path: 
     plugins._CLASSES.clear()
     other = cli(*words, "--methods", "mine.py:METHOD")
     assert other.code == EXIT_USAGE and "the one that is here has" in other.err
+
+
+def test_an_attack_in_a_file_is_measured_and_its_code_counts(cli: Cli) -> None:
+    text = (
+        "from apd_bench.attacks import simple\nfrom apd_bench.attacks.catalog import AttackEntry\n"
+        "def mine(search, draws):\n    return simple.noise(search, draws=draws)\n"
+        "MINE = AttackEntry('mine', f'{__name__}:mine', 'noise of my own', {'draws': 2})\n"
+    )
+    Path("mine.py").write_text(text)
+    words = ("--datasets", "fashion", "--limit", "5", "--eps", "1/255", "--methods", "zero_shot", "--no-reference")
+    assert cli("run", *words, *QUIET, "--attacks", "mine.py:MINE(draws=3)").code == EXIT_DONE
+    (record,) = Store("results").records()
+    assert record.cell.attack.label == "mine(draws=3)" and record.cell.attack.code == ATTACKS.get("mine").code
+    Path("mine.py").write_text(text + "# other\n")
+    assert cli("run", *words, *QUIET, "--attacks", "mine.py:MINE(draws=3)").code == EXIT_DONE
+    assert len(list(Store("results").records())) == 2
+
+
+def test_validation_images_are_measured_in_tables_of_their_own(cli: Cli, measured: Path, tmp_path: Path) -> None:
+    shutil.copytree(measured, tmp_path / "results")
+    words = (*SMALL, *QUIET, "--methods", "zero_shot", "--no-reference", "--set", "split=val")
+    assert cli("run", *words).code == EXIT_DONE
+    records = {record.cell.split: record for record in Store("results").records()}
+    assert set(records) == {"test", "val"}
+    ids = {name: set(Store("results").outcomes(record.id).sample_id) for name, record in records.items()}
+    assert not ids["test"] & ids["val"] and all("/val/" in item for item in ids["val"])
+    found = cli("report", "results")
+    assert "split: test" in found.out and "split: val" in found.out and found.out.count("| 1 | zero_shot") == 2
+    assert "--set split=val" in cli("show", records["val"].id, "--as-command").out
+    assert "is not one of: test, val" in cli("run", *words[:-1], "split=train").err
 
 
 def test_a_backbone_and_a_dataset_in_a_file_are_measured(cli: Cli, tmp_path: Path) -> None:

@@ -1,0 +1,43 @@
+"""Where files of one's own lay when they were last named, by digest, so that the names in records can be typed again.
+
+Records hold digests and no paths. The list is a convenience in the cache folder: nothing in it is ever run, and what it
+says of a file is only believed when the file still has the digest.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+
+from apd_bench.files import atomic_write
+
+_FILE = "whereabouts.json"
+
+
+def remember(digest: str, place: str) -> None:
+    """Notes that what has `digest` lies at `place`; does nothing where there is no cache folder to write to."""
+    folder, known = _read()
+    if folder is not None and known.get(digest) != place:
+        with suppress(Exception):  # a convenience: no full or closed disk may stop the work
+            folder.mkdir(parents=True, exist_ok=True)
+            atomic_write(folder / _FILE, json.dumps({**known, digest: place}, indent=1).encode())
+
+
+def recall(start: str) -> str | None:
+    """Where the thing lay whose digest begins with `start`; None when that is not known, or not of one thing alone."""
+    found = [place for digest, place in _read()[1].items() if digest.startswith(start)]
+    return found[0] if len(found) == 1 else None
+
+
+def _read() -> tuple[Path | None, dict[str, str]]:
+    from apd_bench.data.places import cache_root
+
+    folder = cache_root()
+    if folder is None:
+        return None, {}
+    try:
+        known = json.loads((folder / _FILE).read_bytes())
+        return folder, {str(digest): str(place) for digest, place in known.items()}
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return folder, {}
