@@ -168,8 +168,7 @@ class _Evaluation:
         self.meter = Meter(judge, batch_size=batch_size)
         self.adversary = self.meter if judge is classifier else Meter(classifier, batch_size=batch_size)
         if threat.knowledge != "white_box" and source is not None:
-            self.adversary = Meter(source, batch_size=batch_size)
-            self.adversary.persist = True
+            self.adversary = Meter(source, batch_size=batch_size, persist=True)
         self.clean_seconds = self.attack_seconds = self.model_seconds = 0.0
         self.forwards = self.backwards = self.again = self.clean_forwards = 0
         self.account = Account(on_progress, self.meter, self.adversary)
@@ -235,9 +234,8 @@ class _Evaluation:
 
         began, inside = time.perf_counter(), self.adversary.seconds
         result = attacked(self.adversary, x, y, ids)
-        rounded = (
-            self.adversary is not self.meter or "resumed_at" in result.effective
-        )  # a checkpoint does not say which precision broke a sample
+        # A checkpoint does not say which precision broke a sample, so what it holds is judged again too.
+        rounded = self.adversary is not self.meter or "resumed_at" in result.effective
         if rounded and self.threat.knowledge == "white_box":
 
             def again(rows: Tensor) -> AttackResult:

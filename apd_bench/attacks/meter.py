@@ -30,11 +30,11 @@ class Meter:
     Flat and non-finite gradients are counted on the device and read when asked for: no step waits for their number.
     """
 
-    def __init__(self, model: Model, *, batch_size: int | None = None) -> None:
+    def __init__(self, model: Model, *, batch_size: int | None = None, persist: bool = False) -> None:
         self.model = model
         self.batch_size = batch_size
         self.on_step: OnStep | None = None
-        self.persist = False
+        self.persist = persist
         self.tally: Callable[[], tuple[int, int]] | None = None
         self.forwards = 0
         self.backwards = 0

@@ -31,8 +31,6 @@ def spec_of(entry: AttackEntry, options: Mapping[str, Any]) -> AttackSpec:
 
 def canonical_options(entry: AttackEntry, options: Mapping[str, Any]) -> dict[str, Any]:
     """`options`, each checked against the entry and in its default's type, without those equal to their default."""
-    if entry.open_options:
-        return dict(sorted(options.items()))
     checked: dict[str, Any] = {}
     for key in sorted(options):
         if key in ("eps", "epsilon", "norm"):
@@ -40,6 +38,9 @@ def canonical_options(entry: AttackEntry, options: Mapping[str, Any]) -> dict[st
                 f"The {'norm' if key == 'norm' else 'budget'} is no option of {entry.name}: all attacks have the same.",
                 hint="Write --set norm=L2." if key == "norm" else f"Write --eps {_budget(options[key])}.",
             )
+        if entry.open_options:
+            checked[key] = options[key]
+            continue
         if key not in entry.defaults:
             raise unknown_name(f"option of {entry.name}", key, entry.defaults, command=f"apd-bench show {entry.name}")
         value = _check(entry, key, options[key])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from apd_bench.attacks.guard import same_trace
 from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.search import Search
-from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
+from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, unknown_name
 
 _OURS = ("model", "eps", "norm", "n_classes", "seed", "verbose")
 
@@ -30,11 +30,9 @@ def torchattack(search: Search, *, library_name: str, **options: Any) -> None:
     """
     build = _constructor(library_name)
     parameters = inspect.signature(build).parameters
+    own = [name for name in parameters if name not in _OURS]
     for name in options:
-        if name in _OURS and name in parameters:
-            raise UsageError(f"torchattacks:{library_name}({name}=...): '{name}' comes from the threat and the seed.")
-        if name not in parameters:
-            own = [item for item in parameters if item not in _OURS]
+        if name not in own:
             raise unknown_name(f"option of torchattacks:{library_name}", name, own)
     given = {
         "eps": search.threat.eps, "norm": search.threat.norm, "n_classes": search.num_classes, "seed": search.seed,

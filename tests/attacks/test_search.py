@@ -110,8 +110,7 @@ def test_both_ways_to_keep_the_better_points_have_the_same_bits(better):
 
 def test_those_that_broke_stay_where_a_search_goes_on_with_them(small_net):
     net, x, y, ids = small_net(classes=4, n=8)
-    meter = Meter(net)
-    meter.persist = True
+    meter = Meter(net, persist=True)
     rows = torch.arange(8)
     with attacking(meter, x, y, ThreatModel(eps=0.5), ids, 0) as search:
         projected_ascent(search, rows, search.random(rows, "test"), search.objective(margin), [0.1] * 5)

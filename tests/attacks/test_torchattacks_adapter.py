@@ -50,7 +50,9 @@ def test_misclassified_samples_are_never_sent(case):
 def test_options_are_checked_against_the_library(case):
     with pytest.raises(UnknownName, match="Did you mean 'steps'"):
         run("torchattacks:PGD(step=3)", case)
-    with pytest.raises(UsageError, match="comes from the threat"):
+    with pytest.raises(UnknownName, match="option of torchattacks:PGD 'seed'"):
+        run("torchattacks:PGD(seed=3)", case)
+    with pytest.raises(UsageError, match="The budget is no option of torchattacks:PGD"):
         run("torchattacks:PGD(eps=0.3)", case)
     with pytest.raises(IncompatibleChoice, match="fails on 5 classes"):
         run("torchattacks:PGD(steps='many')", case)

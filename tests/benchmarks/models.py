@@ -82,6 +82,5 @@ def class_names(count: int) -> tuple[str, ...]:
 
 def attack(text: str, samples: Samples, threat: ThreatModel, *, seed: int = 0, persist: bool = False) -> AttackResult:
     """The result of one of our attacks; with `persist` no sample leaves when it is broken."""
-    meter = Meter(samples.classifier)
-    meter.persist = persist
+    meter = Meter(samples.classifier, persist=persist)
     return attacks.run(text, meter, samples.pixels, samples.labels, threat, samples.ids, seed)
