@@ -166,7 +166,9 @@ def test_a_submission_with_invented_outcomes_is_refused(
         for record in Store(verified.results).records():
             outcomes = Store(verified.results).outcomes(record.id)
             better = dataclasses.replace(outcomes, broken=outcomes.clean_prediction != outcomes.label)
-            forged.put(dataclasses.replace(record, metrics={"n": len(better)}), better)
+            claimed = {"n": len(better), "clean_accuracy": float((~better.broken).mean())}
+            claimed["robust_accuracy"] = claimed["clean_accuracy"]
+            forged.put(dataclasses.replace(record, metrics=claimed), better)
     archive = tmp_path / "forged.tar.gz"
     assert main(["submit", str(forged.path), "--methods", "apd", "--out", str(archive)]) == EXIT_DONE
     check = ["verify-submission", str(archive), "--cells", "1", "--jobs", "1", "--device", "cpu", "--quiet"]
@@ -208,4 +210,4 @@ def test_examples_show_what_the_record_says(verified: Verified, tmp_path: Path) 
         assert item["clean_prediction"] == item["label"]
     board = tmp_path / "board.html"
     assert main(["report", str(folder), "--board", str(board)]) == EXIT_DONE
-    assert board.read_text().count("alt='attacked image'") == 2
+    assert board.read_text().count('alt="attacked image"') == 2
