@@ -7,9 +7,9 @@ also keeps its canonical form.
 from __future__ import annotations
 
 import marshal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -85,25 +85,30 @@ def _values(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
             raise TypeError(f"{kind.__name__} has no field '{name}'")
         if not is_of(value, hints[name]):
             raise TypeError(f"the {name} of a {kind.__name__} cannot be {value!r:.60}")
-        values[name] = tuple(value) if isinstance(value, list) and get_origin(hints[name]) is tuple else value
+        values[name] = tuple(value) if type(value) is list and get_origin(hints[name]) is tuple else value
     return values
 
 
 def is_of(value: Any, hint: Any) -> bool:
     """Whether a JSON value is of the type `hint`; a list counts as a tuple, a dictionary as any spec."""
-    origin, inner = get_origin(hint), get_args(hint)
+    return _check_of(hint)(value)
+
+
+@cache
+def _check_of(hint: Any) -> Callable[[Any], bool]:
+    origin, inner = get_origin(hint), [_check_of(item) for item in get_args(hint) if item is not Ellipsis]
     if hint is Any:
-        return True
+        return lambda value: True
     if origin in (Union, UnionType):
-        return any(is_of(value, item) for item in inner)
+        return lambda value: any(check(value) for check in inner)
     if hint is type(None):
-        return value is None
+        return lambda value: value is None
     if hint is float:
-        return type(value) in (int, float) and abs(value) < _LARGEST  # so neither NaN nor infinite
+        return lambda value: type(value) in (int, float) and abs(value) < _LARGEST  # so neither NaN nor infinite
     if hint in (str, int, bool):
-        return type(value) is hint
+        return lambda value: type(value) is hint
     if origin in (tuple, list):
-        return isinstance(value, (list, tuple)) and all(is_of(item, inner[0]) for item in value)
+        return lambda value: isinstance(value, (list, tuple)) and all(map(inner[0], value))
     if origin is not None and issubclass(origin, Mapping):
-        return isinstance(value, dict) and all(is_of(item, inner[1]) for item in value.values())
-    return isinstance(value, dict)
+        return lambda value: isinstance(value, dict) and all(map(inner[1], value.values()))
+    return lambda value: isinstance(value, dict)
