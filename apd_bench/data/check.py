@@ -45,17 +45,19 @@ def check_set(
         return _failed(spec, error, roots)
     seen = look(source, on_image) if images else Seen()
     bad = tuple(seen.undecodable)
-    message = f"{len(bad)} images cannot be decoded: {', '.join(bad[:5])}" if bad else ""
-    fix = f"Restore them, or leave them out (recorded): {excluding(spec.name)}" if bad else ""
+    lacking = bad and spec.options.get("problems") != "exclude"
+    said = [
+        f"{len(bad)} images cannot be decoded{'' if lacking else ' and are left out'}: {', '.join(bad[:5])}"
+    ] * bool(bad)
+    said += [] if lacking else [_remark(source, spec.options.get("card", spec.name)), *seen.remarks(spec)]
     return Finding(
         name=spec.name,
-        state=INCOMPLETE if bad else READY,
+        state=INCOMPLETE if lacking else READY,
         layout=source.layout,
         folder=str(source.folder),
         counts={name: len(source.splits[name]) for name in ("train", "val", "test") if source.splits.get(name)},
-        message=message
-        or "; ".join(filter(None, [_remark(source, spec.options.get("card", spec.name)), *seen.remarks(spec)])),
-        fix=fix,
+        message="; ".join(filter(None, said)),
+        fix=f"Restore them, or leave them out (recorded): {excluding(spec.name)}" if lacking else "",
         undecodable=bad,
     )
 

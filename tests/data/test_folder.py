@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -242,6 +243,18 @@ def test_odd_files_are_named_and_can_be_left_out(pets: Path) -> None:
         assert said in str(caught.value).encode().decode()
     loaded = load_dataset(folder_spec(str(pets), problems="exclude"), image_size=8)
     assert (len(loaded.test), len(loaded.origin["excluded"])) == (30, 4)
+
+
+def test_check_says_what_is_left_out_and_what_is_scaled(pets: Path) -> None:
+    (pets / "cat" / "0.png").write_bytes(b"<html>")
+    Image.fromarray(np.full((8, 8), 999, np.uint16)).save(pets / "cat" / "1.png")
+    finding = check_set(folder_spec(str(pets)), (), images=True)
+    assert (finding.state, finding.undecodable) == ("incomplete", ("cat/0.png",))
+    (name,) = shlex.split(finding.fix.partition("(recorded): ")[2])
+    finding = check_set(DATASETS.get(name), (), images=True)
+    assert finding.state == "ready" and not finding.fix
+    assert "1 images cannot be decoded and are left out: cat/0.png; 1 images have 16-bit" in finding.message
+    assert len(load_dataset(DATASETS.get(name), image_size=8).test) == 29
 
 
 @pytest.mark.parametrize("name", [b"\xe9t\xe9", b"lost"])
