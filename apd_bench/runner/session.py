@@ -40,7 +40,9 @@ def run_plan(
     """
     with store.writer(wait=machine.wait, on_wait=reporter.message):
         statuses = store.statuses()
-        present = {fit_id for fit_id in plan.fits if store.has_fit(fit_id)}
+        present = {
+            fit_id for fit_id in plan.fits if store.has_fit(fit_id) and not (only_fits and store.fit_problem(fit_id))
+        }
         write_resolved(plan, store)
         # Where nothing is to be done, neither torch nor a worker is started.
         if only_fits:

@@ -169,16 +169,18 @@ def test_a_worker_that_dies_always_is_an_error_record_and_its_neighbours_are_not
     assert kinds == {"pgd": None, "cw": "WorkerDied"}
 
 
+@pytest.mark.parametrize("suffix", [".json", ".npz"])
 @JOBS
-def test_a_damaged_record_is_named_kept_and_measured_again(store: Store, log: Log, jobs: int) -> None:
+def test_a_damaged_file_is_named_kept_and_measured_again(store: Store, log: Log, jobs: int, suffix: str) -> None:
     plan = make_plan()
     go(plan, store)
-    path = store.record_path(plan.cells[0].id)
+    path = next(store.cells.rglob(f"{plan.cells[0].id}*{suffix}"))
     path.write_bytes(path.read_bytes()[:50])
     report = go(plan, Store(store.path), jobs=jobs)
     assert report.computed == [plan.cells[0].id]
     assert path.name in report.damaged[0]
-    assert [moved.stat().st_size for moved in path.parent.glob("*.damaged")] == [50]
+    assert [moved.stat().st_size for moved in path.parent.glob(f"*{suffix}.damaged")] == [50]
+    assert go(plan, Store(store.path)).to_do == 0
 
 
 def test_a_damaged_fit_is_trained_again_and_kept(store: Store, log: Log) -> None:
