@@ -21,7 +21,7 @@ from apd_bench.data.protocols import limit_split, select_classes
 from apd_bench.errors import MissingPrerequisite
 from apd_bench.identity import digest
 from apd_bench.records import Record
-from apd_bench.specs import format_eps
+from apd_bench.specs import ATTACK_SEED, format_eps
 from apd_bench.states import load_state, restore
 from apd_bench.store import Store
 from apd_bench.submission import local_cell
