@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     __version__: str
     from apd_bench.api import evaluate as evaluate
-    from apd_bench.runs import load_records as load_records
-    from apd_bench.runs import run as run
+    from apd_bench.runner.run import load_records as load_records
+    from apd_bench.runner.run import run as run
 
 __all__ = ["__version__", "evaluate", "load_records", "run"]
-_WHERE = {"evaluate": "api", "load_records": "runs", "run": "runs"}
+_WHERE = {"evaluate": "api", "load_records": "runner.run", "run": "runner.run"}
 
 
 def __getattr__(name: str) -> Any:
@@ -20,5 +20,5 @@ def __getattr__(name: str) -> Any:
     if name in _WHERE:
         return getattr(import_module(f"apd_bench.{_WHERE[name]}"), name)
     if name == "__version__":
-        return import_module("apd_bench.schemas").package_version()
+        return import_module("apd_bench.core.versions").package_version()
     raise AttributeError(f"module 'apd_bench' has no attribute '{name}'")

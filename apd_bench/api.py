@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from apd_bench.attacks.inputs import check_labels, check_pixels, model_problem
 from apd_bench.attacks.parse import parse_attack, spec_of
-from apd_bench.attacks.progress import OnProgress
-from apd_bench.errors import UsageError
-from apd_bench.evaluation import CellResult, Samples, evaluate_samples
-from apd_bench.registry import ATTACKS
+from apd_bench.core.errors import UsageError
+from apd_bench.core.registry import ATTACKS
+from apd_bench.core.specs import AttackSpec, ThreatModel, parse_eps
+from apd_bench.evaluation.cell import CellResult, Samples, evaluate_samples
+from apd_bench.evaluation.progress import OnProgress
 from apd_bench.runner.session import pick_device
-from apd_bench.specs import AttackSpec, ThreatModel, parse_eps
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from types import FunctionType
 from typing import TYPE_CHECKING
 
 from apd_bench.attacks.parse import all_options, entry_within, parse_attack
-from apd_bench.errors import UsageError
-from apd_bench.specs import AttackSpec, ThreatModel
-from apd_bench.targets import resolve
+from apd_bench.core.errors import UsageError
+from apd_bench.core.specs import AttackSpec, ThreatModel
+from apd_bench.core.targets import resolve
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from apd_bench.errors import IncompatibleChoice, unknown_name
+from apd_bench.core.errors import IncompatibleChoice, unknown_name
 
 EXTRA_PREFIX = "torchattacks:"
 BOTH = ("Linf", "L2")

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from apd_bench.attacks.search import Search
-from apd_bench.files import atomic_write
-from apd_bench.identity import digest
-from apd_bench.npz import arrays
+from apd_bench.core.files import atomic_write
+from apd_bench.core.identity import digest
+from apd_bench.records.npz import arrays
 
 _VERSION = 1
 _SAME = 1e-3  # relative difference of clean logits up to which a model counts as the one of the checkpoint

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from apd_bench.errors import UsageError
+from apd_bench.core.errors import UsageError
 
 RANGE_TOLERANCE = 1e-6
 _SUM, _SHORT_SUM = 1e-5, 4e-3  # how far from 1 a softmax may add up: in float32, in half precision (bfloat16: 2^-8)

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from apd_bench.attacks.catalog import AttackEntry
-from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
-from apd_bench.registry import ATTACKS
-from apd_bench.specs import AttackSpec, ThreatModel, format_eps, parse_call, parse_eps
+from apd_bench.core.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
+from apd_bench.core.registry import ATTACKS
+from apd_bench.core.specs import AttackSpec, ThreatModel, format_eps, parse_call, parse_eps
 
 
 def parse_attack(text: str) -> AttackSpec:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from apd_bench.identity import derive_seed
-from apd_bench.specs import ThreatModel
+from apd_bench.core.identity import derive_seed
+from apd_bench.core.specs import ThreatModel
 
 
 @dataclass(frozen=True)

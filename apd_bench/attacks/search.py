@@ -18,8 +18,8 @@ from apd_bench.attacks.losses import Objective, margin
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.projections import Region
 from apd_bench.attacks.result import AttackResult
-from apd_bench.errors import UsageError
-from apd_bench.specs import ThreatModel
+from apd_bench.core.errors import UsageError
+from apd_bench.core.specs import ThreatModel
 
 
 class Search:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from apd_bench.attacks.guard import same_trace
 from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.search import Search
-from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, unknown_name
+from apd_bench.core.errors import IncompatibleChoice, MissingPrerequisite, unknown_name
 
 _OURS = ("model", "eps", "norm", "n_classes", "seed", "verbose")
 

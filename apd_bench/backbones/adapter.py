@@ -14,8 +14,8 @@ from apd_bench.backbones.slots import Shapes, TextPrompts, VisualPrompts
 from apd_bench.backbones.text import TextTransformer, text_tower
 from apd_bench.backbones.tokens import PLACEHOLDER, PromptLayout, arrange, check_length, clean_name, encode_words
 from apd_bench.backbones.vision import ImageTransformer, has_quick_gelu, image_tower
-from apd_bench.errors import IncompatibleChoice, UsageError
-from apd_bench.specs import BackboneSpec
+from apd_bench.core.errors import IncompatibleChoice, UsageError
+from apd_bench.core.specs import BackboneSpec
 
 TOKENS_PER_CHUNK = 4096
 BackboneT = TypeVar("BackboneT", bound="Backbone")

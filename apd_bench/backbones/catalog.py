@@ -24,9 +24,9 @@ from apd_bench.backbones.configs import (
 )
 from apd_bench.backbones.guesses import explain_name, unknown_architecture
 from apd_bench.backbones.needs import ALL_OFFERS, offers_of
-from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
-from apd_bench.specs import BackboneSpec
-from apd_bench.whereabouts import recall, remember
+from apd_bench.core.cache import recall, remember
+from apd_bench.core.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
+from apd_bench.core.specs import BackboneSpec
 
 RANDOM = "random"
 HUB = "hf-hub:"

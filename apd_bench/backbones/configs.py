@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from apd_bench.errors import CorruptFile, MissingPrerequisite
-from apd_bench.resources import package_path
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite
+from apd_bench.core.package_data import package_path
 
 EMBEDDED = "embedded:"
 Config = dict[str, Any]

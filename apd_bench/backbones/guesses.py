@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from apd_bench.backbones.configs import architectures, model_config
-from apd_bench.errors import UnknownName, unknown_name
-from apd_bench.files import is_path
+from apd_bench.core.errors import UnknownName, unknown_name
+from apd_bench.core.files import is_path
 
 _OPENAI = {"RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336"}
 _SHOWN = 3

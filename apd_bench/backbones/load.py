@@ -31,8 +31,8 @@ from apd_bench.backbones.weights import (
     tagged_file,
     verify,
 )
-from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, first_line
-from apd_bench.specs import BackboneSpec
+from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, first_line
+from apd_bench.core.specs import BackboneSpec
 
 BPE_FILE = "bpe_4096.txt.gz"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from apd_bench.errors import IncompatibleChoice
-from apd_bench.specs import BackboneSpec
+from apd_bench.core.errors import IncompatibleChoice
+from apd_bench.core.specs import BackboneSpec
 
 VISUAL_TOKENS, TEXT_TOKENS, DEEP_TEXT, FRAME = "visual_tokens", "text_tokens", "deep_text", "frame"
 ALL_OFFERS = (TEXT_TOKENS, DEEP_TEXT, VISUAL_TOKENS, FRAME)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from apd_bench.backbones.catalog import HUB, HUB_CONFIG, RANDOM, hub_architecture
 from apd_bench.backbones.configs import EMBEDDED, embedded_path
-from apd_bench.specs import BackboneSpec
+from apd_bench.core.specs import BackboneSpec
 
 URL_CACHE = "~/.cache/clip"
 HUB_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")

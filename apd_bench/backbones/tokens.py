@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apd_bench.errors import UsageError
-from apd_bench.specs import one_of
+from apd_bench.core.errors import UsageError
+from apd_bench.core.specs import one_of
 
 POSITIONS = ("end", "middle", "front")
 PLACEHOLDER = "X"

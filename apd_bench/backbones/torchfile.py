@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from apd_bench.bounds import safetensors_header
-from apd_bench.errors import CorruptFile, first_line
+from apd_bench.core.bounds import safetensors_header
+from apd_bench.core.errors import CorruptFile, first_line
 
 MAX_PICKLE = 64 * 2**20  # bytes; the pickle of a whole CLIP model has a twentieth of a megabyte
 _SHARED = 4  # times the size of the file: tensors may share their bytes, as tied weights do

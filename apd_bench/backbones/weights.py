@@ -23,7 +23,7 @@ from apd_bench.backbones.guesses import architectures_of
 from apd_bench.backbones.present import HUB_WEIGHTS, URL_CACHE
 from apd_bench.backbones.torchfile import StoredTensor, is_torchscript, read_safetensors, read_torch, tensors_of
 from apd_bench.backbones.vision import has_quick_gelu
-from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, first_line
+from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, first_line
 
 VISION_KEY = "vision_encoder_state_dict"
 _OPENAI_KEYS = {"input_resolution", "context_length", "vocab_size"}  # sizes beside the weights of OpenAI's own class

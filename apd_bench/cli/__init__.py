@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from apd_bench.cli.parser import Parser
-from apd_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, UserError, unknown_name
-from apd_bench.files import explain
+from apd_bench.core.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, UserError, unknown_name
+from apd_bench.core.files import explain
 
 # verb: (module, help line). A module must not be called like a built-in: importing it makes it a name of this package.
 VERBS: dict[str, tuple[str, str]] = {

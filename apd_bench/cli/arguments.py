@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from apd_bench import options
-from apd_bench.errors import UsageError
-from apd_bench.options import RunOptions
-from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS
+from apd_bench.core import options
+from apd_bench.core.errors import UsageError
+from apd_bench.core.options import RunOptions
+from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
 from apd_bench.runner.selection import split_list
 from apd_bench.suites import load_suite
 

@@ -9,10 +9,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE
+from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE
 
 if TYPE_CHECKING:
-    from apd_bench.methods.check import CheckResult
+    from apd_bench.training.contract import CheckResult
 
 EXAMPLES = """examples:
   apd-bench check apd                          a registered method
@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Prints one line a check; exit code 1 when one fails."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from apd_bench.methods.check import check
-    from apd_bench.registry import BACKBONES, METHODS
+    from apd_bench.core.registry import BACKBONES, METHODS
+    from apd_bench.training.contract import check
 
     entry = METHODS.get(args.method)
     backbone = None

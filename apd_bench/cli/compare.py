@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apd_bench.errors import EXIT_DONE
+from apd_bench.core.errors import EXIT_DONE
 
 if TYPE_CHECKING:
     from apd_bench.leaderboard.comparison import Comparison, Contest
@@ -50,8 +50,8 @@ def execute(args: argparse.Namespace) -> int:
 
 def _canonical(name: str) -> str:
     """The method behind an alias such as `apt`; the name itself where the registry does not know it."""
-    from apd_bench.errors import UserError
-    from apd_bench.registry import METHODS
+    from apd_bench.core.errors import UserError
+    from apd_bench.core.registry import METHODS
 
     try:
         return METHODS.canonical(name)
@@ -60,10 +60,10 @@ def _canonical(name: str) -> str:
 
 
 def _lines(item: Comparison, samples: int) -> list[str]:
+    from apd_bench.core.text import plain
     from apd_bench.leaderboard.escape import markdown_text
     from apd_bench.leaderboard.markdown import grid
     from apd_bench.leaderboard.wording import heading
-    from apd_bench.text import plain
 
     first, second = markdown_text(item.first), markdown_text(item.second)
     header = ["dataset", "column", first, second, "difference", "95 %", "wins", "losses", "of", "p (Holm)"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from apd_bench.errors import printable
+from apd_bench.core.errors import printable
 
 
 def out(text: str = "") -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apd_bench.cli.console import err, out, table
-from apd_bench.errors import EXIT_DONE, EXIT_USAGE, IncompatibleChoice, MissingPrerequisite
-from apd_bench.registry import DATASETS
-from apd_bench.specs import DatasetSpec
+from apd_bench.core.errors import EXIT_DONE, EXIT_USAGE, IncompatibleChoice, MissingPrerequisite
+from apd_bench.core.registry import DATASETS
+from apd_bench.core.specs import DatasetSpec
 
 if TYPE_CHECKING:
     from apd_bench.data.cards import Card

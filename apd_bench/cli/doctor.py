@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 
 from apd_bench.cli.console import err, out, table
-from apd_bench.errors import EXIT_DONE, EXIT_USAGE
+from apd_bench.core.errors import EXIT_DONE, EXIT_USAGE
 
 EXAMPLES = """examples:
   apd-bench doctor          every finding, then what to do
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Looks at everything and says what is wrong."""
-    from apd_bench.doctor import OK, PROBLEM, examine
+    from apd_bench.cli.installation import OK, PROBLEM, examine
 
     checks = examine()
     problems = [check for check in checks if check.state == PROBLEM]

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from apd_bench.cli.console import out
-from apd_bench.errors import EXIT_DONE, MissingPrerequisite
+from apd_bench.core.errors import EXIT_DONE, MissingPrerequisite
 
 EXAMPLES = """examples:
   apd-bench examples --methods apd,zero_shot --attacks pgd      three images of each dataset, into results/examples
@@ -28,10 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Writes the pictures of the finished cells that the filters choose."""
     from apd_bench.cli.report import view_of
-    from apd_bench.examples import make_examples
     from apd_bench.leaderboard.tidy import measurement
-    from apd_bench.store import Store
-    from apd_bench.submission import local_cell
+    from apd_bench.records.store import Store
+    from apd_bench.records.submission import local_cell
+    from apd_bench.runner.examples import make_examples
 
     store, view = Store(args.store), view_of(args)
     chosen = []

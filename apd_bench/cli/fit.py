@@ -7,7 +7,7 @@ import argparse
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out
 from apd_bench.cli.run import impossible_lines
-from apd_bench.options import DISPLAY, HOW, WHAT, WHERE, WHICH, RunOptions
+from apd_bench.core.options import DISPLAY, HOW, WHAT, WHERE, WHICH, RunOptions
 from apd_bench.suites import load_suite
 
 EXAMPLES = """examples:
@@ -27,12 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Trains, and prints the folder of each prompt state to standard output."""
+    from apd_bench.records.store import Store
     from apd_bench.runner.displays import make_reporter
     from apd_bench.runner.machine import Machine, prepare_environment
     from apd_bench.runner.plan import plan
     from apd_bench.runner.selection import Selection, resolve
     from apd_bench.runner.session import run_plan
-    from apd_bench.store import Store
 
     options: RunOptions = args.options
     prepare_environment(options)

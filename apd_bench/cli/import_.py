@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from apd_bench.errors import EXIT_DONE, CorruptFile, MissingPrerequisite, UsageError
-from apd_bench.files import read_lines
+from apd_bench.core.errors import EXIT_DONE, CorruptFile, MissingPrerequisite, UsageError
+from apd_bench.core.files import read_lines
 
 EXAMPLES = """examples:
   apd-bench import --format maple model.pth.tar-5 --backbone ViT-B-16-quickgelu/openai
@@ -38,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Writes the prompt state and prints how to evaluate it."""
     from apd_bench.backbones.load import load
-    from apd_bench.methods.importers import import_prompts
-    from apd_bench.registry import BACKBONES
-    from apd_bench.states import has_state, load_state, save_state
+    from apd_bench.core.registry import BACKBONES
+    from apd_bench.training.importers import import_prompts
+    from apd_bench.training.prompt_states import has_state, load_state, save_state
 
     if not args.file.is_file():
         inside = sorted(path for path in args.file.glob("**/*.pth.tar*") if path.is_file())
@@ -75,8 +75,8 @@ def _classes(args: argparse.Namespace) -> tuple[str, ...] | None:
     if args.classes is None:
         if args.dataset is None:
             return None
+        from apd_bench.core.registry import DATASETS
         from apd_bench.data.catalog import class_names
-        from apd_bench.registry import DATASETS
 
         return class_names(DATASETS.get(args.dataset))
     if args.dataset is not None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from apd_bench.cli.console import err, out, table
-from apd_bench.errors import EXIT_DONE, unknown_name
-from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS
+from apd_bench.core.errors import EXIT_DONE, unknown_name
+from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
 
 EXAMPLES = """examples:
   apd-bench list                      how much there is of everything
@@ -113,7 +113,7 @@ def _suites(args: argparse.Namespace) -> list[Row]:
 
 
 def _cells(args: argparse.Namespace) -> list[Row]:
-    from apd_bench.store import Store
+    from apd_bench.records.store import Store
 
     store = Store(args.results)
     rows: list[Row] = []

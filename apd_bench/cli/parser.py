@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from apd_bench.errors import UsageError, unknown_name
+from apd_bench.core.errors import UsageError, unknown_name
 
 
 class _FromEnvironment(argparse.Action):
@@ -42,7 +42,7 @@ class _Switch(_FromEnvironment):
         super().__init__(option_strings, dest, default=default, nargs=0, **how)
 
     def written(self, text: str, variable: str) -> bool:
-        from apd_bench.options import Source, switch  # not for --help
+        from apd_bench.core.options import Source, switch  # not for --help
 
         return switch(text, Source(variable, f"{variable}={{}}"))
 

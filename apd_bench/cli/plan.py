@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out
-from apd_bench.errors import EXIT_DONE
-from apd_bench.options import HOW, WHAT, WHERE, WHICH, RunOptions
+from apd_bench.core.errors import EXIT_DONE
+from apd_bench.core.options import HOW, WHAT, WHERE, WHICH, RunOptions
 from apd_bench.suites import load_suite
 
 if TYPE_CHECKING:
+    from apd_bench.core.specs import BackboneSpec, Cell, Fit
+    from apd_bench.records.store import Store
     from apd_bench.runner.plan import Plan
     from apd_bench.runner.speed import Speed
-    from apd_bench.specs import BackboneSpec, Cell, Fit
-    from apd_bench.store import Store
 
 _ROWS = 30  # cells of a plan that a terminal shows one by one
 _RECORDS_TIMED = 200  # enough to know a speed, few enough to read at once
@@ -49,8 +49,8 @@ def execute(args: argparse.Namespace) -> int:
 
 def show_plan(options: RunOptions, *, every: bool = False, as_json: bool = False) -> int:
     """Prints cells, fits, impossible cells and the estimate; measures nothing and writes nothing."""
+    from apd_bench.records.store import Store
     from apd_bench.runner.machine import prepare_environment
-    from apd_bench.store import Store
 
     prepare_environment(options)
     store = Store(options.results)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from apd_bench.cli.console import table
+from apd_bench.core.specs import Cell
 from apd_bench.runner.plan import Plan
-from apd_bench.specs import Cell
 
 _FIRST = 3  # cells that are named for each state
 

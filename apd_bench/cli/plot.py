@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from apd_bench.cli.console import out
-from apd_bench.errors import EXIT_DONE
+from apd_bench.core.errors import EXIT_DONE
 
 EXAMPLES = """examples:
   apd-bench plot eps                         worst-case accuracy against the budget, one file per family of budgets

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from apd_bench.errors import EXIT_DONE
+from apd_bench.core.errors import EXIT_DONE
 
 if TYPE_CHECKING:
-    from apd_bench.published import Published
+    from apd_bench.leaderboard.published import Published
 
 EXAMPLES = """examples:
   apd-bench published                                  which sources and tables there are
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Prints the chosen numbers, or the list of tables when nothing is chosen."""
-    from apd_bench import published
+    from apd_bench.leaderboard import published
 
     wanted = {name: getattr(args, name) for name in _FILTERS}
     if args.format == "text" and not any(wanted.values()):
@@ -62,7 +62,7 @@ def execute(args: argparse.Namespace) -> int:
 def _overview() -> int:
     from collections import Counter
 
-    from apd_bench import published
+    from apd_bench.leaderboard import published
 
     counts = Counter((item.source, item.table) for item in published.load_published())
     for (source, table), count in counts.items():
@@ -73,7 +73,7 @@ def _overview() -> int:
 
 
 def _notes(items: Sequence[Published]) -> list[str]:
-    from apd_bench import published
+    from apd_bench.leaderboard import published
 
     lines: list[str] = []
     for source, table in dict.fromkeys((item.source, item.table) for item in items):

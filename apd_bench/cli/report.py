@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apd_bench.cli.console import err, out
-from apd_bench.errors import EXIT_DONE, RegressionFound
+from apd_bench.core.errors import EXIT_DONE, RegressionFound
 
 if TYPE_CHECKING:
     from apd_bench.leaderboard.boards import View
@@ -68,10 +68,10 @@ def execute(args: argparse.Namespace) -> int:
 
 def view_of(args: argparse.Namespace) -> View:
     """What the options ask for; names may be aliases, budgets are written as 4/255 or 0.0157."""
+    from apd_bench.core.options import Source, numbers
+    from apd_bench.core.specs import parse_eps
     from apd_bench.leaderboard.boards import View
-    from apd_bench.options import Source, numbers
     from apd_bench.runner.selection import split_list
-    from apd_bench.specs import parse_eps
 
     given = {name: tuple(split_list(getattr(args, name) or [])) for name in _LISTS}
     return View(
@@ -87,7 +87,7 @@ def view_of(args: argparse.Namespace) -> View:
 
 
 def _one(path: Path, stores: list[Path], view: View, *, check: bool) -> int:
-    from apd_bench.files import atomic_write
+    from apd_bench.core.files import atomic_write
     from apd_bench.leaderboard.boards import collect, render_one
 
     content = render_one(collect(stores, view=view), path, stores).encode()
@@ -101,8 +101,8 @@ def _one(path: Path, stores: list[Path], view: View, *, check: bool) -> int:
 
 def canonical_or_recorded(registry: str, name: str) -> str:
     """The canonical name; one that this installation does not know may still be in the records."""
-    from apd_bench import registry as registries
-    from apd_bench.errors import UserError
+    from apd_bench.core import registry as registries
+    from apd_bench.core.errors import UserError
 
     try:
         return str(getattr(registries, registry).canonical(name))
@@ -112,7 +112,7 @@ def canonical_or_recorded(registry: str, name: str) -> str:
 
 def _attack(text: str) -> str:
     from apd_bench.attacks.parse import parse_attack
-    from apd_bench.errors import UserError
+    from apd_bench.core.errors import UserError
 
     try:
         return parse_attack(text).label

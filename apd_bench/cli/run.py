@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err
-from apd_bench.options import DISPLAY, HOW, WHAT, WHERE, WHICH, RunOptions
+from apd_bench.core.options import DISPLAY, HOW, WHAT, WHERE, WHICH, RunOptions
 from apd_bench.suites import load_suite
 
 if TYPE_CHECKING:
+    from apd_bench.records.store import Store
     from apd_bench.runner.plan import Impossible
-    from apd_bench.store import Store
 
 EXAMPLES = """examples:
   apd-bench run                                              the embedded suite; the second time it computes nothing
@@ -39,12 +39,12 @@ def execute(args: argparse.Namespace) -> int:
         from apd_bench.cli.plan import show_plan
 
         return show_plan(options)
+    from apd_bench.records.store import Store
     from apd_bench.runner.displays import make_reporter
     from apd_bench.runner.machine import Machine, prepare_environment
     from apd_bench.runner.plan import plan
     from apd_bench.runner.selection import Selection, resolve
     from apd_bench.runner.session import run_plan
-    from apd_bench.store import Store
 
     prepare_environment(options)
     grid = plan(resolve(load_suite(options.suite), Selection.of(options)))

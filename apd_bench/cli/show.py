@@ -9,8 +9,8 @@ from typing import Any
 
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out
-from apd_bench.errors import EXIT_DONE, UnknownName, UsageError, unknown_name
-from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS
+from apd_bench.core.errors import EXIT_DONE, UnknownName, UsageError, unknown_name
+from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
 
 EXAMPLES = """examples:
   apd-bench show 3fa9                       the cell whose id starts like this
@@ -40,7 +40,7 @@ def execute(args: argparse.Namespace) -> int:
     if found is not None:
         out(json.dumps(found, indent=1, default=str) if args.json else _lines(found))
         return EXIT_DONE
-    from apd_bench.store import Store
+    from apd_bench.records.store import Store
 
     store = Store(args.results)
     try:
@@ -57,7 +57,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         out(record.to_json().rstrip())
         return EXIT_DONE
-    from apd_bench.records import plain
+    from apd_bench.records.record import plain
 
     data = plain(record)
     failure = data.pop("error") or {}
@@ -70,7 +70,7 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _entry(name: str) -> dict[str, Any] | None:
-    from apd_bench.records import plain
+    from apd_bench.records.record import plain
 
     for kind, registry in (("method", METHODS), ("attack", ATTACKS), ("dataset", DATASETS), ("backbone", BACKBONES)):
         try:

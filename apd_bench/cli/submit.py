@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from apd_bench.cli.console import err, out
-from apd_bench.errors import EXIT_DONE
+from apd_bench.core.errors import EXIT_DONE
 
 EXAMPLES = """examples:
   apd-bench submit --methods mine --author 'A. Name'          pack results/ into submission.tar.gz
@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Writes the archive and says what is in it."""
     from apd_bench.cli.report import canonical_or_recorded
+    from apd_bench.records.submission import pack
     from apd_bench.runner.selection import split_list
-    from apd_bench.submission import pack
 
     methods = [canonical_or_recorded("METHODS", name) for name in split_list(args.methods)]
     card = args.card.read_text(encoding="utf-8") if args.card else ""

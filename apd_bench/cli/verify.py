@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, table
-from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_REGRESSION
-from apd_bench.options import DISPLAY, HOW
+from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_REGRESSION
+from apd_bench.core.options import DISPLAY, HOW
 
 if TYPE_CHECKING:
-    from apd_bench.regression import Difference, Measured
+    from apd_bench.records.regression import Difference, Measured
 
 EXAMPLES = """examples:
   apd-bench verify                     exit 0 when everything is as expected, 3 with a table of differences otherwise
@@ -41,8 +41,8 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace, results: Path) -> int:
-    from apd_bench import regression
-    from apd_bench.store import Store
+    from apd_bench.records import regression
+    from apd_bench.records.store import Store
     from apd_bench.suites import load_suite
 
     suite = load_suite(args.suite)
@@ -64,12 +64,12 @@ def _verify(args: argparse.Namespace, results: Path) -> int:
 
 
 def _run(args: argparse.Namespace, results: Path) -> int:
+    from apd_bench.records.store import Store
     from apd_bench.runner.displays import make_reporter
     from apd_bench.runner.machine import Machine
     from apd_bench.runner.plan import plan
     from apd_bench.runner.selection import Selection, resolve
     from apd_bench.runner.session import run_plan
-    from apd_bench.store import Store
     from apd_bench.suites import load_suite
 
     grid = plan(resolve(load_suite(args.suite), Selection()))

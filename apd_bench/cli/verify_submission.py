@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, table
-from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_REGRESSION
-from apd_bench.options import DISPLAY, HOW
-from apd_bench.schemas import MANIFEST
+from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_REGRESSION
+from apd_bench.core.options import DISPLAY, HOW
+from apd_bench.core.versions import MANIFEST
 
 if TYPE_CHECKING:
-    from apd_bench.specs import Cell
-    from apd_bench.store import Store
+    from apd_bench.core.specs import Cell
+    from apd_bench.records.store import Store
 
 EXAMPLES = """examples:
   apd-bench verify-submission submission.tar.gz                  5 cells at random
@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """0 when all drawn cells agree, 3 with a table when they do not, 1 when some could not be measured."""
-    from apd_bench.store import Store
-    from apd_bench.submission import check_records, disagreement, draw_cells, unpack
+    from apd_bench.records.store import Store
+    from apd_bench.records.submission import check_records, disagreement, draw_cells, unpack
 
     arguments.name_own(args)
     with tempfile.TemporaryDirectory(prefix="apd-bench-submission-") as name:
@@ -79,11 +79,11 @@ def execute(args: argparse.Namespace) -> int:
 
 def _measure(args: argparse.Namespace, cells: list[Cell], submitted: Store, again: Store) -> int:
     """Attacks the submitted prompt states again, in a store of its own."""
+    from apd_bench.core.specs import Suite
     from apd_bench.runner.displays import make_reporter
     from apd_bench.runner.machine import Machine
     from apd_bench.runner.plan import Plan
     from apd_bench.runner.session import run_plan
-    from apd_bench.specs import Suite
 
     for cell in cells:
         shutil.copytree(submitted.fit_path(cell.fit.id), again.fit_path(cell.fit.id), dirs_exist_ok=True)
@@ -94,7 +94,7 @@ def _measure(args: argparse.Namespace, cells: list[Cell], submitted: Store, agai
 
 def _accept(submitted: Store, target: Store, args: argparse.Namespace) -> None:
     """Adds records and prompt states that are not there yet."""
-    from apd_bench.store import Store
+    from apd_bench.records.store import Store
 
     added = 0
     with target.writer(wait=args.options.wait):

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite
+from apd_bench.core.files import read_text
 from apd_bench.data.cards import Card
 from apd_bench.data.listing import Item, Source, prompt_name
 from apd_bench.data.places import Place
-from apd_bench.errors import CorruptFile, MissingPrerequisite
-from apd_bench.files import read_text
 
 Images = NDArray[np.uint8]
 _HARMLESS = {

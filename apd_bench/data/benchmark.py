@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from apd_bench.core.cache import cache_root
+from apd_bench.core.errors import CorruptFile, UsageError
+from apd_bench.core.files import read_lines
+from apd_bench.core.specs import DatasetSpec
 from apd_bench.data.cards import cards
 from apd_bench.data.listing import Item, Source
-from apd_bench.data.places import PUBLISHED_IDS, WEBDATASET, cache_root, data_roots
+from apd_bench.data.places import PUBLISHED_IDS, WEBDATASET, data_roots
 from apd_bench.data.protocols import exclude_samples
 from apd_bench.data.samples import list_samples
 from apd_bench.data.splits import ImageSplit, LoadedDataset
 from apd_bench.data.stores import FilePixels
-from apd_bench.errors import CorruptFile, UsageError
-from apd_bench.files import read_lines
-from apd_bench.specs import DatasetSpec
 
 
 def load(spec: DatasetSpec, *, image_size: int, resize: str = "crop", root: Path | None = None) -> LoadedDataset:

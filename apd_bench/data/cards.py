@@ -12,9 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from apd_bench.errors import CorruptFile
-from apd_bench.resources import package_path
-from apd_bench.toml import tomllib
+from apd_bench.core.errors import CorruptFile
+from apd_bench.core.package_data import package_path
+from apd_bench.core.toml import tomllib
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite, UnknownName, UsageError, unknown_name
+from apd_bench.core.files import is_path
+from apd_bench.core.package_data import package_path
+from apd_bench.core.specs import DatasetSpec, one_of
+from apd_bench.core.text import is_utf8, printable
 from apd_bench.data.cards import Card, cards
 from apd_bench.data.names import FOLDER, parts, written_name
 from apd_bench.data.templates import ensemble
-from apd_bench.errors import CorruptFile, MissingPrerequisite, UnknownName, UsageError, unknown_name
-from apd_bench.files import is_path
-from apd_bench.resources import package_path
-from apd_bench.specs import DatasetSpec, one_of
-from apd_bench.text import is_utf8, printable
 
 REINSTALL = "Restore it: pip install --force-reinstall --no-deps apd-bench (or `git checkout` the file)."
 BENCHMARK = "benchmark"

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from apd_bench.core.errors import CorruptFile, UserError
+from apd_bench.core.specs import DatasetSpec
 from apd_bench.data.cards import Card, cards
 from apd_bench.data.images import DEEP, TURNED, remarks
 from apd_bench.data.listing import Item, Source
@@ -13,8 +15,6 @@ from apd_bench.data.names import excluding
 from apd_bench.data.packed import read_arrays
 from apd_bench.data.places import PUBLISHED_IDS, WEBDATASET, data_roots, find_places, find_split_file
 from apd_bench.data.samples import list_samples
-from apd_bench.errors import CorruptFile, UserError
-from apd_bench.specs import DatasetSpec
 
 READY, INCOMPLETE, NO_SPLIT, ABSENT = "ready", "incomplete", "no official split", "absent"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from apd_bench.core.errors import CorruptFile
+from apd_bench.core.files import read_lines
 from apd_bench.data.listing import prompt_name
-from apd_bench.errors import CorruptFile
-from apd_bench.files import read_lines
 
 NAMES = "classnames.txt"
 _WRITE_OUT = 'Say it folder by folder in dataset.toml, under [classes]: folder = "name".'

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from apd_bench.data.places import cache_root
-from apd_bench.errors import CorruptFile, UserError
-from apd_bench.files import atomic_write
-from apd_bench.text import printable
+from apd_bench.core.cache import cache_root
+from apd_bench.core.errors import CorruptFile, UserError
+from apd_bench.core.files import atomic_write
+from apd_bench.core.text import printable
 
 _FRESH_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT: 2 s)
 _BLOCK = 1 << 20

@@ -16,7 +16,7 @@ from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import Any
 
-from apd_bench.errors import CorruptFile, MissingPrerequisite
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite
 
 Progress = Callable[[int, int], None]
 CHUNK = 1 << 20

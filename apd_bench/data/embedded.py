@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from apd_bench.core.errors import CorruptFile
+from apd_bench.core.specs import DatasetSpec
 from apd_bench.data.catalog import REINSTALL, read_card
 from apd_bench.data.images import MemoryPixels
 from apd_bench.data.packed import read_arrays
 from apd_bench.data.splits import ImageSplit, LoadedDataset
-from apd_bench.errors import CorruptFile
-from apd_bench.specs import DatasetSpec
 
 SPLITS = ("train", "val", "test")
 

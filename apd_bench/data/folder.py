@@ -20,17 +20,17 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apd_bench.core.errors import CorruptFile, IncompatibleChoice, UsageError, unknown_name
+from apd_bench.core.files import read_text
+from apd_bench.core.specs import DatasetSpec
+from apd_bench.core.text import is_utf8, printable
+from apd_bench.core.toml import tomllib
 from apd_bench.data.class_names import in_order, name_classes
 from apd_bench.data.digests import content_digests
 from apd_bench.data.folder_items import entries, folder_items, is_image
 from apd_bench.data.listing import Source, derive_splits
 from apd_bench.data.names import excluding, quoted
 from apd_bench.data.templates import ensemble
-from apd_bench.errors import CorruptFile, IncompatibleChoice, UsageError, unknown_name
-from apd_bench.files import read_text
-from apd_bench.specs import DatasetSpec
-from apd_bench.text import is_utf8, printable
-from apd_bench.toml import tomllib
 
 if TYPE_CHECKING:
     from apd_bench.data.splits import LoadedDataset

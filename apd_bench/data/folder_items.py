@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from apd_bench.core.errors import CorruptFile
+from apd_bench.core.text import is_utf8, printable
 from apd_bench.data.listing import IMAGE_SUFFIXES, Item, Source
-from apd_bench.errors import CorruptFile
-from apd_bench.text import is_utf8, printable
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from apd_bench import bounds
-from apd_bench.errors import CorruptFile
-from apd_bench.specs import RESIZES, one_of
+from apd_bench.core import bounds
+from apd_bench.core.errors import CorruptFile
+from apd_bench.core.specs import RESIZES, one_of
 
 Bytes = NDArray[np.uint8]
 Rows = NDArray[np.int64]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from apd_bench.errors import CorruptFile
+from apd_bench.core.errors import CorruptFile
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 TRAIN_SHARE, VAL_SHARE, VAL_OF_TRAINVAL = 0.5, 0.2, 0.2  # CoOp: DATASETS.md, datasets/dtd.py, datasets/oxford_pets.py

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from types import FunctionType
 
+from apd_bench.core.errors import UsageError
+from apd_bench.core.specs import RESIZES, DatasetSpec, one_of
+from apd_bench.core.targets import resolve
 from apd_bench.data.splits import ImageSplit as ImageSplit
 from apd_bench.data.splits import LoadedDataset as LoadedDataset
-from apd_bench.errors import UsageError
-from apd_bench.specs import RESIZES, DatasetSpec, one_of
-from apd_bench.targets import resolve
 
 
 def load_dataset(

@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from apd_bench.errors import UsageError
-from apd_bench.specs import parse_call
+from apd_bench.core.errors import UsageError
+from apd_bench.core.specs import parse_call
 
 FOLDER = "folder"
 _PLAIN_PATH = re.compile(r"[\w./~+@%=:-]+")  # what neither a shell, a list of names nor a wildcard reads in its own way

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite
 from apd_bench.data.catalog import REINSTALL
-from apd_bench.errors import CorruptFile, MissingPrerequisite
 
 
 def read_arrays(path: Path, sha256: str | None) -> dict[str, NDArray[np.generic]]:

@@ -1,4 +1,4 @@
-"""Where data lies on this machine: data roots, the cache folder, and which layout of a set is there. Torch-free."""
+"""Where data lies on this machine: data roots, and which layout of a set is there. Torch-free."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from platformdirs import user_cache_path, user_data_path
+from platformdirs import user_data_path
 
+from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.data.cards import Card
-from apd_bench.errors import MissingPrerequisite
 
-DATA_VARIABLE, CACHE_VARIABLE = "APD_BENCH_DATA", "APD_BENCH_CACHE"
+DATA_VARIABLE = "APD_BENCH_DATA"
 WEBDATASET = "webdataset"
 PUBLISHED_IDS = "imagenet_test_image_ids.txt"  # RobustBench's 5,000, which a user may put into the set's folder
 
@@ -33,14 +33,6 @@ def data_roots(*given: Path | None) -> tuple[Path, ...]:
     if written:
         return tuple(Path(part.strip()).expanduser() for part in written)
     return (user_data_path("apd-bench", appauthor=False) / "datasets",)
-
-
-def cache_root() -> Path | None:
-    """The cache folder: $APD_BENCH_CACHE, else the platform's; None where the variable says "none"."""
-    written = os.environ.get(CACHE_VARIABLE, "").strip()
-    if written.lower() == "none":
-        return None
-    return Path(written).expanduser() if written else user_cache_path("apd-bench", appauthor=False)
 
 
 def find_places(card: Card, roots: tuple[Path, ...]) -> list[Place]:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UserError
 from apd_bench.data.cards import Card, Download
 from apd_bench.data.download import Progress, fetch
 from apd_bench.data.places import WEBDATASET, find_split_file
 from apd_bench.data.shards import shard_count
 from apd_bench.data.unpack import unpack
-from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UserError
 
 HUB = "https://huggingface.co/datasets/clip-benchmark/{}/resolve/main/{}"
 DRIVE = "https://drive.google.com/uc?export=download&id={}"

@@ -15,9 +15,9 @@ from dataclasses import replace
 
 import torch
 
+from apd_bench.core.errors import IncompatibleChoice, UsageError
+from apd_bench.core.specs import CLASS_SETS, one_of
 from apd_bench.data.splits import ImageSplit, LoadedDataset
-from apd_bench.errors import IncompatibleChoice, UsageError
-from apd_bench.specs import CLASS_SETS, one_of
 
 VAL_SHOTS = 4
 

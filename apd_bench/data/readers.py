@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from apd_bench.bounds import parse_json
+from apd_bench.core.bounds import parse_json
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite
+from apd_bench.core.files import read_lines, read_text
 from apd_bench.data.cards import Card
 from apd_bench.data.folder_items import folder_items
 from apd_bench.data.listing import Item, Source, prompt_name
 from apd_bench.data.places import Place
-from apd_bench.errors import CorruptFile, MissingPrerequisite
-from apd_bench.files import read_lines, read_text
 
 Reader = Callable[[Card, Place], Source]
 

@@ -18,14 +18,14 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
+from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UserError
+from apd_bench.core.files import read_bytes
 from apd_bench.data import readers
 from apd_bench.data.cards import Card
 from apd_bench.data.digests import content_digests
 from apd_bench.data.listing import Item, Source, align_classes, derive_splits, merge_splits
 from apd_bench.data.names import excluding
 from apd_bench.data.places import WEBDATASET, Place, find_places, find_split_file, not_found
-from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UserError
-from apd_bench.files import read_bytes
 
 SHOWN = 5
 ARRAY_READERS = ("cifar", "stl10")

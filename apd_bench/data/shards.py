@@ -11,11 +11,11 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite
+from apd_bench.core.files import read_lines, read_text
 from apd_bench.data.cards import Card
 from apd_bench.data.listing import IMAGE_SUFFIXES, Item, Source, prompt_name
 from apd_bench.data.places import WEBDATASET, Place
-from apd_bench.errors import CorruptFile, MissingPrerequisite
-from apd_bench.files import read_lines, read_text
 
 
 def read_shards(card: Card, place: Place) -> Source:

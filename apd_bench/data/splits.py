@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apd_bench.core.errors import CorruptFile, UsageError
+from apd_bench.core.specs import DatasetSpec
 from apd_bench.data.images import Bytes, Rows
-from apd_bench.errors import CorruptFile, UsageError
-from apd_bench.specs import DatasetSpec
 
 Indexes = Sequence[int] | Tensor | Rows | None
 

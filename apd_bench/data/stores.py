@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from apd_bench.core.errors import CorruptFile
 from apd_bench.data.cache import PixelCache, Signature, cache_folder
 from apd_bench.data.digests import file_marks
 from apd_bench.data.images import Bytes, Rows, decode, square
 from apd_bench.data.listing import Item, Source
 from apd_bench.data.names import excluding
-from apd_bench.errors import CorruptFile
 
 _MEMORY = 1 << 30
 _MAX_THREADS = 8

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from apd_bench.errors import UsageError
-from apd_bench.resources import package_path
+from apd_bench.core.errors import UsageError
+from apd_bench.core.package_data import package_path
 
 _SIMPLE = (73, 7, 44, 69, 35, 67, 64)  # the seven of CLIP's notebook, CoOp's IMAGENET_TEMPLATES_SELECT
 NAMED = ("openai7", "openai80")

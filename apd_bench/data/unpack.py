@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from apd_bench.errors import CorruptFile
+from apd_bench.core.errors import CorruptFile
 
 
 def unpack(archive: Path, target: Path, *, strip: str = "", into: str = "", inner: str = "") -> None:

@@ -8,13 +8,13 @@ from dataclasses import astuple, replace
 
 import numpy as np
 
+from apd_bench.core.specs import format_eps
 from apd_bench.leaderboard import statistics
 from apd_bench.leaderboard.drafts import Draft
 from apd_bench.leaderboard.grids import RowKey, by_row, common_attacks, common_seeds, parts_by_dataset
 from apd_bench.leaderboard.model import Hits, Protocol, Row, Table, TableKey
 from apd_bench.leaderboard.samples import common_ids, same_ids
 from apd_bench.leaderboard.tidy import Measurement, attack_order
-from apd_bench.specs import format_eps
 
 _DRAWS = 1999  # for an interval; tests between methods take more
 _TASKS = ("few_shot", "base_to_new", "cross_dataset")

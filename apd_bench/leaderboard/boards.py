@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apd_bench.errors import CorruptFile, MissingPrerequisite, RegressionFound, UsageError
-from apd_bench.files import atomic_write
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite, RegressionFound, UsageError
+from apd_bench.core.files import atomic_write
+from apd_bench.core.text import file_name
 from apd_bench.leaderboard.aggregate import tables, unique
 from apd_bench.leaderboard.csv_file import render_csv, render_long_csv
 from apd_bench.leaderboard.json_file import render_json
@@ -21,8 +22,7 @@ from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.pictures import load_examples
 from apd_bench.leaderboard.tidy import EXTRA, Measurement, Shared, column_of, measurement
 from apd_bench.leaderboard.web.page import render_page
-from apd_bench.store import Store
-from apd_bench.text import file_name
+from apd_bench.records.store import Store
 
 DEFAULT_FORMATS = ("md", "csv")
 

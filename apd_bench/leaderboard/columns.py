@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from apd_bench.core.specs import SPACE
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
-from apd_bench.specs import SPACE
 
 Value = str | int | float | None
 PEOPLE = frozenset({"md", "html", "tex", "terminal"})

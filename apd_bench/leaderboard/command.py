@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from apd_bench.errors import UnknownName
+from apd_bench.core.errors import UnknownName
+from apd_bench.core.specs import Cell, Fit, MethodRecipe, format_eps
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.methods.tables import INNER_ATTACK, TRAINING
-from apd_bench.specs import Cell, Fit, MethodRecipe, format_eps
 
 SUITE = "blank"
 _AXES = ("datasets", "attacks", "eps", "seeds", "shots")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from apd_bench.errors import UsageError, unknown_name
+from apd_bench.core.errors import UsageError, unknown_name
 from apd_bench.leaderboard import statistics
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate

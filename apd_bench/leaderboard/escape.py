@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from apd_bench.text import LONGEST, plain
+from apd_bench.core.text import LONGEST, plain
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#~$!])")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four: the wide forms

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from apd_bench.core.specs import ATTACK_SEED, SPACE
+from apd_bench.core.text import plain
 from apd_bench.leaderboard.columns import Column, rounded, table_columns
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.leaderboard.wording import heading
-from apd_bench.specs import ATTACK_SEED, SPACE
-from apd_bench.text import plain
 
 SCHEMA = 2
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from apd_bench.core.text import file_name
 from apd_bench.leaderboard.columns import Column, interval, legend, percent, table_columns
 from apd_bench.leaderboard.escape import latex_text
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.wording import EMBEDDED_WARNING, heading
-from apd_bench.text import file_name
 
 
 def render_latex(tables: Sequence[Table], group: str) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from apd_bench.leaderboard.columns import percent, with_interval
 from apd_bench.leaderboard.curves import base_new_pairs, few_shot_families
 from apd_bench.leaderboard.model import Row, Table
+from apd_bench.leaderboard.published import reproductions
 from apd_bench.leaderboard.statistics import harmonic_mean
 from apd_bench.leaderboard.wording import heading
-from apd_bench.published import reproductions
 
 
 @dataclass(frozen=True)

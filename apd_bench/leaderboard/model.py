@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from apd_bench.core.specs import Cell, MethodRecipe, ThreatModel
 from apd_bench.leaderboard.statistics import Estimate, harmonic_mean
-from apd_bench.specs import Cell, MethodRecipe, ThreatModel
 
 Hits = NDArray[np.bool_]
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from apd_bench.errors import CorruptFile
+from apd_bench.core.errors import CorruptFile
 
 FOLDER = "examples"
 PICTURES = ("clean", "change", "attacked")

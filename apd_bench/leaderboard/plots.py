@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from apd_bench.errors import MissingPrerequisite, UsageError
-from apd_bench.files import atomic_write
+from apd_bench.core.errors import MissingPrerequisite, UsageError
+from apd_bench.core.files import atomic_write
+from apd_bench.core.text import file_name, plain
 from apd_bench.leaderboard.curves import eps_curve, eps_families, pareto_front
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.wording import heading
-from apd_bench.text import file_name, plain
 
 Axes = Any  # of matplotlib, whose types are there only where the extra is installed
 Figure = Any

@@ -6,12 +6,12 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table as Grid
 from rich.text import Text
 
+from apd_bench.core.text import plain
 from apd_bench.leaderboard.boards import Boards
 from apd_bench.leaderboard.columns import table_columns
 from apd_bench.leaderboard.markdown import table_section
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.wording import EMBEDDED_WARNING, heading, legend_lines, notes_of, threat_text
-from apd_bench.text import plain
 
 _SHORT = {"autoattack": "AA", "suspect": "⚠"}
 

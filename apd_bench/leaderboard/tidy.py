@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apd_bench.identity import digest
-from apd_bench.records import Outcomes, Record
-from apd_bench.specs import Cell
+from apd_bench.core.identity import digest
+from apd_bench.core.specs import Cell
+from apd_bench.records.record import Outcomes, Record
 
 _FIRST_ATTACKS = ("none", "noise", "fgsm", "pgd", "cw")
 EXTRA = ("distance",)  # what boards read of the further columns of outcomes

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import attrgetter
 
+from apd_bench.core.specs import ATTACK_SEED, SPACE, ThreatModel, format_eps
 from apd_bench.leaderboard.columns import legend
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.statistics import LEVEL
-from apd_bench.specs import ATTACK_SEED, SPACE, ThreatModel, format_eps
 
 EMBEDDED_WARNING = (
     "This is the embedded suite: a tiny CLIP (about 2 million parameters, 40 px) on small image sets inside the "

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from apd_bench.attacks.losses import LOSSES
-from apd_bench.errors import UsageError
+from apd_bench.core.errors import UsageError
+from apd_bench.core.specs import Options
 from apd_bench.methods.objective import Attacked, Predictor, kl
-from apd_bench.specs import Options
 
 Seen = TypeVar("Seen")
 

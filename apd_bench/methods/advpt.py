@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apd_bench.errors import UsageError
+from apd_bench.core.errors import UsageError
 from apd_bench.methods.adversary import ascend
 from apd_bench.methods.objective import Adversary, Batch, Objective, Predictor, Setting, Terms, kl
 

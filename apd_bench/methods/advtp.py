@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from apd_bench.errors import UsageError
+from apd_bench.core.errors import UsageError
 from apd_bench.methods.adversarial import AdversarialCrossEntropy
 from apd_bench.methods.adversary import project, start
 from apd_bench.methods.objective import Adversary, Batch, Predictor, Setting, Terms, choice, cross_entropy

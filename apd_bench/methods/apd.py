@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from apd_bench.errors import UsageError
+from apd_bench.core.errors import UsageError
 from apd_bench.methods.objective import (
     Adversary,
     Batch,

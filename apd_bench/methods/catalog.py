@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from apd_bench.errors import CorruptFile, UnknownName
-from apd_bench.files import is_path, typed_file
+from apd_bench.core.errors import CorruptFile, UnknownName
+from apd_bench.core.files import is_path, typed_file
+from apd_bench.core.package_data import baselines_path
+from apd_bench.core.versions import CARD
 from apd_bench.methods.entry import MethodEntry
 from apd_bench.methods.tables import read_toml
 from apd_bench.methods.variants import variant
 from apd_bench.prompts.catalog import LEARNERS
-from apd_bench.resources import baselines_path
-from apd_bench.schemas import CARD
 
 OBJECTIVES: dict[str, str] = {
     "clean": "apd_bench.methods.clean:CleanCrossEntropy",

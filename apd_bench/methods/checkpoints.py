@@ -12,7 +12,7 @@ from torch import Tensor
 
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.backbones.torchfile import StandIn, StoredTensor, leaves, read_safetensors, read_torch
-from apd_bench.errors import CorruptFile, IncompatibleChoice
+from apd_bench.core.errors import CorruptFile, IncompatibleChoice
 
 CONTEXT = "ctx"
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "prompt_learner")

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apd_bench.errors import UsageError, unknown_name
-from apd_bench.specs import Options
+from apd_bench.core.errors import UsageError, unknown_name
+from apd_bench.core.specs import Options
 
 Terms = dict[str, Tensor]
 Attacked = Callable[["Prediction"], Tensor]  # what an inner attack maximises: a sum over the samples

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from types import FunctionType
 from typing import Any, NoReturn, TypeVar
 
-from apd_bench.errors import UsageError, unknown_name
+from apd_bench.core.errors import UsageError, unknown_name
+from apd_bench.core.specs import MethodRecipe
+from apd_bench.core.targets import code_digest, resolve
 from apd_bench.methods.catalog import OBJECTIVES
 from apd_bench.methods.entry import MethodEntry
 from apd_bench.prompts.catalog import LEARNERS
-from apd_bench.specs import MethodRecipe
-from apd_bench.targets import code_digest, resolve
 
 NAMES = {"learner": LEARNERS, "objective": OBJECTIVES}
 _CLASSES: dict[tuple[str, str], type] = {}  # of plug-ins, by name and digest: what `define` was called with

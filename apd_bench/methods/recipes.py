@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from apd_bench.errors import UsageError, unknown_name
+from apd_bench.core.errors import UsageError, unknown_name
+from apd_bench.core.registry import METHODS
+from apd_bench.core.specs import MethodRecipe
 from apd_bench.methods.entry import MethodEntry
 from apd_bench.methods.tables import SECTIONS, Table, checked, numbers, overlay, override, read_toml
 from apd_bench.prompts.catalog import NEEDS
-from apd_bench.registry import METHODS
-from apd_bench.specs import MethodRecipe
 
 OVERRIDDEN = "set by the suite or on the command line"
 

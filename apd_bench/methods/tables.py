@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from apd_bench.errors import CorruptFile, UsageError, unknown_name
-from apd_bench.files import read_text
-from apd_bench.toml import tomllib
+from apd_bench.core.errors import CorruptFile, UsageError, unknown_name
+from apd_bench.core.files import read_text
+from apd_bench.core.toml import tomllib
 
 Table = dict[str, Any]
 SECTIONS = ("learner", "objective", "inner_attack", "training")

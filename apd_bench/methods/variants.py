@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from apd_bench.errors import UsageError, unknown_name
-from apd_bench.identity import canonical
+from apd_bench.core.errors import UsageError, unknown_name
+from apd_bench.core.identity import canonical
+from apd_bench.core.registry import METHODS
+from apd_bench.core.specs import parse_call
 from apd_bench.methods.entry import MethodEntry
 from apd_bench.methods.recipes import tables_of
 from apd_bench.methods.tables import INNER_ATTACK, SECTIONS, TRAINING
-from apd_bench.registry import METHODS
-from apd_bench.specs import parse_call
 
 PLAIN = ("objective", "learner", "training")
 PREFIXES = {"inner_": "inner_attack", "learner_": "learner", "training_": "training", "objective_": "objective"}

@@ -14,7 +14,7 @@ from apd_bench.backbones.adapter import Backbone
 from apd_bench.backbones.needs import require
 from apd_bench.backbones.slots import Prompts
 from apd_bench.backbones.tokens import clean_name
-from apd_bench.errors import CorruptFile, UsageError, unknown_name
+from apd_bench.core.errors import CorruptFile, UsageError, unknown_name
 
 INIT_STD = 0.02  # CoOp, MaPLe, VPT: every prompt that has no words to start from is drawn from N(0, 0.02^2)
 

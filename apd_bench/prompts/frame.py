@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from apd_bench.backbones.slots import Prompts, VisualPrompts
-from apd_bench.errors import UsageError
+from apd_bench.core.errors import UsageError
 from apd_bench.prompts.base import PromptLearner, normal, whole
 
 REFERENCE_SIZE = 224

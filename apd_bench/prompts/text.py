@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from apd_bench.backbones.slots import Prompts, TextPrompts
-from apd_bench.errors import IncompatibleChoice
+from apd_bench.core.errors import IncompatibleChoice
 from apd_bench.prompts.base import flag, normal, whole
 from apd_bench.prompts.context import ContextLearner
 

@@ -11,14 +11,14 @@ from types import FunctionType
 import torch
 
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.classifier import Classifier
-from apd_bench.errors import UserError
+from apd_bench.core.errors import UserError
+from apd_bench.core.registry import BACKBONES
+from apd_bench.core.targets import resolve
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.registry import BACKBONES
+from apd_bench.prompts.classifier import Classifier
 from apd_bench.runner.batches import default_batch_size
 from apd_bench.runner.session import TINY, pick_device
-from apd_bench.states import build_learner
-from apd_bench.targets import resolve
+from apd_bench.training.prompt_states import build_learner
 
 _CLASSES = [f"thing {number}" for number in range(10)]
 _SECONDS = 2.0

@@ -7,19 +7,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from apd_bench.errors import UnknownName
-from apd_bench.identity import digest
+from apd_bench.core.cache import recall
+from apd_bench.core.errors import UnknownName
+from apd_bench.core.identity import digest
+from apd_bench.core.registry import METHODS
+from apd_bench.core.specs import Cell
 from apd_bench.leaderboard.command import SUITE, crossings, words
 from apd_bench.methods.catalog import OBJECTIVES
 from apd_bench.prompts.catalog import LEARNERS
-from apd_bench.registry import METHODS
 from apd_bench.runner.estimate import samples_of
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import Selection, resolve
 from apd_bench.runner.shards import shards_of
-from apd_bench.specs import Cell
 from apd_bench.suites import load_suite
-from apd_bench.whereabouts import recall
 
 _BUILTIN = {None, *LEARNERS, *OBJECTIVES}
 

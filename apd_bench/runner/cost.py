@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from apd_bench.records import Record
+from apd_bench.records.record import Record
+from apd_bench.records.store import Store
 from apd_bench.runner.reporter import duration
-from apd_bench.store import Store
 
 
 @dataclass

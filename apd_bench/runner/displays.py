@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from apd_bench.errors import UsageError
+from apd_bench.core.errors import UsageError
 from apd_bench.runner.reporter import JsonReporter, PlainReporter, Reporter
 
 DISPLAYS = ("auto", "rich", "plain", "json", "none")

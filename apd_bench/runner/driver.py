@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from apd_bench.environment import describe_environment
-from apd_bench.files import utc_now
-from apd_bench.records import Outcomes, Record
+from apd_bench.core.files import utc_now
+from apd_bench.core.specs import Cell, Fit
+from apd_bench.records.environment import describe_environment
+from apd_bench.records.record import Outcomes, Record
+from apd_bench.records.store import Store
 from apd_bench.runner.estimate import cost_of
 from apd_bench.runner.executor import Executor
 from apd_bench.runner.plan import Plan, fits_of
@@ -26,8 +28,6 @@ from apd_bench.runner.report import RunReport, choose
 from apd_bench.runner.reporter import Reporter
 from apd_bench.runner.shards import SHARD, Shard, keep, kept, merge, shards_of
 from apd_bench.runner.tasks import CellDone, Failure, FitDone, Result, Stopped, Task
-from apd_bench.specs import Cell, Fit
-from apd_bench.store import Store
 
 _TICK = 0.25
 _DEATHS_ALLOWED = 2

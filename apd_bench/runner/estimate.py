@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from apd_bench.registry import ATTACKS
-from apd_bench.specs import AttackSpec, Cell, Fit
+from apd_bench.core.registry import ATTACKS
+from apd_bench.core.specs import AttackSpec, Cell, Fit
 
 BACKWARD = 2.0  # a backward pass costs about two forward passes
 _SAMPLES = 1000  # assumed where a set does not say how many test images it has

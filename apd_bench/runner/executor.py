@@ -8,9 +8,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Protocol
 
-from apd_bench.registry import name_plugins
+from apd_bench.core.registry import name_plugins
+from apd_bench.core.targets import resolve
 from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Stopped, Task, Watch, Workbench
-from apd_bench.targets import resolve
 
 STAGES = "apd_bench.runner.stages:Stages"
 

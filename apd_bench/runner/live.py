@@ -13,14 +13,14 @@ from rich.segment import ControlType, Segment
 from rich.table import Table
 from rich.text import Text
 
-from apd_bench.errors import printable
+from apd_bench.core.errors import printable
+from apd_bench.core.specs import Fit
 from apd_bench.runner.estimate import cost_of, fit_cost_of, passes_of
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
 from apd_bench.runner.reporter import Reporter, closing, duration, opening
 from apd_bench.runner.tasks import CellDone, Failure, FitDone, Progress, Result, Stopped, Task
-from apd_bench.specs import Fit
 
 Key = tuple[str, str]
 _COLUMN = 10  # characters of a column at most

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from apd_bench.options import EXECUTORS, RunOptions
+from apd_bench.core.options import EXECUTORS, RunOptions
+from apd_bench.core.specs import one_of
 from apd_bench.runner.executor import STAGES
 from apd_bench.runner.shards import SHARD
-from apd_bench.specs import one_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from itertools import product
 
 from apd_bench.attacks.parse import parse_attack
-from apd_bench.errors import UsageError
+from apd_bench.core.errors import UsageError
+from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
+from apd_bench.core.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
 from apd_bench.methods.recipes import suite_recipe
-from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS
-from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
 from apd_bench.suites import merge_tables
 
 

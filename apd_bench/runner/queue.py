@@ -6,10 +6,10 @@ import heapq
 from collections.abc import Callable, Iterable
 from itertools import count
 
+from apd_bench.core.specs import Cell, Fit
 from apd_bench.runner.plan import fits_of
 from apd_bench.runner.shards import Shard
 from apd_bench.runner.tasks import Task
-from apd_bench.specs import Cell, Fit
 
 
 class WorkQueue:

@@ -24,7 +24,7 @@ import ray
 from ray.exceptions import RayError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from apd_bench.errors import MissingPrerequisite, UsageError, first_line
+from apd_bench.core.errors import MissingPrerequisite, UsageError, first_line
 from apd_bench.runner.executor import STAGES, guarded, make_workbench
 from apd_bench.runner.plan import fits_of
 from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Stopped, Task, Workbench

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE
+from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE
+from apd_bench.core.specs import Cell
 from apd_bench.runner.tasks import Failure
-from apd_bench.specs import Cell
 
 STRATEGIES = ("unfinished", "missing", "failed", "force", "cached")
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from apd_bench.core.errors import UnknownName, UsageError, unknown_name
+from apd_bench.core.options import RunOptions
+from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS, Registry
+from apd_bench.core.specs import Suite, parse_eps
 from apd_bench.data.catalog import is_folder
-from apd_bench.errors import UnknownName, UsageError, unknown_name
 from apd_bench.methods.catalog import is_trained
-from apd_bench.options import RunOptions
-from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS, Registry
-from apd_bench.specs import Suite, parse_eps
 from apd_bench.suites import merge_tables, suite_from
 
 RECIPE_SECTIONS = ("learner", "objective", "inner_attack", "training")
@@ -248,8 +248,8 @@ def _literal(text: str) -> Any:
 
 def describe(suite: Suite) -> Mapping[str, Any]:
     """The resolved suite as a table that `suite_from` reads back, without what no cell depends on."""
-    from apd_bench.records import plain
-    from apd_bench.specs import format_eps
+    from apd_bench.core.specs import format_eps
+    from apd_bench.records.record import plain
 
     table = {key: value for key, value in plain(suite).items() if value not in (None, "", [], {})}
     table.pop("options", None)

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from textwrap import shorten
 
-from apd_bench.errors import MissingPrerequisite, UsageError
-from apd_bench.files import atomic_write
-from apd_bench.identity import digest
-from apd_bench.registry import plugin_files
+from apd_bench.core.errors import MissingPrerequisite, UsageError
+from apd_bench.core.files import atomic_write
+from apd_bench.core.identity import digest
+from apd_bench.core.registry import plugin_files
+from apd_bench.records.store import Store
 from apd_bench.runner.driver import Driver
 from apd_bench.runner.executor import Executor, InProcess, usable_cores
 from apd_bench.runner.machine import Machine
@@ -19,7 +20,6 @@ from apd_bench.runner.report import RunReport, choose
 from apd_bench.runner.reporter import Reporter
 from apd_bench.runner.selection import describe
 from apd_bench.runner.tasks import Settings
-from apd_bench.store import Store
 
 TINY = 64  # images up to this many pixels a side: one thread each in several processes is fastest
 

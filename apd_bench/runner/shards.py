@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from apd_bench.errors import CorruptFile
-from apd_bench.files import atomic_write, sha256
-from apd_bench.records import Outcomes, plain
+from apd_bench.core.errors import CorruptFile
+from apd_bench.core.files import atomic_write, sha256
+from apd_bench.core.specs import Cell
+from apd_bench.records.record import Outcomes, plain
 from apd_bench.runner.estimate import samples_of
 from apd_bench.runner.tasks import CellDone
-from apd_bench.specs import Cell
 
 Shard = tuple[int, int]
 SHARD = 500  # samples; a cell of at most one and a half times as many stays whole
@@ -71,7 +71,7 @@ def merge(parts: list[CellDone]) -> CellDone:
     """
     if len(parts) == 1:
         return parts[0]
-    from apd_bench.attacks.diagnostics import suspect  # only here: it imports torch
+    from apd_bench.evaluation.diagnostics import suspect  # only here: it imports torch
 
     order = [name for part in parts for name in part.outcomes.sample_id.tolist()]
     outcomes = Outcomes.merge([part.outcomes for part in parts], order)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apd_bench.backbones.present import missing_weights, stand_in
-from apd_bench.errors import MissingPrerequisite
-from apd_bench.files import atomic_write
-from apd_bench.records import Record
+from apd_bench.core.errors import MissingPrerequisite
+from apd_bench.core.files import atomic_write
+from apd_bench.core.specs import BackboneSpec, Cell, Fit
+from apd_bench.records.record import Record
 from apd_bench.runner.estimate import BACKWARD, fit_passes, passes_of, samples_of
-from apd_bench.specs import BackboneSpec, Cell, Fit
 
 _RECORD_BYTES, _SAMPLE_BYTES, _FIT_BYTES = 9_000, 60, 150_000  # measured on the embedded suite
 _ENOUGH = 200  # image passes below which a record's time says more about loading than about the model

@@ -12,12 +12,14 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.classifier import Classifier, matmul_precision
+from apd_bench.core.specs import BackboneSpec, Cell, DatasetSpec, Fit
+from apd_bench.core.targets import resolve
 from apd_bench.data.load import load_dataset
 from apd_bench.data.protocols import limit_split, select_classes
 from apd_bench.data.splits import LoadedDataset
-from apd_bench.evaluation import evaluate_cell
+from apd_bench.evaluation.cell import evaluate_cell
 from apd_bench.methods.recipes import load_recipe
+from apd_bench.prompts.classifier import Classifier, matmul_precision
 from apd_bench.runner.batches import (
     BatchSize,
     CudaMemory,
@@ -39,10 +41,8 @@ from apd_bench.runner.tasks import (
     Task,
     Watch,
 )
-from apd_bench.specs import BackboneSpec, Cell, DatasetSpec, Fit
-from apd_bench.states import PromptState, build_learner, load_state, restore, save_state
-from apd_bench.targets import resolve
-from apd_bench.training import fit as train
+from apd_bench.training.fit import fit as train
+from apd_bench.training.prompt_states import PromptState, build_learner, load_state, restore, save_state
 
 Value = TypeVar("Value")
 

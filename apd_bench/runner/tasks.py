@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from apd_bench.errors import UserError
-from apd_bench.records import Outcomes
-from apd_bench.specs import Cell, Fit
+from apd_bench.core.errors import UserError
+from apd_bench.core.specs import Cell, Fit
+from apd_bench.records.record import Outcomes
 
 
 class Interrupted(BaseException):

@@ -17,14 +17,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from apd_bench.bounds import parse_json
-from apd_bench.errors import CorruptFile, MissingPrerequisite, UsageError, unknown_name
-from apd_bench.files import read_text, typed_file
-from apd_bench.options import check_suite_options
-from apd_bench.resources import package_path
-from apd_bench.specs import KNOWLEDGE, NORMS, PRECISIONS, RESIZES, SPLITS, TASKS, Suite, one_of, parse_eps
-from apd_bench.targets import names_code
-from apd_bench.toml import tomllib
+from apd_bench.core.bounds import parse_json
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite, UsageError, unknown_name
+from apd_bench.core.files import read_text, typed_file
+from apd_bench.core.options import check_suite_options
+from apd_bench.core.package_data import package_path
+from apd_bench.core.specs import KNOWLEDGE, NORMS, PRECISIONS, RESIZES, SPLITS, TASKS, Suite, one_of, parse_eps
+from apd_bench.core.targets import names_code
+from apd_bench.core.toml import tomllib
 
 DEFAULT_SUITE = "embedded"
 _FIELDS = {item.name for item in fields(Suite)}

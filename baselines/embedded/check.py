@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apd_bench.resources import package_path
+from apd_bench.core.package_data import package_path
 from baselines.embedded import shapes
 
 DATASETS = package_path("embedded", "datasets")

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from apd_bench.resources import package_path
+from apd_bench.core.package_data import package_path
 from baselines.embedded.catalogue import FASHION_CLASSES, FASHION_TEMPLATE, TEMPLATE, parse_themes
 from baselines.embedded.compose import SIZE, compose
 from baselines.embedded.corpus import PRETRAIN, TEST, TRAIN, VAL

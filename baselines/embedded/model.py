@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from apd_bench.resources import package_path
+from apd_bench.core.package_data import package_path
 
 MODELS = package_path("embedded", "models")
 CONFIG: dict[str, Any] = {

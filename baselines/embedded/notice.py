@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from apd_bench.resources import package_path
+from apd_bench.core.package_data import package_path
 from baselines.embedded.corpus import PRETRAIN
 from baselines.embedded.datasets import DATASETS, FASHION_SOURCE
 from baselines.embedded.sources import Iconify

@@ -5,7 +5,7 @@ from pyautoattack.autopgd_base import APGDAttack
 
 from apd_bench import attacks
 from apd_bench.attacks.apgd import _checkpoints
-from apd_bench.specs import ThreatModel
+from apd_bench.core.specs import ThreatModel
 
 
 def test_the_checkpoints_are_those_of_the_paper():

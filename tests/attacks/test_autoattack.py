@@ -8,7 +8,7 @@ from pyautoattack import AutoAttack
 
 from apd_bench import attacks
 from apd_bench.attacks.guard import same_trace
-from apd_bench.specs import ThreatModel
+from apd_bench.core.specs import ThreatModel
 
 SHORT = "autoattack(iterations=8, queries=40)"
 

@@ -5,9 +5,9 @@ import inspect
 import pytest
 
 from apd_bench.attacks import catalog
-from apd_bench.errors import IncompatibleChoice, UnknownName
-from apd_bench.registry import ATTACKS
-from apd_bench.targets import resolve
+from apd_bench.core.errors import IncompatibleChoice, UnknownName
+from apd_bench.core.registry import ATTACKS
+from apd_bench.core.targets import resolve
 
 ENTRIES = list(catalog.builtin())
 

@@ -8,8 +8,8 @@ import torch
 
 from apd_bench import attacks
 from apd_bench.attacks.meter import Meter
-from apd_bench.errors import MissingPrerequisite
-from apd_bench.specs import ThreatModel
+from apd_bench.core.errors import MissingPrerequisite
+from apd_bench.core.specs import ThreatModel
 
 SHORT = "autoattack(iterations=8, queries=40)"
 

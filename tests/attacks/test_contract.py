@@ -12,9 +12,9 @@ import torch
 
 from apd_bench import attacks
 from apd_bench.attacks import catalog
-from apd_bench.attacks.audit import audit
 from apd_bench.attacks.meter import Meter
-from apd_bench.specs import AttackSpec, ThreatModel
+from apd_bench.core.specs import AttackSpec, ThreatModel
+from apd_bench.evaluation.audit import audit
 
 ENTRIES = {entry.name: entry for entry in catalog.builtin()}
 SHORT = {"iterations": 4, "queries": 12, "steps": 6, "searches": 1}

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from apd_bench.attacks.parse import parse_attack
-from apd_bench.evaluation import evaluate_samples
-from apd_bench.specs import ThreatModel
-from apd_bench.store import Store
+from apd_bench.core.specs import ThreatModel
+from apd_bench.evaluation.cell import evaluate_samples
+from apd_bench.records.store import Store
 from tests.benchmarks.models import load, zero_shot
 from tests.benchmarks.suites import against_records
 

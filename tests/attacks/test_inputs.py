@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from apd_bench import attacks
-from apd_bench.errors import UsageError
-from apd_bench.specs import ThreatModel
+from apd_bench.core.errors import UsageError
+from apd_bench.core.specs import ThreatModel
 
 X, Y = torch.rand(4, 3, 4, 4), torch.tensor([0, 1, 0, 1])
 

@@ -6,7 +6,7 @@ import pytest
 
 from apd_bench.attacks.meter import Meter
 from apd_bench.cli import main
-from apd_bench.store import Store
+from apd_bench.records.store import Store
 
 WORDS = ["--methods", "advvp", "--no-reference", "--datasets", "fashion", "--attacks", "pgd(steps=5)", "--eps", "3/255",
          "--seeds", "1", "--shots", "1", "--limit", "12", "--jobs", "1", "--device", "cpu", "--display", "none",

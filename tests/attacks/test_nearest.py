@@ -5,7 +5,7 @@ import torch
 
 from apd_bench import attacks
 from apd_bench.attacks.projections import distance
-from apd_bench.specs import ThreatModel
+from apd_bench.core.specs import ThreatModel
 
 BOTH = pytest.mark.parametrize("attack", ["ddn(steps=40)", "cw-l2(steps=40)"])
 

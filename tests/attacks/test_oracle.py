@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from apd_bench import attacks
-from apd_bench.specs import ThreatModel
+from apd_bench.core.specs import ThreatModel
 
 EXACT = ["cw", "pgd-t", "apgd-t", "worst", "worst.fast"]
 VARIANTS = {

@@ -4,8 +4,8 @@ import pytest
 
 from apd_bench.attacks import catalog, parse
 from apd_bench.attacks.parse import all_options, entry_within, parse_attack
-from apd_bench.errors import MissingPrerequisite, UnknownName, UsageError
-from apd_bench.specs import AttackSpec, ThreatModel
+from apd_bench.core.errors import MissingPrerequisite, UnknownName, UsageError
+from apd_bench.core.specs import AttackSpec, ThreatModel
 
 
 def test_options_equal_to_their_default_leave_no_trace():

@@ -6,7 +6,7 @@ import torch
 from apd_bench import attacks
 from apd_bench.attacks.losses import margin
 from apd_bench.attacks.pgd import lengths
-from apd_bench.specs import ThreatModel
+from apd_bench.core.specs import ThreatModel
 
 
 @pytest.mark.parametrize("options", ["", ", loss='margin'", ", step=1, schedule='constant'", ", restarts=3"])

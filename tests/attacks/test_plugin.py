@@ -8,10 +8,10 @@ import torch
 from apd_bench import attacks
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.cli import main
-from apd_bench.errors import EXIT_DONE, UnknownName, UsageError
-from apd_bench.registry import ATTACKS
-from apd_bench.specs import ThreatModel
-from apd_bench.store import Store
+from apd_bench.core.errors import EXIT_DONE, UnknownName, UsageError
+from apd_bench.core.registry import ATTACKS
+from apd_bench.core.specs import ThreatModel
+from apd_bench.records.store import Store
 
 FILE = Path(__file__).with_name("example_attack.py")
 THREAT = ThreatModel(eps=4 / 255)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from apd_bench.attacks.projections import Region, distance
-from apd_bench.specs import ThreatModel
+from apd_bench.core.specs import ThreatModel
 
 IMAGES = torch.randint(0, 256, (5, 3, 8, 8), generator=torch.Generator().manual_seed(0)).float() / 255
 

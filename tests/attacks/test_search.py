@@ -7,7 +7,7 @@ from apd_bench.attacks.losses import LOSSES, margin
 from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.pgd import lengths, projected_ascent
 from apd_bench.attacks.search import attacking, copy_better, select_better
-from apd_bench.specs import ThreatModel
+from apd_bench.core.specs import ThreatModel
 
 
 def plain(net, x0, y, threat, x, loss, α):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from apd_bench import attacks
-from apd_bench.errors import IncompatibleChoice, UnknownName, UsageError
-from apd_bench.specs import ThreatModel
+from apd_bench.core.errors import IncompatibleChoice, UnknownName, UsageError
+from apd_bench.core.specs import ThreatModel
 
 
 def run(text, case, threat=None):

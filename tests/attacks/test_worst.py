@@ -6,8 +6,8 @@ import torch
 from apd_bench import attacks
 from apd_bench.attacks import apgd
 from apd_bench.attacks.parse import parse_attack
-from apd_bench.errors import UnknownName
-from apd_bench.specs import ThreatModel
+from apd_bench.core.errors import UnknownName
+from apd_bench.core.specs import ThreatModel
 
 
 def test_they_reach_autoattack_for_a_fraction_of_the_passes(small_net):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from apd_bench.backbones.slots import Prompts, TextPrompts, VisualPrompts
-from apd_bench.errors import IncompatibleChoice, UsageError
+from apd_bench.core.errors import IncompatibleChoice, UsageError
 
 NAMES = ["cat", "x_ray", "ice cream cone"]
 PHRASE = "a photo of a"

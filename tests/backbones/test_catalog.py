@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from apd_bench.backbones.catalog import builtin, resolve
-from apd_bench.errors import IncompatibleChoice, MissingPrerequisite, UnknownName, UsageError
-from apd_bench.identity import counted, digest
-from apd_bench.registry import BACKBONES
+from apd_bench.core.errors import IncompatibleChoice, MissingPrerequisite, UnknownName, UsageError
+from apd_bench.core.identity import counted, digest
+from apd_bench.core.registry import BACKBONES
 
 
 def test_openai_weights_without_quick_gelu_are_an_error_that_names_the_right_model():
@@ -92,7 +92,7 @@ def test_a_local_name_that_is_incomplete_or_missing_is_explained(tmp_path):
 
 def test_the_catalogue_and_a_listed_name_need_no_torch():
     code = (
-        "import sys; from apd_bench.registry import BACKBONES\n"
+        "import sys; from apd_bench.core.registry import BACKBONES\n"
         "BACKBONES.get('ViT-B-16-quickgelu/openai'); BACKBONES.get('ViT-B-32/random')\n"
         "sys.exit('torch' in sys.modules)"
     )

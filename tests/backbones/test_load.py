@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from apd_bench.backbones import catalog, configs, load
 from apd_bench.backbones.configs import sha256
-from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
-from apd_bench.specs import BackboneSpec
+from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
+from apd_bench.core.specs import BackboneSpec
 
 SMALL = {
     "embed_dim": 16,

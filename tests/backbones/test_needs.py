@@ -9,8 +9,8 @@ from apd_bench.backbones.load import instantiate
 from apd_bench.backbones.needs import offers_of, require
 from apd_bench.backbones.text import TextTransformer
 from apd_bench.backbones.vision import ImageTransformer
-from apd_bench.errors import IncompatibleChoice
-from apd_bench.registry import BACKBONES
+from apd_bench.core.errors import IncompatibleChoice
+from apd_bench.core.registry import BACKBONES
 
 
 def test_a_refusal_names_what_is_needed_and_what_is_offered():

@@ -9,7 +9,7 @@ import pytest
 
 from apd_bench.backbones.catalog import resolve
 from apd_bench.backbones.present import missing_weights, stand_in
-from apd_bench.registry import BACKBONES
+from apd_bench.core.registry import BACKBONES
 
 ROBUST = "hf-hub:chs20/TeCoA4-ViT-B-32-laion2B-s34B-b79K"
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from apd_bench.attacks.audit import BUDGET_TOLERANCE
-from apd_bench.specs import ThreatModel, format_eps
+from apd_bench.core.specs import ThreatModel, format_eps
+from apd_bench.evaluation.audit import BUDGET_TOLERANCE
 from tests.benchmarks import usual
 from tests.benchmarks.models import SETS, VIT_B16, VIT_B32, Samples, attack, embedded_samples, load, made_up
 from tests.benchmarks.table import Request, Row, clock, peak

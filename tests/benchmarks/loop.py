@@ -10,7 +10,7 @@ from apd_bench.attacks.losses import stable_ce
 from apd_bench.attacks.pgd import lengths, projected_ascent
 from apd_bench.attacks.search import attacking
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.specs import ThreatModel
+from apd_bench.core.specs import ThreatModel
 from tests.benchmarks.models import VIT_B16, VIT_B32, load, made_up
 from tests.benchmarks.table import Request, Row, in_turn
 

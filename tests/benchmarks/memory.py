@@ -13,10 +13,10 @@ import torch
 from torch.nn import functional
 
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.classifier import BoundModel, Classifier
+from apd_bench.core.specs import ThreatModel
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.specs import ThreatModel
-from apd_bench.states import build_learner
+from apd_bench.prompts.classifier import BoundModel, Classifier
+from apd_bench.training.prompt_states import build_learner
 from tests.benchmarks.models import TEMPLATE, VIT_B32, attack, class_names, load, made_up
 from tests.benchmarks.table import Request, Row, clock, peak
 

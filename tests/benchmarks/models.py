@@ -14,13 +14,13 @@ from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.result import AttackResult
 from apd_bench.backbones import load as backbones
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.classifier import Classifier
+from apd_bench.core.registry import BACKBONES, DATASETS
+from apd_bench.core.specs import ThreatModel
 from apd_bench.data.load import ImageSplit, load_dataset
 from apd_bench.data.protocols import limit_split
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.registry import BACKBONES, DATASETS
-from apd_bench.specs import ThreatModel
-from apd_bench.states import build_learner
+from apd_bench.prompts.classifier import Classifier
+from apd_bench.training.prompt_states import build_learner
 
 SETS = ("animals", "food", "vehicles")
 TEMPLATE = "a photo of a {}."

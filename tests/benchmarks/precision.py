@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from apd_bench.attacks.parse import parse_attack
-from apd_bench.evaluation import evaluate_samples
-from apd_bench.specs import ThreatModel, format_eps
+from apd_bench.core.specs import ThreatModel, format_eps
+from apd_bench.evaluation.cell import evaluate_samples
 from tests.benchmarks.models import SETS, load, zero_shot
 from tests.benchmarks.table import Request, Row
 

@@ -17,11 +17,11 @@ from unittest.mock import patch
 import numpy as np
 
 from apd_bench.leaderboard import collect
-from apd_bench.records import Outcomes, Record
+from apd_bench.records.record import Outcomes, Record
+from apd_bench.records.store import Store
 from apd_bench.runner.plan import Plan, plan
 from apd_bench.runner.report import choose
 from apd_bench.runner.selection import Selection, resolve
-from apd_bench.store import Store
 from apd_bench.suites import load_suite
 from tests.benchmarks.table import Request, Row, in_turn
 

@@ -15,16 +15,16 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.classifier import Classifier
+from apd_bench.core.errors import MissingPrerequisite
+from apd_bench.core.identity import digest
+from apd_bench.core.specs import ATTACK_SEED, format_eps
 from apd_bench.data.load import load_dataset
 from apd_bench.data.protocols import limit_split, select_classes
-from apd_bench.errors import MissingPrerequisite
-from apd_bench.identity import digest
-from apd_bench.records import Record
-from apd_bench.specs import ATTACK_SEED, format_eps
-from apd_bench.states import load_state, restore
-from apd_bench.store import Store
-from apd_bench.submission import local_cell
+from apd_bench.prompts.classifier import Classifier
+from apd_bench.records.record import Record
+from apd_bench.records.store import Store
+from apd_bench.records.submission import local_cell
+from apd_bench.training.prompt_states import load_state, restore
 from tests.benchmarks.models import Samples, attack, load
 from tests.benchmarks.table import Request, Row
 

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from apd_bench.attacks.losses import ce
-from apd_bench.errors import MissingPrerequisite
-from apd_bench.evaluation import CellResult
+from apd_bench.core.errors import MissingPrerequisite
+from apd_bench.evaluation.cell import CellResult
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.methods.toy import toy_backbone
-from apd_bench.records import Outcomes
+from apd_bench.records.record import Outcomes
+from apd_bench.records.store import Store
 from apd_bench.runner.report import choose
-from apd_bench.states import build_learner
-from apd_bench.store import Store
+from apd_bench.training.prompt_states import build_learner
+from apd_bench.training.toy import toy_backbone
 from tests.benchmarks import attacks, images, loop, memory, models, precision, startup, stores, suites, train, usual
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.table import Request, Row, document, in_turn, markdown, peak, rows_of, write

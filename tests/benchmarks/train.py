@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.classifier import BoundModel, PromptedModel
 from apd_bench.methods.adversary import InnerAdversary, ascend
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.states import build_learner
+from apd_bench.prompts.classifier import BoundModel, PromptedModel
+from apd_bench.training.prompt_states import build_learner
 from tests.benchmarks.models import TEMPLATE, VIT_B16, VIT_B32, class_names, load, noise
 from tests.benchmarks.table import Request, Row, in_turn
 

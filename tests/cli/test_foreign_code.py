@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from apd_bench.cli import main
-from apd_bench.errors import EXIT_DONE, EXIT_USAGE, CorruptFile
-from apd_bench.records import Record, sealed
-from apd_bench.registry import ATTACKS, BACKBONES, DATASETS, METHODS
-from apd_bench.specs import BackboneSpec
-from apd_bench.store import Store
+from apd_bench.core.errors import EXIT_DONE, EXIT_USAGE, CorruptFile
+from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
+from apd_bench.core.specs import BackboneSpec
+from apd_bench.records.record import Record, sealed
+from apd_bench.records.store import Store
 
 Cli = Callable[..., Any]
 QUIET = ("--jobs", "1", "--device", "cpu", "--quiet")
@@ -236,7 +236,7 @@ def test_validation_images_are_measured_in_tables_of_their_own(cli: Cli, measure
 
 def test_a_backbone_and_a_dataset_in_a_file_are_measured(cli: Cli, tmp_path: Path) -> None:
     Path("mine.py").write_text(
-        "import dataclasses\nfrom apd_bench.registry import BACKBONES, DATASETS\n"
+        "import dataclasses\nfrom apd_bench.core.registry import BACKBONES, DATASETS\n"
         "from apd_bench.backbones.load import load as load_backbone\nfrom apd_bench.data.embedded import load\n"
         "def twin(spec, device='cpu'):\n    return load_backbone(BACKBONES.get('tiny-clean'), device)\n"
         "def clothes(spec, **how):\n    return dataclasses.replace(load(DATASETS.get('fashion'), **how), spec=spec)\n"

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 import apd_bench
-from apd_bench import __version__, options, run
+from apd_bench import __version__, run
 from apd_bench.cli import VERBS, main, parsed
-from apd_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, UserError
+from apd_bench.core import options
+from apd_bench.core.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, UserError
 from apd_bench.suites import suite_from
 
 Cli = Callable[..., object]

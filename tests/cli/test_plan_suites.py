@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from apd_bench.cli import main
+from apd_bench.core.specs import AttackSpec
 from apd_bench.runner.estimate import fit_passes, passes_of, passes_per_sample, samples_of
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import Selection, resolve
-from apd_bench.specs import AttackSpec
 from apd_bench.suites import load_suite
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from apd_bench.backbones.configs import model_config, sha256
 from apd_bench.backbones.load import instantiate
-from apd_bench.store import Store
+from apd_bench.records.store import Store
 
 Cli = Callable[..., object]
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import apd_bench
-from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_USAGE, MissingPrerequisite, UsageError
-from apd_bench.store import Store
+from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_USAGE, MissingPrerequisite, UsageError
+from apd_bench.records.store import Store
 
 Cli = Callable[..., object]
 SMALL = (

@@ -16,12 +16,12 @@ from apd_bench.attacks import pgd
 from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.projections import Region
 from apd_bench.cli import main
-from apd_bench.errors import EXIT_DONE, EXIT_REGRESSION, EXIT_USAGE
+from apd_bench.core.errors import EXIT_DONE, EXIT_REGRESSION, EXIT_USAGE
 from apd_bench.leaderboard.pictures import load_examples
 from apd_bench.methods.apd import Distillation
+from apd_bench.records.store import Store
 from apd_bench.runner import stages
-from apd_bench.states import load_state, save_state
-from apd_bench.store import Store
+from apd_bench.training.prompt_states import load_state, save_state
 
 SUITE = """
 extends = "ci"

@@ -16,10 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
+from apd_bench.core.specs import DatasetSpec
 from apd_bench.data.cards import Card, cards
 from apd_bench.data.catalog import embedded
 from apd_bench.data.splits import ImageSplit, LoadedDataset
-from apd_bench.specs import DatasetSpec
 
 CLASSES = ("ant", "bee", "cat")
 

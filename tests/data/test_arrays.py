@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite
+from apd_bench.core.registry import DATASETS
 from apd_bench.data.cards import Card, cards
 from apd_bench.data.load import load_dataset
-from apd_bench.errors import CorruptFile, MissingPrerequisite
-from apd_bench.registry import DATASETS
 
 Expect = Callable[..., Card]
 FOLDERS = {

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from apd_bench.core.errors import CorruptFile
 from apd_bench.data import cache as cache_module
 from apd_bench.data import stores
 from apd_bench.data.cache import PixelCache, cache_folder
 from apd_bench.data.listing import Item, Source
 from apd_bench.data.stores import FilePixels
-from apd_bench.errors import CorruptFile
 
 SIZE = 6
 

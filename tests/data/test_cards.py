@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from apd_bench.core.errors import CorruptFile
 from apd_bench.data.cards import Card, cards, parse_card
-from apd_bench.errors import CorruptFile
 
 # CoOp (IJCV 2022), table 8: classes, train, val, test.
 COOP_TABLE = {

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
+from apd_bench.core.errors import UnknownName, UsageError
+from apd_bench.core.registry import DATASETS
 from apd_bench.data.cards import cards
 from apd_bench.data.catalog import benchmark_spec, builtin
-from apd_bench.errors import UnknownName, UsageError
-from apd_bench.registry import DATASETS
 
 
 def test_groups_and_order() -> None:
@@ -47,7 +47,7 @@ def test_unknown_splits_and_options_list_the_known_ones() -> None:
 
 def test_specs_identities_and_checks_need_no_torch() -> None:
     code = (
-        "import sys; from apd_bench.identity import counted; from apd_bench.registry import DATASETS;"
+        "import sys; from apd_bench.core.identity import counted; from apd_bench.core.registry import DATASETS;"
         "specs = [DATASETS.get(name) for name in DATASETS.names()]; [counted(spec) for spec in specs];"
         "assert not {'torch', 'scipy', 'PIL'} & set(sys.modules), 'heavy';"
         "from apd_bench.data.check import check_set, what_is_missing; import apd_bench.data.prepare;"

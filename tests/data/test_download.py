@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite
 from apd_bench.data import download
 from apd_bench.data.download import fetch
-from apd_bench.errors import CorruptFile, MissingPrerequisite
 
 CONTENT = bytes(range(256)) * 5000
 

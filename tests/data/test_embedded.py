@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite, UsageError
+from apd_bench.core.identity import counted
+from apd_bench.core.specs import DatasetSpec
 from apd_bench.data.catalog import embedded
 from apd_bench.data.load import load_dataset
-from apd_bench.errors import CorruptFile, MissingPrerequisite, UsageError
-from apd_bench.identity import counted
-from apd_bench.specs import DatasetSpec
 
 
 def test_card_becomes_a_spec(spec: DatasetSpec) -> None:

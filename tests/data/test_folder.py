@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite, UserError
+from apd_bench.core.identity import counted
+from apd_bench.core.registry import DATASETS
 from apd_bench.data import digests
 from apd_bench.data.catalog import folder_spec
 from apd_bench.data.check import check_set
 from apd_bench.data.load import load_dataset
 from apd_bench.data.names import excluding
 from apd_bench.data.splits import LoadedDataset
-from apd_bench.errors import CorruptFile, MissingPrerequisite, UserError
-from apd_bench.identity import counted
-from apd_bench.registry import DATASETS
 from apd_bench.runner.selection import Selection, resolve, split_list
 from apd_bench.suites import load_suite
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from apd_bench import bounds
+from apd_bench.core import bounds
+from apd_bench.core.errors import CorruptFile
 from apd_bench.data.images import decode, remarks, square
-from apd_bench.errors import CorruptFile
 
 
 def noise(width: int, height: int) -> Image.Image:

@@ -13,12 +13,12 @@ from types import ModuleType
 import pytest
 
 from apd_bench.cli import main
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite
+from apd_bench.core.registry import DATASETS
 from apd_bench.data import prepare
 from apd_bench.data.cards import Card, cards
 from apd_bench.data.check import check_set, what_is_missing
 from apd_bench.data.prepare import drive_address, fetch_shards, plan_steps
-from apd_bench.errors import CorruptFile, MissingPrerequisite
-from apd_bench.registry import DATASETS
 
 Expect = Callable[..., Card]
 Listed = dict[str, list[tuple[str, int]]]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from apd_bench.core.errors import IncompatibleChoice, UsageError
 from apd_bench.data.protocols import (
     exclude_samples,
     few_shot,
@@ -16,7 +17,6 @@ from apd_bench.data.protocols import (
     select_classes,
 )
 from apd_bench.data.splits import ImageSplit, LoadedDataset
-from apd_bench.errors import IncompatibleChoice, UsageError
 
 Make = Callable[..., ImageSplit]
 MakeSet = Callable[..., LoadedDataset]

@@ -8,13 +8,13 @@ from types import ModuleType
 
 import pytest
 
+from apd_bench.core.errors import CorruptFile
+from apd_bench.core.registry import DATASETS
 from apd_bench.data.cards import Card, cards
 from apd_bench.data.check import check_set
 from apd_bench.data.load import load_dataset
 from apd_bench.data.protocols import few_shot_dataset, limit_split
 from apd_bench.data.splits import ImageSplit, LoadedDataset
-from apd_bench.errors import CorruptFile
-from apd_bench.registry import DATASETS
 
 Expect = Callable[..., Card]
 WITH_JSON = [name for name, card in cards().items() if card.split_file]

@@ -12,14 +12,14 @@ from types import ModuleType
 import pytest
 import torch
 
+from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UsageError
+from apd_bench.core.identity import counted
+from apd_bench.core.registry import DATASETS
+from apd_bench.core.specs import DatasetSpec
 from apd_bench.data.cards import Card, cards
 from apd_bench.data.catalog import benchmark_spec
 from apd_bench.data.load import load_dataset
-from apd_bench.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UsageError
-from apd_bench.identity import counted
-from apd_bench.records import plain
-from apd_bench.registry import DATASETS
-from apd_bench.specs import DatasetSpec
+from apd_bench.records.record import plain
 
 Listed = dict[str, list[tuple[str, int]]]
 Expect = Callable[..., Card]

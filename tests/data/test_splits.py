@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from apd_bench.core.errors import CorruptFile, UsageError
 from apd_bench.data.splits import ImageSplit, LoadedDataset
-from apd_bench.errors import CorruptFile, UsageError
 
 
 def test_subset_keeps_ids_labels_and_pixels_together(make_split: Callable[..., ImageSplit]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from apd_bench.core.errors import CorruptFile
 from apd_bench.data.unpack import unpack
-from apd_bench.errors import CorruptFile
 
 
 def tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:

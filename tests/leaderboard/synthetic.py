@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from apd_bench.records import Outcomes, Record
-from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
-from apd_bench.store import Store
+from apd_bench.core.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
+from apd_bench.records.record import Outcomes, Record
+from apd_bench.records.store import Store
 
 BACKBONE = BackboneSpec(name="tiny-clean", architecture="tiny", weights="w", activation="gelu", image_size=40)
 ENVIRONMENT = {"apd_bench": "0.1.0", "commit": "0123456789abcdef"}

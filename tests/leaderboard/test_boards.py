@@ -15,15 +15,15 @@ import pytest
 from rich.console import Console
 from synthetic import cell, dataset, fill, grid, method, outcomes, record
 
-from apd_bench.errors import MissingPrerequisite, RegressionFound, UsageError
+from apd_bench.core.errors import MissingPrerequisite, RegressionFound, UsageError
+from apd_bench.core.text import file_name
 from apd_bench.leaderboard import check_boards, collect, columns, render_terminal, write_boards
 from apd_bench.leaderboard.aggregate import tables
 from apd_bench.leaderboard.boards import FORMATS
 from apd_bench.leaderboard.escape import csv_text, latex_text, markdown_text
 from apd_bench.leaderboard.markdown import render_markdown
 from apd_bench.leaderboard.tidy import measurement
-from apd_bench.records import SCHEMA_VERSION, Outcomes, Record
-from apd_bench.text import file_name
+from apd_bench.records.record import SCHEMA_VERSION, Outcomes, Record
 
 SHARES = {
     "zero_shot": {"clean": 0.6, "pgd": 0.1, "cw": 0.2, "autoattack": 0.05},

@@ -9,7 +9,7 @@ import pytest
 from synthetic import cell, dataset, fill, grid, method, outcomes, record
 
 from apd_bench.cli import main
-from apd_bench.errors import UnknownName, UsageError
+from apd_bench.core.errors import UnknownName, UsageError
 from apd_bench.leaderboard.aggregate import tables
 from apd_bench.leaderboard.comparison import compare_methods
 from apd_bench.leaderboard.model import Table

@@ -14,9 +14,9 @@ from synthetic import cell, dataset, fill, grid, method, outcomes, record
 from apd_bench.cli import arguments, run
 from apd_bench.leaderboard import write_boards
 from apd_bench.leaderboard.command import crossings, words
+from apd_bench.records.store import Store
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import Selection, resolve
-from apd_bench.store import Store
 from apd_bench.suites import load_suite
 
 SHARES = {

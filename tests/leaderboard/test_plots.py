@@ -8,7 +8,7 @@ import pytest
 from synthetic import grid
 
 from apd_bench.cli import main
-from apd_bench.errors import UsageError
+from apd_bench.core.errors import UsageError
 from apd_bench.leaderboard.aggregate import tables
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.plots import KINDS, draw

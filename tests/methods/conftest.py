@@ -2,7 +2,7 @@
 
 import pytest
 
-from apd_bench.methods.toy import toy_backbone, toy_dataset
+from apd_bench.training.toy import toy_backbone, toy_dataset
 
 
 @pytest.fixture(scope="session")

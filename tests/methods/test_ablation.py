@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from apd_bench.identity import digest
+from apd_bench.core.identity import digest
 from apd_bench.methods.recipes import load_recipe, suite_recipe
 from apd_bench.suites import load_suite
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from apd_bench.classifier import Classifier
-from apd_bench.descent import descend
 from apd_bench.methods import apd
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.methods.toy import toy_fit
-from apd_bench.states import digest_of, restore
-from apd_bench.training import fit, prepare
+from apd_bench.prompts.classifier import Classifier
+from apd_bench.training.fit import fit, prepare
+from apd_bench.training.loop import descend
+from apd_bench.training.prompt_states import digest_of, restore
+from apd_bench.training.toy import toy_fit
 
 SAME = {"training": {"epochs": 2, "batch_size": 8, "warmup_epochs": 0, "lr": 0.01, "augment": "none"}}
 

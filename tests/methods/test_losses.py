@@ -6,8 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from apd_bench.classifier import Output
-from apd_bench.errors import UsageError
+from apd_bench.core.errors import UsageError
 from apd_bench.methods.adversarial import AdversarialCrossEntropy
 from apd_bench.methods.advpt import FeatureBank
 from apd_bench.methods.apd import Distillation
@@ -16,6 +15,7 @@ from apd_bench.methods.clean import CleanCrossEntropy
 from apd_bench.methods.fap import ConsistencyWithDifference
 from apd_bench.methods.objective import Batch, kl, reverse_kl
 from apd_bench.methods.recipes import load_recipe
+from apd_bench.prompts.classifier import Output
 
 CLEAN, ATTACKED = 0.0, 1.0
 LN2, LN3 = math.log(2), math.log(3)

@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from apd_bench.errors import UsageError
+from apd_bench.core.errors import UsageError
 from apd_bench.methods.adversary import InnerAdversary, ascend, project, start
 from apd_bench.methods.advtp import PromptAttack
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.methods.toy import toy_fit
-from apd_bench.training import prepare
+from apd_bench.training.fit import prepare
+from apd_bench.training.toy import toy_fit
 
 QUICK = {"training": {"epochs": 1, "batch_size": 8, "warmup_epochs": 0}}
 PGD = {"loss": "ce", "steps": 3, "step": 0.5, "start": "uniform"}

@@ -13,19 +13,19 @@ import pytest
 import torch
 
 from apd_bench.cli import check as check_verb
-from apd_bench.errors import CorruptFile, UsageError
-from apd_bench.identity import counted
+from apd_bench.core.errors import CorruptFile, UsageError
+from apd_bench.core.identity import counted
+from apd_bench.core.registry import METHODS, Registry, plugin_files
 from apd_bench.methods import define
 from apd_bench.methods.adversarial import AdversarialCrossEntropy
-from apd_bench.methods.check import check
 from apd_bench.methods.clean import CleanCrossEntropy
 from apd_bench.methods.objective import Objective
 from apd_bench.methods.plugins import _CLASSES, load_class
 from apd_bench.methods.recipes import load_recipe, recipe_of
-from apd_bench.methods.toy import toy_fit
-from apd_bench.registry import METHODS, Registry, plugin_files
-from apd_bench.states import save_state
-from apd_bench.training import fit
+from apd_bench.training.contract import check
+from apd_bench.training.fit import fit
+from apd_bench.training.prompt_states import save_state
+from apd_bench.training.toy import toy_fit
 
 EXAMPLE = Path(__file__).with_name("example_method.py")
 resolve = METHODS.get
@@ -71,7 +71,7 @@ def test_a_method_in_a_file_is_identified_by_its_content_not_by_its_path(tmp_pat
 def test_the_recipe_of_a_plugin_travels_to_another_process(tmp_path):
     recipe = recipe_of(resolve(f"{EXAMPLE}:SMOOTH"))
     code = (
-        "import pickle, sys\nfrom apd_bench.registry import name_plugins\n"
+        "import pickle, sys\nfrom apd_bench.core.registry import name_plugins\n"
         "from apd_bench.methods.objective import Objective\nfrom apd_bench.methods.plugins import load_class\n"
         "named, recipe = pickle.load(sys.stdin.buffer)\nname_plugins(named)\n"
         "print(load_class('objective', recipe, Objective).__name__)"
@@ -145,7 +145,7 @@ def test_a_class_typed_into_a_session_works_in_that_session_alone():
 
 def test_a_plugin_comes_through_an_entry_point(monkeypatch):
     point = EntryPoint("twice", f"{__name__}:TWICE", "apd_bench.methods")
-    monkeypatch.setattr("apd_bench.registry.entry_points", lambda group: [point] if group == point.group else [])
+    monkeypatch.setattr("apd_bench.core.registry.entry_points", lambda group: [point] if group == point.group else [])
     monkeypatch.setattr(EntryPoint, "load", lambda self: define("twice", base="coop", objective=Twice))
     registry = Registry("method", "apd_bench.methods.catalog", "apd_bench.methods", "apd-bench list methods")
     assert registry.get("twice").base == "coop"

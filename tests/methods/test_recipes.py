@@ -4,13 +4,13 @@ import re
 
 import pytest
 
-from apd_bench.errors import UnknownName, UsageError
-from apd_bench.identity import counted
+from apd_bench.core.errors import UnknownName, UsageError
+from apd_bench.core.identity import counted
+from apd_bench.core.package_data import baselines_path
+from apd_bench.core.registry import METHODS
 from apd_bench.methods.catalog import BUILTIN, builtin
 from apd_bench.methods.recipes import OVERRIDDEN, load_recipe, recipe_of, suite_recipe, tables_of
 from apd_bench.methods.tables import INNER_ATTACK, TRAINING, numbers
-from apd_bench.registry import METHODS
-from apd_bench.resources import baselines_path
 
 ENTRIES = list(builtin())
 SOURCE = re.compile(r"^(inferred|paper|code|secondary)\b")

@@ -6,10 +6,10 @@ import torch
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.backbones.load import instantiate, tokenizer_of
 from apd_bench.backbones.needs import ALL_OFFERS
+from apd_bench.core.specs import BackboneSpec
+from apd_bench.core.targets import resolve
 from apd_bench.prompts.base import PromptLearner
 from apd_bench.prompts.catalog import LEARNERS
-from apd_bench.specs import BackboneSpec
-from apd_bench.targets import resolve
 
 NAMES = ("cat", "x_ray", "ice cream cone")
 TEMPLATE = "a photo of a {}, a kind of thing."

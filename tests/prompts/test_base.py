@@ -6,10 +6,10 @@ import dataclasses
 import pytest
 import torch
 
-from apd_bench.classifier import Classifier, PromptedModel
-from apd_bench.errors import CorruptFile, IncompatibleChoice, UnknownName, UsageError
+from apd_bench.core.errors import CorruptFile, IncompatibleChoice, UnknownName, UsageError
+from apd_bench.core.targets import resolve
 from apd_bench.prompts.catalog import LEARNERS, NEEDS
-from apd_bench.targets import resolve
+from apd_bench.prompts.classifier import Classifier, PromptedModel
 
 TRAINED = [kind for kind in LEARNERS if kind not in ("template", "conditional")]
 

@@ -5,13 +5,13 @@ import torch
 from open_clip import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 from open_clip.zero_shot_classifier import build_zero_shot_classifier_legacy
 
-from apd_bench.classifier import Classifier, PromptedModel
+from apd_bench.core.errors import UnknownName, UsageError
+from apd_bench.core.identity import counted
+from apd_bench.core.registry import DATASETS
 from apd_bench.data.load import load_dataset
 from apd_bench.data.templates import ensemble
-from apd_bench.errors import UnknownName, UsageError
-from apd_bench.identity import counted
 from apd_bench.prompts.catalog import LEARNERS
-from apd_bench.registry import DATASETS
+from apd_bench.prompts.classifier import Classifier, PromptedModel
 
 NAMES = ("cat", "dog", "ice cream cone")
 TEMPLATES = ["a photo of a {}.", "a drawing of the {}, seen from above.", "{}"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from apd_bench.errors import IncompatibleChoice, UsageError
+from apd_bench.core.errors import IncompatibleChoice, UsageError
 
 
 def words(backbone, learner):
@@ -142,7 +142,7 @@ class TestFrame:
         assert learner.num_parameters == int((frame != 0).sum()) + 5 * 32
 
     def test_the_frame_acts_in_the_prediction(self, make, backbone, pixels):
-        from apd_bench.classifier import Classifier
+        from apd_bench.prompts.classifier import Classifier
 
         learner = make("frame")
         before = Classifier.from_learner(backbone, learner)(pixels)

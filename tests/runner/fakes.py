@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from apd_bench.errors import MissingPrerequisite
-from apd_bench.records import Outcomes
+from apd_bench.core.errors import MissingPrerequisite
+from apd_bench.core.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
+from apd_bench.records.record import Outcomes
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.shards import shard_rows
 from apd_bench.runner.tasks import CellDone, FitDone, Progress, Result, Settings, Task, Watch
-from apd_bench.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
 
 SAMPLES = 12
 BATCH = 4

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from apd_bench.classifier import Classifier
-from apd_bench.methods.toy import toy_backbone
+from apd_bench.prompts.classifier import Classifier
 from apd_bench.runner import stages
 from apd_bench.runner.batches import HELD, LIMIT, SHARE, default_batch_size, largest_batch
 from apd_bench.runner.stages import Stages
 from apd_bench.runner.tasks import Settings
+from apd_bench.training.toy import toy_backbone
 
 SIDE = 40
 PIXELS = HELD * 3 * SIDE**2 * 4

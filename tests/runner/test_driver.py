@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 from fakes import SAMPLES, make_plan
 
-from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, MissingPrerequisite
+from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, MissingPrerequisite
+from apd_bench.records.store import Store
 from apd_bench.runner.machine import Machine
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.report import RunReport
 from apd_bench.runner.reporter import JsonReporter, PlainReporter, Reporter
 from apd_bench.runner.session import run_plan
-from apd_bench.store import Store
 
 Log = Callable[[], list[str]]
 JOBS = pytest.mark.parametrize("jobs", [1, 2])
@@ -299,7 +299,7 @@ def test_it_runs_in_a_thread_where_signals_cannot_be_caught(store: Store) -> Non
 def test_workers_end_when_the_driver_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_SECONDS", "30")
     script = (
-        "from test_driver import go; from fakes import make_plan; from apd_bench.store import Store\n"
+        "from test_driver import go; from fakes import make_plan; from apd_bench.records.store import Store\n"
         "import multiprocessing, threading, time\n"
         "def tell():\n"
         "    while len(multiprocessing.active_children()) < 2: time.sleep(0.05)\n"

@@ -25,13 +25,13 @@ import numpy as np
 import pytest
 
 from apd_bench.leaderboard import write_boards
-from apd_bench.store import Store
+from apd_bench.records.store import Store
 
 KILLS = int(os.environ.get("APD_BENCH_TEST_KILLS", "0"))
 FAKE = """
 from fakes import make_plan
 from test_driver import go
-from apd_bench.store import Store
+from apd_bench.records.store import Store
 if __name__ == "__main__":
     plan = make_plan(datasets=("a", "b", "c"), seeds=(1, 2))
     raise SystemExit(go(plan, Store({results!r}), jobs={jobs}, shard_size={shard}).exit_code)

@@ -17,13 +17,13 @@ import pytest
 from fakes import make_plan
 from rich.console import Console
 
+from apd_bench.records.store import Store
 from apd_bench.runner.estimate import cost_of, passes_of
 from apd_bench.runner.live import LiveReporter
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
 from apd_bench.runner.tasks import Progress, Task
-from apd_bench.store import Store
 
 pty = pytest.importorskip("pty", reason="pseudo-terminals are a Unix thing")
 METHODS = tuple(f"method-{number}" for number in range(26))
@@ -32,7 +32,7 @@ SCRIPT = """
 from fakes import make_plan
 from test_driver import go
 from apd_bench.runner.displays import make_reporter
-from apd_bench.store import Store
+from apd_bench.records.store import Store
 if __name__ == "__main__":
     plan = make_plan(datasets=("a", "b", "c"))
     try:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from apd_bench.errors import UsageError
+from apd_bench.core.errors import UsageError
+from apd_bench.core.specs import Cell, Suite, parse_call
 from apd_bench.leaderboard.command import crossings
-from apd_bench.records import Record
+from apd_bench.records.record import Record
 from apd_bench.runner.command import command_for, differences
 from apd_bench.runner.estimate import cost_of, fit_passes, passes_of
 from apd_bench.runner.plan import plan, why_impossible
@@ -22,7 +23,6 @@ from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import choose
 from apd_bench.runner.selection import Selection, resolve
 from apd_bench.runner.tasks import Task
-from apd_bench.specs import Cell, Suite, parse_call
 from apd_bench.suites import load_suite
 
 SUITE = Suite(

@@ -18,15 +18,15 @@ from fakes import SAMPLES, make_plan
 from test_driver import go
 from test_kill import essence, finished
 
-from apd_bench.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_INTERRUPTED, MissingPrerequisite, UsageError
+from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_INTERRUPTED, MissingPrerequisite, UsageError
+from apd_bench.core.specs import Suite
+from apd_bench.records.store import Store
 from apd_bench.runner.machine import Machine
 from apd_bench.runner.plan import plan as make_real_plan
 from apd_bench.runner.reporter import Reporter
 from apd_bench.runner.selection import Selection, describe, resolve
 from apd_bench.runner.session import run_plan
 from apd_bench.runner.tasks import Progress
-from apd_bench.specs import Suite
-from apd_bench.store import Store
 
 ray: Any = pytest.importorskip("ray", reason="the extra is not installed: pip install '.[ray]'")
 from ray.cluster_utils import Cluster  # noqa: E402

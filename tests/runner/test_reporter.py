@@ -11,7 +11,8 @@ from fakes import make_plan
 from rich.console import Console
 from test_driver import go
 
-from apd_bench.errors import UsageError
+from apd_bench.core.errors import UsageError
+from apd_bench.records.store import Store
 from apd_bench.runner.cost import stages_of, summary
 from apd_bench.runner.displays import make_reporter
 from apd_bench.runner.estimate import cost_of
@@ -20,7 +21,6 @@ from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
 from apd_bench.runner.reporter import JsonReporter, PlainReporter, Reporter, closing, duration, opening
 from apd_bench.runner.tasks import Failure, Progress, Task
-from apd_bench.store import Store
 
 DATASETS = tuple(f"a-rather-long-dataset-name-{number}" for number in range(11))
 

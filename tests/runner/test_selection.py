@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from apd_bench.errors import UnknownName, UsageError
-from apd_bench.registry import DATASETS, METHODS
+from apd_bench.core.errors import UnknownName, UsageError
+from apd_bench.core.registry import DATASETS, METHODS
+from apd_bench.core.specs import Suite
 from apd_bench.runner.selection import Selection, describe, resolve, split_list
-from apd_bench.specs import Suite
 from apd_bench.suites import load_suite, suite_from
 
 SUITE = Suite(

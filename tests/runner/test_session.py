@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from fakes import make_plan
 
-from apd_bench.errors import MissingPrerequisite, UsageError
+from apd_bench.core.errors import MissingPrerequisite, UsageError
+from apd_bench.records.store import Store
 from apd_bench.runner.machine import Machine
 from apd_bench.runner.reporter import Reporter
 from apd_bench.runner.session import device_for, pick_device, run_plan, threads_for
-from apd_bench.store import Store
 
 
 def test_on_ray_the_cluster_decides_about_devices_that_this_machine_may_lack() -> None:

@@ -12,10 +12,10 @@ import pytest
 from fakes import SAMPLES, make_plan
 from test_driver import Interrupting, ends, go
 
-from apd_bench.records import Outcomes
+from apd_bench.records.record import Outcomes
+from apd_bench.records.store import Store
 from apd_bench.runner.shards import keep, kept, merge, shard_rows, shards_of
 from apd_bench.runner.tasks import CellDone
-from apd_bench.store import Store
 
 Log = Callable[[], list[str]]
 

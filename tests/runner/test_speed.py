@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from fakes import make_plan
 
-from apd_bench.errors import MissingPrerequisite
-from apd_bench.records import Record
-from apd_bench.registry import BACKBONES
+from apd_bench.core.errors import MissingPrerequisite
+from apd_bench.core.registry import BACKBONES
+from apd_bench.records.record import Record
 from apd_bench.runner import speed
 from apd_bench.runner.estimate import fit_passes, passes_of
 from apd_bench.runner.speed import Speed, calibrate, calibrated, calibration_file, disk_bytes, speeds_of, work_seconds

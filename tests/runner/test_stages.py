@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from apd_bench.core.specs import Cell, Suite
 from apd_bench.runner.batches import default_batch_size, out_of_memory
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import Selection, resolve
 from apd_bench.runner.shards import merge
 from apd_bench.runner.stages import Recent, Stages
 from apd_bench.runner.tasks import CellDone, Failure, FitDone, Interrupted, Progress, Settings, Stopped, Task
-from apd_bench.specs import Cell, Suite
 
 SUITE = Suite(
     name="s",
@@ -124,7 +124,7 @@ def test_a_request_to_stop_is_obeyed_at_the_next_report(bench: Stages) -> None:
 def test_a_corrupt_weight_file_is_one_sentence_that_says_what_mends_it(
     bench: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from apd_bench.resources import package_path
+    from apd_bench.core.package_data import package_path
 
     spec = cell_of().fit.backbone
     broken = tmp_path / "weights.safetensors"

@@ -11,12 +11,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "leaderboard"))
 
 from synthetic import outcomes, record
 
-from apd_bench import published
+from apd_bench.core.specs import Cell
+from apd_bench.leaderboard import published
 from apd_bench.leaderboard.aggregate import tables
 from apd_bench.leaderboard.tidy import measurement
 from apd_bench.runner.plan import Plan, plan
 from apd_bench.runner.selection import Selection, resolve
-from apd_bench.specs import Cell
 from apd_bench.suites import load_suite
 
 PAPERS = ("fap-cross", "fap-b2n", "fap-fewshot", "apt", "apt-shift", "mapt", "apd", "audit")

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from apd_bench.errors import UnknownName, UsageError
-from apd_bench.parts import Parts
-from apd_bench.records import plain
+from apd_bench.core.errors import UnknownName, UsageError
+from apd_bench.core.specs import Cell, Suite
+from apd_bench.records.interning import Parts
+from apd_bench.records.record import plain
 from apd_bench.runner.command import differences
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import Selection, describe, resolve
 from apd_bench.runner.stages import Stages
 from apd_bench.runner.tasks import Settings
-from apd_bench.specs import Cell, Suite
 from apd_bench.suites import load_suite, suite_from
 
 SUITE = Suite(

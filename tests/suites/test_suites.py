@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from apd_bench.errors import CorruptFile, MissingPrerequisite, UnknownName, UsageError
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite, UnknownName, UsageError
 from apd_bench.methods.tables import read_toml
 from apd_bench.runner.selection import describe
 from apd_bench.suites import load_suite, merge_tables, suite_from, suite_names

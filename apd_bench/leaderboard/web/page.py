@@ -11,16 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from apd_bench.identity import counted
+from apd_bench.core.identity import counted
+from apd_bench.core.package_data import baselines_path
+from apd_bench.core.specs import format_eps
+from apd_bench.core.text import file_name, plain, plain_lines
 from apd_bench.leaderboard import columns, command, wording
 from apd_bench.leaderboard.curves import Point, eps_curve, eps_families, few_shot_families, pareto_front, shots_curve
 from apd_bench.leaderboard.listings import distances, listings
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.tidy import Measurement
 from apd_bench.leaderboard.wording import heading
-from apd_bench.resources import baselines_path
-from apd_bench.specs import format_eps
-from apd_bench.text import file_name, plain, plain_lines
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("vendor/jquery.min.js", "vendor/datatables.min.js", "vendor/chart.min.js", "page.js")

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, registries, specs and their identity, files, text. No torch."""

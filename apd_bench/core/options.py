@@ -1,0 +1,290 @@
+"""The options of a run, each written once, as a field of `RunOptions`.
+
+From that table are made the command line of `run`, `plan`, `fit` and `verify`, the variables `APD_BENCH_<OPTION>`, the
+table [options] of a suite, and the arguments of `apd_bench.run`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from apd_bench.core.errors import UsageError, unknown_name
+
+EXECUTORS = ("local", "ray")
+_LONGEST = 100_000  # numbers of a range
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+WHAT = (
+    "what to measure (lists by comma or space; 'all', wildcards, '!name' excludes; a list that is given twice adds up)"
+)
+WHERE, WHICH, HOW, DISPLAY = "where", "which cells (default: all that have no success yet)", "how", "display"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a value was written: what the option is called there, and how a value of it is written (`{}`)."""
+
+    label: str
+    written: str
+
+    def refuse(self, wanted: str, value: object, example: str) -> UsageError:
+        """The error for a value that is not what is wanted."""
+        return UsageError(f"{self.label} takes {wanted}, not '{value}'.", hint=f"Write {self.written.format(example)}.")
+
+
+Reader = Callable[[Any, Source], Any]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: how its value is read (from text or Python), what it means, and where it may stand."""
+
+    read: Reader
+    help: str
+    group: str
+    flag: str = ""
+    more_flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    in_suite: bool = True
+    name: str = ""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable."""
+        return "APD_BENCH_" + self.flag.removeprefix("--").replace("-", "_").upper()
+
+    def at(self, place: str) -> Source:
+        """The option as it is written in one of the places: flag, variable, suite, python."""
+        return {
+            "flag": Source(self.flag, f"{self.flag} {{}}"),
+            "variable": Source(self.variable, f"{self.variable}={{}}"),
+            "suite": Source(f"'{self.name}' in [options]", f'{self.name} = "{{}}"'),
+            "python": Source(self.name, f'{self.name}="{{}}"'),
+        }[place]
+
+
+def text(value: Any, source: Source) -> str:
+    """A name."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise source.refuse("text", value, "NAME")
+    return str(value)
+
+
+def path(value: Any, source: Source) -> Path:
+    """A folder."""
+    return Path(text(value, source))
+
+
+def switch(value: Any, source: Source) -> bool:
+    """Whether something is wanted."""
+    word = str(value).lower()
+    if word not in TRUE + FALSE:
+        raise source.refuse("true or false", value, "1")
+    return word in TRUE
+
+
+def texts(value: Any, source: Source) -> tuple[str, ...]:
+    """A list whose items are taken as they are."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, Iterable):
+        raise source.refuse("a list", value, "KEY=VALUE")
+    return tuple(text(item, source) for item in items)
+
+
+def names(value: Any, source: Source) -> tuple[str, ...]:
+    """A list of names or numbers, as one text or one after the other; what stands in one text is split later."""
+    items = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
+    return tuple(str(item) for item in items)
+
+
+def numbers(least: int, *also: int) -> Reader:
+    """A list of whole numbers of at least `least`, or ranges such as 1-5, or of the numbers `also`."""
+
+    def read(value: Any, source: Source) -> tuple[int, ...]:
+        found: list[int] = []
+        for item in re.findall(r"[^\s,]+", " ".join(names(value, source))):
+            span = re.fullmatch(r"(\d{1,18})-(\d{1,18})", item)
+            if span and int(span[1]) > int(span[2]):
+                turned = f"{span[2]}-{span[1]}"
+                raise UsageError(
+                    f"{source.written.format(item)} runs backwards.", hint=f"Write {source.written.format(turned)}."
+                )
+            if not span and not re.fullmatch(r"-?\d{1,18}", item):
+                raise source.refuse("whole numbers", item, "1,2,3")
+            first = int(span[1] if span else item)
+            if first < least and first not in also:
+                raise source.refuse(f"whole numbers of at least {least}", item, "1,2,3")
+            if span and int(span[2]) - first >= _LONGEST:
+                raise source.refuse(f"at most {_LONGEST:,} numbers", item, "1-5")
+            found += range(first, int(span[2]) + 1) if span else [first]
+        return tuple(found)
+
+    return read
+
+
+def count(what: str, example: int, **words: int | None) -> Reader:
+    """A number of at least 1, or one of `words` with what it stands for."""
+
+    def read(value: Any, source: Source) -> int | None:
+        if isinstance(value, str) and value in words:
+            return words[value]
+        if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,18}", str(value)) or int(value) < 1:
+            also = "".join(f" or '{word}'" for word in words)
+            raise source.refuse(f"a number of {what}{also}", value, str(example))
+        return int(value)
+
+    return read
+
+
+def choice(*allowed: str) -> Reader:
+    """One of a few words."""
+
+    def read(value: Any, source: Source) -> str:
+        if value not in allowed:
+            raise unknown_name(f"value of {source.label}", str(value), allowed)
+        return str(value)
+
+    return read
+
+
+def option(default: Any, read: Reader, group: str, help: str, **more: Any) -> Any:
+    """A field of `RunOptions`; a value other than a switch needs a `metavar`."""
+    return field(default=default, metadata={"option": Option(read, help, group, **more)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """All that a run can be told, with defaults; None leaves it to the suite or to the machine."""
+
+    suite: str = option(
+        "embedded", text, WHAT, "the declared grid to start from", more_flags=("--grid",), metavar="NAME|FILE",
+        in_suite=False,
+    )  # fmt: skip
+    backbones: tuple[str, ...] | None = option(
+        None, names, WHAT, "image-text models: names, hf-hub:ORG/NAME, local:FILE@ARCHITECTURE", flag="--backbone",
+        more_flags=("--backbones",), metavar="LIST", in_suite=False,
+    )  # fmt: skip
+    methods: tuple[str, ...] | None = option(
+        None, names, WHAT, "prompt methods: names, FILE.py:NAME, a folder of imported prompts", metavar="LIST",
+        in_suite=False,
+    )  # fmt: skip
+    datasets: tuple[str, ...] | None = option(
+        None, names, WHAT, "names, or folder:PATH for images of your own; 'all' means all of the suite", metavar="LIST",
+        in_suite=False,
+    )  # fmt: skip
+    attacks: tuple[str, ...] | None = option(
+        None, names, WHAT, "with options where wanted: 'pgd(steps=100)'", metavar="LIST", in_suite=False
+    )
+    eps: tuple[str, ...] | None = option(
+        None, names, WHAT, "budgets in [0,1] pixel units, as 4/255 or 0.0157; L2: 0.5", metavar="LIST", in_suite=False
+    )
+    seeds: tuple[int, ...] | None = option(
+        None, numbers(0), WHAT, "whole numbers, or a range as 1-5", metavar="LIST", in_suite=False
+    )
+    shots: tuple[int, ...] | None = option(
+        None, numbers(1, -1), WHAT, "training images per class; -1 for all", metavar="LIST", in_suite=False
+    )
+    limit: int | None = option(
+        None, count("samples", 20, all=0), WHAT, "test samples per dataset, with fixed ids; 'all' for all", metavar="N",
+        in_suite=False,
+    )  # fmt: skip
+    no_reference: bool = option(False, switch, WHAT, "leave out the suite's reference methods", in_suite=False)
+    settings: tuple[str, ...] = option(
+        (), texts, WHAT, "one setting: training.epochs=5, apd.objective.temperature=2, precision=bf16", flag="--set",
+        metavar="KEY=VALUE", in_suite=False,
+    )  # fmt: skip
+    results: Path = option(Path("results"), path, WHERE, "the folder of records", metavar="DIR")
+    data: Path | None = option(
+        None, path, WHERE, "the folder of the real datasets (default: $APD_BENCH_DATA)", metavar="DIR"
+    )
+    boards: Path = option(Path("leaderboards"), path, WHERE, "where the leaderboards are written", metavar="DIR")
+    offline: bool = option(False, switch, WHERE, "never use the network")
+    missing: bool = option(False, switch, WHICH, "only those without any record: leaves failed ones alone")
+    failed: bool = option(False, switch, WHICH, "only those that failed or were cancelled")
+    force: bool = option(False, switch, WHICH, "all, even those that are done")
+    cached_only: bool = option(False, switch, WHICH, "none: only write the boards from what is stored")
+    dry_run: bool = option(False, switch, HOW, "show the plan, compute nothing")
+    jobs: int | None = option(
+        None, count("processes", 2), HOW,
+        "worker processes (default: the number of cores for tiny models on a CPU, else 1)", metavar="N",
+    )  # fmt: skip
+    device: str | None = option(
+        None, text, HOW, "cpu, cuda, cuda:1, mps (default: cuda where there is one)", metavar="NAME"
+    )
+    batch_size: int | None = option(
+        None, count("images", 32, auto=None), HOW,
+        "images per batch, or 'auto' (default): on CUDA the largest power of two whose measured memory fits, else 100 "
+        "of a tiny model and 32 of others; halved when memory runs out", metavar="N",
+    )  # fmt: skip
+    shard: int = option(
+        500, count("samples", 500), HOW,
+        "measure larger cells in parts of about N samples, which are kept and merged", metavar="N",
+    )  # fmt: skip
+    executor: str = option("local", choice(*EXECUTORS), HOW, "where the work is done", metavar="{local,ray}")
+    address: str | None = option(
+        None, text, HOW, "of a Ray cluster (default: start one here)", metavar="HOST:PORT|auto"
+    )
+    calibrate: bool = option(False, switch, HOW, "with a plan: time the backbones on this machine first")
+    wait: bool = option(False, switch, HOW, "wait for another run on the same folder instead of refusing")
+    display: str = option(
+        "auto", choice("auto", "rich", "plain", "json", "none"), DISPLAY,
+        "how progress is shown: rich on a terminal, else plain", metavar="{auto,rich,plain,json,none}",
+    )  # fmt: skip
+    verbose: bool = option(False, switch, DISPLAY, "show tracebacks of failed cells", more_flags=("-v",))
+    quiet: bool = option(False, switch, DISPLAY, "no progress", more_flags=("-q",))
+
+    @property
+    def strategy(self) -> str:
+        """Which cells are worked on, as one word."""
+        return next((name for name in ("missing", "failed", "force") if getattr(self, name)), "") or (
+            "cached" if self.cached_only else "unfinished"
+        )
+
+
+def table() -> dict[str, Option]:
+    """All options by name, in the order of their declaration."""
+    found = {}
+    for item in fields(RunOptions):
+        declared: Option = item.metadata["option"]
+        flag = declared.flag or f"--{item.name.replace('_', '-')}"
+        default = (
+            "" if item.default in (None, False, ()) or "(default" in declared.help else f" (default: {item.default})"
+        )
+        found[item.name] = replace(declared, name=item.name, flag=flag, help=declared.help + default)
+    return found
+
+
+def resolve_options(given: Mapping[str, Any], suite: Mapping[str, Any]) -> RunOptions:
+    """The options of a command: what is `given` on it, below that the environment, below that the suite's [options]."""
+    values = {}
+    for name, item in table().items():
+        if name in given:
+            values[name] = item.read(given[name], item.at("flag"))
+        elif item.variable in os.environ:
+            values[name] = item.read(os.environ[item.variable], item.at("variable"))
+        elif name in suite:
+            values[name] = item.read(suite[name], item.at("suite"))
+    return RunOptions(**values)
+
+
+def options_from_python(given: Mapping[str, Any]) -> RunOptions:
+    """The options of a call; None stands for the default. Raises UnknownName or UsageError as the command line does."""
+    known = table()
+    for name in given:
+        if name not in known:
+            raise unknown_name("option of run", name, known)
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return RunOptions(**{name: known[name].read(value, known[name].at("python")) for name, value in chosen.items()})
+
+
+def check_suite_options(written: Mapping[str, Any]) -> None:
+    """Raises UnknownName or UsageError unless all of a suite's table [options] can be read."""
+    known = {name: item for name, item in table().items() if item.in_suite}
+    for name, value in written.items():
+        if name not in known:
+            raise unknown_name("option in a suite's [options]", name, known, command="apd-bench run --help")
+        known[name].read(value, known[name].at("suite"))

@@ -1,0 +1,41 @@
+"""The versions of apd-bench and of what it keeps on disk; the refusal of files that another one wrote. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apd_bench.core.errors import NewerSchema, OlderSchema
+
+RECORD = 3  # since 2 with its own digest, since 3 with ids of version 2
+STATE = 1  # of the card beside a prompt state
+CARD, MANIFEST = "card.json", "manifest.json"
+
+
+def package_version() -> str:
+    """The version of apd-bench that is installed; of a source tree that never was, 0.0.0+source."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("apd-bench")
+    except PackageNotFoundError:
+        return "0.0.0+source"
+
+
+def refuse_newer(found: Any, known: int, what: str) -> None:
+    """Raises NewerSchema when `found`, the schema that the file `what` states, is newer than `known`."""
+    if isinstance(found, int) and found > known:
+        raise NewerSchema(
+            f"{what} was written by a later apd-bench: its schema is {found}, the newest that this one knows is "
+            f"{known}. Nothing was changed.",
+            hint="Update apd-bench (pip install --upgrade apd-bench), or choose another folder with --results DIR.",
+        )
+
+
+def refuse_older(found: int, known: int, what: str) -> None:
+    """Raises OlderSchema when `found`, the schema that the file `what` states, is older than `known`."""
+    if found < known:
+        raise OlderSchema(
+            f"{what} was written by an earlier apd-bench: its schema is {found}, this one reads {known}. Nothing was "
+            "changed.",
+            hint="Measure anew into another folder (--results DIR), or read it with the version that wrote it.",
+        )

@@ -1,0 +1,1 @@
+"""One cell: attack, audit, diagnostics, and what came of it."""

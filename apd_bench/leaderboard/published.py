@@ -1,0 +1,236 @@
+"""Numbers from the literature, with their source and protocol: listed, and paired with ours only where all agrees.
+
+A published number stands beside a measured one only when task, dataset, shots, backbone with its standard weights,
+budget, attack with its options, resize and the use of the whole test set are the same. It never replaces one.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from apd_bench.core.errors import CorruptFile, UserError, unknown_name
+from apd_bench.core.identity import counted
+from apd_bench.core.package_data import baselines_path
+from apd_bench.core.specs import MethodRecipe
+from apd_bench.core.toml import tomllib
+from apd_bench.leaderboard.model import Row, Table
+from apd_bench.leaderboard.statistics import Estimate
+
+COLUMNS = (
+    "source", "table", "task", "metric", "attack", "eps_255", "backbone", "shots", "stat", "method", "dataset", "value",
+)  # fmt: skip
+_TASKS = {"few-shot": "few_shot", "cross-dataset": "cross_dataset", "base-to-new": "base_to_new"}
+
+
+@dataclass(frozen=True)
+class Published:
+    """One number of one table of one paper; `value` in percent, `eps_255` is eps times 255, `stat` mean or std."""
+
+    source: str
+    table: str
+    task: str
+    metric: str
+    attack: str
+    eps_255: float
+    backbone: str
+    shots: int
+    stat: str
+    method: str
+    dataset: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A published number and the measured one that it may stand beside, with what is known to differ all the same."""
+
+    published: Published
+    method: str
+    dataset: str
+    column: str
+    measured: Estimate
+    deviation: str
+
+    @property
+    def difference(self) -> float:
+        """Measured minus published, in points."""
+        return 100 * self.measured.value - self.published.value
+
+
+@lru_cache(maxsize=1)
+def load_published() -> tuple[Published, ...]:
+    """All published numbers in the order of the file; raises CorruptFile when it is not what it should be."""
+    path = baselines_path("published", "results.csv")
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise ValueError(f"its columns are {reader.fieldnames}")
+            return tuple(
+                Published(
+                    **{name: line[name] for name in COLUMNS if name not in ("eps_255", "shots", "value")},
+                    eps_255=float(line["eps_255"]),
+                    shots=int(line["shots"]),
+                    value=float(line["value"]),
+                )
+                for line in reader
+            )
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CorruptFile(f"{path} cannot be read: {error}.", hint="Reinstall apd-bench.") from error
+
+
+@lru_cache(maxsize=1)
+def protocols() -> Mapping[str, Any]:
+    """What is known of each source and table: titles, notes, what must agree, names here, known deviations."""
+    path = baselines_path("published", "protocols.toml")
+    try:
+        found: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return found
+    except (OSError, ValueError) as error:
+        raise CorruptFile(f"{path} cannot be read: {error}.", hint="Reinstall apd-bench.") from error
+
+
+def select(**wanted: str | None) -> list[Published]:
+    """The numbers whose fields contain the wanted text (any case); raises UnknownName when a text is in none.
+
+    `select(source="fap", table="Table 15", method="FAP")`. A table matches as a whole name, so `Table 1` is not 15.
+    """
+    chosen = list(load_published())
+    for name, text in wanted.items():
+        if text is None:
+            continue
+        exact = name in ("table", "method", "dataset")
+        low = text.lower()
+
+        def matches(item: Published, name: str = name, low: str = low, exact: bool = exact) -> bool:
+            value = str(getattr(item, name)).lower()
+            return value == low if exact else low in value
+
+        kept = [item for item in chosen if matches(item)]
+        if not kept:
+            known = sorted({str(getattr(item, name)) for item in chosen})
+            raise unknown_name(f"published {name}", text, known, command="apd-bench published")
+        chosen = kept
+    return chosen
+
+
+def about(source: str, table: str) -> dict[str, Any]:
+    """Title, notes, description and the reason against comparing, as far as recorded."""
+    found = dict(protocols()["sources"].get(source, {}))
+    return found | {key: value for key, value in _table(source, table).items() if key not in ("source", "table")}
+
+
+def reproductions(table: Table) -> list[Reproduction]:
+    """Every published number that may stand beside a number of `table`, in the order of the file."""
+    key, names = table.key, protocols()
+    architectures = {
+        f"{architecture}/openai": name for name, found in names["backbones"].items() for architecture in found
+    }
+    backbone = architectures.get(key.backbone)
+    whole = (key.protocol.limit, key.protocol.split, key.protocol.precision) == (None, "test", "fp32")
+    threat = (key.threat.norm, key.threat.knowledge)
+    standard = key.training == "standard" and key.group == "benchmark"
+    if backbone is None or not standard or not whole or threat != ("Linf", "white_box"):
+        return []
+    ours = {names["methods"][name]: name for name in names["methods"]}
+    rows = {ours[row.method]: row for row in table.rows if row.method in ours}
+    wanted = [item for item in load_published() if item.backbone == backbone and item.stat == "mean"]
+    return [pair for item in wanted if item.method in rows for pair in _pair(item, table, rows[item.method])]
+
+
+def _pair(item: Published, table: Table, row: Row) -> Iterator[Reproduction]:
+    match = _table(item.source, item.table).get("match")
+    if match is None or item.dataset not in row.datasets:
+        return
+    key, resize, tested = table.key, table.key.protocol.resize, table.key.protocol.test_resize
+    task, _, classes = item.task.partition(":")
+    same = [
+        _TASKS.get(task) == match.get("task") == key.task,
+        classes == "" or classes == getattr(key, "classes", "all"),
+        not row.trains or item.shots == key.shots,
+        match.get("source_dataset", "") == key.trained_on or not row.trains,
+        match.get("resize", resize) == resize or not row.trains,
+        match.get("test_resize", tested) == tested,
+        item.attack == "none" or abs(item.eps_255 / 255 - key.threat.eps) < 1e-9,
+        all(eps is None or abs(match.get("train_eps_255", -1) / 255 - eps) < 1e-9 for eps in row.train_eps),
+    ]
+    if not all(same):
+        return
+    column = _column(match.get("attacks", {}).get(item.attack))
+    estimate = row.datasets[item.dataset].estimates.get(column)
+    if estimate is not None:
+        known = (names_deviation(item.method), *(_changed(recipe, match) for recipe in row.recipes if row.trains))
+        yield Reproduction(item, row.method, item.dataset, column, estimate, "; ".join(filter(None, known)))
+
+
+def _changed(recipe: MethodRecipe, match: Mapping[str, Any]) -> str:
+    """The settings in which `recipe` is not that of the suite that follows the paper."""
+    from apd_bench.methods.recipes import suite_recipe
+    from apd_bench.suites import load_suite
+
+    if "suite" not in match:
+        return ""
+    suite = load_suite(match["suite"])
+    ours, theirs = (_flat(counted(one)) for one in (recipe, suite_recipe(recipe.name, suite.recipe, suite.recipes)))
+    differ = [f"{name} {ours.get(name, 'unset')}, there {theirs.get(name, 'unset')}"
+              for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]  # fmt: skip
+    more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+    return f"not the recipe of the suite {suite.name}: {'; '.join(differ[:3])}{more}" if differ else ""
+
+
+def _flat(identity: Mapping[str, object]) -> dict[str, object]:
+    parts = [(name, value if isinstance(value, Mapping) else {"": value}) for name, value in identity.items()]
+    return {
+        f"{name}.{option}".strip("."): json.dumps(value, sort_keys=True, default=str)  # a list equals a tuple
+        for name, options in parts
+        for option, value in options.items()
+    }
+
+
+def names_deviation(method: str) -> str:
+    """What is known to differ between the published method and the recipe of that name here."""
+    return str(protocols().get("deviations", {}).get(method, ""))
+
+
+def _column(text: str | None) -> str:
+    """The column of a table that an attack of a paper corresponds to: "clean", or our canonical spelling."""
+    if text is None or text == "clean":
+        return text or ""
+    from apd_bench.attacks.parse import parse_attack
+
+    try:
+        return parse_attack(text).label
+    except UserError:
+        return ""
+
+
+def _table(source: str, table: str) -> Mapping[str, Any]:
+    for entry in protocols()["tables"]:
+        if (entry["source"], entry["table"]) == (source, table):
+            return dict(entry)
+    return {}
+
+
+def pivot(items: Sequence[Published]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of a table with one column per dataset, in the order of the paper, and the mean over them."""
+    datasets = list(dict.fromkeys(item.dataset for item in items))
+    lines: dict[tuple[str, ...], dict[str, float]] = {}
+    for item in items:
+        eps = "–" if item.attack == "none" else f"{item.eps_255:g}/255"
+        key: tuple[str, ...] = (
+            *(item.source, item.table, item.task, item.backbone, str(item.shots)),
+            *(item.method, item.attack, eps, item.stat),
+        )
+        lines.setdefault(key, {})[item.dataset] = item.value
+    header = ["source", "table", "task", "backbone", "shots", "method", "attack", "eps", "stat", *datasets, "mean"]
+    body = []
+    for key, values in lines.items():
+        full = len(values) == len(datasets) and key[-1] == "mean"
+        mean = f"{sum(values.values()) / len(values):.2f}" if full else ""
+        body.append([*key, *(f"{values[name]:g}" if name in values else "" for name in datasets), mean])
+    return header, body

@@ -1,0 +1,91 @@
+"""Pictures of an attack: clean image, perturbation, attacked image and both predictions, kept beside the records.
+
+One file a cell, `examples/<cell id>.json` in the store, made on request by `apd-bench examples`; the web page shows
+what it finds there. This is the only part of the boards that needs the model, and it runs before the boards.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apd_bench import attacks
+from apd_bench.core.files import atomic_write
+from apd_bench.core.specs import ATTACK_SEED, Cell, format_eps
+from apd_bench.leaderboard.pictures import FOLDER
+from apd_bench.records.store import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from apd_bench.runner.stages import Stages
+
+
+def make_examples(store: Store, cells: Sequence[Cell], count: int, device: str = "cpu") -> list[Path]:
+    """Attacks the first `count` correctly classified samples of each cell again and writes the pictures."""
+    from apd_bench.runner.stages import Stages
+    from apd_bench.runner.tasks import Settings
+
+    kept = str(store.path / "checkpoints")
+    stages = Stages(Settings(fits=str(store.fits), checkpoints=kept, device=device, threads=1))
+    written = []
+    for cell in cells:
+        path = store.path / FOLDER / f"{cell.id}.json"
+        text = json.dumps(_pictures(stages, store, cell, count), indent=1, sort_keys=True)
+        atomic_write(path, (text + "\n").encode())
+        written.append(path)
+    return written
+
+
+def _pictures(stages: Stages, store: Store, cell: Cell, count: int) -> list[dict[str, str]]:
+    import torch
+
+    from apd_bench.data.protocols import limit_split
+    from apd_bench.runner.tasks import Task
+
+    backbone = stages.backbone(cell.fit.backbone)
+    data = stages.test_set(cell, backbone.shapes.image_size)
+    classifier, _ = stages.classifier(Task(fit=cell.fit, cell=cell), cell.fit, cell, backbone, data)
+    test = limit_split(data.split(cell.split), cell.limit)
+    outcomes = store.outcomes(cell.id)
+    right = {str(name) for name in outcomes.sample_id[outcomes.clean_prediction == outcomes.label]}
+    rows = [row for row, name in enumerate(test.ids) if name in right][:count]
+    if not rows:
+        return []
+    x, y = test.pixels(rows).to(stages.settings.device), test.labels[rows].to(stages.settings.device)
+    names = [test.ids[row] for row in rows]
+    result = attacks.run(cell.attack, classifier, x, y, cell.threat, names, ATTACK_SEED)
+    with torch.no_grad():
+        before, after = classifier(x).argmax(1).tolist(), classifier(result.adversarials).argmax(1).tolist()
+    change = ((result.adversarials - x) / max(2 * cell.threat.eps, 1e-9) + 0.5).clamp(0, 1)
+    return [
+        {
+            "method": cell.fit.method.name,
+            "dataset": cell.dataset.name,
+            "group": cell.dataset.group,
+            "backbone": cell.fit.backbone.name,
+            "attack": f"{cell.attack.label} at {format_eps(cell.threat.eps, cell.threat.norm)}",
+            "sample": names[place],
+            "label": data.classes[int(y[place])],
+            "clean_prediction": data.classes[before[place]],
+            "adversarial_prediction": data.classes[after[place]],
+            "clean": _png(x[place]),
+            "change": _png(change[place]),
+            "attacked": _png(result.adversarials[place]),
+        }
+        for place in range(len(rows))
+    ]
+
+
+def _png(pixels: Tensor) -> str:
+    """An image [3, H, W] in [0, 1] as PNG, base64."""
+    from PIL import Image
+
+    array = (pixels.detach().cpu() * 255).round().byte().permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()

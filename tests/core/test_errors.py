@@ -1,0 +1,69 @@
+"""User errors carry one message, one hint and one exit code, and survive a trip between processes."""
+
+import pickle
+import sys
+
+from rich.console import Console
+
+from apd_bench.cli.console import err, out, table
+from apd_bench.core.errors import (
+    EXIT_REGRESSION,
+    EXIT_USAGE,
+    CorruptFile,
+    RegressionFound,
+    UnknownName,
+    UsageError,
+    printable,
+    unknown_name,
+)
+from apd_bench.runner.live import LiveReporter
+from apd_bench.runner.reporter import PlainReporter
+
+
+def test_message_and_hint_read_as_one_line():
+    error = CorruptFile("weights.safetensors is torn.", hint="Reinstall the package.")
+    assert str(error) == "weights.safetensors is torn. Reinstall the package."
+    assert error.exit_code == EXIT_USAGE
+    assert RegressionFound("stale").exit_code == EXIT_REGRESSION
+
+
+def test_unknown_name_names_the_nearest_and_the_command():
+    error = unknown_name("method", "adp", ["apd", "advtp", "zero_shot"], command="apd-bench list methods")
+    assert "'adp'" in str(error)
+    assert "Did you mean 'apd'?" in str(error)
+    assert "advtp, apd, zero_shot" in str(error)
+    assert "apd-bench list methods" in str(error)
+
+
+EVIL = "apd\x1b[31m\x07\x9b2J\u202e\r"
+
+
+def test_what_could_steer_a_terminal_is_written_out(capsys):
+    error = UsageError(f"{EVIL}.", hint=EVIL)
+    assert str(error) == r"apd\x1b[31m\x07\x9b2J\u202e\r. apd\x1b[31m\x07\x9b2J\u202e\r"
+    assert printable("kept\n\tas it is: é, 名, ²") == "kept\n\tas it is: é, 名, ²"
+    out(EVIL)
+    err(table([(EVIL, "a\nb")], header=("x", "y")))
+    PlainReporter().message(EVIL)
+    LiveReporter(Console(file=sys.stderr, force_terminal=False)).message(f"{EVIL} [bold]x[/bold]")
+    written = "".join(capsys.readouterr())
+    assert written.count(r"\x1b") == 4 and "[bold]x" in written and "a b" in written
+    assert not set(written) & set("\x1b\x07\x9b\u202e\r")
+
+
+def test_an_endless_word_is_cut():
+    assert str(UsageError(f"'{'9' * 5000}' is no path like {'a' * 390}.")).endswith(f"… is no path like {'a' * 390}.")
+
+
+def test_long_listings_are_cut_but_counted():
+    text = str(unknown_name("dataset", "x", [f"set{i:03d}" for i in range(100)]))
+    assert "(100 in all)" in text
+    assert "set099" not in text
+    near = str(unknown_name("dataset", "set09", [f"set{i:03d}" for i in range(100)]))
+    assert "The nearest are set090, set091" in near or "The nearest are set009" in near
+    assert near.count("set") <= 11
+
+
+def test_errors_survive_pickling():
+    error = pickle.loads(pickle.dumps(UnknownName("what", hint="why")))  # noqa: S301
+    assert (type(error), error.message, error.hint, str(error)) == (UnknownName, "what", "why", "what why")

@@ -1,0 +1,337 @@
+"""Whatever is changed in a file that is read, the answer is the same table, or one sentence; never a traceback.
+
+Mutations are drawn from a seed that stands in the failure, so that each can be repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "records"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "leaderboard"))
+
+from synthetic import cell, fill, method, outcomes, record
+from test_submission import METRICS, rewritten
+
+from apd_bench.backbones.weights import read_checkpoint
+from apd_bench.core.errors import UserError
+from apd_bench.core.files import sha256
+from apd_bench.core.package_data import package_path
+from apd_bench.core.registry import DATASETS
+from apd_bench.core.specs import DatasetSpec
+from apd_bench.data.load import load_dataset
+from apd_bench.leaderboard import collect
+from apd_bench.leaderboard.boards import FORMATS, render_files
+from apd_bench.records.record import Outcomes, sealed
+from apd_bench.records.store import Store
+from apd_bench.records.submission import check_records, draw_cells, pack, unpack
+from apd_bench.runner.plan import plan
+from apd_bench.runner.selection import Selection, resolve
+from apd_bench.suites import load_suite
+from apd_bench.training.prompt_states import PromptState, load_state, save_state
+
+VALUES: list[Any] = [
+    None, True, False, 0, 1, -1, 2**70, 10**400, 0.5, -0.0, 1e308, "", "x", "1/255", "\x1b[31m\x07", "../../x",
+    "é\ud800", "x" * 3000, [], [[]], ["x"], [1, 2], [None], {}, {"x": 1}, {"name": "x"}, [[[[[[[[[[]]]]]]]]]],
+]  # fmt: skip
+
+
+SUITE: dict[str, Any] = {
+        "extends": "embedded", "title": "mine", "methods": ["apd", "coop"], "datasets": ["animals"], "eps": ["1/255"],
+        "attacks": ["pgd(steps=3)"], "seeds": [1], "shots": [4], "limit": 5, "norm": "Linf", "train_eps": "1/255",
+        "recipe": {"training": {"epochs": 2}}, "recipes": {"apd": {"learner": {"tokens": 2}}}, "options": {"jobs": 1},
+        "rules": [{"shots": [4], "recipe": {"training": {"epochs": 3}}}], "sources": {"eps": "mine"},
+    }  # fmt: skip
+
+
+def bent(text: bytes, chance: random.Random) -> bytes:
+    """`text` with one to three bytes changed, cut out, put in or repeated."""
+    for _ in range(chance.randint(1, 3)):
+        place = chance.randrange(len(text) + 1)
+        stop = min(place + chance.choice((1, 1, 1, 8, 200)), len(text))
+        new = chance.choice(
+            (b"", bytes([chance.randrange(256)]), b"0", b"9", b"e", b'"', b"[" * 99, text[place:stop] * 2)
+        )
+        text = text[:place] + new + text[stop:]
+    return text
+
+
+def twisted(value: Any, chance: random.Random) -> Any:
+    """A JSON value with one value in it replaced, left out, renamed or added."""
+    if isinstance(value, dict) and value and chance.random() < 0.9:
+        key = chance.choice(sorted(value))
+        how = chance.random()
+        if how < 0.05:
+            return {name: item for name, item in value.items() if name != key}
+        if how < 0.1:
+            return {**value, chance.choice(("x", key + "x", "\x1b", "")): chance.choice(VALUES)}
+        return {**value, key: twisted(value[key], chance)}
+    if isinstance(value, list) and value and chance.random() < 0.7:
+        place = chance.randrange(len(value))
+        return [*value[:place], twisted(value[place], chance), *value[place + 1 :]]
+    return chance.choice(VALUES)
+
+
+@contextmanager
+def sentence() -> Iterator[None]:
+    """Only a UserError may come out, and what it says is one printable line."""
+    try:
+        yield
+    except UserError as error:
+        assert str(error).isprintable() or not set(str(error)) & set("\x1b\x07"), repr(str(error))
+        assert error.message
+
+
+def text_of(data: Any) -> bytes:
+    return json.dumps(data).encode()
+
+
+def forged(data: Any) -> bytes:
+    """A record with the digest that its text should have, where there is room for one."""
+    try:
+        return sealed(data).encode(errors="replace")
+    except (TypeError, ValueError):
+        return text_of(data)
+
+
+def tables_of(path: Path, formats: tuple[str, ...] = ("csv", "md")) -> tuple[list[str], tuple[str, ...]]:
+    """The boards of a store as CSV, and the notes on what is left out of them."""
+    boards = collect([path])
+    files = render_files(boards, formats)
+    return [files[name] for name in sorted(files) if name.endswith("csv")], boards.notes
+
+
+def opened(path: Path) -> None:
+    """Reads an image folder to its last pixel."""
+    spec: DatasetSpec = DATASETS.get(f"folder:{path}")
+    assert spec.digest
+    test = load_dataset(spec, image_size=8).split("test")
+    assert len(test.images(np.arange(len(test))))
+
+
+def planned(path: Path) -> None:
+    """Reads a suite down to the ids of some of its cells."""
+    suite = resolve(load_suite(str(path)), Selection(methods=("coop",), datasets=("animals",), limit=4))
+    suite = suite.with_options(seeds=suite.seeds[:2], eps=suite.eps[:2], attacks=suite.attacks[:2])
+    assert all(one.id for one in plan(suite).cells)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store, an archive of it, a prompt state, a suite and an image folder, all sound."""
+    home = tmp_path_factory.mktemp("sound")
+    items = [
+        (record(cell(method_spec=method(name), attack=attack), metrics=METRICS), outcomes([1, 1, 0], [1, 0, 0]))
+        for name in ("mine", "other")
+        for attack in ("pgd", "cw")
+    ]
+    store = Store(fill(home / "store", items))
+    card = {"recipe": {"name": "coop", "learner": "text", "objective": "ce", "learner_options": {"tokens": 2}},
+            "classes": ["a", "b"], "template": "a {}.", "seed": 1, "history": [{"loss": 1.0}]}  # fmt: skip
+    save_state(home / "state", PromptState({"context": torch.zeros(2, 4)}, card))
+    files = {path.name: path.read_bytes() for path in (home / "state").iterdir()}
+    with store.writer():
+        for fit in {item.cell.fit.id for item, _ in items}:
+            store.put_fit(fit, files)
+    pack([store.path], home / "a.tar.gz", methods=[], author="me")
+    for label in ("cat", "dog"):
+        for number in range(4):
+            path = home / "images" / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((8, 8, 3), number + 9 * (label == "cat"), np.uint8)).save(path)
+    (home / "suite.json").write_text(json.dumps(SUITE))
+    (home / "boards.csv").write_text("".join(tables_of(store.path, FORMATS)[0]))
+    assert load_state(home / "state").recipe
+    opened(home / "images")
+    planned(home / "suite.json")
+    unpack(home / "a.tar.gz", home / "sound")
+    assert len(check_records(Store(home / "sound"))) == 4
+    torch.save({"state_dict": {"x.weight": torch.ones(3)}, "epoch": 3}, home / "weights.pt")
+    (home / "weights.safetensors").write_bytes((home / "state" / "state.safetensors").read_bytes())
+    for path in home.glob("weights.*"):
+        assert read_checkpoint(path)[0]
+    return home
+
+
+def fuzz_record(home: Path, work: Path, chance: random.Random) -> None:
+    """A changed letter anywhere in a store: the same tables, or a note that something is left out."""
+    before = (home / "boards.csv").read_text()
+    shutil.copytree(home / "store", work, symlinks=True)
+    path = chance.choice(sorted(path for path in work.rglob("*") if path.is_file()))
+    kind = chance.choice(("bend", "bend", "bend", "link", "folder", "swap"))
+    if kind == "bend":
+        path.write_bytes(bent(path.read_bytes(), chance))
+    elif kind == "swap":
+        other = chance.choice(sorted(other for other in work.rglob(f"*{path.suffix}") if other.is_file()))
+        path.write_bytes(other.read_bytes())
+    else:
+        path.unlink()
+        path.symlink_to("nowhere") if kind == "link" else path.mkdir()
+    with sentence():
+        after, notes = tables_of(work)
+        assert "".join(after) == before or notes, path
+    with sentence(), Store(work).writer() as store:
+        statuses = store.statuses()
+        assert len(statuses) + len(store.set_damaged_aside()) >= 4
+        assert store.statuses() == statuses and not store.damaged()
+        for fit in sorted(entry.name for entry in os.scandir(store.fits) if not entry.name.startswith(".")):
+            store.fit_problem(fit)
+
+
+def fuzz_sealed_record(home: Path, work: Path, chance: random.Random) -> None:
+    """A forged record, with its digest as it should be."""
+    shutil.copytree(home / "store", work)
+    path = chance.choice(sorted(work.glob("cells/*/*.json")))
+    data = twisted(json.loads(path.read_text()), chance)
+    path.write_bytes(forged(data))
+    with sentence():
+        tables_of(work)
+
+
+def fuzz_archive(home: Path, work: Path, chance: random.Random) -> None:
+    """An archive with a changed file in it, or changed as a whole."""
+    work.mkdir()
+    archive = work / "bad.tar.gz"
+    sound = home / "sound"
+    name = chance.choice(sorted(str(path.relative_to(sound)) for path in sound.rglob("*") if path.is_file()))
+    content = (sound / name).read_bytes()
+    if name.endswith(".json") and chance.random() < 0.7:
+        data = twisted(json.loads(content), chance)
+        content = forged(data) if name.startswith("cells") else text_of(data)
+    else:
+        content = bent(content, chance)
+    changes: dict[str, bytes | None] = {name: content}
+    if name != "submission.json":
+        manifest = json.loads((sound / "submission.json").read_bytes())
+        manifest["files"][name] = sha256(content)
+        changes["submission.json"] = text_of(manifest)
+    rewritten(home / "a.tar.gz", archive, changes)
+    if chance.random() < 0.2:
+        archive.write_bytes(bent(archive.read_bytes(), chance))
+    with sentence():
+        unpack(archive, work / "u")
+        draw_cells(check_records(Store(work / "u")), 5, 1)
+
+
+def fuzz_npz(home: Path, work: Path, chance: random.Random) -> None:
+    """Per-sample outcomes: the same values or a refusal."""
+    sound = outcomes([1, 1, 0], [1, 0, 0], distance=[0.5, 1.0, 2.0])
+    with sentence():
+        found = Outcomes.from_bytes(bent(sound.to_bytes(), chance))
+        columns = dict(sound.columns())
+        for name, column in found.columns():  # a name has no checksum in the format: a column may be missed
+            np.testing.assert_array_equal(column, columns.get(name, column))
+
+
+def fuzz_state(home: Path, work: Path, chance: random.Random) -> None:
+    """The card and the tensors of a prompt state."""
+    shutil.copytree(home / "state", work)
+    path = work / chance.choice(("card.json", "state.safetensors"))
+    if path.suffix == ".json" and chance.random() < 0.7:
+        path.write_bytes(text_of(twisted(json.loads(path.read_text()), chance)))
+    else:
+        path.write_bytes(bent(path.read_bytes(), chance))
+    with sentence():
+        assert load_state(work).recipe
+
+
+def fuzz_suite(home: Path, work: Path, chance: random.Random) -> None:
+    """A suite as TOML and as JSON, to its cells."""
+    path = work.with_suffix(".json")
+    if chance.random() < 0.3:
+        path = work.with_suffix(".toml")
+        path.write_bytes(bent(package_path("suites", "embedded.toml").read_bytes(), chance))
+    else:
+        path.write_bytes(bent(text_of(SUITE), chance) if chance.random() < 0.2 else text_of(twisted(SUITE, chance)))
+    with sentence():
+        planned(path)
+
+
+def fuzz_setting(home: Path, work: Path, chance: random.Random) -> None:
+    """What is typed after --set, and as attacks, budgets and names."""
+    words = ["training", "epochs", "learner", "tokens", "train_eps", ".", ".", "=", "=", "3", "1/255", "apd", "[", "(",
+             "'x'", "\x1b", "None", "nan", "1e999", "é", "\x00", "{}", ",", " ", "-1", "pgd", "steps", ")",
+             "9" * 5000]  # fmt: skip
+
+    def word() -> str:
+        return "".join(chance.choices(words, k=chance.randint(1, 7)))
+
+    given = {chance.choice(("settings", "attacks", "eps", "methods", "datasets", "backbones")): (word(),)}
+    if chance.random() < 0.5:
+        given = {"settings": (f"{chance.choice(('training.epochs', 'apd.learner.tokens', 'train_eps'))}={word()}",)}
+    with sentence():
+        plan(resolve(load_suite("ci"), Selection(**{"methods": ("coop",), "datasets": ("animals",), **given})))
+
+
+def fuzz_dataset(home: Path, work: Path, chance: random.Random) -> None:
+    """dataset.toml, classnames.txt and the folders beside them."""
+    shutil.copytree(home / "images", work)
+    text = 'template = "a {}"\nlicence = "CC0"\n[classes]\ncat = "Cat"\ndog = "Dog"\n'
+    for _ in range(chance.randint(0, 2)):
+        lines = text.splitlines()
+        place = chance.randrange(len(lines))
+        value = chance.choice(
+            ("3", "[]", "['{}', 3]", "{x = 1}", "true", "''", '"\\u001b"', "2020-01-01", "nan", "['a {}', 'b {}']")
+        )
+        lines[place] = chance.choice(
+            (f"{lines[place].partition('=')[0]}= {value}", lines[place] * 2, f"x{lines[place]}")
+        )
+        text = "\n".join(lines)
+    (work / "dataset.toml").write_bytes(bent(text.encode(), chance) if chance.random() < 0.5 else text.encode())
+    if chance.random() < 0.4:
+        (work / "classnames.txt").write_bytes(
+            bent("Cat\nDog\n".encode(chance.choice(("utf-8", "utf-16", "utf-8-sig"))), chance)
+        )
+    if chance.random() < 0.3:
+        path = chance.choice(sorted(work.rglob("*.png")))
+        path.write_bytes(bent(path.read_bytes(), chance))
+    with sentence():
+        opened(work)
+
+
+def fuzz_weights(home: Path, work: Path, chance: random.Random) -> None:
+    """A checkpoint as torch or safetensors writes it."""
+    kind = chance.choice((".pt", ".safetensors"))
+    path = work.with_suffix(kind)
+    path.write_bytes(bent((home / f"weights{kind}").read_bytes(), chance))
+    with sentence():
+        read_checkpoint(path)
+
+
+FUZZ: list[Callable[[Path, Path, random.Random], None]] = [
+    fuzz_record, fuzz_sealed_record, fuzz_archive, fuzz_npz, fuzz_state, fuzz_suite, fuzz_setting, fuzz_dataset,
+    fuzz_weights,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cases", [25, pytest.param(250, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fuzz", FUZZ)
+def test_whatever_is_changed_ends_in_the_same_or_in_one_sentence(
+    fuzz: Callable[[Path, Path, random.Random], None],
+    cases: int,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    for number in range(cases):
+        work = tmp_path / str(number)
+        try:
+            fuzz(home, work, random.Random(f"{fuzz.__name__} {number}"))
+        except Exception as error:
+            raise AssertionError(f"case {number} of {fuzz.__name__}: {type(error).__name__}: {error}") from error
+        if work.is_dir():
+            shutil.rmtree(work)

@@ -1,0 +1,109 @@
+"""The checks fire on models that hide their gradients and stay silent on one that does not."""
+
+import pytest
+import torch
+
+from apd_bench.api import evaluate
+from apd_bench.evaluation import diagnostics
+from apd_bench.evaluation.diagnostics import CHECKS
+
+EPS = "3/255"
+
+
+@pytest.fixture(scope="module")
+def case(small_net):
+    net, x, y, _ = small_net(classes=5, n=24, seed=1)
+    return net.requires_grad_(False), x, y
+
+
+def fired(model, case, attack="pgd", threat=EPS):
+    result = evaluate(model, case[1:], attack, threat)
+    known = {check.reason: name for name, check in CHECKS.items()}
+    return {known[reason] for reason in result.suspect}, result
+
+
+@pytest.mark.parametrize("attack", ["pgd", "cw", "apgd-ce", "worst", "autoattack(iterations=20, queries=60)"])
+@pytest.mark.parametrize("threat", [EPS, "L2 0.3"])
+def test_silent_on_a_plain_model(attack, threat, case):
+    names, result = fired(case[0], case, attack, threat)
+    assert not names
+    assert result.diagnostics["huge_eps_robust"] == 0 and result.diagnostics["repeat_difference"] == 0
+
+
+def test_a_gradient_killer_is_found(case):
+    net = case[0]
+
+    def rounded(x):  # the forward pass is that of the model, the backward pass gives nothing
+        return net((x * 255).round() / 255)
+
+    names, result = fired(rounded, case)
+    assert {"zero_gradients", "huge_eps_robust"} <= names
+    assert result.robust_accuracy > 0.8
+
+
+def test_square_gives_a_gradient_killer_away(case):
+    net = case[0]
+
+    def rounded(x):
+        return net((x * 255).round() / 255)
+
+    names, _ = fired(rounded, case, "autoattack(iterations=5, queries=400)", "8/255")
+    assert "black_box_gain" in names
+
+
+def test_saturated_logits_are_found_and_broken_all_the_same(case):
+    net = case[0]
+    names, result = fired(lambda x: 1e4 * net(x), case)
+    assert "saturated" in names
+    assert result.robust_accuracy <= evaluate(net, case[1:], "pgd", EPS).robust_accuracy < 1
+    names, _ = fired(lambda x: 1e4 * net(x), case, "pgd.apt")
+    assert {"saturated", "saturated_loss", "plain_loss_gap"} <= names
+    assert result.diagnostics["plain_ce_zero_gradients"] > 0.5
+
+
+def test_a_librarys_cross_entropy_is_known_to_saturate(case):
+    pytest.importorskip("torchattacks")
+    names, _ = fired(lambda x: 30 * case[0](x), case, "torchattacks:PGD(steps=5)")
+    assert names & {"saturated_loss", "plain_loss_gap"}
+    names, _ = fired(lambda x: 30 * case[0](x), case, "torchattacks:Square(n_queries=5)")
+    assert not names & {"saturated_loss", "plain_loss_gap"}
+
+
+def test_the_gap_of_the_losses_is_measured_for_every_attack_and_fires_for_those_on_the_plain_one(case):
+    for scale, wide in ((1.0, False), (1e4, True)):
+        gaps = {}
+        for attack in ("pgd.apt(steps=2)", "pgd(steps=2)"):
+            names, result = fired(lambda x, scale=scale: scale * case[0](x), case, attack)
+            assert ("plain_loss_gap" in names) == (wide and attack.startswith("pgd.apt"))
+            gaps[attack] = 1 - result.diagnostics["plain_ce_agreement"]
+        assert len(set(gaps.values())) == 1 and (gaps["pgd(steps=2)"] > 0.1) == wide
+
+
+def test_a_randomised_model_is_found(case):
+    net = case[0]
+    names, _ = fired(lambda x: net(x + 0.02 * torch.randn_like(x)), case)
+    assert "repeat_difference" in names
+
+
+def test_non_finite_gradients_are_found(case):
+    net = case[0]
+    names, _ = fired(lambda x: net(x) + 0 * (x - x.detach()).abs().sqrt().flatten(1).sum(1, keepdim=True), case)
+    assert "bad_gradients" in names
+
+
+def test_a_weak_attack_is_found(case):
+    names, _ = fired(case[0], case, "pgd(steps=1, step=0.01, start='none')", "4/255")
+    assert "attack_above_fgsm" in names
+
+
+def test_an_unfinished_attack_is_found(case):
+    names, _ = fired(case[0], case, "pgd(steps=12, step=0.01, start='none', schedule='constant')", "4/255")
+    assert "late_gain" in names
+
+
+def test_every_limit_has_a_reason_that_fits_a_table():
+    reasons = [check.reason for check in CHECKS.values()]
+    assert len(set(reasons)) == len(reasons)
+    assert all(20 < len(reason) < 90 for reason in reasons)
+    assert diagnostics.suspect({}) == []
+    assert diagnostics.suspect({"flips": 0.02, "late_gain": 0.05}) == [CHECKS["flips"].reason]

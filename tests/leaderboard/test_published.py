@@ -1,0 +1,136 @@
+"""Published numbers keep their source, and stand beside ours only where the protocol is the same."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from synthetic import cell, dataset, method, outcomes, record
+
+from apd_bench.attacks.parse import parse_attack
+from apd_bench.core.errors import UnknownName
+from apd_bench.core.specs import AttackSpec, BackboneSpec, MethodRecipe
+from apd_bench.leaderboard import published
+from apd_bench.leaderboard.aggregate import tables
+from apd_bench.leaderboard.model import Table
+from apd_bench.leaderboard.tidy import measurement
+from apd_bench.methods.recipes import suite_recipe
+from apd_bench.suites import load_suite
+
+CLIP = BackboneSpec(
+    name="ViT-B-32-quickgelu/openai", architecture="ViT-B-32-quickgelu", weights="openai", activation="quickgelu"
+)
+FAP = method("fap")
+PGD_100 = parse_attack("pgd.literature")
+
+
+def table(recipe: MethodRecipe = FAP, attack: AttackSpec = PGD_100, threat: dict = {}, **changes: object) -> Table:  # noqa: B006
+    """FAP as in Tables 14 and 15 of its paper, 16 shots of EuroSAT; `changes` are made to this."""
+    settings: dict = {
+        "backbone": CLIP,
+        "eps": 1 / 255,
+        "resize": "crop",
+        "data": dataset("eurosat", group="benchmark"),
+    }
+    settings |= changes
+    settings["fit"] = {"resize": "squash", "train_eps": 1 / 255} | settings.get("fit", {})
+    spec = cell(method_spec=recipe, **settings)
+    spec = replace(spec, attack=attack, threat=replace(spec.threat, **threat))
+    return tables([measurement(record(spec), outcomes([1, 1, 1, 0], [1, 0, 0, 0]))])[0]
+
+
+def test_every_number_has_a_source_table_with_a_protocol() -> None:
+    numbers = published.load_published()
+    assert len(numbers) == 1617
+    described = {(entry["source"], entry["table"]) for entry in published.protocols()["tables"]}
+    assert {(item.source, item.table) for item in numbers} == described
+    assert all("match" in entry or "why_not" in entry for entry in published.protocols()["tables"])
+    assert all(0 <= item.value <= 100 for item in numbers)
+
+
+def test_select_by_name_and_the_error_for_what_is_not_there() -> None:
+    items = published.select(source="fap", table="Table 15", method="FAP", dataset="eurosat", shots="16")
+    assert {item.stat for item in items} == {"mean", "std"}
+    with pytest.raises(UnknownName, match="Table 8"):
+        published.select(source="FAP", table="Table 99")
+
+
+def test_pivot_has_one_column_per_dataset_and_the_mean_of_complete_rows() -> None:
+    header, body = published.pivot(published.select(table="Table 2", source="TAPT", method="APT-V", backbone="B/16"))
+    assert len(header) == 9 + 11 + 1
+    values = [float(value) for value in body[0][9:20]]
+    assert float(body[0][-1]) == pytest.approx(sum(values) / 11, abs=0.006)
+
+
+def test_a_number_is_paired_where_everything_agrees() -> None:
+    clean, robust = published.reproductions(table())
+    assert [(pair.published.table, pair.published.attack) for pair in (clean, robust)] == [
+        ("Table 14", "none"), ("Table 15", "pgd-100"),
+    ]  # fmt: skip
+    assert (clean.column, clean.dataset, clean.method) == ("clean", "eurosat", "fap")
+    assert (robust.column, robust.measured.value) == (PGD_100.label, 0.25)
+    assert clean.difference == pytest.approx(75 - clean.published.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backbone": replace(CLIP, name="ViT-B-32-quickgelu/laion2b")},
+        {"backbone": replace(CLIP, name="ViT-B-16-quickgelu/openai")},
+        {"backbone": replace(CLIP, training="robust")},
+        {"limit": 100},
+        {"split": "val"},
+        {"shots": 3},
+        {"precision": "bf16"},
+        {"fit": {"resize": "crop"}},
+        {"fit": {"train_eps": 4 / 255}},
+        {"resize": "squash"},
+        {"data": dataset("food", group="benchmark")},
+        {"data": dataset("eurosat", group="mine")},
+        {"task": "cross_dataset", "source": dataset("caltech101", group="benchmark")},
+        {"task": "base_to_new", "fit": {"classes": "base"}, "classes": "all"},
+        {"recipe": method("unheard_of")},
+        {"threat": {"norm": "L2", "eps": 0.5}},
+        {"threat": {"knowledge": "transfer", "source": "clip"}},
+    ],
+    ids=str,
+)
+def test_nothing_is_paired_when_one_part_of_the_protocol_differs(changes: dict) -> None:
+    assert published.reproductions(table(**changes)) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attack": parse_attack("pgd")},
+        {"attack": parse_attack("autoattack")},
+        {"attack": replace(PGD_100, options={**PGD_100.options, "steps": 99})},
+        {"eps": 2 / 255},
+    ],
+    ids=["other attack", "stronger attack", "one step less", "other budget"],
+)
+def test_robust_numbers_need_the_same_attack_with_its_options_and_the_same_budget(changes: dict) -> None:
+    assert [pair.published.attack for pair in published.reproductions(table(**changes))] == ["none"]
+
+
+def test_a_recipe_that_is_not_the_papers_is_said_beside_the_number() -> None:
+    suite = load_suite("fap-fewshot")
+    papers = suite_recipe("fap", suite.recipe, suite.recipes)
+    assert {pair.deviation for pair in published.reproductions(table(papers))} == {published.names_deviation("FAP")}
+    mine = replace(papers, training={**papers.training, "epochs": 3})
+    (deviation,) = {pair.deviation for pair in published.reproductions(table(mine))}
+    assert deviation.endswith("not the recipe of the suite fap-fewshot: training.epochs 3, there 10")
+
+
+def test_zero_shot_needs_no_training_protocol_but_the_same_test_images() -> None:
+    setting = {"recipe": method("zero_shot", trains=False), "task": "cross_dataset", "shots": 0}
+    setting["fit"] = {"train_eps": None}
+    found = [(pair.published.source[:4], pair.published.table, pair.published.attack)
+             for pair in published.reproductions(table(**setting))]  # fmt: skip
+    assert found == [("FAP ", "Table 8", "none"), ("FAP ", "Table 8", "pgd-100"), ("TAPT", "Table 1", "pgd-100")]
+    assert published.reproductions(table(**setting, resize="squash")) == []
