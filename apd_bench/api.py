@@ -15,8 +15,9 @@ from apd_bench.attacks.parse import parse_attack, spec_of
 from apd_bench.core.errors import UsageError
 from apd_bench.core.registry import ATTACKS
 from apd_bench.core.specs import AttackSpec, ThreatModel, parse_eps
-from apd_bench.evaluation.cell import CellResult, Samples, evaluate_samples
+from apd_bench.evaluation.cell import Samples, evaluate_samples
 from apd_bench.evaluation.progress import OnProgress
+from apd_bench.records.measured import Measured
 from apd_bench.runner.session import pick_device
 
 
@@ -46,7 +47,7 @@ def evaluate(
     seed: int = 0,
     source: Callable[[Tensor], Tensor] | None = None,
     on_progress: OnProgress | None = None,
-) -> CellResult:
+) -> Measured:
     """How robust `model`, any callable from pixels [B, C, H, W] in [0,1] to logits [B, K], is on `data`.
 
     `data`: (images, labels) as tensors or arrays, an iterable of such batches (a loader), a split, or a loaded set (its

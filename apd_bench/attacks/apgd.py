@@ -102,7 +102,7 @@ class _State:
 def climb(search: Search, rows: Tensor, x: Tensor, objective: Objective, steps: int) -> None:
     """Auto-PGD (algorithm 1) from x [A, 3, H, W]; at most `steps` gradients for each sample."""
     region = search.region.take(rows)
-    z, f, g = search.meter.gradient(x, lambda z: objective(z, rows))
+    z, f, g = search.meter.gradient(x, objective, rows)
     flat = torch.zeros_like(f, dtype=torch.bool)
     η = torch.full_like(f, 2 * search.threat.eps)[:, None, None, None]
     s = _State(rows, x, x, g, f, η, x, g, f, torch.zeros_like(f), f, flat)
@@ -121,7 +121,7 @@ def climb(search: Search, rows: Tensor, x: Tensor, objective: Objective, steps: 
         if k == steps:
             search.see(s.rows, s.x, search.meter.predict(s.x))
             return
-        z, f, s.g = search.meter.gradient(s.x, lambda z, now=s.rows: objective(z, now))  # type: ignore[misc]
+        z, f, s.g = search.meter.gradient(s.x, objective, s.rows)
         _improve(s, f)
         s, region = _drop(search, s, region, z)
         since += 1

@@ -52,14 +52,14 @@ def _descend(nearest: Nearest, c: Tensor, t: Tensor | None, length: Tensor, step
     x0, y, meter = nearest.x0, nearest.y, nearest.search.meter
     unit = nearest.search.clean_margin[nearest.rows].abs().clamp_min(1e-12)
     δ, m, v = torch.zeros_like(x0), torch.zeros_like(x0), torch.zeros_like(x0)
-    broken = torch.zeros_like(c, dtype=torch.bool)
+    broken, aims = torch.zeros_like(c, dtype=torch.bool), () if t is None else (t,)
 
-    def penalty(z: Tensor) -> Tensor:
-        gap = -margin(z, y) if t is None else -targeted_margin(z, y, t)
+    def penalty(z: Tensor, c: Tensor, unit: Tensor, y: Tensor, *t: Tensor) -> Tensor:
+        gap = -targeted_margin(z, y, *t) if t else -margin(z, y)
         return c * (gap / unit).clamp_min(0)
 
     for k in range(1, steps + 1):
-        z, _, g = meter.gradient(x0 + δ, penalty)
+        z, _, g = meter.gradient(x0 + δ, penalty, c, unit, y, *aims)
         broken |= nearest.see(x0 + δ, z)
         g = g + 2 * δ
         m, v = _β1 * m + (1 - _β1) * g, _β2 * v + (1 - _β2) * g * g

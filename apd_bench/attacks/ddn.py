@@ -27,21 +27,23 @@ def ddn(search: Search, *, steps: int, gamma: float, targets: int) -> None:
     nearest = Nearest(search)
     if len(nearest.rows):
         d, t = nearest.linearise(targets)
-        _walk(nearest, d, lambda z: stable_ce(z, nearest.y), steps, gamma)
-        _walk(nearest, d, lambda z: targeted_margin(z, nearest.y, t), steps, gamma)
+        _walk(nearest, d, stable_ce, (nearest.y,), steps, gamma)
+        _walk(nearest, d, targeted_margin, (nearest.y, t), steps, gamma)
         nearest.tighten()
     nearest.finish()
 
 
-def _walk(nearest: Nearest, d: Tensor, loss: Callable[[Tensor], Tensor], steps: int, γ: float) -> None:
-    """One walk from the images; d [A] is the first radius."""
+def _walk(
+    nearest: Nearest, d: Tensor, loss: Callable[..., Tensor], columns: tuple[Tensor, ...], steps: int, γ: float
+) -> None:
+    """One walk from the images on `loss(logits, *columns)`; d [A] is the first radius."""
     x0, meter = nearest.x0, nearest.search.meter
     unit = ε = d[:, None, None, None]
     found = torch.zeros_like(ε, dtype=torch.bool)
     δ = torch.zeros_like(x0)
     for k in range(steps):
         falling = 0.5 * (1 + math.cos(math.pi * k / steps))
-        z, _, g = meter.gradient(x0 + δ, loss)
+        z, _, g = meter.gradient(x0 + δ, loss, *columns)
         adversarial = nearest.see(x0 + δ, z)[:, None, None, None]
         found |= adversarial
         if k:

@@ -72,15 +72,22 @@ class Meter:
             size = self.batch_size
             return torch.cat([self._forward(x[low : low + size]) for low in range(0, len(x), size)])
 
-    def gradient(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits [B, K], `loss(logits)` [B] and the gradient [B, 3, H, W] of its sum with respect to x.
+    def gradient(self, x: Tensor, loss: Callable[..., Tensor], *columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [B, K], `loss(logits, *columns)` [B] and the gradient [B, 3, H, W] of its sum with respect to x.
 
-        A model that cuts the graph gives zeros; non-finite entries are set to zero. Both are counted per image.
+        More than `batch_size` images are taken in parts, with the same rows of the `columns` (labels, say). A model
+        that cuts the graph gives zeros; non-finite entries are set to zero. Both are counted per image.
         """
+        size = self.batch_size or len(x)
+        if len(x) > size:
+            cuts = [slice(low, low + size) for low in range(0, len(x), size)]
+            parts = [self.gradient(x[cut], loss, *(column[cut] for column in columns)) for cut in cuts]
+            z, f, g = (torch.cat(part) for part in zip(*parts, strict=True))
+            return z, f, g
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             z = self._forward(x)
-            f = loss(z)
+            f = loss(z, *columns)
             value = f.sum()
         if not value.requires_grad:
             self._cut += len(x)

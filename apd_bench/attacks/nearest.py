@@ -43,7 +43,7 @@ class Nearest:
         far = torch.full_like(self.distance, float("inf"))
         nearest = ordered[:, 0].clone()
         for t in ordered.unbind(1):
-            _, f, g = self.search.meter.gradient(self.x0, lambda z, t=t: targeted_margin(z, self.y, t))  # type: ignore[misc]
+            _, f, g = self.search.meter.gradient(self.x0, targeted_margin, self.y, t)
             δ = _reach(g.flatten(1), -f, low, high)
             d = torch.linalg.vector_norm(δ, dim=1)
             nearest, far = torch.where(d < far, t, nearest), torch.minimum(d, far)

@@ -57,7 +57,7 @@ def projected_ascent(search: Search, rows: Tensor, x: Tensor, objective: Objecti
     for k, length in enumerate(α):
         if k == late:
             search.late_margin[rows] = search.margin[rows]
-        z, _, g = search.meter.gradient(x, lambda z, rows=rows: objective(z, rows))  # type: ignore[misc]
+        z, _, g = search.meter.gradient(x, objective, rows)
         standing = search.see(rows, x, z)
         if standing is not None:
             if not len(standing):

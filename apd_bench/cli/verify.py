@@ -13,7 +13,7 @@ from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_REGRESSION
 from apd_bench.core.options import DISPLAY, HOW
 
 if TYPE_CHECKING:
-    from apd_bench.records.regression import Difference, Measured
+    from apd_bench.records.regression import Counts, Difference
 
 EXAMPLES = """examples:
   apd-bench verify                     exit 0 when everything is as expected, 3 with a table of differences otherwise
@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace, results: Path) -> int:
     return run_plan(grid, Store(results), Machine.of(args.options), reporter).exit_code
 
 
-def _judge(differences: list[Difference], measured: Measured, source: str) -> int:
+def _judge(differences: list[Difference], measured: Counts, source: str) -> int:
     count = sum(len(values) for values in measured.places.values())
     if not differences:
         out(f"As expected: {count} values agree with {source}.")

@@ -1,14 +1,11 @@
-"""Checks that tell a robust model from one that hides its gradients (Carlini et al., 2019; AutoAttack's flags).
+"""The numbers of `checks.CHECKS`, measured: they tell a robust model from one that hides its gradients.
 
-Each check measures one number and compares it with a limit that has a reason; the reasons of the checks that fire are
-the `suspect` list of a record. The probes look at a few correctly classified samples of the cell, so that they cost
-little beside any real attack.
+The probes look at a few correctly classified samples of the cell, so that they cost little beside any real attack.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,32 +20,6 @@ PROBES = 32  # samples that the probes look at
 _FEW = 2  # one sample more or less is chance
 
 
-@dataclass(frozen=True)
-class Check:
-    """A diagnostic: it fires when its value is above `limit`; `reason` is what the reader of a table is told."""
-
-    limit: float
-    reason: str
-
-
-# AutoAttack's flags (flags_doc of fra31/auto-attack) give 1e-4 for repeated predictions and 0.2 points for Square.
-# The margins are where float32 cross-entropy loses the true class (17) and its whole gradient (88 to 104). Up to a
-# margin of 7 the signs of its gradient are exact; at 15, 7 % of them are wrong, at 30, 20 % (measured on a tiny CLIP).
-CHECKS: dict[str, Check] = {
-    "repeat_difference": Check(1e-4, "randomised: repeated predictions differ, use autoattack.rand"),
-    "zero_gradients": Check(0.01, "flat loss: gradients are exactly zero"),
-    "bad_gradients": Check(0.0, "broken gradients: NaN or infinite values"),
-    "saturated": Check(0.1, "saturated logits: margins above 88, where cross-entropy has no gradient"),
-    "saturated_loss": Check(0.1, "the attack's cross-entropy saturates: margins above 17"),
-    "plain_loss_gap": Check(0.1, "the attack's cross-entropy misleads: its gradient has other signs than the exact"),
-    "huge_eps_robust": Check(0.1, "masked gradients: survives a budget at which every image can become grey"),
-    "fgsm_above_noise": Check(0.05, "masked gradients: noise breaks more than a gradient step"),
-    "attack_above_fgsm": Check(0.05, "weak attack: a single step breaks more"),
-    "late_gain": Check(0.1, "unfinished attack: its loss still rises in the last steps"),
-    "black_box_gain": Check(0.002, "masked gradients: Square breaks what the gradient attacks could not"),
-    "unit_interval": Check(0.0, "all outputs lie in [0,1]: a sigmoid or softmax hides gradients, return its logits"),
-    "flips": Check(0.01, "unstable verdicts: a second prediction denies the attack's claim"),
-}
 SATURATION, EXHAUSTION = 17.0, 88.0
 _MANY_STEPS = 10
 
@@ -59,10 +30,9 @@ def probe(
     """Facts about correctly classified samples [P], and which of them a gradient step within the budget broke [P]."""
     with torch.no_grad():
         first, second = meter.predict(pixels), meter.predict(pixels)
-    scale = torch.linalg.vector_norm(first, dim=1, keepdim=True).clamp_min(1e-12)
     before = meter.bad_gradients
-    _, _, g_stable = meter.gradient(pixels, lambda z: stable_ce(z, labels))
-    _, _, g_plain = meter.gradient(pixels, lambda z: ce(z, labels))
+    _, _, g_stable = meter.gradient(pixels, stable_ce, labels)
+    _, _, g_plain = meter.gradient(pixels, ce, labels)
     bad = meter.bad_gradients - before
     dead, dead_plain = _dead(g_stable), _dead(g_plain)
     grey = ThreatModel(eps=0.5 if threat.norm == "Linf" else 0.5 * pixels[0].numel() ** 0.5, norm=threat.norm)
@@ -73,7 +43,7 @@ def probe(
     agree = (g_stable.sign() == g_plain.sign()).float().mean()
     facts = {
         "probes": float(len(pixels)),
-        "repeat_difference": float(((first - second) / scale).abs().max()),
+        "repeat_difference": repeat_difference(first, second),
         "zero_gradients": _share(dead),
         "plain_ce_zero_gradients": _share(dead_plain),
         "plain_ce_agreement": float(agree),
@@ -85,6 +55,12 @@ def probe(
         "fgsm_above_noise": _excess(by_noise, by_step),
     }
     return facts, by_step
+
+
+def repeat_difference(first: Tensor, second: Tensor) -> float:
+    """The largest difference of two predictions [B, K] of the same images, in norms of their logits."""
+    scale = torch.linalg.vector_norm(first, dim=1, keepdim=True).clamp_min(1e-12)
+    return float(((first - second) / scale).abs().max())
 
 
 def margins(clean_margin: Tensor, *, plain_loss: bool) -> dict[str, float]:
@@ -124,15 +100,6 @@ def black_box(columns: Mapping[str, Tensor]) -> dict[str, float]:
         return {}
     before = columns[members[members.index("broken_square") - 1]]
     return {"black_box_gain": _excess(columns["broken_square"], before)}
-
-
-def suspect(facts: Mapping[str, object]) -> list[str]:
-    """The reasons of the checks that fire, in the order of CHECKS."""
-    return [
-        check.reason
-        for name, check in CHECKS.items()
-        if isinstance(value := facts.get(name), (int, float)) and value > check.limit
-    ]
 
 
 def _dead(g: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ class Account:
         self._tell, self._judge, self._adversary = on_progress, judge, adversary
         self._done = self._lost = self._wrong = 0
         self._begun, self._told = False, (0, 0)
+        self.stop: Exception | None = None  # what `on_progress` raised
         judge.on_step = adversary.on_step = None if on_progress is None else self._report
 
     def begin(self, wrong: int) -> None:
@@ -41,7 +42,11 @@ class Account:
         done, lost = self._done + self._wrong + settled, self._lost + self._wrong + broken
         self._told = max(self._told[0], done), max(self._told[1], lost)
         meters = {id(meter): meter for meter in (self._judge, self._adversary)}.values()
-        self._tell(*self._told, sum(meter.forwards + meter.backwards for meter in meters))
+        try:
+            self._tell(*self._told, sum(meter.forwards + meter.backwards for meter in meters))
+        except Exception as error:
+            self.stop = error
+            raise
 
     def _under_way(self) -> tuple[int, int]:
         if not self._begun or self._adversary.tally is None:  # the attacks of the diagnostics do not count

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from apd_bench.core.identity import digest
 from apd_bench.core.specs import Cell
-from apd_bench.records.record import Outcomes, Record
+from apd_bench.records.outcomes import Outcomes
+from apd_bench.records.record import Record
 
 _FIRST_ATTACKS = ("none", "noise", "fgsm", "pgd", "cw")
 EXTRA = ("distance",)  # what boards read of the further columns of outcomes

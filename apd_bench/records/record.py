@@ -1,4 +1,4 @@
-"""What one measured cell leaves behind: a versioned record (JSON) and its per-sample outcomes (numpy).
+"""What one measured cell leaves behind: a versioned record (JSON) that names the file of its per-sample outcomes.
 
 The record documents every key it writes; `Record.from_json(record.to_json())` is the same record. Its text carries its
 own digest, and its id is that of the cell in it: what differs in one letter from what was written is damaged.
@@ -6,14 +6,13 @@ own digest, and its id is that of the cell in it: what differs in one letter fro
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import PurePath
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -24,128 +23,34 @@ from apd_bench.core.identity import is_recorded, recorded_part
 from apd_bench.core.specs import Cell, one_of
 from apd_bench.core.versions import RECORD, refuse_newer, refuse_older
 from apd_bench.records.interning import Parts, is_of
-from apd_bench.records.npz import Array, arrays
+from apd_bench.records.measured import FACTS, Environment, Facts, FitFacts
+from apd_bench.records.outcomes import Metrics
 
 SCHEMA_VERSION = RECORD
 STATUSES = ("success", "error", "cancelled")
-_SAME_FOR_MANY = frozenset({"sample_id", "label"})
 _DIGEST = re.compile(r'\n "digest": "([0-9a-f]{64})",\n')  # one blank before the key: it is one of the record itself
 _SCHEMA = re.compile(r'\n "schema": (\d+),\n')
 _TYPES: dict[str, tuple[type, ...]] = {
-    "id": (str,), "status": (str,), "created": (str,), "schema": (int,), "suspect": (list,),
-    **dict.fromkeys(("metrics", "diagnostics", "effective", "fit", "timing", "environment"), (dict,)),
+    "id": (str,), "status": (str,), "created": (str,), "schema": (int,),
+    **dict.fromkeys(FACTS, (dict,)), "suspect": (list,),
     **dict.fromkeys(("error", "outcomes"), (dict, type(None))),
 }  # fmt: skip
 _KNOWN: dict[str, dict[str, Any]] = {  # what others compute with; each may be missing or null
-    "metrics": {"n": int, "clean_accuracy": float, "robust_accuracy": float},
-    "fit": {"digest": str, "num_parameters": int, "seconds": float, "collapsed": bool},
-    "environment": {"packages": dict[str, Any], "plugins": dict[str, Any]},
+    "metrics": get_type_hints(Metrics),
+    "fit": get_type_hints(FitFacts),
+    "environment": get_type_hints(Environment),
     "error": {"type": str, "message": str, "hint": str, "traceback": str, "prerequisite": bool, "stage": str},
 }
 _OUTCOMES_FILE = re.compile(r"[0-9a-f]+-[0-9a-f]{8}\.npz")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcomes:
-    """What happened to each of N test samples, in the order of the test split.
-
-    `sample_id` [N] text, `label`, `clean_prediction`, `adversarial_prediction` [N] int32, `broken` [N] bool: the
-    sample is misclassified, by itself or under the attack. `extra` holds further columns of length N by name, such as
-    `distance`, `margin`, or `broken_apgd-ce` for the parts of an ensemble.
-    """
-
-    sample_id: Array
-    label: Array
-    clean_prediction: Array
-    adversarial_prediction: Array
-    broken: Array
-    extra: Mapping[str, Array] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        cast = object.__setattr__
-        cast(self, "sample_id", np.asarray(self.sample_id, dtype=np.str_))
-        for name in ("label", "clean_prediction", "adversarial_prediction"):
-            cast(self, name, np.asarray(getattr(self, name), dtype=np.int32))
-        cast(self, "broken", np.asarray(self.broken, dtype=np.bool_))
-        cast(self, "extra", {name: np.asarray(column) for name, column in self.extra.items()})
-        lengths = {name: len(column) for name, column in self.columns()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"columns of unequal length: {lengths}")
-
-    def __len__(self) -> int:
-        return len(self.sample_id)
-
-    def columns(self) -> Iterator[tuple[str, Array]]:
-        """All columns with their names, the extra ones as `extra.NAME`."""
-        for name in ("sample_id", "label", "clean_prediction", "adversarial_prediction", "broken"):
-            yield name, getattr(self, name)
-        for name, column in sorted(self.extra.items()):
-            yield f"extra.{name}", column
-
-    def to_bytes(self) -> bytes:
-        """The outcomes as a compressed .npz file; the same outcomes give the same bytes."""
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **dict(self.columns()))  # type: ignore[arg-type]
-        return buffer.getvalue()
-
-    @classmethod
-    def from_bytes(
-        cls,
-        content: bytes,
-        *,
-        source: str = "outcomes",
-        shared: dict[bytes, Array] | None = None,
-        extra: Collection[str] | None = None,
-        samples: int | None = None,
-    ) -> Outcomes:
-        """The outcomes in an .npz file; raises CorruptFile, naming `source`, when they cannot be read.
-
-        With `shared`, equal columns of ids and labels are one read-only array, which it keeps for the next files. Of
-        the further columns only those in `extra` are read (None: all). `samples` is the declared number of rows.
-        """
-
-        def unwanted(name: str) -> bool:
-            return extra is not None and name.startswith("extra.") and name[6:] not in extra
-
-        try:
-            columns = arrays(content, _SAME_FOR_MANY, shared, unwanted, samples)
-            further = {name[6:]: columns.pop(name) for name in list(columns) if name.startswith("extra.")}
-            outcomes = cls(**columns, extra=further)
-            if samples is not None and len(outcomes) != samples:
-                raise ValueError(f"it holds {len(outcomes)} samples, not {samples}")
-            return outcomes
-        except ValueError as error:
-            raise CorruptFile(f"{source} cannot be read: {error}.") from error
-        except Exception as error:  # zipfile, zlib, struct, OSError, KeyError, TypeError: numpy documents none of them
-            raise CorruptFile(f"{source} cannot be read: it is torn, or holds something else.") from error
-
-    @classmethod
-    def merge(cls, parts: list[Outcomes], order: list[str]) -> Outcomes:
-        """The outcomes of disjoint sample shards as one, in the order of the sample ids `order`."""
-        columns = [dict(part.columns()) for part in parts]
-        joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
-        place = {sample: row for row, sample in enumerate(joined["sample_id"].tolist())}
-        if len(place) != len(joined["sample_id"]) or set(place) != set(order):
-            raise ValueError("sample shards overlap or do not cover the cell")
-        rows = np.asarray([place[sample] for sample in order])
-        joined = {name: column[rows] for name, column in joined.items()}
-        extra = {name[6:]: joined.pop(name) for name in list(joined) if name.startswith("extra.")}
-        return cls(**joined, extra=extra)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
+class Record(Facts):
     """One cell's result.
 
     - `id`: the cell's content address; `cell`: every choice that led to the numbers.
     - `status`: "success", "error" or "cancelled"; only "success" counts as done.
-    - `metrics` (success only): `n` samples; shares in [0,1] `clean_accuracy`, `robust_accuracy`; for minimal-norm
-      attacks `median_distance`. `diagnostics`: masking checks; `suspect`: reasons not to trust the number.
-    - `effective`: what was really run where it differs from what was asked (target classes, batch size, steps).
-    - `fit`: digest, parameters, seconds and `collapsed` flag of the prompt state.
-    - `timing`: `seconds`, `attack_seconds`, `model_seconds` (inside the model's passes), `forwards`, `backwards`
-      (image passes), `peak_memory` in bytes.
-    - `environment`: versions, git commit and dirty flag, device, plug-ins. `created`: UTC, ISO 8601.
+    - what was measured: the parts of `Facts`, empty without success. `created`: UTC, ISO 8601.
     - `error` (error only): `type`, `message`, `hint`, `traceback`, `stage`, `prerequisite`.
     - `outcomes` (success only): `file`, `sha256` and `n` of the per-sample file.
     """
@@ -153,13 +58,6 @@ class Record:
     id: str
     cell: Cell
     status: str
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    diagnostics: Mapping[str, Any] = field(default_factory=dict)
-    suspect: tuple[str, ...] = ()
-    effective: Mapping[str, Any] = field(default_factory=dict)
-    fit: Mapping[str, Any] = field(default_factory=dict)
-    timing: Mapping[str, Any] = field(default_factory=dict)
-    environment: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""
     error: Mapping[str, Any] | None = None
     outcomes: Mapping[str, Any] | None = None
@@ -188,7 +86,7 @@ class Record:
         try:
             text = (text if isinstance(text, str) else text.decode("utf-8")).replace("\r\n", "\n")  # as git may
             _check_seal(text, source)
-            data = parse_json(text)
+            data = {name: [] if name == "suspect" else {} for name in FACTS} | parse_json(text)
             cell = parts.cell(data.pop("cell"))
             del data["digest"]
             data["environment"] = parts.environment(data["environment"])

@@ -57,7 +57,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Counts:
     """What a store holds, by place and quantity: "cell NAME" -> {"n", "clean", "robust"}, "fit NAME" -> losses, ..."""
 
     places: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -89,7 +89,7 @@ def load_expected(path: Path) -> dict[str, dict[str, Expected]]:
         ) from error
 
 
-def save_expected(path: Path, suite: str, measured: Measured) -> None:
+def save_expected(path: Path, suite: str, measured: Counts) -> None:
     """Writes `measured` with its tolerances as the expectations of `suite`."""
     expected = {
         place: {
@@ -115,7 +115,7 @@ def tolerance_of(place: str, quantity: str, quantities: Mapping[str, float]) -> 
     return CELL_TOLERANCE
 
 
-def measure(store: Store) -> Measured:
+def measure(store: Store) -> Counts:
     """What the records and fits of `store` hold, in the form of the expectations."""
     places: dict[str, dict[str, float]] = {}
     totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -125,21 +125,19 @@ def measure(store: Store) -> Measured:
             failures.append(f"{cell_name(record.cell)}: {(record.error or {}).get('message', record.status)}")
             continue
         outcomes = store.outcomes(record.id, record)
-        counts = {
-            "n": len(outcomes),
-            "clean": int((outcomes.clean_prediction == outcomes.label).sum()),
-            "robust": int((~outcomes.broken).sum()),
-        }
-        places[f"cell {cell_name(record.cell)}"] = {name: float(value) for name, value in counts.items()}
+        metrics, n = outcomes.metrics(), len(outcomes)
+        clean, robust = round(metrics["clean_accuracy"] * n), round(metrics["robust_accuracy"] * n)
+        counts = {"n": float(n), "clean": float(clean), "robust": float(robust)}
+        places[f"cell {cell_name(record.cell)}"] = counts
         for name, value in counts.items():
             totals[f"total {record.cell.attack.label}, all methods"][name] += value
             totals[f"total {record.cell.attack.label}, {record.cell.fit.method.name}"][name] += value
         places.update(_losses(store, record))
     places.update({name: dict(values) for name, values in totals.items()})
-    return Measured(places, tuple(failures))
+    return Counts(places, tuple(failures))
 
 
-def compare(expected: Mapping[str, Mapping[str, Expected]], measured: Measured) -> list[Difference]:
+def compare(expected: Mapping[str, Mapping[str, Expected]], measured: Counts) -> list[Difference]:
     """All differences beyond tolerance: moved, missing and unexpected quantities, in a fixed order."""
     found: list[Difference] = []
     for place in sorted({*expected, *measured.places}):

@@ -28,7 +28,8 @@ from apd_bench.core.files import atomic_write, exclusive_lock, explain, read_byt
 from apd_bench.core.versions import CARD, MANIFEST, RECORD, STATE, refuse_newer
 from apd_bench.records.interning import Parts
 from apd_bench.records.npz import Array
-from apd_bench.records.record import Outcomes, Record
+from apd_bench.records.outcomes import Outcomes
+from apd_bench.records.record import Record
 
 _IGNORED = ".index.json\n.lock\ncheckpoints/\n*.tmp\n"
 _INDEX_VERSION = 2

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import random
 import re
 import tarfile
@@ -28,7 +29,8 @@ from apd_bench.core.registry import BACKBONES, DATASETS
 from apd_bench.core.specs import Cell
 from apd_bench.core.text import plain
 from apd_bench.records.interning import is_of
-from apd_bench.records.record import Outcomes, Record
+from apd_bench.records.outcomes import Outcomes
+from apd_bench.records.record import Record
 from apd_bench.records.store import Store
 
 SCHEMA = 1
@@ -148,14 +150,11 @@ def check_records(store: Store) -> list[Record]:
         if problem is not None:
             raise CorruptFile(f"The prompt state {record.cell.fit.id} is not there or damaged: {problem or 'missing'}.")
         outcomes = Store(store.path).outcomes(record.id, record)  # a store keeps what outcomes have in common
-        said = {
-            "n": len(outcomes),
-            "clean_accuracy": float((outcomes.clean_prediction == outcomes.label).mean()),
-            "robust_accuracy": float((~outcomes.broken).mean()),
-        }
-        for name, value in said.items():
-            claimed = record.metrics.get(name)
-            if not isinstance(claimed, (int, float)) or isinstance(claimed, bool) or not abs(claimed - value) <= 1e-6:
+        stated, counted = dict[str, Any](record.metrics), dict[str, Any](outcomes.metrics())
+        for name, value in counted.items():
+            claimed = stated.get(name)
+            number: Any = math.inf if claimed == "inf" else claimed
+            if type(number) not in (int, float) or not math.isclose(number, value, rel_tol=0, abs_tol=1e-6):
                 raise CorruptFile(f"Record {record.id} claims the {name} {claimed!r:.60}; its samples say {value:g}.")
         if not len(outcomes) or np.any(~outcomes.broken & (outcomes.clean_prediction != outcomes.label)):
             raise CorruptFile(f"Record {record.id} has no samples, or counts misclassified ones as robust.")

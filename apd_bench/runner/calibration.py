@@ -14,11 +14,9 @@ from apd_bench.backbones.adapter import Backbone
 from apd_bench.core.errors import UserError
 from apd_bench.core.registry import BACKBONES
 from apd_bench.core.targets import resolve
-from apd_bench.methods.recipes import load_recipe
-from apd_bench.prompts.classifier import Classifier
 from apd_bench.runner.batches import default_batch_size
 from apd_bench.runner.session import TINY, pick_device
-from apd_bench.training.prompt_states import build_learner
+from apd_bench.training.prompt_states import zero_shot
 
 _CLASSES = [f"thing {number}" for number in range(10)]
 _SECONDS = 2.0
@@ -32,8 +30,7 @@ def measure(name: str, device: str) -> dict[str, float]:
         torch.set_num_threads(1)  # as the workers do
     load: Callable[..., Backbone] = resolve(spec.loader, FunctionType)
     backbone = load(spec, device=pick_device(device))
-    learner = build_learner(load_recipe("zero_shot"), backbone, _CLASSES, "a picture of a {}.")
-    classifier = Classifier.from_learner(backbone, learner)
+    classifier = zero_shot(backbone, _CLASSES, "a picture of a {}.")
     size = backbone.shapes.image_size
     batch = _FEW if device == "cpu" and size > TINY else default_batch_size(size)
     pixels = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)

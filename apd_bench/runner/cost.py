@@ -38,7 +38,7 @@ def stages_of(store: Store, records: Iterable[Record], fits: Iterable[str]) -> l
         fit.add(store.card(fit_id))
     for record in records:
         name = record.cell.attack.label
-        timing = dict(record.timing)
+        timing = dict[str, Any](record.timing)
         before = timing.get("clean_seconds")
         if before is not None:
             samples = record.metrics.get("n", 0)

@@ -18,7 +18,8 @@ from typing import Any
 from apd_bench.core.files import utc_now
 from apd_bench.core.specs import Cell, Fit
 from apd_bench.records.environment import describe_environment
-from apd_bench.records.record import Outcomes, Record
+from apd_bench.records.measured import Measured
+from apd_bench.records.record import Record
 from apd_bench.records.store import Store
 from apd_bench.runner.estimate import cost_of
 from apd_bench.runner.executor import Executor
@@ -26,8 +27,8 @@ from apd_bench.runner.plan import Plan, fits_of
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport, choose
 from apd_bench.runner.reporter import Reporter
-from apd_bench.runner.shards import SHARD, Shard, keep, kept, merge, shards_of
-from apd_bench.runner.tasks import CellDone, Failure, FitDone, Result, Stopped, Task
+from apd_bench.runner.shards import SHARD, Shard, keep, kept, shards_of
+from apd_bench.runner.tasks import Failure, FitDone, Result, Stopped, Task
 
 _TICK = 0.25
 _DEATHS_ALLOWED = 2
@@ -136,10 +137,10 @@ class Driver:
         whole = [part for part in parts if part is not None]
         if not parts or len(whole) < len(parts):
             return False
-        self._success(cell, merge(whole))
+        self._success(cell, Measured.merge(whole))
         return True
 
-    def _success(self, cell: Cell, result: CellDone) -> None:
+    def _success(self, cell: Cell, result: Measured) -> None:
         self._put(cell, "success", result)
         self.store.drop_checkpoint(cell.id)
         self.report.computed.append(cell.id)
@@ -192,7 +193,7 @@ class Driver:
             self._tell_of_other_prompts(task.fit)
             self.report.fits_computed.append(task.fit.id)
             queue.fit_done(task.fit)
-        elif isinstance(result, CellDone) and task.cell is not None:
+        elif isinstance(result, Measured) and task.cell is not None:
             if task.shard is None:
                 self._success(task.cell, result)
             else:
@@ -224,31 +225,11 @@ class Driver:
         if not cells:
             self.report.failures[task.fit.id] = failure
 
-    def _put(self, cell: Cell, status: str, result: CellDone | None, error: Mapping[str, Any] | None = None) -> None:
-        outcomes: Outcomes | None = None
-        values: dict[str, Any] = {}
-        environment = dict(self._environment)
-        if result is not None:
-            outcomes = result.outcomes
-            environment |= result.environment
-            values = {
-                "metrics": result.metrics,
-                "diagnostics": result.diagnostics,
-                "suspect": result.suspect,
-                "effective": result.effective,
-                "fit": result.fit,
-                "timing": result.timing,
-            }
-        record = Record(
-            id=cell.id,
-            cell=cell,
-            status=status,
-            environment=environment,
-            created=utc_now(),
-            error=error,
-            **values,
-        )
-        self.store.put(record, outcomes)
+    def _put(self, cell: Cell, status: str, result: Measured | None, error: Mapping[str, Any] | None = None) -> None:
+        facts = {} if result is None else result.facts()
+        facts["environment"] = {**self._environment, **facts.get("environment", {})}
+        record = Record(id=cell.id, cell=cell, status=status, created=utc_now(), error=error, **facts)
+        self.store.put(record, None if result is None else result.outcomes)
 
     # ---------------------------------------------------------------- Ctrl-C
 

@@ -52,7 +52,7 @@ def make_workbench(target: str, settings: Settings) -> Workbench:
 
 
 def guarded(bench: Workbench, task: Task, watch: Watch) -> Result:
-    """`bench.run(task)` with whatever escapes it as data."""
+    """What came of a task: its result, a Failure for what went wrong, or Stopped."""
     try:
         return bench.run(task, watch)
     except Interrupted:

@@ -15,12 +15,13 @@ from rich.text import Text
 
 from apd_bench.core.errors import printable
 from apd_bench.core.specs import Fit
+from apd_bench.records.measured import Measured
 from apd_bench.runner.estimate import cost_of, fit_cost_of, passes_of
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
 from apd_bench.runner.reporter import Reporter, closing, duration, opening
-from apd_bench.runner.tasks import CellDone, Failure, FitDone, Progress, Result, Stopped, Task
+from apd_bench.runner.tasks import Failure, FitDone, Progress, Result, Stopped, Task
 
 Key = tuple[str, str]
 _COLUMN = 10  # characters of a column at most
@@ -84,7 +85,7 @@ class LiveReporter(Reporter):
         if task.cell is not None or not self._report.to_do:
             self._done[_place(task)] += self._whole(task, result)
             self._bad[_place(task)] += isinstance(result, Failure)
-        if isinstance(result, CellDone):
+        if isinstance(result, Measured):
             self._passes += float(result.timing.get("forwards") or 0) + float(result.timing.get("backwards") or 0)
         if isinstance(result, Failure):
             self.message(f"failed: {task.label}: {result.message}")
@@ -182,7 +183,7 @@ class LiveReporter(Reporter):
         """True when the task completed what its square counts."""
         if task.cell is None:
             return isinstance(result, FitDone)
-        return isinstance(result, CellDone) and (task.shard is None or task.cell.id in self._report.computed)
+        return isinstance(result, Measured) and (task.shard is None or task.cell.id in self._report.computed)
 
     def _fraction(self, task_id: str) -> float:
         task, _ = self._tasks.get(task_id, (None, 0.0))

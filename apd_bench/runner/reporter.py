@@ -7,13 +7,14 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TextIO
+from typing import Any, TextIO
 
 from apd_bench.core.errors import printable
+from apd_bench.records.measured import Measured
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
-from apd_bench.runner.tasks import CellDone, Failure, FitDone, Progress, Result, Task
+from apd_bench.runner.tasks import Failure, FitDone, Progress, Result, Task
 
 _EVERY = 15.0  # seconds between two progress lines of a long task
 
@@ -121,7 +122,7 @@ class JsonReporter(Reporter):
 
     def task_finished(self, task: Task, result: Result) -> None:
         """Event "task_finished"."""
-        more = {"metrics": dict(result.metrics)} if isinstance(result, CellDone) else {}
+        more = {"metrics": dict(result.metrics)} if isinstance(result, Measured) else {}
         self._emit("task_finished", id=task.id, kind=task.kind, label=task.label, result=describe(result), **more)
 
     def tick(self, progress: Mapping[str, Progress]) -> None:
@@ -193,8 +194,8 @@ def describe(result: Result) -> str:
     """What came of a task, in a few words."""
     if isinstance(result, FitDone):
         return f"trained in {duration(float(result.card.get('seconds') or 0))}"
-    if isinstance(result, CellDone):
-        metrics = result.metrics
+    if isinstance(result, Measured):
+        metrics: Mapping[str, Any] = result.metrics
         parts = [
             f"{name} {100 * float(metrics[key]):.1f}%"
             for name, key in (("clean", "clean_accuracy"), ("robust", "robust_accuracy"))

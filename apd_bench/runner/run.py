@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, overload
 from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.core.options import RunOptions, Source, choice, options_from_python
 from apd_bench.core.specs import Suite
-from apd_bench.records.record import Outcomes, Record
+from apd_bench.records.outcomes import Outcomes
+from apd_bench.records.record import Record
 from apd_bench.records.store import Store
 from apd_bench.runner.report import RunReport
 

@@ -43,8 +43,9 @@ def speeds_of(records: Iterable[Record]) -> dict[str, Speed]:
     seconds: dict[str, float] = {}
     units: dict[str, float] = {}
     for record in records:
-        forwards, backwards = (float(record.timing.get(name) or 0) for name in ("forwards", "backwards"))
-        spent = float(record.timing.get("attack_seconds") or 0)
+        timing = record.timing
+        forwards, backwards = timing.get("forwards") or 0.0, timing.get("backwards") or 0.0
+        spent = timing.get("attack_seconds") or 0.0
         if forwards + backwards >= _ENOUGH and spent > 0:
             name = record.cell.fit.backbone.name
             seconds[name] = seconds.get(name, 0.0) + spent

@@ -5,21 +5,22 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FunctionType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.core.specs import BackboneSpec, Cell, DatasetSpec, Fit
+from apd_bench.core.specs import ATTACK_SEED, BackboneSpec, Cell, DatasetSpec, Fit
 from apd_bench.core.targets import resolve
 from apd_bench.data.load import load_dataset
 from apd_bench.data.protocols import limit_split, select_classes
-from apd_bench.data.splits import LoadedDataset
-from apd_bench.evaluation.cell import evaluate_cell
-from apd_bench.methods.recipes import load_recipe
+from apd_bench.data.splits import ImageSplit, LoadedDataset
+from apd_bench.evaluation.cell import evaluate_samples
 from apd_bench.prompts.classifier import Classifier, matmul_precision
+from apd_bench.records.measured import Effective, Environment, FitFacts, Measured
 from apd_bench.runner.batches import (
     BatchSize,
     CudaMemory,
@@ -29,20 +30,9 @@ from apd_bench.runner.batches import (
     out_of_memory,
 )
 from apd_bench.runner.shards import shard_rows
-from apd_bench.runner.tasks import (
-    CellDone,
-    Failure,
-    FitDone,
-    Interrupted,
-    Progress,
-    Result,
-    Settings,
-    Stopped,
-    Task,
-    Watch,
-)
+from apd_bench.runner.tasks import FitDone, Progress, Settings, Task, Watch
 from apd_bench.training.fit import fit as train
-from apd_bench.training.prompt_states import PromptState, build_learner, load_state, restore, save_state
+from apd_bench.training.prompt_states import PromptState, load_state, restore, save_state, zero_shot
 
 Value = TypeVar("Value")
 
@@ -65,6 +55,17 @@ class Recent(Generic[Value]):
         return self._items[key]
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What a cell is measured with: model, prompt state, the model of the adversary if it is another, test samples."""
+
+    classifier: Classifier
+    state: PromptState
+    source: Classifier | None
+    test: ImageSplit
+    origin: Mapping[str, Any]
+
+
 class Stages:
     """A worker's workbench: runs fits and cells, and keeps the last backbones, sets and prompt states loaded."""
 
@@ -80,16 +81,9 @@ class Stages:
         self._classifiers: Recent[tuple[Classifier, PromptState]] = Recent(2)
         self._batch_sizes: dict[Hashable, BatchSize] = {}
 
-    def run(self, task: Task, watch: Watch) -> Result:
-        """The result of a task; what goes wrong comes back as a Failure."""
-        try:
-            if task.cell is not None:
-                return self.cell(task, task.cell, watch)
-            return self.fit(task, watch)
-        except Interrupted:
-            return Stopped()
-        except Exception as error:
-            return Failure.of(error)
+    def run(self, task: Task, watch: Watch) -> FitDone | Measured:
+        """The prompt state of a fit, or what was measured of a cell."""
+        return self.fit(task, watch) if task.cell is None else self.cell(task, task.cell, watch)
 
     def close(self) -> None:
         """Gives the process its thread count and cuDNN switches back."""
@@ -104,59 +98,59 @@ class Stages:
         data = self.dataset(task.fit.dataset, backbone.shapes.image_size, task.fit.resize)
         return packed(train(task.fit, backbone, data, device=self.settings.device, on_progress=epochs_to(watch)))
 
-    def cell(self, task: Task, cell: Cell, watch: Watch) -> CellDone:
+    def cell(self, task: Task, cell: Cell, watch: Watch) -> Measured:
         """Measures one cell, or a shard of it, with half the batch where memory runs out."""
         began = time.perf_counter()
         watch(Progress())
-        backbone = self.backbone(cell.fit.backbone)
-        data = self.test_set(cell, backbone.shapes.image_size)
-        classifier, state = self.classifier(task, cell.fit, cell, backbone, data)
-        test = limit_split(data.split(cell.split), cell.limit)
-        folder = Path(self.settings.checkpoints) / cell.id
-        if task.shard is not None:
-            test = test.subset(list(shard_rows(task.shard, len(test))))
-            folder /= f"{task.shard[0]}-of-{task.shard[1]}"
-        source = self.source(task, cell, backbone, data)
-        loaded = time.perf_counter() - began
+        loaded = self.load(task, cell)
+        load_seconds = time.perf_counter() - began
         with matmul_precision(cell.precision):
-            chosen = self.batch_size(classifier)
-        batch_size, halved = chosen.size, 0
-
-        def on_progress(done: int, broken: int, passes: int) -> None:
-            watch(Progress(done=done, total=len(test), broken=broken, passes=passes))
-
-        while True:
-            try:
-                result = evaluate_cell(
-                    cell,
-                    classifier,
-                    test,
-                    batch_size=batch_size,
-                    device=self.settings.device,
-                    checkpoint_dir=folder,
-                    on_progress=on_progress,
-                    source_classifier=source,
-                )
-                break
-            except (RuntimeError, MemoryError) as error:
-                if batch_size == 1 or not out_of_memory(error):
-                    raise
-                batch_size, halved = batch_size // 2, halved + 1
-            free_memory()
-        effective = {**result.effective, "batch_size": batch_size, "data": dict(data.origin)}
+            chosen = self.batch_size(loaded.classifier)
+        measured, size, halved = _with_less_memory(
+            lambda size: self._measure(task, cell, loaded, size, watch), chosen.size
+        )
+        effective: Effective = {**measured.effective, "batch_size": size, "data": dict(loaded.origin)}
         if chosen.facts:
             effective["batch_size_found"] = dict(chosen.facts)
         if halved:
             effective["out_of_memory"] = halved
-        return CellDone(
-            metrics=result.metrics,
-            outcomes=result.outcomes,
-            diagnostics=result.diagnostics,
-            suspect=tuple(result.suspect),
+        return replace(
+            measured,
             effective=effective,
-            timing={**result.timing, "seconds": time.perf_counter() - began, "load_seconds": loaded},
-            fit=fit_facts(state),
+            timing={**measured.timing, "seconds": time.perf_counter() - began, "load_seconds": load_seconds},
+            fit=fit_facts(loaded.state),
             environment=device_facts(self.settings.device),
+        )
+
+    def load(self, task: Task, cell: Cell) -> Loaded:
+        """The models and the samples of a cell, or of the shard that is asked for."""
+        backbone = self.backbone(cell.fit.backbone)
+        data = self.test_set(cell, backbone.shapes.image_size)
+        classifier, state = self.classifier(task, cell.fit, cell, backbone, data)
+        test = limit_split(data.split(cell.split), cell.limit)
+        if task.shard is not None:
+            test = test.subset(list(shard_rows(task.shard, len(test))))
+        return Loaded(classifier, state, self.source(task, cell, backbone, data), test, data.origin)
+
+    def _measure(self, task: Task, cell: Cell, loaded: Loaded, batch_size: int, watch: Watch) -> Measured:
+        def on_progress(done: int, broken: int, passes: int) -> None:
+            watch(Progress(done=done, total=len(loaded.test), broken=broken, passes=passes))
+
+        folder = Path(self.settings.checkpoints) / cell.id
+        if task.shard is not None:
+            folder /= f"{task.shard[0]}-of-{task.shard[1]}"
+        return evaluate_samples(
+            loaded.classifier,
+            loaded.test,
+            cell.attack,
+            cell.threat,
+            seed=ATTACK_SEED,
+            precision=cell.precision,
+            batch_size=batch_size,
+            device=self.settings.device,
+            checkpoint_dir=folder,
+            on_progress=on_progress,
+            source_classifier=loaded.source,
         )
 
     def batch_size(self, classifier: Classifier) -> BatchSize:
@@ -209,8 +203,7 @@ class Stages:
     def source(self, task: Task, cell: Cell, backbone: Backbone, data: LoadedDataset) -> Classifier | None:
         """The model that the adversary differentiates through where it is not the attacked one."""
         if cell.threat.knowledge == "hand_prompt":
-            learner = build_learner(load_recipe("zero_shot"), backbone, data.classes, data.template)
-            return Classifier.from_learner(backbone, learner, precision=cell.precision)
+            return zero_shot(backbone, data.classes, data.template, precision=cell.precision)
         if cell.source is None:
             return None
         return self.classifier(task, cell.source, cell, backbone, data)[0]
@@ -242,15 +235,28 @@ def packed(state: PromptState) -> FitDone:
     return FitDone(files=files, card=state.card)
 
 
-def fit_facts(state: PromptState) -> dict[str, Any]:
+def _with_less_memory(measure: Callable[[int], Measured], size: int) -> tuple[Measured, int, int]:
+    """`measure(size)`, with half the batch size as often as memory runs out; the size, and how often that was."""
+    halved = 0
+    while True:
+        try:
+            return measure(size), size, halved
+        except (RuntimeError, MemoryError) as error:
+            if size == 1 or not out_of_memory(error):
+                raise
+        size, halved = size // 2, halved + 1
+        free_memory()
+
+
+def fit_facts(state: PromptState) -> FitFacts:
     """What the record of a cell says about its prompt state."""
-    keys = ("seconds", "forwards", "backwards", "num_parameters", "collapsed", "fewer_shots", "classes_digest")
-    return {"digest": state.digest, **{key: state.card[key] for key in keys if key in state.card}}
+    card = {name: state.card[name] for name in FitFacts.__annotations__ if name in state.card}
+    return cast("FitFacts", {**card, "digest": state.digest})
 
 
-def device_facts(device: str) -> dict[str, Any]:
+def device_facts(device: str) -> Environment:
     """The device of a measurement, and the settings of it that can change a number."""
-    facts: dict[str, Any] = {"device": device, "threads": torch.get_num_threads()}
+    facts: Environment = {"device": device, "threads": torch.get_num_threads()}
     if device.startswith("cuda"):
         facts |= {
             "device_name": torch.cuda.get_device_name(device),

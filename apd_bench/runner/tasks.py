@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from apd_bench.core.errors import UserError
 from apd_bench.core.specs import Cell, Fit
-from apd_bench.records.record import Outcomes
+from apd_bench.records.measured import Measured
 
 
 class Interrupted(BaseException):
@@ -73,20 +73,6 @@ class FitDone:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellDone:
-    """Everything that a worker knows of a measured cell; the driver makes the record of it."""
-
-    metrics: Mapping[str, Any]
-    outcomes: Outcomes
-    timing: Mapping[str, Any]
-    diagnostics: Mapping[str, Any] = field(default_factory=dict)
-    suspect: tuple[str, ...] = ()
-    effective: Mapping[str, Any] = field(default_factory=dict)
-    fit: Mapping[str, Any] = field(default_factory=dict)
-    environment: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Failure:
     """An error as data; `prerequisite` marks what the user can mend (missing data, corrupt weights, ...)."""
 
@@ -100,22 +86,14 @@ class Failure:
     def of(cls, error: BaseException) -> Failure:
         """The failure behind an exception."""
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        said = {"message": str(error) or repr(error)}
         if isinstance(error, UserError):
-            return cls(
-                type=type(error).__name__, message=error.message, hint=error.hint, traceback=text, prerequisite=True
-            )
-        return cls(type=type(error).__name__, message=str(error) or repr(error), traceback=text)
+            said = {"message": error.message, "hint": error.hint}
+        return cls(type=type(error).__name__, traceback=text, prerequisite=isinstance(error, UserError), **said)
 
     def as_error(self, stage: str) -> dict[str, Any]:
         """The `error` entry of a record; `stage` is "fit" or "cell"."""
-        return {
-            "type": self.type,
-            "message": self.message,
-            "hint": self.hint,
-            "traceback": self.traceback,
-            "prerequisite": self.prerequisite,
-            "stage": stage,
-        }
+        return {**asdict(self), "stage": stage}
 
 
 @dataclass(frozen=True)
@@ -123,7 +101,7 @@ class Stopped:
     """The worker was asked to stop; what it had done of the task is in its checkpoint."""
 
 
-Result = FitDone | CellDone | Failure | Stopped
+Result = FitDone | Measured | Failure | Stopped
 
 
 @dataclass
@@ -148,7 +126,7 @@ class Workbench(Protocol):
     """What carries out tasks in one process; made once per worker, so that it can keep models and sets loaded."""
 
     def run(self, task: Task, watch: Watch) -> Result:
-        """The result of `task`; errors come back as a Failure, Interrupted as Stopped."""
+        """The result of `task`; raises what goes wrong, and Interrupted where `watch` does."""
         ...
 
     def close(self) -> None:

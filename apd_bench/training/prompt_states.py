@@ -30,6 +30,7 @@ from apd_bench.methods.plugins import load_class
 if TYPE_CHECKING:
     from apd_bench.backbones.adapter import Backbone
     from apd_bench.prompts.base import PromptLearner
+    from apd_bench.prompts.classifier import Classifier
 
 SCHEMA = STATE
 TENSORS = "state.safetensors"
@@ -129,6 +130,15 @@ def build_learner(
         return kind(backbone, class_names, template, dict(recipe.learner_options), generator)
     except TypeError as error:
         raise UsageError(f"The learner '{recipe.learner}' of '{recipe.name}' cannot be built: {error}.") from error
+
+
+def zero_shot(backbone: Backbone, class_names: Sequence[str], template: str, *, precision: str = "fp32") -> Classifier:
+    """The model itself on these classes, with the hand-made template."""
+    from apd_bench.methods.recipes import load_recipe
+    from apd_bench.prompts.classifier import Classifier
+
+    learner = build_learner(load_recipe("zero_shot"), backbone, class_names, template)
+    return Classifier.from_learner(backbone, learner, precision=precision)
 
 
 def restore(

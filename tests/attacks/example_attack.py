@@ -17,7 +17,7 @@ def mi_fgsm(search: Search, *, steps: int, mu: float) -> None:
         x = search.region.x0[rows]  # [A, 3, H, W]
         g = torch.zeros_like(x)
         for _ in range(steps):
-            z, _, slope = search.meter.gradient(x, lambda z, rows=rows: f(z, rows))
+            z, _, slope = search.meter.gradient(x, f, rows)
             g = mu * g + slope / slope.abs().sum((1, 2, 3), keepdim=True).clamp_min(1e-12)
             standing = search.see(rows, x, z)  # keeps the best points; who stands, if some just broke
             if standing is not None:

@@ -22,7 +22,7 @@ def part():
 @pytest.mark.parametrize("attack", ["pgd", "cw", "worst.fast"])
 def test_the_plain_model_is_above_suspicion(attack, part):
     result = evaluate_samples(*part, parse_attack(attack), ThreatModel(eps=2 / 255))
-    assert result.suspect == []
+    assert result.suspect == ()
     assert 0 < result.robust_accuracy < result.clean_accuracy
 
 

@@ -18,9 +18,8 @@ from apd_bench.core.registry import BACKBONES, DATASETS
 from apd_bench.core.specs import ThreatModel
 from apd_bench.data.load import ImageSplit, load_dataset
 from apd_bench.data.protocols import limit_split
-from apd_bench.methods.recipes import load_recipe
 from apd_bench.prompts.classifier import Classifier
-from apd_bench.training.prompt_states import build_learner
+from apd_bench.training import prompt_states as states
 
 SETS = ("animals", "food", "vehicles")
 TEMPLATE = "a photo of a {}."
@@ -46,8 +45,7 @@ def load(name: str, device: str) -> Backbone:
 def zero_shot(backbone: Backbone, dataset: str, limit: int) -> tuple[Classifier, ImageSplit]:
     """The zero-shot classifier of a set, and `limit` fixed test samples."""
     data = load_dataset(DATASETS.get(dataset), image_size=backbone.shapes.image_size)
-    learner = build_learner(load_recipe("zero_shot"), backbone, data.classes, data.template)
-    return Classifier.from_learner(backbone, learner), limit_split(data.test, limit)
+    return states.zero_shot(backbone, data.classes, data.template), limit_split(data.test, limit)
 
 
 def embedded_samples(backbone: Backbone, datasets: Sequence[str], limit: int) -> Iterator[Samples]:

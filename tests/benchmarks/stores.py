@@ -17,7 +17,8 @@ from unittest.mock import patch
 import numpy as np
 
 from apd_bench.leaderboard import collect
-from apd_bench.records.record import Outcomes, Record
+from apd_bench.records.outcomes import Outcomes
+from apd_bench.records.record import Record
 from apd_bench.records.store import Store
 from apd_bench.runner.plan import Plan, plan
 from apd_bench.runner.report import choose

@@ -11,9 +11,9 @@ from torch import nn
 
 from apd_bench.attacks.losses import ce
 from apd_bench.core.errors import MissingPrerequisite
-from apd_bench.evaluation.cell import CellResult
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.records.record import Outcomes
+from apd_bench.records.measured import Measured
+from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.store import Store
 from apd_bench.runner.report import choose
 from apd_bench.training.prompt_states import build_learner
@@ -190,8 +190,7 @@ def result(broken, **effective):
     count, hit = len(broken), np.asarray([sign == "x" for sign in broken])
     outcomes = Outcomes(sample_id=[str(row) for row in range(count)], label=np.zeros(count),
                         clean_prediction=np.zeros(count), adversarial_prediction=hit, broken=hit)  # fmt: skip
-    return CellResult(metrics={}, outcomes=outcomes, diagnostics={}, suspect=[], timing={"attack_seconds": 2.0},
-                      effective=effective)  # fmt: skip
+    return Measured(outcomes=outcomes, timing={"attack_seconds": 2.0}, effective=effective)  # fmt: skip
 
 
 def test_verdicts_that_bf16_changes_are_counted_in_both_directions():

@@ -35,7 +35,8 @@ from apd_bench.core.specs import DatasetSpec
 from apd_bench.data.load import load_dataset
 from apd_bench.leaderboard import collect
 from apd_bench.leaderboard.boards import FORMATS, render_files
-from apd_bench.records.record import Outcomes, sealed
+from apd_bench.records.outcomes import Outcomes
+from apd_bench.records.record import sealed
 from apd_bench.records.store import Store
 from apd_bench.records.submission import check_records, draw_cells, pack, unpack
 from apd_bench.runner.plan import plan

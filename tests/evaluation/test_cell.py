@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from apd_bench.attacks.checkpoint import Checkpoint
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.core.errors import IncompatibleChoice, UsageError
-from apd_bench.core.specs import BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
+from apd_bench.core.specs import ThreatModel
 from apd_bench.evaluation.audit import AuditError
-from apd_bench.evaluation.cell import CellResult, evaluate_cell, evaluate_samples
+from apd_bench.evaluation.cell import evaluate_samples
+from apd_bench.records.measured import Measured
 
 LINF = ThreatModel(eps=2 / 255)
 
@@ -43,18 +44,8 @@ def case():
     return net, Split(tuple(f"image-{i}" for i in range(20)), labels, images)
 
 
-def measure(case, text="pgd", threat=LINF, model=None, **options) -> CellResult:
+def measure(case, text="pgd", threat=LINF, model=None, **options) -> Measured:
     return evaluate_samples(model or case[0], case[1], parse_attack(text), threat, **options)
-
-
-def test_a_cell_becomes_a_result(case):
-    backbone = BackboneSpec(name="b", architecture="a", weights="w", activation="gelu")
-    data = DatasetSpec(name="d", loader="x:y", template="{}")
-    fit = Fit(backbone=backbone, method=MethodRecipe(name="m", learner="l", objective=None), dataset=data, seed=0)
-    cell = Cell(fit=fit, dataset=data, threat=LINF, attack=parse_attack("pgd"))
-    result, same = evaluate_cell(cell, case[0], case[1], batch_size=20), measure(case)
-    assert result.metrics == same.metrics
-    assert result.outcomes.to_bytes() == same.outcomes.to_bytes()
 
 
 @pytest.mark.parametrize(

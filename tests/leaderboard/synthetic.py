@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from apd_bench.core.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
-from apd_bench.records.record import Outcomes, Record
+from apd_bench.records.outcomes import Outcomes
+from apd_bench.records.record import Record
 from apd_bench.records.store import Store
 
 BACKBONE = BackboneSpec(name="tiny-clean", architecture="tiny", weights="w", activation="gelu", image_size=40)

@@ -9,7 +9,8 @@ from synthetic import BACKBONE, cell, dataset, grid, method, outcomes, record
 
 from apd_bench.leaderboard.aggregate import tables, unique
 from apd_bench.leaderboard.tidy import Measurement, measurement
-from apd_bench.records.record import Outcomes, Record
+from apd_bench.records.outcomes import Outcomes
+from apd_bench.records.record import Record
 
 SHARES = {"zero_shot": {"clean": 0.6, "pgd": 0.1, "cw": 0.2}, "apd": {"clean": 0.6, "pgd": 0.3, "cw": 0.3}}
 

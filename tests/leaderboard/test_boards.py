@@ -23,7 +23,8 @@ from apd_bench.leaderboard.boards import FORMATS
 from apd_bench.leaderboard.escape import csv_text, latex_text, markdown_text
 from apd_bench.leaderboard.markdown import render_markdown
 from apd_bench.leaderboard.tidy import measurement
-from apd_bench.records.record import SCHEMA_VERSION, Outcomes, Record
+from apd_bench.records.outcomes import Outcomes
+from apd_bench.records.record import SCHEMA_VERSION, Record
 
 SHARES = {
     "zero_shot": {"clean": 0.6, "pgd": 0.1, "cw": 0.2, "autoattack": 0.05},

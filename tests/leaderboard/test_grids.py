@@ -11,7 +11,8 @@ from apd_bench.leaderboard.curves import eps_families
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.tidy import measurement
 from apd_bench.leaderboard.wording import heading
-from apd_bench.records.record import Outcomes, Record
+from apd_bench.records.outcomes import Outcomes
+from apd_bench.records.record import Record
 
 Items = list[tuple[Record, Outcomes | None]]
 

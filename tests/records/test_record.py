@@ -15,7 +15,8 @@ from apd_bench.core.errors import CorruptFile, NewerSchema, OlderSchema
 from apd_bench.core.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
 from apd_bench.records.interning import Parts
 from apd_bench.records.npz import Array
-from apd_bench.records.record import Outcomes, Record, plain, sealed
+from apd_bench.records.outcomes import Outcomes
+from apd_bench.records.record import Record, plain, sealed
 
 
 def make_cell(**changes: object) -> Cell:

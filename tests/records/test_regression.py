@@ -15,13 +15,13 @@ from synthetic import cell, fill, method, outcomes, record
 
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite
 from apd_bench.records import regression
-from apd_bench.records.regression import Measured
+from apd_bench.records.regression import Counts
 from apd_bench.records.store import Store
 
 CLEAN = [1] * 30 + [0] * 10
 
 
-def measured(path: Path, robust: int = 10, clean: int = 30, losses: dict[str, float] | None = None) -> Measured:
+def measured(path: Path, robust: int = 10, clean: int = 30, losses: dict[str, float] | None = None) -> Counts:
     """Two attacks on one fit: `clean` and `robust` of 40 samples are right."""
     hits = [1] * clean + [0] * (40 - clean)
     items = []
@@ -55,7 +55,7 @@ def test_one_sample_may_move_but_not_three(tmp_path: Path) -> None:
 
 
 def test_a_drift_of_every_cell_is_seen_in_the_totals(tmp_path: Path) -> None:
-    def many(path: Path, robust: int) -> Measured:
+    def many(path: Path, robust: int) -> Counts:
         items = [
             (record(cell(method_spec=method(f"m{index}"))), outcomes(CLEAN, [1] * robust + [0] * (40 - robust)))
             for index in range(10)
@@ -79,7 +79,7 @@ def test_missing_and_unexpected_cells_are_differences(tmp_path: Path) -> None:
     found = measured(tmp_path / "a")
     regression.save_expected(tmp_path / "ci.json", "ci", found)
     expected = regression.load_expected(tmp_path / "ci.json")
-    fewer = Measured({place: values for place, values in found.places.items() if "cw" not in place})
+    fewer = Counts({place: values for place, values in found.places.items() if "cw" not in place})
     assert all(item.measured is None for item in regression.compare(expected, fewer))
     assert all(item.expected is None for item in regression.compare({}, found))
     assert len(regression.compare({}, found)) == sum(len(values) for values in found.places.values())

@@ -22,7 +22,8 @@ from apd_bench.core.errors import CorruptFile, MissingPrerequisite, NewerSchema,
 from apd_bench.core.files import atomic_write, exclusive_lock, sha256
 from apd_bench.core.identity import identify
 from apd_bench.core.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
-from apd_bench.records.record import Outcomes, Record, sealed
+from apd_bench.records.outcomes import Outcomes
+from apd_bench.records.record import Record, sealed
 from apd_bench.records.store import Store
 
 

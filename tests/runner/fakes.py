@@ -13,10 +13,11 @@ import numpy as np
 
 from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.core.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
-from apd_bench.records.record import Outcomes
+from apd_bench.records.measured import Measured
+from apd_bench.records.outcomes import Outcomes
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.shards import shard_rows
-from apd_bench.runner.tasks import CellDone, FitDone, Progress, Result, Settings, Task, Watch
+from apd_bench.runner.tasks import FitDone, Progress, Result, Settings, Task, Watch
 
 SAMPLES = 12
 BATCH = 4
@@ -47,7 +48,7 @@ class FakeBench:
         card = {"id": task.fit.id, "seconds": 0.5, "forwards": 10, "backwards": 5, "digest": _digest(learned)}
         return FitDone(files={"card.json": json.dumps(card).encode(), "state": learned}, card=card)
 
-    def cell(self, task: Task, cell: Cell, watch: Watch) -> CellDone:
+    def cell(self, task: Task, cell: Cell, watch: Watch) -> Measured:
         state = Path(self.settings.fits) / cell.fit.id / "state"
         learned = state.read_bytes() if task.files is None else task.files[cell.fit.id]["state"]
         checkpoint = Path(self.settings.checkpoints) / cell.id / f"batches-{task.shard}"
@@ -71,12 +72,8 @@ class FakeBench:
             adversarial_prediction=broken,
             broken=broken,
         )
-        return CellDone(
-            metrics={
-                "n": len(rows),
-                "clean_accuracy": float(((draws < 40) == 0).mean()),
-                "robust_accuracy": 1 - float(broken.mean()),
-            },
+        return Measured(
+            metrics=outcomes.metrics(),
             outcomes=outcomes,
             timing={"seconds": 1.0, "attack_seconds": 0.8, "model_seconds": 0.6, "forwards": 100, "backwards": 50},
             fit={"digest": _digest(learned)},

@@ -12,15 +12,15 @@ import pytest
 from fakes import SAMPLES, make_plan
 from test_driver import Interrupting, ends, go
 
-from apd_bench.records.record import Outcomes
+from apd_bench.records.measured import Measured
+from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.store import Store
-from apd_bench.runner.shards import keep, kept, merge, shard_rows, shards_of
-from apd_bench.runner.tasks import CellDone
+from apd_bench.runner.shards import keep, kept, shard_rows, shards_of
 
 Log = Callable[[], list[str]]
 
 
-def part(rows: range, **facts: object) -> CellDone:
+def part(rows: range, **facts: object) -> Measured:
     outcomes = Outcomes(
         sample_id=[f"s{row:02d}" for row in rows],
         label=np.zeros(len(rows)),
@@ -35,7 +35,7 @@ def part(rows: range, **facts: object) -> CellDone:
         "diagnostics": {"zero_gradients": 0.5 if rows.start else 0.0, "warnings": [f"w{rows.start}", "same"]},
         "fit": {"digest": "d"},
     }
-    return CellDone(outcomes=outcomes, **{**values, **facts})  # type: ignore[arg-type]
+    return Measured(outcomes=outcomes, **{**values, **facts})  # type: ignore[arg-type]
 
 
 def test_the_rows_of_the_shards_are_the_rows_of_the_cell() -> None:
@@ -57,7 +57,7 @@ def test_small_cells_stay_whole_and_large_ones_are_split_evenly() -> None:
 
 
 def test_merging_counts_accuracies_anew_and_adds_up_the_cost() -> None:
-    whole = merge([part(range(0, 6)), part(range(6, 8))])
+    whole = Measured.merge([part(range(0, 6)), part(range(6, 8))])
     assert whole.outcomes.sample_id.tolist() == [f"s{row:02d}" for row in range(8)]
     assert whole.metrics["n"] == 8
     assert whole.metrics["robust_accuracy"] == 0.5
@@ -76,7 +76,7 @@ def test_merging_adds_up_events_and_names_what_shards_did_differently() -> None:
         {"batch_size": 4, "attacked_again": 0, "data": "old", "out_of_memory": 1},
     ]
     first, second = part(range(0, 6)), part(range(6, 8))
-    whole = merge([replace(one, effective=fact) for one, fact in zip((first, second), facts, strict=True)])
+    whole = Measured.merge([replace(one, effective=fact) for one, fact in zip((first, second), facts, strict=True)])
     assert whole.effective == {
         "batch_size": 4, "attacked_again": 3, "out_of_memory": 1, "data": "old", "shards": 2,
         "by_shard": {"data": ["new", "old"]},

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from apd_bench.core.specs import Cell, Suite
+from apd_bench.records.measured import Measured
 from apd_bench.runner.batches import default_batch_size, out_of_memory
+from apd_bench.runner.executor import guarded
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import Selection, resolve
-from apd_bench.runner.shards import merge
 from apd_bench.runner.stages import Recent, Stages
-from apd_bench.runner.tasks import CellDone, Failure, FitDone, Interrupted, Progress, Settings, Stopped, Task
+from apd_bench.runner.tasks import Failure, FitDone, Interrupted, Progress, Settings, Stopped, Task
 
 SUITE = Suite(
     name="s",
@@ -56,9 +57,9 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
     stages.close()
 
 
-def run(bench: Stages, cell: Cell, **more: object) -> CellDone:
+def run(bench: Stages, cell: Cell, **more: object) -> Measured:
     result = bench.run(Task(fit=cell.fit, cell=cell, **more), quiet)  # type: ignore[arg-type]
-    assert isinstance(result, CellDone), result
+    assert isinstance(result, Measured), result
     return result
 
 
@@ -66,7 +67,7 @@ def test_a_cell_says_what_it_measured_and_on_what(bench: Stages) -> None:
     seen: list[Progress] = []
     cell = cell_of()
     done = bench.run(Task(fit=cell.fit, cell=cell), seen.append)
-    assert isinstance(done, CellDone)
+    assert isinstance(done, Measured)
     assert done.metrics["n"] == len(done.outcomes) == 9
     assert done.environment == {"device": "cpu", "threads": 1}
     assert len(str(done.fit["digest"])) == 64 and done.fit["num_parameters"] > 0
@@ -77,7 +78,7 @@ def test_a_cell_says_what_it_measured_and_on_what(bench: Stages) -> None:
 def test_shards_merge_into_the_whole_cell(bench: Stages) -> None:
     cell = cell_of()
     whole = run(bench, cell)
-    merged = merge([run(bench, cell, shard=(place, 3)) for place in range(3)])
+    merged = Measured.merge([run(bench, cell, shard=(place, 3)) for place in range(3)])
     assert merged.metrics == whole.metrics
     for (name, one), (_, two) in zip(whole.outcomes.columns(), merged.outcomes.columns(), strict=True):
         if one.dtype.kind == "f":
@@ -118,7 +119,7 @@ def test_a_request_to_stop_is_obeyed_at_the_next_report(bench: Stages) -> None:
             raise Interrupted
 
     cell = cell_of()
-    assert bench.run(Task(fit=cell.fit, cell=cell), stop) == Stopped()
+    assert guarded(bench, Task(fit=cell.fit, cell=cell), stop) == Stopped()
 
 
 def test_a_corrupt_weight_file_is_one_sentence_that_says_what_mends_it(
@@ -133,7 +134,7 @@ def test_a_corrupt_weight_file_is_one_sentence_that_says_what_mends_it(
     broken.write_bytes(content)
     local = replace(spec, name="broken", options={**spec.options, "path": str(broken)}, weights="local")
     cell = cell_of()
-    result = bench.run(Task(fit=replace(cell.fit, backbone=local)), quiet)
+    result = guarded(bench, Task(fit=replace(cell.fit, backbone=local)), quiet)
     assert isinstance(result, Failure) and result.prerequisite
     assert "weights.safetensors" in result.message and result.hint
 
@@ -143,7 +144,7 @@ def test_a_damaged_prompt_state_is_refused(bench: Stages, tmp_path: Path) -> Non
     files = {path.name: path.read_bytes() for path in (Path(bench.settings.fits) / cell.fit.id).iterdir()}
     files["state.safetensors"] = files["state.safetensors"][:-4] + b"\0\0\0\x7f"
     fresh = Stages(bench.settings)
-    result = fresh.run(Task(fit=cell.fit, cell=cell, files={cell.fit.id: files}), quiet)
+    result = guarded(fresh, Task(fit=cell.fit, cell=cell, files={cell.fit.id: files}), quiet)
     fresh.close()
     assert isinstance(result, Failure) and result.prerequisite and "digest" in result.message
 
