@@ -13,6 +13,7 @@ import pytest
 
 import apd_bench
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_USAGE, MissingPrerequisite, UsageError
+from apd_bench.core.specs import AttackSpec
 from apd_bench.records.store import Store
 
 Cli = Callable[..., object]
@@ -149,7 +150,7 @@ def test_failed_and_missing_and_force_choose_what_they_say(
 
     words = but("--methods", "advtp", "--attacks", "pgd(steps=3),cw(steps=3),fgsm")
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "evaluate_cell", broken)
+        patch.setattr(stages, "evaluate_samples", broken)
         assert cli("run", *words).code == EXIT_CELLS_FAILED
     before = stamps()
     assert len(before) == 8 and "Nothing to compute" in cli("run", *words, "--missing").err
@@ -233,14 +234,14 @@ def test_missing_data_is_exit_2_with_one_sentence_per_cause(cli: Cli) -> None:
 def test_a_cell_that_fails_is_exit_1_and_the_others_are_there(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     import apd_bench.runner.stages as stages
 
-    real = stages.evaluate_cell
+    real = stages.evaluate_samples
 
-    def evaluate(cell: object, *arguments: object, **options: object) -> object:
-        if cell.attack.name == "cw":
+    def evaluate(model: object, test: object, attack: AttackSpec, *rest: object, **options: object) -> object:
+        if attack.name == "cw":
             raise FloatingPointError("not a number")
-        return real(cell, *arguments, **options)
+        return real(model, test, attack, *rest, **options)
 
-    monkeypatch.setattr(stages, "evaluate_cell", evaluate)
+    monkeypatch.setattr(stages, "evaluate_samples", evaluate)
     result = cli("run", *but("--methods", "zero_shot"))
     assert result.code == EXIT_CELLS_FAILED
     assert "apd-bench: error: 1 cell: FloatingPointError: not a number" in result.err
@@ -255,14 +256,14 @@ def test_memory_that_runs_out_halves_the_batch_and_is_recorded(cli: Cli, monkeyp
 
     import apd_bench.runner.stages as stages
 
-    real = stages.evaluate_cell
+    real = stages.evaluate_samples
 
-    def evaluate(cell: object, *arguments: object, batch_size: int, **options: object) -> object:
+    def evaluate(*arguments: object, batch_size: int, **options: object) -> object:
         if batch_size > 3:
             raise torch.OutOfMemoryError("out of memory")
-        return real(cell, *arguments, batch_size=batch_size, **options)
+        return real(*arguments, batch_size=batch_size, **options)
 
-    monkeypatch.setattr(stages, "evaluate_cell", evaluate)
+    monkeypatch.setattr(stages, "evaluate_samples", evaluate)
     words = but("--methods", "zero_shot", "--batch-size", "6")
     assert cli("run", *words).code == EXIT_DONE
     for record in Store("results").records():
