@@ -35,3 +35,16 @@ def test_no_junk_is_tracked(tracked):
 def test_changelog_names_the_version():
     version = __version__.split("+")[0]
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_what_is_printed_goes_through_one_place():
+    written = {
+        str(path.relative_to(ROOT / "apd_bench"))
+        for path in (ROOT / "apd_bench").rglob("*.py")
+        if re.search(r"sys\.std(out|err)\.write|[^.\w]print\(", path.read_text())
+    }
+    assert written == {
+        "cli/console.py",
+        "cli/heavy_imports.py",
+        "runner/calibration.py",
+    }  # to itself

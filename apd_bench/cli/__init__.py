@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from apd_bench.cli.console import err, out
 from apd_bench.cli.parser import Parser
 from apd_bench.core.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, UserError, unknown_name
 from apd_bench.core.files import explain
@@ -95,12 +96,12 @@ def _run(words: list[str]) -> int:
     if first in ("--version", "-V"):
         from apd_bench import __version__  # reads the metadata of the package, which --help does not need
 
-        sys.stdout.write(f"apd-bench {__version__}\n")
+        out(f"apd-bench {__version__}")
         return EXIT_DONE
     if first in ("--help", "-h", "help"):
         if len(words) > 1:
             return _run([words[1], "--help"])
-        sys.stdout.write(_overview())
+        out(_overview())
         return EXIT_DONE
     if first.startswith("-"):
         raise UsageError(f"The first word is a verb, not an option: '{first}'.", hint="See: apd-bench --help")
@@ -117,9 +118,9 @@ def _overview() -> str:
         "usage: apd-bench VERB [options]\n\n"
         "Fair, attackable, resumable comparison of adversarial prompt tuning for CLIP-like models.\n\n"
         f"verbs:\n{lines}\n\noptions:\n  -h, --help  this text, or `apd-bench VERB --help`\n"
-        f"  --version   the version\n\n{_EPILOG}"
+        f"  --version   the version\n\n{_EPILOG.rstrip()}"
     )
 
 
 def _complain(text: str) -> None:
-    sys.stderr.write(f"apd-bench: error: {' '.join(text.split())}\n")
+    err(f"apd-bench: error: {' '.join(text.split())}")

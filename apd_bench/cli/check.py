@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
-import sys
 from typing import TYPE_CHECKING
 
+from apd_bench.cli.console import out, out_json
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE
 
 if TYPE_CHECKING:
@@ -43,9 +42,9 @@ def execute(args: argparse.Namespace) -> int:
         backbone = load(BACKBONES.get(args.backbone))
     results = check(entry, backbone=backbone)
     if args.json:
-        sys.stdout.write(json.dumps([dataclasses.asdict(result) for result in results], indent=1) + "\n")
+        out_json([dataclasses.asdict(result) for result in results])
     else:
-        sys.stdout.write("\n".join(_lines(entry.name, results)) + "\n")
+        out("\n".join(_lines(entry.name, results)))
     return EXIT_DONE if all(result.passed for result in results) else EXIT_CELLS_FAILED
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from apd_bench.cli.console import out, out_json
 from apd_bench.core.errors import EXIT_DONE
 
 if TYPE_CHECKING:
@@ -41,10 +40,10 @@ def execute(args: argparse.Namespace) -> int:
     first, second = (name if name in known else _canonical(name) for name in (args.first, args.second))
     found = compare_methods(tables, first, second)
     if args.json:
-        sys.stdout.write(json.dumps([_plain(item) for item in found], indent=1, sort_keys=True) + "\n")
+        out_json([_plain(item) for item in found])
         return EXIT_DONE
     for item in found:
-        sys.stdout.write("\n".join(_lines(item, args.samples)) + "\n\n")
+        out("\n".join(_lines(item, args.samples)) + "\n")
     return EXIT_DONE
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from apd_bench.core.errors import printable
+from apd_bench.core.text import printable
 
 
 def out(text: str = "") -> None:
@@ -13,9 +15,20 @@ def out(text: str = "") -> None:
     sys.stdout.write(printable(text) + "\n")
 
 
+def out_json(value: Any) -> None:
+    """Writes a value as JSON; control characters are escaped as JSON has it."""
+    out(json.dumps(value, indent=1, default=str).replace("\x7f", "\\u007f"))
+
+
 def err(text: str = "") -> None:
     """Writes a line for the person at the terminal."""
     sys.stderr.write(printable(text) + "\n")
+    sys.stderr.flush()
+
+
+def err_again(text: str, *, last: bool) -> None:
+    """Writes a line for the person at the terminal over the one before, and ends it when it is the last."""
+    sys.stderr.write("\r" + printable(text) + "\n" * last)
     sys.stderr.flush()
 
 

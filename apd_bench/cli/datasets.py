@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apd_bench.cli.console import err, out, table
+from apd_bench.cli.console import err, err_again, out, out_json, table
 from apd_bench.core.errors import EXIT_DONE, EXIT_USAGE, IncompatibleChoice, MissingPrerequisite
 from apd_bench.core.registry import DATASETS
 from apd_bench.core.specs import DatasetSpec
@@ -77,7 +76,7 @@ def _list(args: argparse.Namespace, specs: list[DatasetSpec]) -> int:
         for spec in specs
     ]
     if args.json:
-        out(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], indent=1))
+        out_json([dict(zip(keys, row, strict=True)) for row in rows])
     else:
         shown = [tuple("-" if value is None else str(value)[:60] for value in row) for row in rows]
         out(table(shown, keys))
@@ -91,7 +90,7 @@ def _check(args: argparse.Namespace, specs: list[DatasetSpec]) -> int:
     roots = data_roots(*_given(args.data))
     findings = [check_set(spec, roots, images=args.images) for spec in specs]
     if args.json:
-        out(json.dumps([asdict(finding) for finding in findings], indent=1))
+        out_json([asdict(finding) for finding in findings])
     else:
         rows = [
             (item.name, item.state, item.layout or "-", _counts(item), item.message if item.state == READY else "")
@@ -130,7 +129,7 @@ def _card(args: argparse.Namespace, specs: list[DatasetSpec]) -> int:
             facts = asdict(spec) | {"classes": _embedded_classes(spec)}
         facts = {key: value for key, value in facts.items() if value not in (None, "", (), {}, [])}
         if args.json:
-            out(json.dumps(facts, indent=1, default=str))
+            out_json(facts)
             continue
         classes = facts.pop("classes", ())
         lines = [(f"{key}:", _line(value)) for key, value in facts.items() if key not in ("folders", "wnids")]
@@ -218,8 +217,7 @@ def _progress(name: str) -> Callable[[int, int], None]:
             size = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else f"{done / 1e6:.0f} MB"
             text = f"  {name}: {size} ({share} %)"
             if sys.stderr.isatty():
-                sys.stderr.write(f"\r{text}" + ("\n" if done >= total else ""))
-                sys.stderr.flush()
+                err_again(text, last=done >= total)
             else:
                 err(text)
 

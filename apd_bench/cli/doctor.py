@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 
-from apd_bench.cli.console import err, out, table
+from apd_bench.cli.console import err, out, out_json, table
 from apd_bench.core.errors import EXIT_DONE, EXIT_USAGE
 
 EXAMPLES = """examples:
@@ -30,7 +29,7 @@ def execute(args: argparse.Namespace) -> int:
     checks = examine()
     problems = [check for check in checks if check.state == PROBLEM]
     if args.json:
-        out(json.dumps([asdict(check) for check in checks], indent=1))
+        out_json([asdict(check) for check in checks])
     else:
         signs = {OK: "ok", PROBLEM: "PROBLEM"}
         rows = [(check.area, check.name, signs.get(check.state, check.state), check.detail) for check in checks]

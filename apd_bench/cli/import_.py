@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from apd_bench.cli.console import out
 from apd_bench.core.errors import EXIT_DONE, CorruptFile, MissingPrerequisite, UsageError
 from apd_bench.core.files import read_lines
 
@@ -66,7 +66,7 @@ def execute(args: argparse.Namespace) -> int:
         dataset = "SET"
     command += ["--datasets", dataset] if dataset else []
     lines.append(f"Evaluate them: {shlex.join(command)}")
-    sys.stdout.write("\n".join(lines) + "\n")
+    out("\n".join(lines))
     return EXIT_DONE
 
 

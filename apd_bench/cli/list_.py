@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from apd_bench.cli.console import err, out, table
+from apd_bench.cli.console import err, out, out_json, table
 from apd_bench.core.errors import EXIT_DONE, unknown_name
 from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
 
@@ -55,7 +54,7 @@ def execute(args: argparse.Namespace) -> int:
             raise unknown_name("kind", args.kind, KINDS, command="apd-bench list --help")
         rows = [row for row in KINDS[kind](args) if fnmatchcase(str(next(iter(row.values()))), args.pattern)]
     if args.json:
-        out(json.dumps(rows, indent=1, default=str))
+        out_json(rows)
     elif rows:
         plugins = any(row.get("origin", BUILT_IN) != BUILT_IN for row in rows)
         header = tuple(name for name in rows[0] if name != "paper" and (plugins or name != "origin"))

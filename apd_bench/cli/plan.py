@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from apd_bench.cli import arguments
-from apd_bench.cli.console import err, out
+from apd_bench.cli.console import err, out, out_json
 from apd_bench.core.errors import EXIT_DONE
 from apd_bench.core.options import HOW, WHAT, WHERE, WHICH, RunOptions
 from apd_bench.suites import load_suite
@@ -56,7 +55,7 @@ def show_plan(options: RunOptions, *, every: bool = False, as_json: bool = False
     store = Store(options.results)
     outlook = _outlook(options, store)
     if as_json:
-        out(json.dumps(_table(outlook), indent=1))
+        out_json(_table(outlook))
         return EXIT_DONE
     _show_cells(outlook, every)
     for damage in store.damaged():

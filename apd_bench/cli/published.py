@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from apd_bench.cli.console import out, out_json
 from apd_bench.core.errors import EXIT_DONE
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ def execute(args: argparse.Namespace) -> int:
     header, body = published.pivot(items)
     if args.format == "json":
         import dataclasses
-        import json
 
-        sys.stdout.write(json.dumps([dataclasses.asdict(item) for item in items], indent=1) + "\n")
+        out_json([dataclasses.asdict(item) for item in items])
     elif args.format == "csv":
         import csv
+        import io
 
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerows([header, *body])
+        csv.writer(text := io.StringIO(), lineterminator="\n").writerows([header, *body])
+        out(text.getvalue().rstrip("\n"))
     else:
         from apd_bench.leaderboard.escape import markdown_text
         from apd_bench.leaderboard.markdown import grid
@@ -55,7 +55,7 @@ def execute(args: argparse.Namespace) -> int:
         lines = grid(
             [markdown_text(name) for name in header], ([markdown_text(value) for value in line] for line in body)
         )
-        sys.stdout.write("\n".join([*lines, "", *_notes(items)]) + "\n")
+        out("\n".join([*lines, "", *_notes(items)]))
     return EXIT_DONE
 
 
@@ -67,8 +67,8 @@ def _overview() -> int:
     counts = Counter((item.source, item.table) for item in published.load_published())
     for (source, table), count in counts.items():
         about = published.about(source, table)
-        sys.stdout.write(f"{source:20}  {table:9}  {count:4} numbers  {about.get('about', '')}\n")
-    sys.stdout.write("Print one: apd-bench published --source FAP --table 'Table 15'\n")
+        out(f"{source:20}  {table:9}  {count:4} numbers  {about.get('about', '')}".rstrip())
+    out("Print one: apd-bench published --source FAP --table 'Table 15'")
     return EXIT_DONE
 
 

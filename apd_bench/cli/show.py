@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from apd_bench.cli import arguments
-from apd_bench.cli.console import err, out
+from apd_bench.cli.console import err, out, out_json
 from apd_bench.core.errors import EXIT_DONE, UnknownName, UsageError, unknown_name
 from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
 
@@ -38,7 +38,7 @@ def execute(args: argparse.Namespace) -> int:
     arguments.name_own(args)
     found = None if args.as_command or args.samples else _entry(args.name)
     if found is not None:
-        out(json.dumps(found, indent=1, default=str) if args.json else _lines(found))
+        out_json(found) if args.json else out(_lines(found))
         return EXIT_DONE
     from apd_bench.records.store import Store
 
@@ -55,7 +55,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.samples:
         return _samples(store, record.id)
     if args.json:
-        out(record.to_json().rstrip())
+        out_json(json.loads(record.to_json()))
         return EXIT_DONE
     from apd_bench.records.record import plain
 

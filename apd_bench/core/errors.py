@@ -6,24 +6,15 @@ import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
+from apd_bench.core.text import printable
+
 EXIT_DONE = 0
 EXIT_CELLS_FAILED = 1
 EXIT_USAGE = 2
 EXIT_REGRESSION = 3
 EXIT_INTERRUPTED = 130
-_UNPRINTABLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]"
-)
 _ENDLESS = re.compile(r"(\S{200})\S{200,}")  # a word that nobody wants to see whole
 _LISTED, _NEAREST = 24, 8  # names: up to so many are all listed, of more only the nearest ones
-
-
-def printable(text: str) -> str:
-    r"""`text` as a terminal may get it: what could move the cursor, colour or turn it is written out, as \x1b.
-
-    Line ends and tabs stay.
-    """
-    return _UNPRINTABLE.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
 
 
 class UserError(Exception):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-from pathlib import Path
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]+")
+_HARMFUL = "\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff"
+_CONTROL = re.compile(f"[\x00-\x1f{_HARMFUL}]+")
+_UNPRINTABLE = re.compile(f"[\x00-\x08\x0b-\x1f{_HARMFUL}]")
 LONGEST = 80
 
 
@@ -36,7 +36,16 @@ def is_utf8(name: str) -> bool:
     return True
 
 
-def printable(path: Path | str) -> str:
-    """`path` with bytes that are not UTF-8, and control characters, as escapes."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+def printable(text: object) -> str:
+    r"""`text` as a terminal may get it: what could move the cursor, colour or turn it is written out, as \x1b.
+
+    So is a byte of a file name that is not UTF-8. Line ends and tabs stay.
+    """
+    return _UNPRINTABLE.sub(_escaped, str(text))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    sign = found[0]
+    if "\udc80" <= sign <= "\udcff":  # how Python holds a byte that no text is
+        return f"\\x{ord(sign) - 0xDC00:02x}"
+    return sign.encode("unicode_escape").decode()

@@ -17,7 +17,7 @@ from apd_bench.core.errors import CorruptFile, MissingPrerequisite, UnknownName,
 from apd_bench.core.files import is_path
 from apd_bench.core.package_data import package_path
 from apd_bench.core.specs import DatasetSpec, one_of
-from apd_bench.core.text import is_utf8, printable
+from apd_bench.core.text import is_utf8
 from apd_bench.data.cards import Card, cards
 from apd_bench.data.names import FOLDER, parts, written_name
 from apd_bench.data.templates import ensemble
@@ -119,13 +119,11 @@ def folder_spec(written: str, **options: Any) -> DatasetSpec:
     path = Path(written).expanduser()
     full = path.resolve()
     if not is_utf8(f"{written}{full}"):
-        raise UsageError(
-            f"The path {printable(full)} is not UTF-8, so no record could name it.", hint="Give a link to it."
-        )
+        raise UsageError(f"The path {full} is not UTF-8, so no record could name it.", hint="Give a link to it.")
     if not path.is_dir():
         what = "is no folder" if path.exists() else "does not exist"
         raise MissingPrerequisite(
-            f"{printable(path)} {what}.",
+            f"{path} {what}.",
             hint="Write folder:PATH with the folder of a set; in quotes where the path has blanks.",
         )
     if options.get("split") == "publisher":

@@ -17,7 +17,6 @@ from pathlib import Path
 from apd_bench.core.cache import cache_root
 from apd_bench.core.errors import CorruptFile, UserError
 from apd_bench.core.files import atomic_write
-from apd_bench.core.text import printable
 
 _FRESH_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT: 2 s)
 _BLOCK = 1 << 20
@@ -46,7 +45,7 @@ def content_digests(base: Path, keys: Iterable[str], *, part: str = "") -> list[
             if not isinstance(entry, list) or len(entry) != 2 or entry[0] != marks:
                 entry = [marks, _digest(file)]
         except OSError as error:
-            raise CorruptFile(f"{printable(file)} cannot be read: {error.strerror or error}.") from error
+            raise CorruptFile(f"{file} cannot be read: {error.strerror or error}.") from error
         digests.append(str(entry[1]))
         if now - max(marks[1:3]) > _FRESH_NS:
             kept[key] = entry

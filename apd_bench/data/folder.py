@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, UsageError, unknown_name
 from apd_bench.core.files import read_text
 from apd_bench.core.specs import DatasetSpec
-from apd_bench.core.text import is_utf8, printable
+from apd_bench.core.text import is_utf8
 from apd_bench.core.toml import tomllib
 from apd_bench.data.class_names import in_order, name_classes
 from apd_bench.data.digests import content_digests
@@ -188,11 +188,11 @@ def _class_names(path: Path, settings: dict[str, Any], parts: dict[str, str]) ->
     for root in [path / part for part in parts.values()] or [path]:
         for entry in entries(root):
             if entry.is_symlink() and not root.joinpath(entry.name).exists() and not is_image(entry):
-                raise CorruptFile(f"{printable(root / entry.name)} is a link to nothing.", hint="Remove or mend it.")
+                raise CorruptFile(f"{root / entry.name} is a link to nothing.", hint="Remove or mend it.")
             if entry.is_dir():
                 if not is_utf8(entry.name):
                     raise CorruptFile(
-                        f"The class folder {printable(root / entry.name)} is named in an encoding that is not UTF-8.",
+                        f"The class folder {root / entry.name} is named in an encoding that is not UTF-8.",
                         hint="Rename it; convmv renames many.",
                     )
                 folders.add(entry.name)

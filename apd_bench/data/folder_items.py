@@ -16,7 +16,7 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         return sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
-        raise CorruptFile(f"The folder {printable(folder)} cannot be read: {error.strerror or error}.") from error
+        raise CorruptFile(f"The folder {folder} cannot be read: {error.strerror or error}.") from error
 
 
 def is_image(entry: os.DirEntry[str]) -> bool:

@@ -148,7 +148,7 @@ def check_records(store: Store) -> list[Record]:
             raise CorruptFile(f"Record {record.id} is no success with outcomes: its status is {record.status}.")
         problem = store.fit_problem(record.cell.fit.id)
         if problem is not None:
-            raise CorruptFile(f"The prompt state {record.cell.fit.id} is not there or damaged: {problem or 'missing'}.")
+            raise CorruptFile(f"The prompt state {record.cell.fit.id}: {problem or 'it is missing'}.")
         outcomes = Store(store.path).outcomes(record.id, record)  # a store keeps what outcomes have in common
         stated, counted = dict[str, Any](record.metrics), dict[str, Any](outcomes.metrics())
         for name, value in counted.items():
@@ -216,7 +216,7 @@ def _fit_files(store: Store, record: Record) -> dict[str, bytes]:
     problem = store.fit_problem(fit_id)
     if problem is not None:
         raise MissingPrerequisite(
-            f"The prompt state {fit_id} of {record.cell.label} is {problem or 'not in the store'}.",
+            f"The prompt state {fit_id} of {record.cell.label}: {problem or 'it is not in the store'}.",
             hint="Measure the cell again with --force.",
         )
     folder = store.fit_path(fit_id)

@@ -13,8 +13,8 @@ from rich.segment import ControlType, Segment
 from rich.table import Table
 from rich.text import Text
 
-from apd_bench.core.errors import printable
 from apd_bench.core.specs import Fit
+from apd_bench.core.text import printable
 from apd_bench.records.measured import Measured
 from apd_bench.runner.estimate import cost_of, fit_cost_of, passes_of
 from apd_bench.runner.plan import Plan

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from apd_bench.core.errors import printable
+from apd_bench.core.text import printable
 from apd_bench.records.measured import Measured
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue

@@ -127,6 +127,20 @@ def test_no_part_of_a_record_is_imported(
     assert not marker.exists()
 
 
+def test_no_verb_prints_a_name_raw(cli: Cli, measured: Path, tmp_path: Path) -> None:
+    evil = dict.fromkeys(("name", "title"), "mine\x1b[31m\x07\x9b2J\u202e")
+    record = forged(measured, tmp_path / "results", method=evil, dataset=evil, backbone=evil)
+    for words in (
+        ("list", "cells"), ("show", record.id), ("show", record.id, "--json"), ("show", record.id, "--as-command"),
+        ("report",), ("report", "--out", "boards", "--format", "md,csv,json,tex,html"), ("submit",), ("examples",),
+        ("compare", "mine\x1b", "zero_shot"), ("compare", evil["name"], evil["name"]), ("plot", "eps"),
+    ):  # fmt: skip
+        found = cli(*words)
+        assert not set(found.out + found.err) & set("\x1b\x07\x9b\u202e") and "Traceback" not in found.err, words
+    for path in Path("boards").iterdir():
+        assert not set(path.read_text()) & set("\x1b\x07\x9b\u202e"), path
+
+
 @pytest.mark.parametrize("part", ["method", "backbone", "dataset", "attack", "threat"])
 def test_a_record_that_names_a_python_file_is_damaged(part: str, measured: Path, marker: Path) -> None:
     (record,) = Store(measured).records()

@@ -1,11 +1,12 @@
 """User errors carry one message, one hint and one exit code, and survive a trip between processes."""
 
+import json
 import pickle
 import sys
 
 from rich.console import Console
 
-from apd_bench.cli.console import err, out, table
+from apd_bench.cli.console import err, err_again, out, out_json, table
 from apd_bench.core.errors import (
     EXIT_REGRESSION,
     EXIT_USAGE,
@@ -13,9 +14,9 @@ from apd_bench.core.errors import (
     RegressionFound,
     UnknownName,
     UsageError,
-    printable,
     unknown_name,
 )
+from apd_bench.core.text import plain, printable
 from apd_bench.runner.live import LiveReporter
 from apd_bench.runner.reporter import PlainReporter
 
@@ -42,13 +43,17 @@ def test_what_could_steer_a_terminal_is_written_out(capsys):
     error = UsageError(f"{EVIL}.", hint=EVIL)
     assert str(error) == r"apd\x1b[31m\x07\x9b2J\u202e\r. apd\x1b[31m\x07\x9b2J\u202e\r"
     assert printable("kept\n\tas it is: é, 名, ²") == "kept\n\tas it is: é, 名, ²"
+    assert printable("a\udcff\ud800") == r"a\xff\ud800" and plain("a\ud800\u2060b") == "a b"
+    out_json({EVIL: EVIL + "\x7f"})
+    assert json.loads(capsys.readouterr().out) == {EVIL: EVIL + "\x7f"}
     out(EVIL)
+    err_again(EVIL, last=True)
     err(table([(EVIL, "a\nb")], header=("x", "y")))
     PlainReporter().message(EVIL)
     LiveReporter(Console(file=sys.stderr, force_terminal=False)).message(f"{EVIL} [bold]x[/bold]")
     written = "".join(capsys.readouterr())
-    assert written.count(r"\x1b") == 4 and "[bold]x" in written and "a b" in written
-    assert not set(written) & set("\x1b\x07\x9b\u202e\r")
+    assert written.count(r"\x1b") == 5 and "[bold]x" in written and "a b" in written
+    assert not set(written[1:].replace("\n\r", "\n")) & set("\x1b\x07\x9b\u202e\r")
 
 
 def test_an_endless_word_is_cut():
