@@ -8,7 +8,6 @@ from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out
 from apd_bench.cli.run import impossible_lines
 from apd_bench.core.options import DISPLAY, HOW, WHAT, WHERE, WHICH, RunOptions
-from apd_bench.suites import load_suite
 
 EXAMPLES = """examples:
   apd-bench fit --methods apd --datasets all       train now, `apd-bench run` attacks later
@@ -28,21 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Trains, and prints the folder of each prompt state to standard output."""
     from apd_bench.records.store import Store
-    from apd_bench.runner.displays import make_reporter
-    from apd_bench.runner.machine import Machine, prepare_environment
-    from apd_bench.runner.plan import plan
-    from apd_bench.runner.selection import Selection, resolve
-    from apd_bench.runner.session import run_plan
+    from apd_bench.runner.session import make_reporter, plan_of, run_plan
 
     options: RunOptions = args.options
-    prepare_environment(options)
-    grid = plan(resolve(load_suite(options.suite), Selection.of(options)))
+    grid = plan_of(options)
     for line in impossible_lines(grid.impossible):
         err(line)
     store = Store(options.results)
-    reporter = make_reporter("none" if options.quiet else options.display)
     strategy = "force" if options.force else "unfinished"
-    report = run_plan(grid, store, Machine.of(options), reporter, strategy=strategy, only_fits=True)
+    report = run_plan(grid, store, options, make_reporter(options), strategy=strategy, only_fits=True)
     for fit_id, fit in grid.fits.items():
         if fit_id not in report.failures and store.fit_path(fit_id).is_dir():
             out(f"{store.fit_path(fit_id)}\t{fit.label}")

@@ -14,7 +14,6 @@ from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, out_json
 from apd_bench.core.errors import EXIT_DONE
 from apd_bench.core.options import HOW, WHAT, WHERE, WHICH, RunOptions
-from apd_bench.suites import load_suite
 
 if TYPE_CHECKING:
     from apd_bench.core.specs import BackboneSpec, Cell, Fit
@@ -49,9 +48,7 @@ def execute(args: argparse.Namespace) -> int:
 def show_plan(options: RunOptions, *, every: bool = False, as_json: bool = False) -> int:
     """Prints cells, fits, impossible cells and the estimate; measures nothing and writes nothing."""
     from apd_bench.records.store import Store
-    from apd_bench.runner.machine import prepare_environment
 
-    prepare_environment(options)
     store = Store(options.results)
     outlook = _outlook(options, store)
     if as_json:
@@ -87,12 +84,12 @@ def _outlook(options: RunOptions, store: Store) -> _Outlook:
     from apd_bench.backbones.present import missing_weights
     from apd_bench.data.check import what_is_missing
     from apd_bench.runner.estimate import fit_passes, passes_of
-    from apd_bench.runner.plan import fits_of, plan
+    from apd_bench.runner.plan import fits_of
     from apd_bench.runner.report import choose
-    from apd_bench.runner.selection import Selection, resolve
+    from apd_bench.runner.session import plan_of
     from apd_bench.runner.speed import disk_bytes, work_seconds
 
-    grid = plan(resolve(load_suite(options.suite), Selection.of(options)))
+    grid = plan_of(options)
     statuses = store.statuses()
     todo = choose(grid.cells, statuses, options.strategy)
     fits = {fit.id: fit for cell in todo for fit in fits_of(cell)}

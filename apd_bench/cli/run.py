@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err
 from apd_bench.core.options import DISPLAY, HOW, WHAT, WHERE, WHICH, RunOptions
-from apd_bench.suites import load_suite
 
 if TYPE_CHECKING:
     from apd_bench.records.store import Store
@@ -40,19 +39,13 @@ def execute(args: argparse.Namespace) -> int:
 
         return show_plan(options)
     from apd_bench.records.store import Store
-    from apd_bench.runner.displays import make_reporter
-    from apd_bench.runner.machine import Machine, prepare_environment
-    from apd_bench.runner.plan import plan
-    from apd_bench.runner.selection import Selection, resolve
-    from apd_bench.runner.session import run_plan
+    from apd_bench.runner.session import make_reporter, plan_of, run_plan
 
-    prepare_environment(options)
-    grid = plan(resolve(load_suite(options.suite), Selection.of(options)))
+    grid = plan_of(options)
     for line in impossible_lines(grid.impossible):
         err(line)
     store = Store(options.results)
-    reporter = make_reporter("none" if options.quiet else options.display)
-    report = run_plan(grid, store, Machine.of(options), reporter, strategy=options.strategy)
+    report = run_plan(grid, store, options, make_reporter(options), strategy=options.strategy)
     if options.quiet:
         for failure, number in report.messages():
             err(f"apd-bench: error: {number} cells: {failure.message} {failure.hint}".rstrip())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, table
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_REGRESSION
-from apd_bench.core.options import DISPLAY, HOW
+from apd_bench.core.options import DISPLAY, HOW, RunOptions
 
 if TYPE_CHECKING:
     from apd_bench.records.regression import Counts, Difference
@@ -43,15 +43,17 @@ def execute(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace, results: Path) -> int:
     from apd_bench.records import regression
     from apd_bench.records.store import Store
+    from apd_bench.runner.session import make_reporter, plan_of, run_plan
     from apd_bench.suites import load_suite
 
     suite = load_suite(args.suite)
     path = args.expected or regression.expectation_file(suite.name)
     expected = {} if args.update else regression.load_expected(path)
-    code = _run(args, results)
+    grid, store = plan_of(RunOptions(suite=args.suite)), Store(results)
+    code = run_plan(grid, store, args.options, make_reporter(args.options)).exit_code
     if code not in (EXIT_DONE, EXIT_CELLS_FAILED):
         return code
-    measured = regression.measure(Store(results))
+    measured = regression.measure(store)
     for line in measured.failures:
         err(f"failed: {line}")
     if measured.failures or not measured.places:
@@ -61,20 +63,6 @@ def _verify(args: argparse.Namespace, results: Path) -> int:
         out(f"Wrote {len(measured.places)} places to {path}.")
         return EXIT_DONE
     return _judge(regression.compare(expected, measured), measured, str(path))
-
-
-def _run(args: argparse.Namespace, results: Path) -> int:
-    from apd_bench.records.store import Store
-    from apd_bench.runner.displays import make_reporter
-    from apd_bench.runner.machine import Machine
-    from apd_bench.runner.plan import plan
-    from apd_bench.runner.selection import Selection, resolve
-    from apd_bench.runner.session import run_plan
-    from apd_bench.suites import load_suite
-
-    grid = plan(resolve(load_suite(args.suite), Selection()))
-    reporter = make_reporter("none" if args.options.quiet else args.options.display)
-    return run_plan(grid, Store(results), Machine.of(args.options), reporter).exit_code
 
 
 def _judge(differences: list[Difference], measured: Counts, source: str) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, table
-from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_REGRESSION
+from apd_bench.core.errors import EXIT_DONE, EXIT_REGRESSION
 from apd_bench.core.options import DISPLAY, HOW
 from apd_bench.core.versions import MANIFEST
 
@@ -80,16 +80,13 @@ def execute(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace, cells: list[Cell], submitted: Store, again: Store) -> int:
     """Attacks the submitted prompt states again, in a store of its own."""
     from apd_bench.core.specs import Suite
-    from apd_bench.runner.displays import make_reporter
-    from apd_bench.runner.machine import Machine
     from apd_bench.runner.plan import Plan
-    from apd_bench.runner.session import run_plan
+    from apd_bench.runner.session import make_reporter, run_plan
 
     for cell in cells:
         shutil.copytree(submitted.fit_path(cell.fit.id), again.fit_path(cell.fit.id), dirs_exist_ok=True)
-    reporter = make_reporter("none" if args.options.quiet else args.options.display)
-    report = run_plan(Plan(Suite(name="submission"), tuple(cells)), again, Machine.of(args.options), reporter)
-    return EXIT_CELLS_FAILED if report.exit_code == EXIT_CELLS_FAILED else int(report.exit_code)
+    plan = Plan(Suite(name="submission"), tuple(cells))
+    return run_plan(plan, again, args.options, make_reporter(args.options)).exit_code
 
 
 def _accept(submitted: Store, target: Store, args: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ _UNSAID: Mapping[str, Any] = {
 
 
 def crossings(cells: Iterable[Cell]) -> list[dict[str, Any]]:
-    """Few grids that together plan exactly `cells`, each as the fields of a Selection over the suite `blank`.
+    """Few grids that together plan exactly `cells`, each as the options of a run over the suite `blank`.
 
     The base and the new half of a set are always planned together, so `cells` should hold both.
     """

@@ -10,6 +10,7 @@ from typing import Any
 from apd_bench.core.cache import recall
 from apd_bench.core.errors import UnknownName
 from apd_bench.core.identity import digest
+from apd_bench.core.options import RunOptions
 from apd_bench.core.registry import METHODS
 from apd_bench.core.specs import Cell
 from apd_bench.leaderboard.command import SUITE, crossings, words
@@ -17,7 +18,7 @@ from apd_bench.methods.catalog import OBJECTIVES
 from apd_bench.prompts.catalog import LEARNERS
 from apd_bench.runner.estimate import samples_of
 from apd_bench.runner.plan import plan
-from apd_bench.runner.selection import Selection, resolve
+from apd_bench.runner.selection import resolve
 from apd_bench.runner.shards import shards_of
 from apd_bench.suites import load_suite
 
@@ -38,7 +39,7 @@ def differences(cell: Cell) -> list[str]:
     """Why the command would measure another cell than this one; empty when it is the same."""
     (crossing,) = crossings([cell])
     try:
-        cells = plan(resolve(load_suite(SUITE), Selection(**crossing))).cells
+        cells = plan(resolve(load_suite(SUITE), RunOptions(**crossing))).cells
     except UnknownName as error:
         own = f"; name its code: --methods {_typed(cell, '')}" if cell.fit.method.digest else ""
         return [f"{error.message.rstrip('.')}{own}"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from apd_bench.core.registry import name_plugins
@@ -21,27 +21,21 @@ class Executor(Protocol):
     @property
     def slots(self) -> int:
         """How many tasks it can carry out at a time."""
-        ...
 
     def submit(self, task: Task) -> Future[Result]:
         """Starts a task; never called with `slots` tasks already running."""
-        ...
 
     def progress(self) -> Mapping[str, Progress]:
         """How far the running tasks are, by task id."""
-        ...
 
     def stop(self) -> None:
         """Asks the running tasks to stop at their next safe point."""
-        ...
 
     def revive(self) -> None:
         """Makes the executor usable again after a worker died."""
-        ...
 
     def close(self, *, kill: bool = False) -> None:
         """Ends the workers, at once with `kill`."""
-        ...
 
 
 def make_workbench(target: str, settings: Settings) -> Workbench:
@@ -110,6 +104,19 @@ class InProcess:
 
 def _nothing() -> None:
     """What happens on a tick that nobody asked for."""
+
+
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """The environment with `variables`, and afterwards as it was before."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def usable_cores() -> int:

@@ -17,7 +17,7 @@ from dataclasses import astuple, fields
 from multiprocessing import connection
 from typing import Any
 
-from apd_bench.runner.executor import STAGES, guarded, make_workbench
+from apd_bench.runner.executor import STAGES, environment, guarded, make_workbench
 from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Task, Workbench
 
 _FIELDS = len(fields(Progress))
@@ -43,7 +43,7 @@ class Pool:
         future: Future[Result]
         try:
             # Workers are started on the first submissions.
-            with _undisturbed(), _quiet_environment(self._settings.threads):
+            with _undisturbed(), environment(**_quiet(self._settings.threads)):
                 future = self._pool.submit(_work, task, place)
         except BrokenExecutor as error:  # a worker died since the last look
             future = Future()
@@ -109,22 +109,10 @@ def _undisturbed() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-@contextmanager
-def _quiet_environment(threads: int | None) -> Iterator[None]:
-    """Workers inherit: idle OpenMP threads sleep, and each worker has its own few threads."""
-    wanted = {"OMP_WAIT_POLICY": "PASSIVE"}
-    if threads is not None:
-        wanted |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def _quiet(threads: int | None) -> dict[str, str]:
+    """The variables that workers inherit: idle OpenMP threads sleep, and each worker has its own few threads."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS") if threads is not None else ()
+    return {"OMP_WAIT_POLICY": "PASSIVE", **dict.fromkeys(names, str(threads))}
 
 
 # ------------------------------------------------------------------ inside a worker

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from apd_bench.core.errors import MissingPrerequisite
-from apd_bench.core.options import RunOptions, Source, choice, options_from_python
+from apd_bench.core.options import Source, choice, options_from_python
 from apd_bench.core.specs import Suite
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record
@@ -73,38 +71,20 @@ def run(suite: str | Suite = "embedded", *, strategy: str = "unfinished", **give
     `if __name__ == "__main__":`. Failed cells are in `report.failures` and as error records; raises UserError, before
     anything is written, for what cannot be run at all.
     """
-    from apd_bench.runner.displays import make_reporter
-    from apd_bench.runner.machine import Machine
-    from apd_bench.runner.plan import plan
+    from apd_bench.runner.executor import environment
     from apd_bench.runner.report import STRATEGIES
-    from apd_bench.runner.selection import Selection, resolve
-    from apd_bench.runner.session import run_plan
-    from apd_bench.suites import load_suite
+    from apd_bench.runner.session import make_reporter, plan_of, run_plan
 
-    options = options_from_python({"jobs": 1, "display": "none"} | given)
+    named = {"suite": suite} if isinstance(suite, str) else {}
+    options = options_from_python({"jobs": 1, "display": "none"} | given | named)
     strategy = choice(*STRATEGIES)(strategy, Source("strategy", 'strategy="{}"'))
-    with _surroundings(options):
-        grid = plan(resolve(suite if isinstance(suite, Suite) else load_suite(suite), Selection.of(options)))
+    with environment():  # which planning changes for loaders and workers
+        grid = plan_of(options, suite if isinstance(suite, Suite) else None)
         store = Store(options.results)
         chosen = options.strategy if strategy == "unfinished" else strategy
-        report = run_plan(grid, store, Machine.of(options), make_reporter(options.display), strategy=chosen)
+        report = run_plan(grid, store, options, make_reporter(options), strategy=chosen)
     wanted = {cell.id for cell in grid.cells} & store.statuses().keys()
     return Records(store, tuple(store.record(cell_id) for cell_id in sorted(wanted)), report)
-
-
-@contextmanager
-def _surroundings(options: RunOptions) -> Iterator[None]:
-    """The environment that loaders and workers read, for the time of a call."""
-    from apd_bench.runner.machine import prepare_environment
-
-    before = dict(os.environ)
-    prepare_environment(options)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
 
 
 def _row(record: Record) -> dict[str, Any]:

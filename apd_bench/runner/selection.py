@@ -5,54 +5,24 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
 from typing import Any
 
+from apd_bench.attacks.parse import parse_attack
 from apd_bench.core.errors import UnknownName, UsageError, unknown_name
 from apd_bench.core.options import RunOptions
 from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS, Registry
-from apd_bench.core.specs import Suite, parse_eps
+from apd_bench.core.specs import Suite, format_eps, parse_eps
 from apd_bench.data.catalog import is_folder
 from apd_bench.methods.catalog import is_trained
+from apd_bench.records.record import plain
 from apd_bench.suites import merge_tables, suite_from
 
 RECIPE_SECTIONS = ("learner", "objective", "inner_attack", "training")
 _SETTABLE = (
-    "norm",
-    "knowledge",
-    "split",
-    "transfer_source",
-    "task",
-    "train_dataset",
-    "train_eps",
-    "resize",
-    "test_resize",
+    "norm", "knowledge", "split", "transfer_source", "task", "train_dataset", "train_eps", "resize", "test_resize",
     "precision",
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """What replaces a suite's own lists; None keeps the suite's. `limit` 0 means all samples."""
-
-    backbones: tuple[str, ...] | None = None
-    methods: tuple[str, ...] | None = None
-    datasets: tuple[str, ...] | None = None
-    attacks: tuple[str, ...] | None = None
-    eps: tuple[str, ...] | None = None
-    seeds: tuple[int, ...] | None = None
-    shots: tuple[int, ...] | None = None
-    limit: int | None = None
-    reference: bool = True
-    settings: tuple[str, ...] = field(default=())
-
-    @classmethod
-    def of(cls, options: RunOptions) -> Selection:
-        """What the options of a run lay over its suite."""
-        given = {item.name: getattr(options, item.name) for item in fields(cls) if item.name != "reference"}
-        lists = ("backbones", "methods", "datasets", "attacks", "eps")
-        split = {name: tuple(split_list(given[name])) for name in lists if given[name] is not None}
-        return cls(reference=not options.no_reference, **given | split)
+)  # fmt: skip
+AS_IT_IS = RunOptions()
 
 
 def split_list(text: str | Iterable[str]) -> list[str]:
@@ -88,41 +58,37 @@ def _ends(text: str, start: int) -> list[int]:
     return [*ends, len(text)]
 
 
-def resolve(suite: Suite, selection: Selection) -> Suite:
-    """The suite that is really run: the selection laid over it, every name canonical, groups and wildcards expanded.
+def resolve(suite: Suite, options: RunOptions = AS_IT_IS) -> Suite:
+    """The suite that is really run: the options laid over it, every name canonical, groups and wildcards expanded.
 
     Raises UnknownName or UsageError for whatever does not exist.
     """
     DATASETS.refresh()
-    suite = _with_settings(suite, selection.settings)
-    methods = _methods(suite, selection)
+    suite = _with_settings(suite, options.settings)
+    asked = {name: _asked(getattr(options, name)) for name in ("backbones", "methods", "datasets", "attacks", "eps")}
     datasets = _datasets(list(suite.datasets), None)
-    if selection.datasets is not None:
-        datasets = _datasets(list(selection.datasets), datasets)
-    eps = suite.eps if selection.eps is None else tuple(parse_eps(item, suite.norm) for item in selection.eps)
+    if asked["datasets"] is not None:
+        datasets = _datasets(asked["datasets"], datasets)
+    eps = suite.eps if asked["eps"] is None else [parse_eps(item, suite.norm) for item in asked["eps"]]
     resolved = suite.with_options(
-        backbones=_names(BACKBONES, suite.backbones, selection.backbones),
-        methods=methods,
-        reference=tuple(METHODS.canonical(name) for name in suite.reference) if selection.reference else (),
+        backbones=_names(BACKBONES, suite.backbones, asked["backbones"]),
+        methods=_methods(suite, asked["methods"]),
+        reference=tuple(METHODS.canonical(name) for name in suite.reference) if not options.no_reference else (),
         datasets=datasets,
-        attacks=_attacks(suite, selection.attacks),
+        attacks=_attacks(suite, asked["attacks"]),
         eps=tuple(dict.fromkeys(eps)),
-        seeds=suite.seeds if selection.seeds is None else tuple(dict.fromkeys(selection.seeds)),
-        shots=suite.shots if selection.shots is None else tuple(dict.fromkeys(selection.shots)),
-        limit=suite.limit if selection.limit is None else selection.limit or None,
+        seeds=suite.seeds if options.seeds is None else tuple(dict.fromkeys(options.seeds)),
+        shots=suite.shots if options.shots is None else tuple(dict.fromkeys(options.shots)),
+        limit=suite.limit if options.limit is None else options.limit or None,
         train_dataset=DATASETS.canonical(suite.train_dataset) if suite.train_dataset else None,
         recipes={METHODS.canonical(name): table for name, table in suite.recipes.items()},
         rules=tuple(_rule(rule) for rule in suite.rules),
     )
-    for name in ("backbones", "datasets", "attacks", "eps", "seeds", "shots"):
-        if not getattr(resolved, name):
+    for name in ("backbones", "datasets", "attacks", "eps", "seeds", "shots", "methods"):
+        if not getattr(resolved, name) and not (name == "methods" and resolved.reference):
             raise UsageError(
                 f"The suite '{suite.name}' names no {name}, and none were asked for.", hint=f"Add --{name} ..."
             )
-    if not resolved.methods and not resolved.reference:
-        raise UsageError(
-            f"The suite '{suite.name}' names no methods, and none were asked for.", hint="Add --methods ..."
-        )
     return resolved
 
 
@@ -132,20 +98,24 @@ def _rule(rule: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**rule, "datasets": tuple(DATASETS.canonical(name) for name in rule["datasets"])}
 
 
-def _names(registry: Registry[Any], own: tuple[str, ...], asked: tuple[str, ...] | None) -> tuple[str, ...]:
+def _names(registry: Registry[Any], own: tuple[str, ...], asked: list[str] | None) -> tuple[str, ...]:
     if asked is None:
         return tuple(registry.canonical(name) for name in own)
     universe = [registry.canonical(name) for name in own] if "all" in asked else None
-    return tuple(registry.select(list(asked), universe=universe))
+    return tuple(registry.select(asked, universe=universe))
 
 
-def _methods(suite: Suite, selection: Selection) -> tuple[str, ...]:
-    if selection.methods is None:
+def _asked(written: tuple[str, ...] | None) -> list[str] | None:
+    """The items of a list of the options; None leaves the suite's own."""
+    return None if written is None else split_list(written)
+
+
+def _methods(suite: Suite, asked: list[str] | None) -> tuple[str, ...]:
+    if asked is None:
         return tuple(METHODS.select(list(suite.methods))) if suite.methods else ()
-    if all(name.startswith("!") for name in selection.methods):
-        own = [METHODS.canonical(name) for name in suite.methods]
-        return tuple(METHODS.select(list(selection.methods), universe=own))
-    return tuple(METHODS.select(list(selection.methods)))
+    only_less = all(name.startswith("!") for name in asked)
+    own = [METHODS.canonical(name) for name in suite.methods] if only_less else None
+    return tuple(METHODS.select(asked, universe=own))
 
 
 def _datasets(patterns: list[str], universe: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -172,10 +142,8 @@ def _wild(pattern: str) -> bool:
     return any(sign in pattern for sign in "*?[")
 
 
-def _attacks(suite: Suite, asked: tuple[str, ...] | None) -> tuple[str, ...]:
+def _attacks(suite: Suite, asked: list[str] | None) -> tuple[str, ...]:
     """Attacks as they are written, each with canonical name and options: `pgd`, `pgd(steps=100)`."""
-    from apd_bench.attacks.parse import parse_attack
-
     own = [parse_attack(text).label for text in suite.attacks]
     if asked is None:
         return tuple(dict.fromkeys(own))
@@ -248,9 +216,6 @@ def _literal(text: str) -> Any:
 
 def describe(suite: Suite) -> Mapping[str, Any]:
     """The resolved suite as a table that `suite_from` reads back, without what no cell depends on."""
-    from apd_bench.core.specs import format_eps
-    from apd_bench.records.record import plain
-
     table = {key: value for key, value in plain(suite).items() if value not in (None, "", [], {})}
     table.pop("options", None)
     table["eps"] = [format_eps(item, suite.norm) for item in suite.eps]

@@ -3,42 +3,70 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 from textwrap import shorten
 
 from apd_bench.core.errors import MissingPrerequisite, UsageError
 from apd_bench.core.files import atomic_write
 from apd_bench.core.identity import digest
+from apd_bench.core.options import RunOptions
 from apd_bench.core.registry import plugin_files
+from apd_bench.core.specs import Suite
 from apd_bench.records.store import Store
 from apd_bench.runner.driver import Driver
-from apd_bench.runner.executor import Executor, InProcess, usable_cores
-from apd_bench.runner.machine import Machine
-from apd_bench.runner.plan import Plan
+from apd_bench.runner.executor import STAGES, Executor, InProcess, usable_cores
+from apd_bench.runner.plan import Plan, plan
 from apd_bench.runner.pool import Pool
 from apd_bench.runner.report import RunReport, choose
-from apd_bench.runner.reporter import Reporter
-from apd_bench.runner.selection import describe
+from apd_bench.runner.reporter import JsonReporter, PlainReporter, Reporter
+from apd_bench.runner.selection import describe, resolve
 from apd_bench.runner.tasks import Settings
+from apd_bench.suites import load_suite
 
 TINY = 64  # images up to this many pixels a side: one thread each in several processes is fastest
+
+
+def plan_of(options: RunOptions, suite: Suite | None = None) -> Plan:
+    """The plan of `suite` (default: that of the options), after loaders and workers were told of data and network."""
+    if options.data is not None:
+        os.environ["APD_BENCH_DATA"] = str(options.data)
+    if options.offline:
+        os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    return plan(resolve(suite or load_suite(options.suite), options))
+
+
+def make_reporter(options: RunOptions) -> Reporter:
+    """The reporter of the options; "auto" is the live view on a terminal and plain lines elsewhere."""
+    display = "none" if options.quiet else options.display
+    if display == "auto":
+        display = "rich" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "plain"
+    if display == "rich":
+        from apd_bench.runner.live import LiveReporter
+
+        return LiveReporter()
+    kinds: dict[str, type[Reporter]] = {"plain": PlainReporter, "json": JsonReporter, "none": Reporter}
+    return kinds[display]()
 
 
 def run_plan(
     plan: Plan,
     store: Store,
-    machine: Machine,
+    options: RunOptions,
     reporter: Reporter,
     *,
     strategy: str = "unfinished",
     only_fits: bool = False,
+    workbench: str = STAGES,
 ) -> RunReport:
-    """Does what is left of `plan`, recorded in `store`, and says what happened.
+    """Does what is left of `plan`, recorded in `store`, and says what happened; `workbench` carries out the tasks.
 
+    Of `options` it takes how the work is done: processes, device, batches, parts of cells, and whether to wait.
     Raises MissingPrerequisite when the store cannot be written or another process is writing to it, and NewerSchema,
     before anything is changed, when it holds what a later version of this program wrote.
     """
-    with store.writer(wait=machine.wait, on_wait=reporter.message):
+    with store.writer(wait=options.wait, on_wait=reporter.message):
         statuses = store.statuses()
         present = {
             fit_id for fit_id in plan.fits if store.has_fit(fit_id) and not (only_fits and store.fit_problem(fit_id))
@@ -51,41 +79,39 @@ def run_plan(
             work = len(choose(plan.cells, statuses, strategy))
         if work:
             reporter.prepare()
-        device = device_for(machine) if work else "cpu"
-        executor = make_executor(plan, store, machine, device, work)
+        device = device_for(options) if work else "cpu"
+        executor = make_executor(plan, store, options, device, work, workbench)
         driver = Driver(
-            plan, store, executor, reporter, strategy=strategy, only_fits=only_fits, shard_size=machine.shard_size
+            plan, store, executor, reporter, strategy=strategy, only_fits=only_fits, shard_size=options.shard
         )
         if isinstance(executor, InProcess):
             executor.on_tick = driver.tick
         return driver.run()
 
 
-def make_executor(plan: Plan, store: Store, machine: Machine, device: str, work: int) -> Executor:
-    """Either this process, or a pool of `machine.jobs` (at most one per cell that is to be measured)."""
+def make_executor(
+    plan: Plan, store: Store, options: RunOptions, device: str, work: int, workbench: str = STAGES
+) -> Executor:
+    """Either this process, or a pool of `options.jobs` (at most one per cell that is to be measured), or Ray."""
     tiny = all(cell.fit.backbone.image_size <= TINY for cell in plan.cells)
-    jobs = machine.jobs or (usable_cores() if tiny and device in ("cpu", "auto") else 1)
+    jobs = options.jobs or (usable_cores() if tiny and device in ("cpu", "auto") else 1)
     settings = Settings(
         fits=str(store.fits.absolute()),
         checkpoints=str((store.path / "checkpoints").absolute()),
         device=device,
-        batch_size=machine.batch_size,
+        batch_size=options.batch_size,
         threads=threads_for(tiny, jobs, device),
         plugins=plugin_files(),
     )
-    if machine.executor == "ray" and work:
-        return _ray(settings, machine)
+    if options.executor == "ray" and work:
+        try:
+            from apd_bench.runner.ray_executor import RayExecutor
+        except ImportError as error:
+            raise MissingPrerequisite("--executor ray needs Ray.", hint="pip install 'apd-bench[ray]'") from error
+        return RayExecutor(settings, address=options.address, jobs=options.jobs, workbench=workbench)
     if min(jobs, work) <= 1:
-        return InProcess(settings, workbench=machine.workbench)
-    return Pool(settings, min(jobs, work), workbench=machine.workbench)
-
-
-def _ray(settings: Settings, machine: Machine) -> Executor:
-    try:
-        from apd_bench.runner.ray_executor import RayExecutor
-    except ImportError as error:
-        raise MissingPrerequisite("--executor ray needs Ray.", hint="pip install 'apd-bench[ray]'") from error
-    return RayExecutor(settings, address=machine.address, jobs=machine.jobs, workbench=machine.workbench)
+        return InProcess(settings, workbench=workbench)
+    return Pool(settings, min(jobs, work), workbench=workbench)
 
 
 def threads_for(tiny: bool, jobs: int, device: str) -> int | None:
@@ -95,11 +121,9 @@ def threads_for(tiny: bool, jobs: int, device: str) -> int | None:
     return 1 if tiny else max(usable_cores() // jobs, 1)
 
 
-def device_for(machine: Machine) -> str:
+def device_for(options: RunOptions) -> str:
     """The device to work on; on Ray the cluster decides, since this machine may have none of its GPUs."""
-    if machine.executor == "ray":
-        return machine.device or "auto"
-    return pick_device(machine.device)
+    return options.device or "auto" if options.executor == "ray" else pick_device(options.device)
 
 
 def pick_device(asked: str | None) -> str:

@@ -16,13 +16,14 @@ from unittest.mock import patch
 
 import numpy as np
 
+from apd_bench.core.options import RunOptions
 from apd_bench.leaderboard import collect
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record
 from apd_bench.records.store import Store
 from apd_bench.runner.plan import Plan, plan
 from apd_bench.runner.report import choose
-from apd_bench.runner.selection import Selection, resolve
+from apd_bench.runner.selection import resolve
 from apd_bench.suites import load_suite
 from tests.benchmarks.table import Request, Row, in_turn
 
@@ -94,7 +95,7 @@ def read_files(path: Path) -> float:
 
 def grid(number: int) -> Plan:
     """`number` cells: all methods on the embedded sets, three seeds, three attacks, and as many budgets as it takes."""
-    suite = resolve(load_suite("embedded"), Selection(methods=("all",), attacks=("pgd", "cw", "autoattack")))
+    suite = resolve(load_suite("embedded"), RunOptions(methods=("all",), attacks=("pgd", "cw", "autoattack")))
     suite = suite.with_options(seeds=(1, 2, 3), reference=(), limit=SAMPLES)
     each = len(plan(suite.with_options(eps=(1 / 255,))).cells)
     budgets = number // each + 2

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from apd_bench.cli import main
+from apd_bench.core.options import RunOptions
 from apd_bench.core.specs import AttackSpec
 from apd_bench.runner.estimate import fit_passes, passes_of, passes_per_sample, samples_of
 from apd_bench.runner.plan import plan
-from apd_bench.runner.selection import Selection, resolve
+from apd_bench.runner.selection import resolve
 from apd_bench.suites import load_suite
 
 
@@ -67,13 +69,9 @@ def test_an_ensemble_costs_the_sum_of_its_members() -> None:
 
 
 def test_half_of_the_classes_cost_half() -> None:
-    chosen = Selection(datasets=("dtd",), seeds=(1,), methods=("fap",), reference=False)
+    chosen = RunOptions(datasets=("dtd",), seeds=(1,), methods=("fap",), no_reference=True)
     halves = plan(resolve(load_suite("fap-b2n"), chosen)).cells
-    (whole,) = plan(resolve(load_suite("fap-fewshot"), Selection(**{**_fields(chosen), "shots": (16,)}))).cells
+    (whole,) = plan(resolve(load_suite("fap-fewshot"), replace(chosen, shots=(16,)))).cells
     assert sum(samples_of(cell) for cell in halves) == samples_of(whole) == 1692
     assert 2 * fit_passes(halves[0].fit)[0] == fit_passes(whole.fit)[0]
     assert passes_of(halves[0])[0] < passes_of(whole)[0]
-
-
-def _fields(selection: Selection) -> dict[str, object]:
-    return {name: getattr(selection, name) for name in selection.__dataclass_fields__}

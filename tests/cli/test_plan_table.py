@@ -8,8 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from apd_bench.cli.plan_table import rows_of, summary, whole
+from apd_bench.core.options import RunOptions
 from apd_bench.runner.plan import Impossible, Plan, plan
-from apd_bench.runner.selection import Selection, resolve
+from apd_bench.runner.selection import resolve
 from apd_bench.suites import load_suite
 
 Cli = Callable[..., object]
@@ -17,7 +18,7 @@ ASKED = ("--methods", "advtp,apd", "--seeds", "1-3", "--attacks", "pgd")
 
 
 def grid(**lists: tuple[str, ...]) -> Plan:
-    return plan(resolve(load_suite("embedded"), Selection(attacks=("pgd",), **lists)))
+    return plan(resolve(load_suite("embedded"), RunOptions(attacks=("pgd",), **lists)))
 
 
 def test_counts_are_by_method_and_set_and_every_state_has_its_first_cells() -> None:

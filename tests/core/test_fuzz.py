@@ -29,6 +29,7 @@ from test_submission import METRICS, rewritten
 from apd_bench.backbones.weights import read_checkpoint
 from apd_bench.core.errors import UserError
 from apd_bench.core.files import sha256
+from apd_bench.core.options import RunOptions
 from apd_bench.core.package_data import package_path
 from apd_bench.core.registry import DATASETS
 from apd_bench.core.specs import DatasetSpec
@@ -40,7 +41,7 @@ from apd_bench.records.record import sealed
 from apd_bench.records.store import Store
 from apd_bench.records.submission import check_records, draw_cells, pack, unpack
 from apd_bench.runner.plan import plan
-from apd_bench.runner.selection import Selection, resolve
+from apd_bench.runner.selection import resolve
 from apd_bench.suites import load_suite
 from apd_bench.training.prompt_states import PromptState, load_state, save_state
 
@@ -125,7 +126,7 @@ def opened(path: Path) -> None:
 
 def planned(path: Path) -> None:
     """Reads a suite down to the ids of some of its cells."""
-    suite = resolve(load_suite(str(path)), Selection(methods=("coop",), datasets=("animals",), limit=4))
+    suite = resolve(load_suite(str(path)), RunOptions(methods=("coop",), datasets=("animals",), limit=4))
     suite = suite.with_options(seeds=suite.seeds[:2], eps=suite.eps[:2], attacks=suite.attacks[:2])
     assert all(one.id for one in plan(suite).cells)
 
@@ -274,7 +275,7 @@ def fuzz_setting(home: Path, work: Path, chance: random.Random) -> None:
     if chance.random() < 0.5:
         given = {"settings": (f"{chance.choice(('training.epochs', 'apd.learner.tokens', 'train_eps'))}={word()}",)}
     with sentence():
-        plan(resolve(load_suite("ci"), Selection(**{"methods": ("coop",), "datasets": ("animals",), **given})))
+        plan(resolve(load_suite("ci"), RunOptions(**{"methods": ("coop",), "datasets": ("animals",), **given})))
 
 
 def fuzz_dataset(home: Path, work: Path, chance: random.Random) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite, UserError
 from apd_bench.core.identity import counted
+from apd_bench.core.options import RunOptions
 from apd_bench.core.registry import DATASETS
 from apd_bench.data import digests
 from apd_bench.data.catalog import folder_spec
@@ -20,7 +21,7 @@ from apd_bench.data.check import check_set
 from apd_bench.data.load import load_dataset
 from apd_bench.data.names import excluding
 from apd_bench.data.splits import LoadedDataset
-from apd_bench.runner.selection import Selection, resolve, split_list
+from apd_bench.runner.selection import resolve, split_list
 from apd_bench.suites import load_suite
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -294,7 +295,7 @@ def test_two_copies_are_one_set_and_a_change_is_another(pets: Path, tmp_path: Pa
 
 def test_a_new_run_in_the_same_process_looks_at_the_folder_again(pets: Path) -> None:
     def planned() -> str | None:
-        (name,) = resolve(load_suite("embedded"), Selection(datasets=(f"folder:{pets}",))).datasets
+        (name,) = resolve(load_suite("embedded"), RunOptions(datasets=(f"folder:{pets}",))).datasets
         return DATASETS.get(name).digest
 
     before = planned()

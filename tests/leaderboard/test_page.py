@@ -16,7 +16,7 @@ from apd_bench.leaderboard import write_boards
 from apd_bench.leaderboard.command import crossings, words
 from apd_bench.records.store import Store
 from apd_bench.runner.plan import plan
-from apd_bench.runner.selection import Selection, resolve
+from apd_bench.runner.selection import resolve
 from apd_bench.suites import load_suite
 
 SHARES = {
@@ -169,7 +169,7 @@ def test_the_commands_of_the_page_plan_exactly_the_stored_cells() -> None:
     planned = []
     for crossing in crossings(cells):
         options = arguments.options_of(parser.parse_args(words(crossing)[2:]))
-        planned += plan(resolve(load_suite(options.suite), Selection.of(options))).cells
+        planned += plan(resolve(load_suite(options.suite), options)).cells
     assert sorted(cell.id for cell in planned) == sorted(cell.id for cell in cells)
 
 

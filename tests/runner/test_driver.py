@@ -18,8 +18,8 @@ import pytest
 from fakes import SAMPLES, make_plan
 
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, MissingPrerequisite
+from apd_bench.core.options import RunOptions
 from apd_bench.records.store import Store
-from apd_bench.runner.machine import Machine
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.report import RunReport
 from apd_bench.runner.reporter import JsonReporter, PlainReporter, Reporter
@@ -30,14 +30,9 @@ JOBS = pytest.mark.parametrize("jobs", [1, 2])
 
 
 def go(plan: Plan, store: Store, *, jobs: int = 1, strategy: str = "unfinished", **more: object) -> RunReport:
-    machine = Machine(
-        jobs=jobs,
-        device="cpu",
-        workbench=str(more.pop("bench", "fakes:FakeBench")),
-        shard_size=int(str(more.pop("shard_size", 500))),
-    )
-    reporter = more.pop("reporter", None) or Reporter()
-    return run_plan(plan, store, machine, reporter, strategy=strategy, **more)  # type: ignore[arg-type]
+    options = RunOptions(jobs=jobs, device="cpu", shard=int(str(more.pop("shard_size", 500))))
+    workbench, reporter = str(more.pop("bench", "fakes:FakeBench")), more.pop("reporter", None) or Reporter()
+    return run_plan(plan, store, options, reporter, strategy=strategy, workbench=workbench, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture

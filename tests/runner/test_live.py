@@ -31,12 +31,13 @@ SETS = tuple(f"set-{number}" for number in range(11))
 SCRIPT = """
 from fakes import make_plan
 from test_driver import go
-from apd_bench.runner.displays import make_reporter
+from apd_bench.core.options import RunOptions
+from apd_bench.runner.session import make_reporter
 from apd_bench.records.store import Store
 if __name__ == "__main__":
     plan = make_plan(datasets=("a", "b", "c"))
     try:
-        report = go(plan, Store({results!r}), jobs={jobs}, reporter=make_reporter("auto"))
+        report = go(plan, Store({results!r}), jobs={jobs}, reporter=make_reporter(RunOptions()))
     except KeyboardInterrupt:
         raise SystemExit(130)
     raise SystemExit(report.exit_code)

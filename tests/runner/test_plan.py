@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from apd_bench.core.errors import UsageError
+from apd_bench.core.options import RunOptions
 from apd_bench.core.specs import Cell, Suite, parse_call
 from apd_bench.leaderboard.command import crossings
 from apd_bench.records.record import Record
@@ -21,7 +22,7 @@ from apd_bench.runner.estimate import cost_of, fit_passes, passes_of
 from apd_bench.runner.plan import plan, why_impossible
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import choose
-from apd_bench.runner.selection import Selection, resolve
+from apd_bench.runner.selection import resolve
 from apd_bench.runner.tasks import Task
 from apd_bench.suites import load_suite
 
@@ -38,7 +39,7 @@ SUITE = Suite(
 
 
 def planned(suite: Suite = SUITE, **changes: object) -> list[Cell]:
-    return list(plan(resolve(suite.with_options(**changes), Selection())).cells)
+    return list(plan(resolve(suite.with_options(**changes))).cells)
 
 
 def test_the_grid_is_crossed_and_zero_shot_has_one_seed() -> None:
@@ -107,7 +108,7 @@ def test_the_source_of_a_transfer_is_the_fit_that_the_same_suite_trains_for_that
     assert {cell.id for cell in cells}.isdisjoint(cell.id for cell in planned(methods=("apd",), **own))
     other = planned(methods=("apd",), **(transfer | {"recipes": {}}))
     assert {cell.id for cell in cells}.isdisjoint(cell.id for cell in other)
-    grid = plan(resolve(SUITE.with_options(methods=("apd",), reference=(), **transfer), Selection()))
+    grid = plan(resolve(SUITE.with_options(methods=("apd",), reference=(), **transfer)))
     assert white < set(grid.fits)
     record = Record(id=cells[0].id, cell=cells[0], status="cancelled")
     assert Record.from_json(record.to_json()).cell.id == cells[0].id
@@ -130,13 +131,13 @@ def test_other_impossible_cells_say_why() -> None:
 
 
 def test_impossible_cells_are_listed_and_the_others_planned() -> None:
-    grid = plan(resolve(SUITE.with_options(backbones=("RN50-quickgelu/openai",)), Selection()))
+    grid = plan(resolve(SUITE.with_options(backbones=("RN50-quickgelu/openai",))))
     assert {item.cell.fit.method.name for item in grid.impossible} == {"apd"}
     assert {cell.fit.method.name for cell in grid.cells} == {"zero_shot", "advtp"}
     with pytest.raises(UsageError, match="None of the 8 cells can be measured"):
         plan(
             resolve(
-                SUITE.with_options(backbones=("RN50-quickgelu/openai",), methods=("apd",), reference=()), Selection()
+                SUITE.with_options(backbones=("RN50-quickgelu/openai",), methods=("apd",), reference=()), RunOptions()
             )
         )
 
@@ -232,7 +233,7 @@ def test_cost_grows_with_steps_samples_and_epochs() -> None:
 def test_the_commands_of_cells_plan_exactly_these(changes: dict[str, object]) -> None:
     cells = planned(**changes)
     assert [differences(cell) for cell in cells] == [[]] * len(cells)
-    made = [plan(resolve(load_suite("blank"), Selection(**crossing))).cells for crossing in crossings(cells)]
+    made = [plan(resolve(load_suite("blank"), RunOptions(**crossing))).cells for crossing in crossings(cells)]
     assert sorted(cell.id for part in made for cell in part) == sorted(cell.id for cell in cells)
 
 
@@ -269,8 +270,8 @@ def test_a_cell_of_another_version_says_what_differs() -> None:
 def test_planning_does_not_import_torch() -> None:
     script = (
         "import sys\nfrom apd_bench.runner.plan import plan\n"
-        "from apd_bench.runner.selection import Selection, resolve\n"
-        "from apd_bench.suites import load_suite\nplan(resolve(load_suite('embedded'), Selection()))\n"
+        "from apd_bench.runner.selection import resolve\n"
+        "from apd_bench.suites import load_suite\nplan(resolve(load_suite('embedded')))\n"
         "sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

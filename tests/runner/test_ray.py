@@ -19,12 +19,12 @@ from test_driver import go
 from test_kill import essence, finished
 
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_INTERRUPTED, MissingPrerequisite, UsageError
+from apd_bench.core.options import RunOptions
 from apd_bench.core.specs import Suite
 from apd_bench.records.store import Store
-from apd_bench.runner.machine import Machine
 from apd_bench.runner.plan import plan as make_real_plan
 from apd_bench.runner.reporter import Reporter
-from apd_bench.runner.selection import Selection, describe, resolve
+from apd_bench.runner.selection import describe, resolve
 from apd_bench.runner.session import run_plan
 from apd_bench.runner.tasks import Progress
 
@@ -36,7 +36,8 @@ from apd_bench.runner.ray_executor import share_of_gpus  # noqa: E402
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 SLOWLY = pytest.mark.parametrize("cluster", ["0.6"], indirect=True)  # a batch takes longer than a report to arrive
-MACHINE = Machine(executor="ray", device="cpu", workbench="fakes:FakeBench")
+FAKE = "fakes:FakeBench"
+MACHINE = RunOptions(executor="ray", device="cpu")
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_a_cluster_that_loses_a_node_completes_every_cell_as_the_local_executor_
 
     killer = threading.Thread(target=kill_a_node)
     killer.start()
-    report = run_plan(plan, far, MACHINE, Reporter())
+    report = run_plan(plan, far, MACHINE, Reporter(), workbench=FAKE)
     killer.join()
     assert report.exit_code == EXIT_DONE
     assert len(report.computed) == len(plan.cells) == 8
@@ -85,14 +86,14 @@ def test_a_cluster_that_loses_a_node_completes_every_cell_as_the_local_executor_
 def test_an_error_on_a_worker_is_a_record_and_shards_merge(cluster: Any, tmp_path: Path) -> None:
     plan = make_plan(methods=("one",), attacks=("pgd", "cw:raise"))
     far = Store(tmp_path / "far")
-    machine = Machine(executor="ray", device="cpu", workbench="fakes:FakeBench", shard_size=4)
-    report = run_plan(plan, far, machine, Reporter())
+    machine = RunOptions(executor="ray", device="cpu", shard=4)
+    report = run_plan(plan, far, machine, Reporter(), workbench=FAKE)
     assert report.exit_code == EXIT_CELLS_FAILED
     assert len(report.computed) == 2 and len(report.failures) == 2
     local = Store(tmp_path / "local")
     go(make_plan(methods=("one",), attacks=("pgd",)), local)
     assert [record.metrics for record in far.records() if record.done] == [record.metrics for record in local.records()]
-    assert run_plan(plan, far, machine, Reporter()).to_do == 2  # a new driver does only what is left
+    assert run_plan(plan, far, machine, Reporter(), workbench=FAKE).to_do == 2  # a new driver does only what is left
 
 
 class Watching(Reporter):
@@ -116,7 +117,7 @@ class Watching(Reporter):
 @SLOWLY
 def test_tasks_tell_how_far_they_are(cluster: Any, tmp_path: Path) -> None:
     plan, reporter = make_plan(methods=("one",)), Watching()
-    assert run_plan(plan, Store(tmp_path / "far"), MACHINE, reporter).exit_code == EXIT_DONE
+    assert run_plan(plan, Store(tmp_path / "far"), MACHINE, reporter, workbench=FAKE).exit_code == EXIT_DONE
     assert reporter.under_way == {cell.id for cell in plan.cells}
     for cell in plan.cells:
         done = [item.done for item in reporter.seen[cell.id]]
@@ -142,7 +143,7 @@ def test_a_board_that_is_lost_costs_numbers_and_nothing_else(cluster: Any, tmp_p
     plan, reporter = make_plan(), Watching(lose)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray_executor, "_View", Kept)
-        assert run_plan(plan, Store(tmp_path / "far"), MACHINE, reporter).exit_code == EXIT_DONE
+        assert run_plan(plan, Store(tmp_path / "far"), MACHINE, reporter, workbench=FAKE).exit_code == EXIT_DONE
     assert lost and (reporter.under_way > lost) is not for_good
 
 
@@ -161,12 +162,12 @@ def test_ctrl_c_ends_the_batch_and_the_same_command_goes_on(
             os.kill(os.getpid(), signal.SIGINT)
 
     plan, far, reporter = make_plan(), Store(tmp_path / "far"), Watching(press)
-    report = run_plan(plan, far, MACHINE, reporter)
+    report = run_plan(plan, far, MACHINE, reporter, workbench=FAKE)
     assert report.exit_code == EXIT_INTERRUPTED and report.cancelled > 0
     assert len(batches()) > pressed[0]  # the one that was under way came to its end
     statuses = far.statuses()
     assert sorted(statuses.values()).count("cancelled") == report.cancelled and len(statuses) < len(plan.cells)
-    again = run_plan(plan, Store(far.path), MACHINE, Reporter())
+    again = run_plan(plan, Store(far.path), MACHINE, Reporter(), workbench=FAKE)
     assert again.exit_code == EXIT_DONE and set(far.statuses().values()) == {"success"}
     assert len(batches()) == len(set(batches())) == len(plan.cells) * SAMPLES / 4  # none ran twice
 
@@ -180,7 +181,7 @@ def test_a_second_ctrl_c_ends_at_once(cluster: Any, tmp_path: Path, log: Callabl
             os.kill(os.getpid(), presses.pop())
 
     with pytest.raises(KeyboardInterrupt):
-        run_plan(make_plan(), Store(tmp_path / "far"), MACHINE, Watching(press))
+        run_plan(make_plan(), Store(tmp_path / "far"), MACHINE, Watching(press), workbench=FAKE)
     assert not any(line.startswith("end") for line in log())  # nobody waited for the minute that a fit takes
 
 
@@ -202,13 +203,13 @@ REAL = Suite(
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The real cells by the local executor, in shards of three samples."""
     store = Store(tmp_path_factory.mktemp("calm"))
-    machine = Machine(jobs=1, device="cpu", shard_size=3)
-    assert run_plan(make_real_plan(resolve(REAL, Selection())), store, machine, Reporter()).exit_code == EXIT_DONE
+    machine = RunOptions(jobs=1, device="cpu", shard=3)
+    assert run_plan(make_real_plan(resolve(REAL)), store, machine, Reporter()).exit_code == EXIT_DONE
     return store
 
 
 def test_real_cells_survive_the_loss_of_a_node_sample_by_sample(cluster: Any, calm: Store, tmp_path: Path) -> None:
-    plan, far, gone = make_real_plan(resolve(REAL, Selection())), Store(tmp_path / "far"), list[int]()
+    plan, far, gone = make_real_plan(resolve(REAL)), Store(tmp_path / "far"), list[int]()
 
     def kill_a_node() -> None:
         shards = list(far.path.glob("checkpoints/*/shard-*.json"))
@@ -216,7 +217,7 @@ def test_real_cells_survive_the_loss_of_a_node_sample_by_sample(cluster: Any, ca
             gone.append(len(shards))
             cluster.remove_node(cluster.workers[0], allow_graceful=False)
 
-    machine = Machine(executor="ray", device="cpu", shard_size=3)
+    machine = RunOptions(executor="ray", device="cpu", shard=3)
     report = run_plan(plan, far, machine, Watching(kill_a_node))
     assert gone and report.exit_code == EXIT_DONE and len(report.computed) == len(plan.cells) == 4
     assert essence(far) == essence(calm)
@@ -224,7 +225,7 @@ def test_real_cells_survive_the_loss_of_a_node_sample_by_sample(cluster: Any, ca
 
 def test_a_driver_that_is_killed_goes_on_where_it_was(cluster: Any, calm: Store, tmp_path: Path) -> None:
     far, suite = Store(tmp_path / "far"), tmp_path / "real.json"
-    suite.write_text(json.dumps(describe(resolve(REAL, Selection()))))
+    suite.write_text(json.dumps(describe(resolve(REAL))))
     command = [
         sys.executable, "-m", "apd_bench", "run", str(suite), "--device", "cpu", "--shard", "3", "--executor", "ray",
         "--address", cluster.address, "--results", str(far.path), "--boards", str(tmp_path / "boards"), "-q",
@@ -246,17 +247,17 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(cluster: Any, calm: Store,
 
 
 def test_no_cluster_at_an_address_is_one_sentence(tmp_path: Path) -> None:
-    machine = Machine(executor="ray", address="127.0.0.1:1", device="cpu", workbench="fakes:FakeBench")
+    machine = RunOptions(executor="ray", address="127.0.0.1:1", device="cpu")
     with pytest.raises(MissingPrerequisite, match="no Ray cluster at"):
-        run_plan(make_plan(), Store(tmp_path / "far"), machine, Reporter())
+        run_plan(make_plan(), Store(tmp_path / "far"), machine, Reporter(), workbench=FAKE)
 
 
 def test_a_cluster_with_gpus_gives_each_task_one_whatever_the_driver_has(cluster: Any, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=4, num_gpus=2)  # as Ray counts them; the fake workbench computes nothing on them
     cluster.wait_for_nodes()
     far = Store(tmp_path / "far")
-    machine = Machine(executor="ray", workbench="fakes:FakeBench")
-    assert run_plan(make_plan(methods=("one",)), far, machine, Reporter()).exit_code == EXIT_DONE
+    machine = RunOptions(executor="ray")
+    assert run_plan(make_plan(methods=("one",)), far, machine, Reporter(), workbench=FAKE).exit_code == EXIT_DONE
     seen = {(record.environment["device"], record.environment["visible"]) for record in far.records()}
     assert seen <= {("cuda", "0"), ("cuda", "1")} and seen
 

@@ -12,14 +12,15 @@ from rich.console import Console
 from test_driver import go
 
 from apd_bench.core.errors import UsageError
+from apd_bench.core.options import RunOptions, options_from_python
 from apd_bench.records.store import Store
 from apd_bench.runner.cost import stages_of, summary
-from apd_bench.runner.displays import make_reporter
 from apd_bench.runner.estimate import cost_of
 from apd_bench.runner.live import LiveReporter
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
 from apd_bench.runner.reporter import JsonReporter, PlainReporter, Reporter, closing, duration, opening
+from apd_bench.runner.session import make_reporter
 from apd_bench.runner.tasks import Failure, Progress, Task
 
 DATASETS = tuple(f"a-rather-long-dataset-name-{number}" for number in range(11))
@@ -108,12 +109,15 @@ def test_durations_read_well(seconds: float, text: str) -> None:
 
 
 def test_the_display_is_chosen_by_name_and_lines_are_plain_where_there_is_no_terminal() -> None:
-    assert isinstance(make_reporter("auto"), PlainReporter)  # the test runner's standard error is no terminal
-    assert isinstance(make_reporter("json"), JsonReporter)
-    assert type(make_reporter("none")) is Reporter
-    assert isinstance(make_reporter("rich"), LiveReporter)
+    assert isinstance(
+        make_reporter(RunOptions(display="auto")), PlainReporter
+    )  # the test runner's standard error is no terminal
+    assert isinstance(make_reporter(RunOptions(display="json")), JsonReporter)
+    assert type(make_reporter(RunOptions(display="none"))) is Reporter
+    assert isinstance(make_reporter(RunOptions(display="rich")), LiveReporter)
+    assert type(make_reporter(RunOptions(display="rich", quiet=True))) is Reporter
     with pytest.raises(UsageError, match="cinema"):
-        make_reporter("cinema")
+        options_from_python({"display": "cinema"})
 
 
 def test_the_cost_adds_up_by_stage_and_tells_the_time_outside_the_model(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from apd_bench.core.errors import UnknownName, UsageError
+from apd_bench.core.options import RunOptions
 from apd_bench.core.registry import DATASETS, METHODS
 from apd_bench.core.specs import Suite
-from apd_bench.runner.selection import Selection, describe, resolve, split_list
+from apd_bench.runner.selection import describe, resolve, split_list
 from apd_bench.suites import load_suite, suite_from
 
 SUITE = Suite(
@@ -34,53 +35,53 @@ def test_lists_split_at_commas_and_spaces_but_not_inside_brackets() -> None:
 
 
 def test_nothing_asked_is_the_suite_with_its_groups_expanded() -> None:
-    suite = resolve(SUITE, Selection())
+    suite = resolve(SUITE)
     assert list(suite.datasets) == EMBEDDED
     assert sorted(suite.methods) == ["advtp", "apd"]
     assert suite.attacks == ("pgd", "cw")
 
 
 def test_aliases_become_canonical_and_twice_is_once() -> None:
-    suite = resolve(SUITE, Selection(methods=("apt", "advtp"), attacks=("aa", "autoattack"), eps=("2/255", "2/255")))
+    suite = resolve(SUITE, RunOptions(methods=("apt", "advtp"), attacks=("aa", "autoattack"), eps=("2/255", "2/255")))
     assert suite.methods == ("advtp",)
     assert suite.attacks == ("autoattack",)
     assert suite.eps == (2 / 255,)
 
 
 def test_all_datasets_are_those_of_the_suite_and_names_may_be_any() -> None:
-    assert list(resolve(SUITE, Selection(datasets=("all",))).datasets) == EMBEDDED
-    assert resolve(SUITE, Selection(datasets=("eurosat",))).datasets == ("eurosat",)
-    assert "fashion" not in resolve(SUITE, Selection(datasets=("!fashion",))).datasets
-    assert set(resolve(SUITE, Selection(datasets=("f*", "!food"))).datasets) == {
+    assert list(resolve(SUITE, RunOptions(datasets=("all",))).datasets) == EMBEDDED
+    assert resolve(SUITE, RunOptions(datasets=("eurosat",))).datasets == ("eurosat",)
+    assert "fashion" not in resolve(SUITE, RunOptions(datasets=("!fashion",))).datasets
+    assert set(resolve(SUITE, RunOptions(datasets=("f*", "!food"))).datasets) == {
         name for name in EMBEDDED if name.startswith("f") and name != "food"
     }
-    assert resolve(SUITE, Selection(datasets=("imagenet_*",))).datasets  # none in the suite: all registered ones
-    assert set(resolve(SUITE, Selection(datasets=("embedded", "eurosat"))).datasets) == {*EMBEDDED, "eurosat"}
+    assert resolve(SUITE, RunOptions(datasets=("imagenet_*",))).datasets  # none in the suite: all registered ones
+    assert set(resolve(SUITE, RunOptions(datasets=("embedded", "eurosat"))).datasets) == {*EMBEDDED, "eurosat"}
 
 
 def test_all_methods_are_all_registered_ones_and_an_exclusion_alone_starts_from_the_suite() -> None:
-    assert list(resolve(SUITE, Selection(methods=("all",))).methods) == METHODS.names()
-    assert resolve(SUITE, Selection(methods=("!apd",))).methods == ("advtp",)
+    assert list(resolve(SUITE, RunOptions(methods=("all",))).methods) == METHODS.names()
+    assert resolve(SUITE, RunOptions(methods=("!apd",))).methods == ("advtp",)
 
 
 def test_attacks_keep_their_options_and_can_be_excluded() -> None:
-    assert resolve(SUITE, Selection(attacks=("pgd(steps=7)", "cw"))).attacks == ("pgd(steps=7)", "cw")
-    assert resolve(SUITE, Selection(attacks=("pgd(steps=40)",))).attacks == ("pgd",)  # that is the default
-    assert resolve(SUITE, Selection(attacks=("all", "fgsm"))).attacks == ("pgd", "cw", "fgsm")
-    assert resolve(SUITE, Selection(attacks=("!cw",))).attacks == ("pgd",)
+    assert resolve(SUITE, RunOptions(attacks=("pgd(steps=7)", "cw"))).attacks == ("pgd(steps=7)", "cw")
+    assert resolve(SUITE, RunOptions(attacks=("pgd(steps=40)",))).attacks == ("pgd",)  # that is the default
+    assert resolve(SUITE, RunOptions(attacks=("all", "fgsm"))).attacks == ("pgd", "cw", "fgsm")
+    assert resolve(SUITE, RunOptions(attacks=("!cw",))).attacks == ("pgd",)
 
 
 def test_numbers_replace_those_of_the_suite() -> None:
-    suite = resolve(SUITE, Selection(seeds=(3, 4, 3), shots=(1,), limit=5, eps=("0", "1/255")))
+    suite = resolve(SUITE, RunOptions(seeds=(3, 4, 3), shots=(1,), limit=5, eps=("0", "1/255")))
     assert (suite.seeds, suite.shots, suite.limit, suite.eps) == ((3, 4), (1,), 5, (0.0, 1 / 255))
     limited = SUITE.with_options(limit=20)
-    assert resolve(limited, Selection()).limit == 20
-    assert resolve(limited, Selection(limit=0)).limit is None
+    assert resolve(limited).limit == 20
+    assert resolve(limited, RunOptions(limit=0)).limit is None
 
 
 def test_the_reference_can_be_left_out() -> None:
-    assert resolve(SUITE, Selection()).reference == ("zero_shot",)
-    assert resolve(SUITE, Selection(reference=False)).reference == ()
+    assert resolve(SUITE).reference == ("zero_shot",)
+    assert resolve(SUITE, RunOptions(no_reference=True)).reference == ()
 
 
 @pytest.mark.parametrize(
@@ -96,43 +97,43 @@ def test_the_reference_can_be_left_out() -> None:
 def test_single_settings_reach_the_recipe_they_name(
     settings: tuple[str, ...], recipe: dict[str, object], recipes: dict[str, object]
 ) -> None:
-    suite = resolve(SUITE, Selection(settings=settings))
+    suite = resolve(SUITE, RunOptions(settings=settings))
     assert suite.recipe == recipe
     assert suite.recipes == recipes
 
 
 def test_a_setting_of_a_variant_is_not_one_of_its_parent() -> None:
     name = next(name for name in METHODS.names() if name.startswith("apd."))
-    suite = resolve(SUITE, Selection(settings=(f"{name}.training.epochs=5",)))
+    suite = resolve(SUITE, RunOptions(settings=(f"{name}.training.epochs=5",)))
     assert suite.recipes == {name: {"training": {"epochs": 5}}}
 
 
 def test_settings_of_the_suite_itself() -> None:
-    suite = resolve(SUITE, Selection(settings=("precision=bf16", "train_eps=4/255", "resize=squash")))
+    suite = resolve(SUITE, RunOptions(settings=("precision=bf16", "train_eps=4/255", "resize=squash")))
     assert (suite.precision, suite.train_eps, suite.resize) == ("bf16", 4 / 255, "squash")
 
 
 @pytest.mark.parametrize(
-    ("selection", "kind", "words"),
+    ("options", "kind", "words"),
     [
-        (Selection(methods=("apdd",)), UnknownName, "Did you mean 'apd'"),
-        (Selection(datasets=("fashio",)), UnknownName, "Did you mean 'fashion'"),
-        (Selection(datasets=("zz*",)), UnknownName, "Unknown dataset 'zz"),
-        (Selection(attacks=("pgdd",)), UnknownName, "Unknown attack 'pgdd'"),
-        (Selection(attacks=("pgd(step_count=3)",)), UnknownName, "step_count"),
-        (Selection(backbones=("tiny",)), UnknownName, "tiny-clean"),
-        (Selection(eps=("8",)), UsageError, "8/255"),
-        (Selection(settings=("epochs=3",)), UnknownName, "Unknown setting 'epochs'"),
-        (Selection(settings=("training.epochs",)), UsageError, "KEY=VALUE"),
-        (Selection(settings=("precision=fp8",)), UsageError, "bf16"),
-        (Selection(attacks=("!pgd", "!cw")), UsageError, "names no attacks"),
+        (RunOptions(methods=("apdd",)), UnknownName, "Did you mean 'apd'"),
+        (RunOptions(datasets=("fashio",)), UnknownName, "Did you mean 'fashion'"),
+        (RunOptions(datasets=("zz*",)), UnknownName, "Unknown dataset 'zz"),
+        (RunOptions(attacks=("pgdd",)), UnknownName, "Unknown attack 'pgdd'"),
+        (RunOptions(attacks=("pgd(step_count=3)",)), UnknownName, "step_count"),
+        (RunOptions(backbones=("tiny",)), UnknownName, "tiny-clean"),
+        (RunOptions(eps=("8",)), UsageError, "8/255"),
+        (RunOptions(settings=("epochs=3",)), UnknownName, "Unknown setting 'epochs'"),
+        (RunOptions(settings=("training.epochs",)), UsageError, "KEY=VALUE"),
+        (RunOptions(settings=("precision=fp8",)), UsageError, "bf16"),
+        (RunOptions(attacks=("!pgd", "!cw")), UsageError, "names no attacks"),
     ],
 )
-def test_mistakes_are_named(selection: Selection, kind: type[Exception], words: str) -> None:
+def test_mistakes_are_named(options: RunOptions, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
-        resolve(SUITE, selection)
+        resolve(SUITE, options)
 
 
 def test_the_description_of_a_resolved_suite_resolves_to_itself() -> None:
-    suite = resolve(load_suite("ci"), Selection(settings=("apd.training.epochs=2", "train_eps=1/255")))
-    assert resolve(suite_from(describe(suite)), Selection()) == suite
+    suite = resolve(load_suite("ci"), RunOptions(settings=("apd.training.epochs=2", "train_eps=1/255")))
+    assert resolve(suite_from(describe(suite))) == suite

@@ -15,7 +15,7 @@ from apd_bench.records.measured import Measured
 from apd_bench.runner.batches import default_batch_size, out_of_memory
 from apd_bench.runner.executor import guarded
 from apd_bench.runner.plan import plan
-from apd_bench.runner.selection import Selection, resolve
+from apd_bench.runner.selection import resolve
 from apd_bench.runner.stages import Recent, Stages
 from apd_bench.runner.tasks import Failure, FitDone, Interrupted, Progress, Settings, Stopped, Task
 
@@ -34,7 +34,7 @@ SUITE = Suite(
 
 
 def cell_of(**changes: object) -> Cell:
-    return plan(resolve(SUITE.with_options(**changes), Selection())).cells[0]
+    return plan(resolve(SUITE.with_options(**changes))).cells[0]
 
 
 def quiet(progress: Progress) -> None:
@@ -107,7 +107,7 @@ def test_examples_of_another_model_are_no_stronger_than_the_models_own(bench: St
 
 
 def test_base_and_new_classes_use_the_prompts_of_base(bench: Stages) -> None:
-    cells = plan(resolve(SUITE.with_options(task="base_to_new", methods=("zero_shot",)), Selection())).cells
+    cells = plan(resolve(SUITE.with_options(task="base_to_new", methods=("zero_shot",)))).cells
     done = [run(bench, cell) for cell in cells]
     assert [cell.classes for cell in cells] == ["base", "new"]
     assert set(done[0].outcomes.sample_id).isdisjoint(done[1].outcomes.sample_id)

@@ -11,12 +11,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "leaderboard"))
 
 from synthetic import outcomes, record
 
+from apd_bench.core.options import RunOptions
 from apd_bench.core.specs import Cell
 from apd_bench.leaderboard import published
 from apd_bench.leaderboard.aggregate import tables
 from apd_bench.leaderboard.tidy import measurement
 from apd_bench.runner.plan import Plan, plan
-from apd_bench.runner.selection import Selection, resolve
+from apd_bench.runner.selection import resolve
 from apd_bench.suites import load_suite
 
 PAPERS = ("fap-cross", "fap-b2n", "fap-fewshot", "apt", "apt-shift", "mapt", "apd", "audit")
@@ -31,7 +32,7 @@ ELEVEN = {
 
 
 def planned(name: str, **chosen: object) -> Plan:
-    return plan(resolve(load_suite(name), Selection(**chosen)))  # type: ignore[arg-type]
+    return plan(resolve(load_suite(name), RunOptions(**chosen)))  # type: ignore[arg-type]
 
 
 def flat(table: object, prefix: str) -> list[str]:

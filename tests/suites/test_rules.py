@@ -14,7 +14,7 @@ from apd_bench.records.interning import Parts
 from apd_bench.records.record import plain
 from apd_bench.runner.command import differences
 from apd_bench.runner.plan import plan
-from apd_bench.runner.selection import Selection, describe, resolve
+from apd_bench.runner.selection import describe, resolve
 from apd_bench.runner.stages import Stages
 from apd_bench.runner.tasks import Settings
 from apd_bench.suites import load_suite, suite_from
@@ -38,7 +38,7 @@ RULES = (
 
 
 def planned(suite: Suite = SUITE, **changes: object) -> list[Cell]:
-    return list(plan(resolve(suite.with_options(**changes), Selection())).cells)
+    return list(plan(resolve(suite.with_options(**changes))).cells)
 
 
 def trainings(cells: list[Cell], option: str) -> dict[tuple[str, int], object]:
@@ -82,7 +82,7 @@ def test_rules_and_resize_survive_the_file_that_a_run_leaves(tmp_path: Path) -> 
         {"datasets": ("fashion",), "recipe": {"training": {"epochs": 2}}},
         {"shots": (4,), "recipe": {"training": {"epochs": 3}}},
     ]
-    again = suite_from(describe(resolve(SUITE.with_options(rules=suite.rules, test_resize="squash"), Selection())))
+    again = suite_from(describe(resolve(SUITE.with_options(rules=suite.rules, test_resize="squash"))))
     assert (again.rules, again.test_resize) == (suite.rules, "squash")
 
 
