@@ -1,6 +1,9 @@
 """Shared test settings: one thread per process, no environment of the caller or of another test, no network."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -10,12 +13,14 @@ def _settings() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if name.startswith("APD_BENCH_") and not name.startswith("APD_BENCH_TEST_")
+        if name.startswith("APD_BENCH_") and not name.startswith(("APD_BENCH_TEST_", "APD_BENCH_CACHE"))
     }
 
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["APD_BENCH_CACHE"] = tempfile.mkdtemp(prefix="apd-bench-tests-")  # never the cache of whoever runs them
+atexit.register(shutil.rmtree, os.environ["APD_BENCH_CACHE"], ignore_errors=True)
 for _name in _settings():
     del os.environ[_name]
 

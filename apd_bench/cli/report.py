@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apd_bench.cli.console import err, out
-from apd_bench.core.errors import EXIT_DONE, RegressionFound
+from apd_bench.core.errors import EXIT_DONE, RegressionFound, UsageError
 
 if TYPE_CHECKING:
     from apd_bench.leaderboard.boards import View
@@ -69,7 +69,6 @@ def execute(args: argparse.Namespace) -> int:
 def view_of(args: argparse.Namespace) -> View:
     """What the options ask for; names may be aliases, budgets are written as 4/255 or 0.0157."""
     from apd_bench.core.options import Source, numbers
-    from apd_bench.core.specs import parse_eps
     from apd_bench.leaderboard.boards import View
     from apd_bench.runner.selection import split_list
 
@@ -79,11 +78,26 @@ def view_of(args: argparse.Namespace) -> View:
         methods=tuple(canonical_or_recorded("METHODS", name) for name in given["methods"]),
         datasets=tuple(canonical_or_recorded("DATASETS", name) for name in given["datasets"]),
         attacks=tuple(_attack(text) for text in given["attacks"]),
-        eps=tuple(parse_eps(text) for text in given["eps"]),
+        eps=tuple(pair for text in given["eps"] for pair in _budgets(text)),
         seeds=numbers(0)(given["seeds"], Source("--seeds", "--seeds {}")),
         shots=numbers(0, -1)(given["shots"], Source("--shots", "--shots {}")),
         groups=(args.group,) if args.group else (),
     )
+
+
+def _budgets(text: str) -> list[tuple[str, float]]:
+    """What a budget is in each norm that has such a one; raises UsageError where none has."""
+    from apd_bench.core.specs import NORMS, parse_eps
+
+    found, problems = [], []
+    for norm in NORMS:
+        try:
+            found.append((norm, parse_eps(text, norm)))
+        except UsageError as error:
+            problems.append(error)
+    if not found:
+        raise problems[0]
+    return found
 
 
 def _one(path: Path, stores: list[Path], view: View, *, check: bool) -> int:

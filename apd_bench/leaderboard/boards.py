@@ -35,19 +35,19 @@ class View:
     methods: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     attacks: tuple[str, ...] = ()
-    eps: tuple[float, ...] = ()
+    eps: tuple[tuple[str, float], ...] = ()  # each with its norm
     seeds: tuple[int, ...] = ()
     shots: tuple[int, ...] = ()
     groups: tuple[str, ...] = ()
 
     def wants(self, item: Measurement) -> bool:
         """True when `item` belongs to the board; seeds and shots do not concern methods that learn nothing."""
-        cell, eps = item.cell, item.cell.threat.eps
+        cell, threat = item.cell, item.cell.threat
         return (
             (not self.backbones or cell.fit.backbone.name in self.backbones)
             and (not self.methods or item.method in self.methods)
             and (not self.datasets or cell.dataset.name in self.datasets)
-            and (not self.eps or any(abs(eps - wanted) < 1e-9 for wanted in self.eps))
+            and (not self.eps or any(norm == threat.norm and abs(threat.eps - eps) < 1e-9 for norm, eps in self.eps))
             and (not self.seeds or not item.trains or item.seed in self.seeds)
             and (not self.shots or not item.trains or item.shots in self.shots)
             and (not self.groups or cell.dataset.group in self.groups)

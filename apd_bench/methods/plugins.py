@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from types import FunctionType
 from typing import Any, NoReturn, TypeVar
 
+from apd_bench.backbones.needs import ALL_OFFERS
 from apd_bench.core.errors import UsageError, unknown_name
 from apd_bench.core.specs import MethodRecipe
 from apd_bench.core.targets import code_digest, resolve
@@ -35,6 +36,7 @@ def define(
     """A method of your own: a learner and an objective (classes or names), and what its recipe says.
 
     `base` is a registered method whose recipe is the starting point, so that only the difference is written down.
+    `needs` adds to what the learner's class says that it needs of a backbone.
     `tables` are the sections of a recipe: `training={"epochs": 5}`, `objective_options={...}`, `learner_options={...}`,
     `inner_attack={...}`, `sources={...}`. Raises UsageError for a class with the name of one of this package.
     """
@@ -57,8 +59,11 @@ def define(
             next(iter(tables)),
             ("learner_options", "objective_options", "inner_attack", "training", "sources"),
         )
-    if tuple(needs):
-        changes["needs"] = tuple(needs)
+    required = {*((needs,) if isinstance(needs, str) else needs), *getattr(learner, "needs", ())}
+    for need in sorted(required - {*ALL_OFFERS}):
+        raise unknown_name(f"need of '{name}'", need, ALL_OFFERS)
+    if required:
+        changes["needs"] = tuple(sorted(required))
     return MethodEntry(
         name=name,
         aliases=tuple(aliases),

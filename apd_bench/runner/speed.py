@@ -6,7 +6,6 @@ Imports no torch; the calibration runs in a process of its own and is kept in th
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apd_bench.backbones.present import missing_weights, stand_in
+from apd_bench.core.cache import cache_root
 from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.core.files import atomic_write
 from apd_bench.core.specs import BackboneSpec, Cell, Fit
@@ -56,20 +56,17 @@ def speeds_of(records: Iterable[Record]) -> dict[str, Speed]:
     }
 
 
-def calibration_file() -> Path:
-    """Where calibrations are kept: `$APD_BENCH_CACHE`, else the platform's cache folder."""
-    folder = os.environ.get("APD_BENCH_CACHE")
-    if folder is None:
-        from platformdirs import user_cache_dir
-
-        folder = user_cache_dir("apd-bench")
-    return Path(folder) / "calibration.json"
+def calibration_file() -> Path | None:
+    """Where calibrations are kept; None where there is no cache folder."""
+    folder = cache_root()
+    return None if folder is None else folder / "calibration.json"
 
 
 def calibrated(backbone: BackboneSpec, device: str) -> Speed | None:
     """The kept calibration of a backbone on this machine, or None."""
+    path = calibration_file()
     try:
-        row = json.loads(calibration_file().read_bytes())[_key(backbone, device)]
+        row = json.loads(path.read_bytes())[_key(backbone, device)] if path else {}
         return Speed(float(row["forward"]), float(row["backward"]), "a calibration on this machine")
     except (OSError, ValueError, KeyError, TypeError):
         return None  # none yet, or a file that is not one: it is made anew
@@ -89,11 +86,12 @@ def calibrate(backbone: BackboneSpec, device: str) -> Speed:
         raise MissingPrerequisite(f"{backbone.name} could not be timed: {reason}")
     row = json.loads(done.stdout.splitlines()[-1])
     path = calibration_file()
-    try:
-        kept = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        kept = {}
-    atomic_write(path, json.dumps({**kept, _key(backbone, device): row}, indent=1, sort_keys=True).encode())
+    if path is not None:
+        try:
+            kept = dict(json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            kept = {}
+        atomic_write(path, json.dumps({**kept, _key(backbone, device): row}, indent=1, sort_keys=True).encode())
     return Speed(row["forward"], row["backward"], "a calibration on this machine")
 
 

@@ -90,7 +90,7 @@ def load_state(folder: str | Path) -> PromptState:
     Raises CorruptFile when it is torn or not what its card says, and NewerSchema when a later apd-bench wrote it.
     """
     folder = Path(folder)
-    hint = f"Remove '{folder}' and run the same command again: the fit is repeated."
+    hint = f"Move '{folder}' aside and run the same command again: a fit of a store is repeated."
     try:
         card = parse_json((folder / CARD).read_bytes(), constants=True)
         if isinstance(card, dict):

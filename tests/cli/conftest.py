@@ -24,7 +24,7 @@ class Ran:
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     for name in list(os.environ):
-        if name.startswith("APD_BENCH_"):
+        if name.startswith("APD_BENCH_") and name != "APD_BENCH_CACHE":
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 

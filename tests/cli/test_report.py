@@ -39,6 +39,21 @@ def test_filters_take_aliases_and_both_spellings_of_eps(store: str, capsys: pyte
     assert "further attack cw" in shown
 
 
+@pytest.mark.parametrize(("budget", "norms"), [("3.0", {"L2"}), ("0.5", {"Linf", "L2"}), ("4/255", {"Linf"})])
+def test_a_budget_is_that_of_the_norms_that_have_it(
+    budget: str, norms: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    budgets = {"L2": (3.0, 0.5, 0.2), "Linf": (4 / 255, 0.5, 1 / 255)}
+    items = [item for norm in budgets for eps in budgets[norm] for item in grid(SHARES, norm=norm, eps=eps)]
+    store = str(fill(tmp_path / "results", items))
+    assert main(["report", store, "--eps", budget]) == 0
+    shown = capsys.readouterr().out
+    assert {norm for norm in budgets if f"Threat: {norm}, eps" in shown} == norms
+    assert shown.count("| rank | method |") == len(norms)
+    assert main(["report", store, "--eps", "nan"]) == 2
+    assert "eps 'nan' is not a number" in capsys.readouterr().err
+
+
 def test_files_and_check(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "boards")
     assert main(["report", store, "--out", out, "--format", "md,csv,json,tex"]) == 0

@@ -32,6 +32,7 @@ def cell(
     attack: str = "pgd",
     seed: int = 1,
     eps: float = 2 / 255,
+    norm: str = "Linf",
     shots: int = 16,
     **changes: Any,
 ) -> Cell:
@@ -40,7 +41,9 @@ def cell(
     fit_changes = changes.pop("fit", {})
     backbone = changes.pop("backbone", BACKBONE)
     fit = Fit(backbone=backbone, method=method_spec or method(), dataset=source, seed=seed, shots=shots, **fit_changes)
-    return Cell(fit=fit, dataset=data, threat=ThreatModel(eps=eps), attack=AttackSpec(name=attack), **changes)
+    return Cell(
+        fit=fit, dataset=data, threat=ThreatModel(eps=eps, norm=norm), attack=AttackSpec(name=attack), **changes
+    )
 
 
 def outcomes(clean: Sequence[int], robust: Sequence[int], *, prefix: str = "s", **extra: Any) -> Outcomes:

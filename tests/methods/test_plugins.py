@@ -22,6 +22,7 @@ from apd_bench.methods.clean import CleanCrossEntropy
 from apd_bench.methods.objective import Objective
 from apd_bench.methods.plugins import _CLASSES, load_class
 from apd_bench.methods.recipes import load_recipe, recipe_of
+from apd_bench.prompts.coupled import CoupledLearner
 from apd_bench.training.contract import check
 from apd_bench.training.fit import fit
 from apd_bench.training.prompt_states import save_state
@@ -113,6 +114,16 @@ def test_a_plain_object_is_a_method(backbone, data):
     recipe = recipe_of(entry, QUICK)
     assert recipe.objective == "Twice"
     assert fit(toy_fit(recipe, backbone, data), backbone, data).card["history"][0]["ce"] > 0
+
+
+def test_what_a_class_needs_is_known_when_planning():
+    class Mine(CoupledLearner):
+        pass
+
+    assert set(recipe_of(define("mine", base="coop", learner=Mine)).needs) == Mine.needs
+    assert set(recipe_of(define("mine", base="coop", learner=Mine, needs="frame")).needs) == {"frame", *Mine.needs}
+    with pytest.raises(UsageError, match=r"Unknown need of 'mine' 'frme'. Did you mean 'frame'?"):
+        define("mine", base="coop", needs=["frme"])
 
 
 def test_the_code_of_an_installed_plugin_counts_too():

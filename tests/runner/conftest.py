@@ -26,6 +26,6 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     import os
 
     for name in list(os.environ):
-        if name.startswith("APD_BENCH_"):
+        if name.startswith("APD_BENCH_") and name != "APD_BENCH_CACHE":
             monkeypatch.delenv(name)
     yield

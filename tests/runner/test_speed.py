@@ -34,6 +34,11 @@ def test_records_tell_the_seconds_of_a_pass() -> None:
     assert found[name].seconds((100, 100)) == pytest.approx(3.0)
 
 
+def test_without_a_cache_folder_no_calibration_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APD_BENCH_CACHE", "none")
+    assert calibration_file() is None and calibrated(BACKBONES.get("tiny-clean"), "cpu") is None
+
+
 def test_records_of_few_passes_or_without_time_tell_nothing() -> None:
     assert speeds_of([record(3.0, 10, 10), record(0.0, 1000, 1000)]) == {}
 
@@ -62,7 +67,9 @@ def test_a_calibration_is_kept_for_the_next_plan() -> None:
     assert 0 < measured.forward < 10 and measured.backward >= measured.forward
     assert calibrated(spec, "cpu") == measured
     assert calibrated(spec, "cuda") is None
-    calibration_file().write_text("torn")
+    path = calibration_file()
+    assert path is not None
+    path.write_text("torn")
     assert calibrated(spec, "cpu") is None
 
 
