@@ -29,8 +29,8 @@ class AuditError(RuntimeError):
 class Audit:
     """The facts of one batch [B]: audited pixels, predictions, margins, the norm of each change, who is broken.
 
-    `norm` is measured in the threat's norm before the re-projection, `low` and `high` the range of the pixels, `flips`
-    the claims of the attack that the second prediction denies, `doubt` the largest relative margin of such a flip.
+    `norm` is measured in the threat's norm before the re-projection, `flips` are the claims of the attack that the
+    second prediction denies, `doubt` is the largest relative margin of such a flip.
     """
 
     pixels: Tensor
@@ -38,8 +38,6 @@ class Audit:
     margin: Tensor
     norm: Tensor
     broken: Tensor
-    low: float
-    high: float
     flips: int
     doubt: float
 
@@ -49,13 +47,12 @@ def audit(
     result: AttackResult,
     pixels: Tensor,
     labels: Tensor,
-    clean_broken: Tensor,
     threat: ThreatModel,
     *,
     kind: str = "ball",
     claims: bool = True,
 ) -> Audit:
-    """The audited outcome of `result` on `pixels` [B, 3, H, W]; `clean_broken` [B] are misclassified unchanged.
+    """The audited outcome of `result` on the correctly classified `pixels` [B, 3, H, W].
 
     Attacks of kind "distance" may leave the ball: their points are not projected, and a sample is broken when its
     point is misclassified and lies within the ball. `claims` False: the attack saw another model, so its own verdicts
@@ -80,16 +77,14 @@ def audit(
         raise AuditError("The model returns NaN or infinite logits for adversarial images.")
     m = margin(z, labels)
     wrong = z.argmax(1) != labels
-    flipped = (wrong != result.broken) & ~clean_broken & claims
+    flipped = (wrong != result.broken) & claims
     scale = z.abs().amax(1).clamp_min(1e-12) if len(z) else m
     return Audit(
         pixels=x,
         prediction=z.argmax(1),
         margin=m,
         norm=norm,
-        broken=clean_broken | (wrong & inside),
-        low=low,
-        high=high,
+        broken=wrong & inside,
         flips=int(flipped.sum()),
         doubt=float((m.abs() / scale)[flipped].max()) if bool(flipped.any()) else 0.0,
     )

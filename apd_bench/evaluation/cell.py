@@ -96,7 +96,7 @@ def evaluate_samples(
         columns = _join([part.columns for part in parts])
         facts = _diagnose(cell, parts, columns) if parts and threat.eps and cell.entry.name != "none" else {}
     outcomes = _outcomes(test, columns)
-    timing = total([_NOTHING, *(part.timing for part in parts)])
+    timing = total([part.timing for part in parts])
     return Measured(
         metrics=outcomes.metrics(),
         outcomes=outcomes,
@@ -105,12 +105,6 @@ def evaluate_samples(
         timing={**timing, "seconds": time.perf_counter() - began, "peak_memory": peak_memory(place)},
         effective=_effective(parts),
     )
-
-
-_NOTHING: Timing = {
-    "clean_seconds": 0.0, "clean_forwards": 0, "attack_seconds": 0.0, "model_seconds": 0.0, "forwards": 0,
-    "backwards": 0,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,17 +178,16 @@ def _measure(cell: _Cell, rows: range, images: Tensor) -> _Part:
     cell.account.begin(len(rows) - len(correct))
     x, y = images[correct], labels[correct]
     result, timing = _attack(cell, x, y, [cell.test.ids[rows[row]] for row in correct.tolist()])
-    nobody = torch.zeros_like(correct, dtype=torch.bool)
-    seen = audit(cell.judge, result, x, y, nobody, cell.threat, kind=cell.entry.kind, claims=cell.white_box)
+    seen = audit(cell.judge, result, x, y, cell.threat, kind=cell.entry.kind, claims=cell.white_box)
     if seen.doubt > FLIP_TOLERANCE and _repeatable(cell.judge, x):
         raise AuditError(
             f"{seen.flips} verdicts of {cell.entry.name} are denied by a second prediction, "
             f"the clearest by {seen.doubt:.2g} of the largest logit."
         )
-    columns = _clean_columns(z, labels) | {"norm": torch.zeros(len(labels))}
-    for name, values in _attack_columns(cell, seen, result, x, y).items():  # misclassified: broken at distance 0
-        wrong = torch.ones(len(labels), dtype=torch.bool) if values.dtype == torch.bool else torch.zeros(len(labels))
-        columns[name] = columns.get(name, wrong.to(values.dtype)).index_copy(0, correct.cpu(), values.cpu())
+    columns = _columns(cell, z, labels, correct, seen, result)
+    if cell.entry.kind == "distance":
+        far = distance(seen.pixels, x, "L2").masked_fill(seen.prediction == y, float("inf")).cpu().double()
+        columns["distance"] = torch.zeros(len(labels)).double().index_copy(0, correct.cpu(), far)
     cell.account.finish(len(rows), int(seen.broken.sum()))
     timing |= {"clean_seconds": clean_seconds, "clean_forwards": asked}
     return _Part(columns, result.effective, timing, result.diagnostics, seen.flips, _survivors(result))
@@ -210,17 +203,16 @@ def _clean(judge: Meter, x: Tensor) -> tuple[Tensor, int]:
 def _attack(cell: _Cell, x: Tensor, y: Tensor, ids: list[str]) -> tuple[AttackResult, Timing]:
     """What the attack finds on correctly classified samples; what the judge denies is attacked again on the judge."""
 
-    def on(meter: Meter, rows: Tensor) -> AttackResult:
-        names = [ids[row] for row in rows.tolist()]
-        return attacks.run(
-            cell.attack, meter, x[rows], y[rows], cell.threat, names, cell.seed, checkpoint=cell.checkpoint
-        )
+    def on(meter: Meter, x: Tensor, y: Tensor, ids: list[str]) -> AttackResult:
+        return attacks.run(cell.attack, meter, x, y, cell.threat, ids, cell.seed, checkpoint=cell.checkpoint)
 
     began, inside = time.perf_counter(), cell.adversary.seconds
-    result = on(cell.adversary, torch.arange(len(x), device=x.device))
+    result = on(cell.adversary, x, y, ids)
     # A checkpoint does not say which precision broke a sample, so what it holds is judged again too.
     if cell.white_box and (cell.adversary is not cell.judge or "resumed_at" in result.effective):
-        result = confirmed(cell.judge, result, y, lambda rows: on(cell.judge, rows))
+        result = confirmed(
+            cell.judge, result, y, lambda rows: on(cell.judge, x[rows], y[rows], [ids[row] for row in rows.tolist()])
+        )
     timing: Timing = {"model_seconds": cell.adversary.seconds - inside, "attack_seconds": time.perf_counter() - began}
     return result, {**timing, "forwards": result.forwards, "backwards": result.backwards}
 
@@ -230,27 +222,22 @@ def _repeatable(judge: Meter, x: Tensor) -> bool:
     return diagnostics.repeat_difference(judge.predict(x), judge.predict(x)) <= CHECKS["repeat_difference"].limit
 
 
-def _clean_columns(z: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Facts of all samples without an attack, as if none of them were attacked."""
-    prediction, clean_margin = z.argmax(1).cpu(), margin(z, labels).cpu()
-    return {
-        "label": labels.cpu(), "clean_prediction": prediction, "adversarial_prediction": prediction,
-        "clean_margin": clean_margin, "margin": clean_margin,
-    }  # fmt: skip
-
-
-def _attack_columns(cell: _Cell, seen: Audit, result: AttackResult, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """Facts of the attacked samples."""
-    columns = {
-        "adversarial_prediction": seen.prediction, "broken": seen.broken, "margin": seen.margin,
-        "norm": seen.norm.float(),
+def _columns(
+    cell: _Cell, z: Tensor, labels: Tensor, correct: Tensor, seen: Audit, result: AttackResult
+) -> dict[str, Tensor]:
+    """Per-sample facts on the CPU; a sample that is misclassified by itself is broken, by nothing that was changed."""
+    prediction, clean_margin = z.argmax(1), margin(z, labels)
+    wrong = torch.ones_like(labels, dtype=torch.bool)
+    attacked = {
+        "adversarial_prediction": (prediction, seen.prediction), "broken": (wrong, seen.broken),
+        "margin": (clean_margin, seen.margin), "norm": (torch.zeros_like(clean_margin), seen.norm),
     }  # fmt: skip
     if cell.white_box:  # else the columns are what the source says
-        columns |= {name: column for name, column in result.columns.items() if name.startswith("broken_")}
-    if cell.entry.kind == "distance":
-        far = distance(seen.pixels, x, "L2")
-        columns["distance"] = far.masked_fill(seen.prediction == y, float("inf")).double()
-    return columns
+        attacked |= {name: (wrong, found) for name, found in result.columns.items() if name.startswith("broken_")}
+    columns = {"label": labels, "clean_prediction": prediction, "clean_margin": clean_margin}
+    for name, (values, found) in attacked.items():
+        columns[name] = values.index_copy(0, correct, found.to(values))
+    return {name: column.cpu() for name, column in columns.items()}
 
 
 def _survivors(result: AttackResult) -> Tensor | None:
@@ -262,10 +249,13 @@ def _survivors(result: AttackResult) -> Tensor | None:
 
 def _diagnose(cell: _Cell, parts: list[_Part], columns: dict[str, Tensor]) -> dict[str, Any]:
     """The masking checks. One that fails costs nothing that was measured: `not_run` says which and why."""
+    correct = (columns["clean_prediction"] == columns["label"]).nonzero().squeeze(1)
+    plain_loss = all_options(cell.attack).get("loss") == "ce" or cell.entry.plain_ce
     checks: dict[str, Callable[[], Mapping[str, Any]]] = {
-        "attack": lambda: _of_attack(cell, parts, columns),
+        "margins": lambda: diagnostics.margins(-columns["clean_margin"][correct], plain_loss=plain_loss),
+        "attack": lambda: _of_attack(cell, parts, max(len(correct), 1)),
         "black box": lambda: diagnostics.black_box(columns),
-        "probes": lambda: _probe(cell, columns),
+        "probes": lambda: _probe(cell, correct[: diagnostics.PROBES], columns["broken"], plain_loss=plain_loss),
     }
     facts: dict[str, Any] = {}
     failed: list[str] = []
@@ -279,26 +269,13 @@ def _diagnose(cell: _Cell, parts: list[_Part], columns: dict[str, Tensor]) -> di
     return facts | ({"not_run": failed} if failed else {})
 
 
-def _correct(columns: dict[str, Tensor]) -> Tensor:
-    """The rows of the samples that are classified correctly without an attack."""
-    return (columns["clean_prediction"] == columns["label"]).nonzero().squeeze(1)
-
-
-def _plain_loss(cell: _Cell) -> bool:
-    """Whether the attack climbs the cross-entropy as it is usually computed."""
-    return all_options(cell.attack).get("loss") == "ce" or cell.entry.plain_ce
-
-
-def _of_attack(cell: _Cell, parts: list[_Part], columns: dict[str, Tensor]) -> dict[str, Any]:
-    """What the attack itself has shown: margins, flaws of gradients, flips, warnings, whether it had converged."""
-    correct = _correct(columns)
-    facts: dict[str, Any] = diagnostics.margins(-columns["clean_margin"][correct], plain_loss=_plain_loss(cell))
-    backwards = sum(part.timing["backwards"] for part in parts)
+def _of_attack(cell: _Cell, parts: list[_Part], attacked: int) -> dict[str, Any]:
+    """What the attack itself has shown: flaws of its gradients, flips, warnings, whether it had converged."""
+    backwards, flips = sum(part.timing["backwards"] for part in parts), sum(part.flips for part in parts)
+    facts: dict[str, Any] = {"flips": flips / attacked if flips > 1 else 0.0}
     for key in ("zero_gradients", "bad_gradients"):
         count = sum(int(part.diagnostics.get(key, 0)) for part in parts)
         facts[f"attack_{key}"] = count / max(backwards, 1)
-    flips = sum(part.flips for part in parts)
-    facts["flips"] = flips / max(len(correct), 1) if flips > 1 else 0.0
     warned = [text for part in parts for text in part.diagnostics.get("warnings", {})]
     if warned:
         facts["warnings"] = list(dict.fromkeys(warned))[:20]
@@ -309,9 +286,8 @@ def _of_attack(cell: _Cell, parts: list[_Part], columns: dict[str, Tensor]) -> d
     return facts
 
 
-def _probe(cell: _Cell, columns: dict[str, Tensor]) -> dict[str, float]:
-    """The probes on the first correctly classified samples."""
-    rows = _correct(columns)[: diagnostics.PROBES]
+def _probe(cell: _Cell, rows: Tensor, broken: Tensor, *, plain_loss: bool) -> dict[str, float]:
+    """The probes on the correctly classified samples `rows`."""
     if not len(rows):
         return {}
     x = check_pixels(cell.test.pixels(rows.tolist())).to(cell.device)
@@ -320,10 +296,10 @@ def _probe(cell: _Cell, columns: dict[str, Tensor]) -> dict[str, float]:
     facts, by_step = diagnostics.probe(cell.judge, x, y, cell.threat, ids, seed=cell.seed)
     facts["probe_forwards"] = cell.judge.forwards - before[0]
     facts["probe_backwards"] = cell.judge.backwards - before[1]
-    if _plain_loss(cell):
+    if plain_loss:
         facts["plain_loss_gap"] = 1 - facts["plain_ce_agreement"]
     if cell.entry.gradient and cell.entry.kind == "ball" and cell.white_box:
-        facts |= diagnostics.against_fgsm(columns["broken"][rows], by_step.cpu())
+        facts |= diagnostics.against_fgsm(broken[rows], by_step.cpu())
     return facts
 
 

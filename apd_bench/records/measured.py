@@ -6,7 +6,7 @@ A field of `Facts` is in all of them: it is written, read and merged by what it 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, TypedDict, cast
 
 from apd_bench.records.checks import suspect
@@ -142,6 +142,18 @@ class Facts:
 
 
 FACTS: dict[str, Any] = {item.name: item for item in fields(Facts)}
+
+
+def facts_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts in JSON `data`, of which an older file may lack some; raises ValueError for another kind of value."""
+    facts: dict[str, Any] = {}
+    for name, item in FACTS.items():
+        kind = dict if item.default is MISSING else list
+        value = data.get(name, kind())
+        if not isinstance(value, kind):
+            raise ValueError(f"its {name} is {type(value).__name__}")
+        facts[name] = tuple(value) if kind is list else value
+    return facts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,7 +123,7 @@ class Outcomes:
         place = {sample: row for row, sample in enumerate(joined["sample_id"].tolist())}
         if len(place) != len(joined["sample_id"]) or set(place) != set(order):
             raise ValueError("sample shards overlap or do not cover the cell")
-        rows = np.asarray([place[sample] for sample in order])
+        rows = np.asarray([place[sample] for sample in order], dtype=np.int64)
         joined = {name: column[rows] for name, column in joined.items()}
         extra = {name[6:]: joined.pop(name) for name in list(joined) if name.startswith("extra.")}
         return cls(**joined, extra=extra)

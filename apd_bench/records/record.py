@@ -23,7 +23,7 @@ from apd_bench.core.identity import is_recorded, recorded_part
 from apd_bench.core.specs import Cell, one_of
 from apd_bench.core.versions import RECORD, refuse_newer, refuse_older
 from apd_bench.records.interning import Parts, is_of
-from apd_bench.records.measured import FACTS, Environment, Facts, FitFacts
+from apd_bench.records.measured import Environment, Facts, FitFacts, facts_of
 from apd_bench.records.outcomes import Metrics
 
 SCHEMA_VERSION = RECORD
@@ -32,7 +32,6 @@ _DIGEST = re.compile(r'\n "digest": "([0-9a-f]{64})",\n')  # one blank before th
 _SCHEMA = re.compile(r'\n "schema": (\d+),\n')
 _TYPES: dict[str, tuple[type, ...]] = {
     "id": (str,), "status": (str,), "created": (str,), "schema": (int,),
-    **dict.fromkeys(FACTS, (dict,)), "suspect": (list,),
     **dict.fromkeys(("error", "outcomes"), (dict, type(None))),
 }  # fmt: skip
 _KNOWN: dict[str, dict[str, Any]] = {  # what others compute with; each may be missing or null
@@ -86,9 +85,10 @@ class Record(Facts):
         try:
             text = (text if isinstance(text, str) else text.decode("utf-8")).replace("\r\n", "\n")  # as git may
             _check_seal(text, source)
-            data = {name: [] if name == "suspect" else {} for name in FACTS} | parse_json(text)
+            data = parse_json(text)
             cell = parts.cell(data.pop("cell"))
             del data["digest"]
+            data |= facts_of(data)
             data["environment"] = parts.environment(data["environment"])
             for name, kinds in _TYPES.items():
                 if not isinstance(data[name], kinds):
@@ -96,7 +96,7 @@ class Record(Facts):
             _check_values(data)
             if data["id"] != cell.id:
                 raise ValueError(f"its id is {data['id']}, but its cell is {cell.id}")
-            return cls(cell=cell, **{**data, "suspect": tuple(data["suspect"])})
+            return cls(cell=cell, **data)
         except OtherSchema:
             raise
         except Exception as error:

@@ -7,6 +7,7 @@ tell what a larger one takes. The same device with the same free memory and the 
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -18,6 +19,8 @@ SHARE = 0.8  # of the free memory: the rest is for fragmentation and what other 
 LIMIT = 512  # images: beyond it no GPU gets faster, and cells are measured in parts of about 500
 HELD = 16  # images' worth of pixels that an attack holds for each sample: points, boxes, gradients, the best of them
 PROBES = ((4, 8), (1, 2))  # batches that are measured; the second pair where the first does not fit
+# The words of CUDA and MPS, of cuBLAS and cuDNN (..._STATUS_ALLOC_FAILED), of the machine.
+_NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|ALLOC(ATION)?_FAILED", re.IGNORECASE)
 _TINY = 64  # images up to this many pixels a side count as tiny
 
 
@@ -103,10 +106,8 @@ def largest_batch(memory: MemoryMeter, image_size: int) -> BatchSize:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """True when the device or the machine had too little memory; torch says the latter in a plain RuntimeError."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return "not enough memory" in str(error) or "can't allocate memory" in str(error)
+    """True when the device or the machine had too little memory; torch often says so in a plain RuntimeError."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _NO_MEMORY.search(str(error)) is not None
 
 
 def free_memory() -> None:

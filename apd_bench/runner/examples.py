@@ -44,13 +44,10 @@ def make_examples(store: Store, cells: Sequence[Cell], count: int, device: str =
 def _pictures(stages: Stages, store: Store, cell: Cell, count: int) -> list[dict[str, str]]:
     import torch
 
-    from apd_bench.data.protocols import limit_split
     from apd_bench.runner.tasks import Task
 
-    backbone = stages.backbone(cell.fit.backbone)
-    data = stages.test_set(cell, backbone.shapes.image_size)
-    classifier, _ = stages.classifier(Task(fit=cell.fit, cell=cell), cell.fit, cell, backbone, data)
-    test = limit_split(data.split(cell.split), cell.limit)
+    loaded = stages.load(Task(fit=cell.fit, cell=cell), cell)
+    classifier, test, names_of = loaded.classifier, loaded.test, loaded.data.classes
     outcomes = store.outcomes(cell.id)
     right = {str(name) for name in outcomes.sample_id[outcomes.clean_prediction == outcomes.label]}
     rows = [row for row, name in enumerate(test.ids) if name in right][:count]
@@ -70,9 +67,9 @@ def _pictures(stages: Stages, store: Store, cell: Cell, count: int) -> list[dict
             "backbone": cell.fit.backbone.name,
             "attack": f"{cell.attack.label} at {format_eps(cell.threat.eps, cell.threat.norm)}",
             "sample": names[place],
-            "label": data.classes[int(y[place])],
-            "clean_prediction": data.classes[before[place]],
-            "adversarial_prediction": data.classes[after[place]],
+            "label": names_of[int(y[place])],
+            "clean_prediction": names_of[before[place]],
+            "adversarial_prediction": names_of[after[place]],
             "clean": _png(x[place]),
             "change": _png(change[place]),
             "attacked": _png(result.adversarials[place]),

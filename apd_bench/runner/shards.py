@@ -13,7 +13,7 @@ from typing import Any
 from apd_bench.core.errors import CorruptFile
 from apd_bench.core.files import atomic_write, sha256
 from apd_bench.core.specs import Cell
-from apd_bench.records.measured import Measured
+from apd_bench.records.measured import Measured, facts_of
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import plain
 from apd_bench.runner.estimate import samples_of
@@ -54,7 +54,7 @@ def kept(folder: Path, shard: Shard) -> Measured | None:
         if facts.pop("sha256") != sha256(content):
             return None
         outcomes = Outcomes.from_bytes(content, source=f"{folder / stem}.npz")
-        return Measured(outcomes=outcomes, **{**facts, "suspect": tuple(facts["suspect"])})
+        return Measured(outcomes=outcomes, **facts_of(facts))
     except (OSError, ValueError, KeyError, TypeError, CorruptFile):
         return None  # whatever is wrong with it, the shard is measured again
 

@@ -57,13 +57,13 @@ class Recent(Generic[Value]):
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a cell is measured with: model, prompt state, the model of the adversary if it is another, test samples."""
+    """What a cell is measured with: model, prompt state, the adversary's model if it is another, set, test samples."""
 
     classifier: Classifier
     state: PromptState
     source: Classifier | None
+    data: LoadedDataset
     test: ImageSplit
-    origin: Mapping[str, Any]
 
 
 class Stages:
@@ -109,7 +109,7 @@ class Stages:
         measured, size, halved = _with_less_memory(
             lambda size: self._measure(task, cell, loaded, size, watch), chosen.size
         )
-        effective: Effective = {**measured.effective, "batch_size": size, "data": dict(loaded.origin)}
+        effective: Effective = {**measured.effective, "batch_size": size, "data": dict(loaded.data.origin)}
         if chosen.facts:
             effective["batch_size_found"] = dict(chosen.facts)
         if halved:
@@ -130,7 +130,7 @@ class Stages:
         test = limit_split(data.split(cell.split), cell.limit)
         if task.shard is not None:
             test = test.subset(list(shard_rows(task.shard, len(test))))
-        return Loaded(classifier, state, self.source(task, cell, backbone, data), test, data.origin)
+        return Loaded(classifier, state, self.source(task, cell, backbone, data), data, test)
 
     def _measure(self, task: Task, cell: Cell, loaded: Loaded, batch_size: int, watch: Watch) -> Measured:
         def on_progress(done: int, broken: int, passes: int) -> None:

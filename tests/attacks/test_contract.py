@@ -51,7 +51,7 @@ def test_budget_verdicts_and_counts(name, norm, case):
     assert result.forwards == sum(calls)
     assert result.broken[wrong].all()
     assert torch.equal(result.adversarials[wrong], x[wrong])
-    found = audit(Meter(net), result, x, y, wrong, THREATS[norm], kind=ENTRIES[name].kind)
+    found = audit(Meter(net), result, x, y, THREATS[norm], kind=ENTRIES[name].kind)
     assert found.flips == 0
     assert (net(result.adversarials).argmax(1) != y).equal(result.broken)
     if ENTRIES[name].kind == "ball":

@@ -1,17 +1,22 @@
 """One cell in, one result out: on a linear model the number is known, and the rules of the table hold."""
 
-from dataclasses import dataclass
+import gc
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from apd_bench.attacks import catalog
 from apd_bench.attacks.checkpoint import Checkpoint
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.core.errors import IncompatibleChoice, UsageError
-from apd_bench.core.specs import ThreatModel
+from apd_bench.core.registry import ATTACKS
+from apd_bench.core.specs import AttackSpec, ThreatModel
+from apd_bench.evaluation import diagnostics
 from apd_bench.evaluation.audit import AuditError
 from apd_bench.evaluation.cell import evaluate_samples
+from apd_bench.records.checks import CHECKS
 from apd_bench.records.measured import Measured
 
 LINF = ThreatModel(eps=2 / 255)
@@ -208,10 +213,6 @@ def test_the_adversary_of_a_transfer_sees_the_source_alone(case):
 
 
 def test_an_unknown_norm_is_refused(case, monkeypatch):
-    from dataclasses import replace
-
-    from apd_bench.core.registry import ATTACKS
-
     monkeypatch.setitem(ATTACKS._entries, "fgsm", replace(ATTACKS.get("fgsm"), norms=("Linf",)))
     with pytest.raises(IncompatibleChoice, match="fgsm does not know the norm L2"):
         measure(case, "fgsm", ThreatModel(eps=1.0, norm="L2"))
@@ -237,3 +238,61 @@ def test_nothing_to_measure_and_nothing_correct(case):
         lost = Split(split.ids, (net(split.pixels(range(20))).argmax(1) + 1) % 4, split.images)
         result = evaluate_samples(net, lost, parse_attack(text), LINF)
         assert result.robust_accuracy == result.clean_accuracy == 0 and result.timing["backwards"] == 0
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in catalog.builtin() if not entry.extra])
+def test_the_model_never_sees_more_images_than_the_batch_size(name, case):
+    sizes = set()
+
+    def model(x):
+        sizes.add(len(x))
+        return case[0](x)
+
+    short = {"iterations": 2, "queries": 6, "steps": 3, "searches": 1}
+    options = {key: value for key, value in short.items() if key in ATTACKS.get(name).defaults}
+    result = evaluate_samples(model, case[1], AttackSpec(name=name, options=options), LINF, batch_size=3)
+    assert max(sizes) == 3 and "not_run" not in result.diagnostics
+    assert result.diagnostics.get("probes", 16) == 16
+
+
+def test_no_image_is_held_to_the_end_of_a_cell(case):
+    held = []
+
+    class Watched(Split):
+        def pixels(self, indexes):
+            gc.collect()
+            alive = [item for item in gc.get_objects() if type(item) is Tensor and item.shape[1:] == (3, 8, 8)]
+            held.append(sum(len(item) for item in alive if item.is_floating_point()))
+            return super().pixels(indexes)
+
+    split = Watched(*(getattr(case[1], item.name) for item in fields(Split)))
+    measure((case[0], split), "pgd(steps=3)", batch_size=2)
+    assert len(held) == 11 and max(held) <= 4  # ten batches and the probes: at most the batch before is there
+
+
+def test_a_check_that_fails_costs_no_finished_attack(case, monkeypatch):
+    def full(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    whole = measure(case, "worst")
+    monkeypatch.setattr(diagnostics, "probe", full)
+    result = measure(case, "worst")
+    assert result.outcomes.to_bytes() == whole.outcomes.to_bytes() and result.metrics == whole.metrics
+    assert result.diagnostics["not_run"] == ["probes: OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB."]
+    assert result.suspect == (CHECKS["not_run"].reason,)
+    assert result.diagnostics["margin_median"] == whole.diagnostics["margin_median"]
+    assert Measured.merge([result]).suspect == result.suspect
+
+
+def test_a_callback_may_stop_during_the_checks_too(case, monkeypatch):
+    monkeypatch.setattr("apd_bench.attacks.meter._REPORT_EVERY", 0.0)
+
+    told = []
+
+    def stop(done, broken, passes):
+        told.append(done)
+        if told.count(20) > 1:  # the audit tells of the last sample, what follows are the checks
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        measure(case, "fgsm", on_progress=stop)

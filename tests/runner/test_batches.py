@@ -99,4 +99,5 @@ def test_a_number_and_a_cpu_need_no_measurement(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(stages, "CudaMemory", None)
     assert bench(tmp_path, "cuda", batch_size=7).batch_size(classifier()).size == 7
     found = bench(tmp_path, "cpu").batch_size(classifier())
+    assert default_batch_size(40) > default_batch_size(224)
     assert (found.size, found.facts) == (default_batch_size(toy_backbone().shapes.image_size), {})

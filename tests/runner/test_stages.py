@@ -12,7 +12,7 @@ import torch
 
 from apd_bench.core.specs import Cell, Suite
 from apd_bench.records.measured import Measured
-from apd_bench.runner.batches import default_batch_size, out_of_memory
+from apd_bench.runner.batches import out_of_memory
 from apd_bench.runner.executor import guarded
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import resolve
@@ -170,9 +170,19 @@ def test_only_the_last_things_stay_loaded() -> None:
     assert made == ["a", "b", "c", "b"]
 
 
-def test_memory_errors_are_told_from_others() -> None:
-    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert out_of_memory(MemoryError())
-    assert out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))
-    assert not out_of_memory(RuntimeError("shapes do not match"))
-    assert default_batch_size(40) > default_batch_size(224)
+@pytest.mark.parametrize(("error", "memory"), [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), True),
+    (MemoryError(), True),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+    (RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory"), True),
+    (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported at some other API call"), True),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+    (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+    (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
+    (RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1.00 GB)"), True),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"), False),
+    (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+    (RuntimeError("shapes do not match"), False),
+])  # fmt: skip
+def test_memory_errors_are_told_from_others(error: Exception, memory: bool) -> None:
+    assert out_of_memory(error) is memory
