@@ -77,9 +77,10 @@ def verb_parser(verb: str) -> Parser:
     """The parser of one verb, its defaults taken from the environment."""
     if verb not in VERBS:
         raise unknown_name("verb", verb, VERBS, command="apd-bench --help")
-    module, line = VERBS[verb]
-    parser = Parser(prog=f"apd-bench {verb}", description=f"{line[:1].upper()}{line[1:]}.")
-    import_module(f"apd_bench.cli.{module}").add_arguments(parser)
+    name, line = VERBS[verb]
+    module = import_module(f"apd_bench.cli.{name}")
+    parser = Parser(prog=f"apd-bench {verb}", description=f"{line[:1].upper()}{line[1:]}.", epilog=module.EXAMPLES)
+    module.add_arguments(parser)
     return parser
 
 

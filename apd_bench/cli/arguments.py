@@ -6,18 +6,11 @@ import argparse
 from typing import Any
 
 from apd_bench.core import options
-from apd_bench.core.errors import UsageError
+from apd_bench.core.errors import UsageError, UserError
 from apd_bench.core.options import RunOptions
-from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
+from apd_bench.core.registry import REGISTRIES, Registry
 from apd_bench.runner.selection import split_list
 from apd_bench.suites import load_suite
-
-_OWN = {
-    "methods": "FILE.py:NAME",
-    "attacks": "FILE.py:NAME",
-    "datasets": "FILE.py:NAME",
-    "backbones": "FILE.py:NAME, local:FILE@ARCHITECTURE",
-}
 
 
 def declare(parser: argparse.ArgumentParser, *groups: str, without: tuple[str, ...] = ()) -> None:
@@ -38,9 +31,8 @@ def declare(parser: argparse.ArgumentParser, *groups: str, without: tuple[str, .
                     shape |= {"nargs": "+", "action": "extend"}
                 elif item.read is options.texts:
                     shape |= {"action": "append"}
-                group.add_argument(
-                    item.flag, *item.more_flags, dest=name, default=argparse.SUPPRESS, help=item.help, **shape
-                )
+                shape |= {"dest": name, "default": argparse.SUPPRESS, "help": item.help}
+                group.add_argument(item.flag, *item.more_flags, **shape)
     parser.set_defaults(declared=tuple(chosen))
 
 
@@ -63,13 +55,21 @@ def options_of(args: argparse.Namespace) -> RunOptions:
 def add_own(parser: argparse.ArgumentParser) -> None:
     """Declares what of one's own the records use: code is only run when it is named here or installed."""
     group = parser.add_argument_group("code and files of your own that the records use")
-    for name, what in _OWN.items():
-        group.add_argument(f"--{name}", action="extend", nargs="+", default=[], metavar="LIST", help=what)
+    for kind in ("methods", "attacks", "datasets", "backbones"):
+        what = "FILE.py:NAME" + (", local:FILE@ARCHITECTURE" if kind == "backbones" else "")
+        group.add_argument(f"--{kind}", action="extend", nargs="+", default=[], metavar="LIST", help=what)
 
 
 def name_own(args: argparse.Namespace) -> None:
     """Makes what `add_own` declared known; raises UserError for what does not exist."""
-    registries = {"methods": METHODS, "attacks": ATTACKS, "datasets": DATASETS, "backbones": BACKBONES}
-    for kind, registry in registries.items():
-        for name in split_list(getattr(args, kind)):
+    for registry in REGISTRIES:
+        for name in split_list(getattr(args, f"{registry.kind}s")):
             registry.canonical(name)
+
+
+def canonical_or_recorded(registry: Registry[Any], name: str) -> str:
+    """The canonical name; one that this installation does not know may still be in the records."""
+    try:
+        return registry.canonical(name)
+    except UserError:
+        return name

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from apd_bench.cli.console import out, out_json
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE
+from apd_bench.core.registry import BACKBONES, METHODS
 
 if TYPE_CHECKING:
     from apd_bench.training.contract import CheckResult
@@ -22,7 +23,6 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     parser.add_argument("method", metavar="METHOD", help="a name, or path/to/file.py:NAME")
     parser.add_argument("--backbone", default="toy", metavar="NAME", help="default: a toy CLIP with random weights")
     parser.add_argument("--json", action="store_true", help="the results as JSON")
@@ -31,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Prints one line a check; exit code 1 when one fails."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from apd_bench.core.registry import BACKBONES, METHODS
     from apd_bench.training.contract import check
 
     entry = METHODS.get(args.method)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from apd_bench.cli.arguments import canonical_or_recorded
 from apd_bench.cli.console import out, out_json
 from apd_bench.core.errors import EXIT_DONE
-
-if TYPE_CHECKING:
-    from apd_bench.leaderboard.comparison import Comparison, Contest
+from apd_bench.core.registry import METHODS
+from apd_bench.core.text import plain
+from apd_bench.leaderboard.boards import collect
+from apd_bench.leaderboard.comparison import Comparison, Contest, compare_methods
+from apd_bench.leaderboard.escape import markdown_text
+from apd_bench.leaderboard.markdown import grid
+from apd_bench.leaderboard.wording import heading
 
 EXAMPLES = """examples:
   apd-bench compare apd advtp                     wins, losses, differences with intervals
@@ -22,7 +26,6 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     parser.add_argument("first", metavar="A", help="a method with records")
     parser.add_argument("second", metavar="B", help="another one")
     parser.add_argument("--results", nargs="+", action="extend", type=Path, default=[Path("results")], metavar="STORE")
@@ -32,12 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Prints the comparison of every table that holds both methods."""
-    from apd_bench.leaderboard.boards import collect
-    from apd_bench.leaderboard.comparison import compare_methods
-
     tables = collect(args.results).tables
     known = {row.method for table in tables for row in table.rows}
-    first, second = (name if name in known else _canonical(name) for name in (args.first, args.second))
+    first, second = (
+        name if name in known else canonical_or_recorded(METHODS, name) for name in (args.first, args.second)
+    )
     found = compare_methods(tables, first, second)
     if args.json:
         out_json([_plain(item) for item in found])
@@ -47,23 +49,7 @@ def execute(args: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _canonical(name: str) -> str:
-    """The method behind an alias such as `apt`; the name itself where the registry does not know it."""
-    from apd_bench.core.errors import UserError
-    from apd_bench.core.registry import METHODS
-
-    try:
-        return METHODS.canonical(name)
-    except UserError:
-        return name
-
-
 def _lines(item: Comparison, samples: int) -> list[str]:
-    from apd_bench.core.text import plain
-    from apd_bench.leaderboard.escape import markdown_text
-    from apd_bench.leaderboard.markdown import grid
-    from apd_bench.leaderboard.wording import heading
-
     first, second = markdown_text(item.first), markdown_text(item.second)
     header = ["dataset", "column", first, second, "difference", "95 %", "wins", "losses", "of", "p (Holm)"]
     body = [_cells(contest) for contest in (*item.overall, *(c for c in item.contests if c.column == "worst"))]
@@ -88,8 +74,6 @@ def _lines(item: Comparison, samples: int) -> list[str]:
 
 
 def _cells(contest: Contest) -> list[str]:
-    from apd_bench.leaderboard.escape import markdown_text
-
     low, high = (100 * (edge or 0.0) for edge in (contest.difference.low, contest.difference.high))
     shares = [f"{100 * contest.first:.1f}", f"{100 * contest.second:.1f}", f"{100 * contest.difference.value:+.1f}"]
     counts = [str(contest.wins), str(contest.losses), str(contest.pairs)]
@@ -98,8 +82,6 @@ def _cells(contest: Contest) -> list[str]:
 
 
 def _plain(item: Comparison) -> dict[str, object]:
-    from apd_bench.leaderboard.wording import heading
-
     return {
         "table": heading(item.table),
         "first": item.first,

@@ -8,16 +8,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from apd_bench.cli.console import err, err_again, out, out_json, table
 from apd_bench.core.errors import EXIT_DONE, EXIT_USAGE, IncompatibleChoice, MissingPrerequisite
 from apd_bench.core.registry import DATASETS
 from apd_bench.core.specs import DatasetSpec
-
-if TYPE_CHECKING:
-    from apd_bench.data.cards import Card
-    from apd_bench.data.check import Finding
+from apd_bench.data.cards import Card, cards
+from apd_bench.data.catalog import read_card
+from apd_bench.data.check import ABSENT, INCOMPLETE, READY, Finding, check_set
+from apd_bench.data.folder import describe_folder
+from apd_bench.data.places import data_roots
+from apd_bench.data.prepare import carry_out, fetch_shards, plan_steps, webdataset_steps
+from apd_bench.runner.selection import split_list
 
 EXAMPLES = """examples:
   apd-bench datasets list                         every set: classes, images, licence
@@ -34,7 +36,6 @@ $APD_BENCH_DATA/oxford_pets/split_zhou_OxfordPets.json), torchvision's, or as we
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
     listing = actions.add_parser("list", help="every set that is known")
     check = actions.add_parser("check", help="what is there, what is missing, what mends it")
@@ -56,8 +57,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Carries out one action."""
-    from apd_bench.runner.selection import split_list
-
     actions: dict[str, Callable[[argparse.Namespace, list[DatasetSpec]], int]] = {
         "list": _list,
         "check": _check,
@@ -84,9 +83,6 @@ def _list(args: argparse.Namespace, specs: list[DatasetSpec]) -> int:
 
 
 def _check(args: argparse.Namespace, specs: list[DatasetSpec]) -> int:
-    from apd_bench.data.check import ABSENT, READY, check_set
-    from apd_bench.data.places import data_roots
-
     roots = data_roots(*_given(args.data))
     findings = [check_set(spec, roots, images=args.images) for spec in specs]
     if args.json:
@@ -120,8 +116,6 @@ def _counts(item: Finding) -> str:
 
 
 def _card(args: argparse.Namespace, specs: list[DatasetSpec]) -> int:
-    from apd_bench.data.cards import cards
-
     for spec in specs:
         if spec.group == "benchmark":
             facts = asdict(cards()[spec.options.get("card", spec.name)]) | {"template": spec.template.splitlines()}
@@ -147,18 +141,11 @@ def _line(value: object) -> str:
 
 
 def _embedded_classes(spec: DatasetSpec) -> tuple[str, ...]:
-    from apd_bench.data.catalog import read_card
-    from apd_bench.data.folder import describe_folder
-
     path = Path(spec.options["path"])
     return describe_folder(path)[1] if path.is_dir() else tuple(read_card(path.with_suffix(".json"))["classes"])
 
 
 def _prepare(args: argparse.Namespace, specs: list[DatasetSpec]) -> int:
-    from apd_bench.data.cards import cards
-    from apd_bench.data.check import INCOMPLETE, READY, check_set
-    from apd_bench.data.places import data_roots
-
     roots = data_roots(*_given(args.data))
     left = 0
     for spec in specs:
@@ -181,8 +168,6 @@ def _prepare(args: argparse.Namespace, specs: list[DatasetSpec]) -> int:
 
 
 def _prepare_one(args: argparse.Namespace, card: Card, root: Path) -> None:
-    from apd_bench.data.prepare import carry_out, fetch_shards, plan_steps, webdataset_steps
-
     shards = args.layout == "webdataset"
     steps = webdataset_steps(card, root) if shards else plan_steps(card, root)
     if shards and not steps:

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import asdict
 
 from apd_bench.cli.console import err, out, out_json, table
+from apd_bench.cli.installation import OK, PROBLEM, examine
 from apd_bench.core.errors import EXIT_DONE, EXIT_USAGE
 
 EXAMPLES = """examples:
@@ -18,14 +19,11 @@ exit code: 0 without a problem, 2 with one.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Looks at everything and says what is wrong."""
-    from apd_bench.cli.installation import OK, PROBLEM, examine
-
     checks = examine()
     problems = [check for check in checks if check.state == PROBLEM]
     if args.json:

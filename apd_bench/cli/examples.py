@@ -6,7 +6,12 @@ import argparse
 from pathlib import Path
 
 from apd_bench.cli.console import out
+from apd_bench.cli.report import add_filters, view_of
 from apd_bench.core.errors import EXIT_DONE, MissingPrerequisite
+from apd_bench.leaderboard.tidy import measurement
+from apd_bench.records.store import Store
+from apd_bench.records.submission import local_cell
+from apd_bench.runner.examples import make_examples
 
 EXAMPLES = """examples:
   apd-bench examples --methods apd,zero_shot --attacks pgd      three images of each dataset, into results/examples
@@ -16,9 +21,6 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    from apd_bench.cli.report import add_filters
-
-    parser.epilog = EXAMPLES
     parser.add_argument("store", nargs="?", type=Path, default=Path("results"), metavar="STORE", help="records")
     parser.add_argument("--count", type=int, default=3, metavar="N", help="images per cell (default: 3)")
     parser.add_argument("--device", default="cpu", metavar="NAME")
@@ -27,12 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Writes the pictures of the finished cells that the filters choose."""
-    from apd_bench.cli.report import view_of
-    from apd_bench.leaderboard.tidy import measurement
-    from apd_bench.records.store import Store
-    from apd_bench.records.submission import local_cell
-    from apd_bench.runner.examples import make_examples
-
     store, view = Store(args.store), view_of(args)
     chosen = []
     for record in store.records():

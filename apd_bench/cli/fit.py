@@ -8,6 +8,8 @@ from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out
 from apd_bench.cli.run import impossible_lines
 from apd_bench.core.options import DISPLAY, HOW, WHAT, WHERE, WHICH, RunOptions
+from apd_bench.records.store import Store
+from apd_bench.runner.session import make_reporter, plan_of, run_plan
 
 EXAMPLES = """examples:
   apd-bench fit --methods apd --datasets all       train now, `apd-bench run` attacks later
@@ -17,7 +19,6 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     arguments.declare(
         parser, WHAT, WHERE, WHICH, HOW, DISPLAY,
         without=("boards", "missing", "failed", "cached_only", "dry_run", "shard", "calibrate"),
@@ -26,9 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Trains, and prints the folder of each prompt state to standard output."""
-    from apd_bench.records.store import Store
-    from apd_bench.runner.session import make_reporter, plan_of, run_plan
-
     options: RunOptions = args.options
     grid = plan_of(options)
     for line in impossible_lines(grid.impossible):

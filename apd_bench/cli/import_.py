@@ -10,6 +10,8 @@ from pathlib import Path
 from apd_bench.cli.console import out
 from apd_bench.core.errors import EXIT_DONE, CorruptFile, MissingPrerequisite, UsageError
 from apd_bench.core.files import read_lines
+from apd_bench.core.registry import BACKBONES, DATASETS
+from apd_bench.data.catalog import builtin, class_names
 
 EXAMPLES = """examples:
   apd-bench import --format maple model.pth.tar-5 --backbone ViT-B-16-quickgelu/openai
@@ -21,7 +23,6 @@ FORMATS = ("coop", "apt", "cocoop", "vpt", "ivlp", "maple", "fap")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     parser.add_argument("file", type=Path, metavar="FILE", help="a checkpoint (.pth.tar, .pt, .safetensors)")
     parser.add_argument("--format", required=True, choices=FORMATS, help="whose code wrote it")
     parser.add_argument("--backbone", required=True, metavar="NAME", help="the backbone that it was trained on")
@@ -38,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Writes the prompt state and prints how to evaluate it."""
     from apd_bench.backbones.load import load
-    from apd_bench.core.registry import BACKBONES
     from apd_bench.training.importers import import_prompts
     from apd_bench.training.prompt_states import has_state, load_state, save_state
 
@@ -75,8 +75,6 @@ def _classes(args: argparse.Namespace) -> tuple[str, ...] | None:
     if args.classes is None:
         if args.dataset is None:
             return None
-        from apd_bench.core.registry import DATASETS
-        from apd_bench.data.catalog import class_names
 
         return class_names(DATASETS.get(args.dataset))
     if args.dataset is not None:
@@ -92,6 +90,4 @@ def _classes(args: argparse.Namespace) -> tuple[str, ...] | None:
 
 def _set_with(classes: Sequence[str]) -> str | None:
     """A known set with these classes in this order, or None."""
-    from apd_bench.data.catalog import builtin, class_names
-
     return next((spec.name for spec in builtin() if class_names(spec) == tuple(classes)), None)

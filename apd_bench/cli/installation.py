@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ from apd_bench import __version__
 from apd_bench.core.cache import CACHE_VARIABLE, cache_root
 from apd_bench.core.errors import UserError
 from apd_bench.core.package_data import package_path
-from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
+from apd_bench.core.registry import DATASETS, REGISTRIES
 from apd_bench.data.cards import cards
+from apd_bench.data.check import READY, check_set
 from apd_bench.data.places import DATA_VARIABLE, data_roots, find_places
+from apd_bench.records.environment import installed
+from apd_bench.runner.executor import usable_cores
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 PROBE_SECONDS = 300
@@ -54,7 +57,6 @@ class Check:
 def examine(*, seconds: float = PROBE_SECONDS) -> list[Check]:
     """Every finding about this machine, in the order in which they are best read."""
     return [
-        *_python(),
         *_packages(),
         *judge_probe(run_probe(seconds)),
         *_extras(),
@@ -93,41 +95,33 @@ def run_probe(seconds: float = PROBE_SECONDS) -> dict[str, dict[str, Any]]:
 
 def judge_probe(found: dict[str, dict[str, Any]]) -> Iterator[Check]:
     """Findings about torch, its devices, torchvision beside it, and open_clip."""
-    crash = found.get("process", {}).get("error", "")
-    torch = found.get("torch", {"error": crash or "it was not tried"})
+    untried = {"error": found.get("process", {}).get("error", "it was not tried")}
+    torch, vision, clip = (found.get(name, untried) for name in ("torch", "torchvision", "open_clip"))
     if "error" in torch:
         yield Check("packages", "torch", PROBLEM, torch["error"], "Install it: pip install torch torchvision")
         return
     facts = torch["facts"]
     yield Check("packages", "torch", OK, f"{facts['version']}, {facts['threads']} threads")
     yield from _devices(facts)
-    vision = found.get("torchvision", {"error": crash or "it was not tried"})
     pair = f"torch {facts['version']}"
     if "error" in vision:
-        installed = _version("torchvision")
-        detail = f"{installed or 'not installed'} beside {pair}: {vision['error']}"
+        detail = f"{installed('torchvision') or 'not installed'} beside {pair}: {vision['error']}"
+        yield Check("packages", "torchvision", PROBLEM, detail, PAIR_FIX)
+    elif len({text.partition("+")[2] for text in (facts["version"], vision["facts"]["version"])} - {""}) > 1:
+        detail = f"{vision['facts']['version']} beside {pair}: built for different devices"
         yield Check("packages", "torchvision", PROBLEM, detail, PAIR_FIX)
     else:
-        other = vision["facts"]["version"]
-        flavours = {text.partition("+")[2] for text in (facts["version"], other)} - {""}
-        if len(flavours) > 1:
-            detail = f"{other} beside {pair}: built for different devices"
-            yield Check("packages", "torchvision", PROBLEM, detail, PAIR_FIX)
-        else:
-            yield Check("packages", "torchvision", OK, f"{other} works beside {pair}")
-    clip = found.get("open_clip", {"error": crash or "it was not tried"})
+        yield Check("packages", "torchvision", OK, f"{vision['facts']['version']} works beside {pair}")
     if "error" in clip:
         fix = PAIR_FIX if "error" in vision else "pip install --upgrade open_clip_torch"
         yield Check("packages", "open_clip", PROBLEM, clip["error"], fix)
     else:
-        yield Check(
-            "packages", "open_clip", OK, f"{clip['facts']['version']}, {clip['facts']['architectures']} architectures"
-        )
+        known = f"{clip['facts']['version']}, {clip['facts']['architectures']} architectures"
+        yield Check("packages", "open_clip", OK, known)
 
 
 def _devices(facts: dict[str, Any]) -> Iterator[Check]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Check("devices", "cpu", OK, f"{cores} cores usable")
+    yield Check("devices", "cpu", OK, f"{usable_cores()} cores usable")
     for index, device in enumerate(facts["cuda"]):
         yield Check("devices", f"cuda:{index}", OK, f"{device['name']}, {device['memory'] / 2**30:.0f} GiB")
     if facts["mps"]:
@@ -140,13 +134,9 @@ def _devices(facts: dict[str, Any]) -> Iterator[Check]:
         yield Check("devices", "cuda", NOTE, "no GPU; the embedded suite does not need one")
 
 
-def _python() -> Iterator[Check]:
-    text = f"{platform.python_version()} ({platform.system()} {platform.machine()}), apd-bench {__version__}"
-    old = sys.version_info < (3, 10)
-    yield Check("packages", "python", PROBLEM if old else OK, text, "Use Python 3.10 or newer." if old else "")
-
-
 def _packages() -> Iterator[Check]:
+    text = f"{platform.python_version()} ({platform.system()} {platform.machine()}), apd-bench {__version__}"
+    yield Check("packages", "python", OK, text)
     try:
         wanted = requires("apd-bench") or []
     except PackageNotFoundError:
@@ -155,32 +145,25 @@ def _packages() -> Iterator[Check]:
     for requirement in wanted:
         text, _, marker = requirement.partition(";")
         match = re.match(r"\s*([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*(?:>=\s*([0-9.]+))?", text)
-        if match is None or "extra" in marker or "python_version" in marker:
+        if match is None or "extra" in marker or "python_version" in marker or match[1] == "torch":
             continue
-        name, least = match.group(1), match.group(2) or ""
-        if name == "torch":
-            continue
-        found = _version(name)
-        if found is None:
-            yield Check("packages", name, PROBLEM, "not installed", f"pip install '{text.strip()}'")
-        elif least and _numbers(found) < _numbers(least):
-            yield Check("packages", name, PROBLEM, f"{found}, needed is {least}", f"pip install '{text.strip()}'")
+        found, least = installed(match[1]), match[2] or ""
+        if found is not None and _numbers(found) >= _numbers(least):
+            yield Check("packages", match[1], OK, found)
         else:
-            yield Check("packages", name, OK, found)
+            detail = "not installed" if found is None else f"{found}, needed is {least}"
+            yield Check("packages", match[1], PROBLEM, detail, f"pip install '{text.strip()}'")
 
 
 def _extras() -> Iterator[Check]:
     for name, use in EXTRAS.items():
-        found = _version(name)
-        if found is None:
-            fix = f"pip install 'apd-bench[{_EXTRA_OF.get(name, name)}]'"
-            yield Check("extras", name, NOTE, f"not installed ({use})", fix)
-        else:
-            yield Check("extras", name, OK, found)
+        found = installed(name)
+        fix = "" if found else f"pip install 'apd-bench[{_EXTRA_OF.get(name, name)}]'"
+        yield Check("extras", name, OK if found else NOTE, found or f"not installed ({use})", fix)
 
 
 def _registries() -> Iterator[Check]:
-    for registry in (BACKBONES, METHODS, DATASETS, ATTACKS):
+    for registry in REGISTRIES:
         try:
             yield Check("registry", f"{registry.kind}s", OK, f"{len(registry.names())} known")
         except UserError as error:
@@ -188,18 +171,14 @@ def _registries() -> Iterator[Check]:
 
 
 def _embedded() -> Iterator[Check]:
-    from apd_bench.data.check import READY, check_set
-
     try:
         specs = [spec for spec in DATASETS if spec.group == "embedded"]
     except UserError:
         return  # reported with the registries
     findings = [check_set(spec, ()) for spec in specs]
-    broken = [finding for finding in findings if finding.state != READY]
-    if not findings:
-        yield Check("embedded", "datasets", PROBLEM, "the package holds none", REINSTALL)
-    elif broken:
-        yield Check("embedded", "datasets", PROBLEM, "; ".join(f.message for f in broken), REINSTALL)
+    broken = [finding.message for finding in findings if finding.state != READY]
+    if broken or not findings:
+        yield Check("embedded", "datasets", PROBLEM, "; ".join(broken) or "the package holds none", REINSTALL)
     else:
         yield Check("embedded", "datasets", OK, f"{len(findings)} sets, checksums right")
     models = sorted(path.stem for path in package_path("embedded", "models").glob("*.safetensors"))
@@ -256,13 +235,6 @@ def _environment() -> Iterator[Check]:
             offline = name == "HF_HUB_OFFLINE" and os.environ[name] not in ("", "0")
             remark = " (weights must be in the cache already)" if offline else ""
             yield Check("environment", name, NOTE if offline else OK, f"{os.environ[name] or 'empty'}{remark}")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _numbers(text: str) -> tuple[int, ...]:

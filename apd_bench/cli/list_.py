@@ -12,7 +12,9 @@ from typing import Any
 
 from apd_bench.cli.console import err, out, out_json, table
 from apd_bench.core.errors import EXIT_DONE, unknown_name
-from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
+from apd_bench.core.registry import REGISTRIES
+from apd_bench.records.store import Store
+from apd_bench.suites import load_suite, suite_names
 
 EXAMPLES = """examples:
   apd-bench list                      how much there is of everything
@@ -30,13 +32,19 @@ _ALSO = {
     "backbones": "ARCHITECTURE/TAG of open_clip, ARCHITECTURE/random, hf-hub:ORG/NAME, local:FILE@ARCHITECTURE, "
     "local:FILE@ARCHITECTURE/TAG for an image tower, FILE.py:NAME",
 }
+_COLUMNS: dict[str, Callable[[Any], Row]] = {  # of the registries, beside name, aliases, origin and title
+    "methods": lambda item: {"paper": item.paper},
+    "datasets": lambda item: {"group": item.group, "classes": item.num_classes, "test": item.counts.get("test")},
+    "attacks": lambda item: {"version": item.version, "norms": item.norms, "kind": item.kind},
+    "backbones": lambda item: {"training": item.training, "pixels": item.image_size, "offers": item.offers},
+}
+KINDS = (*_COLUMNS, "suites", "cells")
 _CELL = 44  # characters of a list in a table; --json has all of it
 _ENDLESS = 10_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     parser.add_argument("kind", nargs="?", metavar="KIND", help=f"one of: {', '.join(KINDS)}")
     parser.add_argument("pattern", nargs="?", default="*", help="only names that match this wildcard")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="for cells and fits")
@@ -47,12 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Prints the rows of one kind, or how many there are of each; a terminal cuts long lines, --json has all."""
     if args.kind is None:
-        rows = [{"kind": kind, "number": len(list(make(args)))} for kind, make in KINDS.items()]
+        rows = [{"kind": kind, "number": len(_rows(kind, args))} for kind in KINDS]
     else:
         kind = args.kind if args.kind in KINDS else f"{args.kind}s"
         if kind not in KINDS:
             raise unknown_name("kind", args.kind, KINDS, command="apd-bench list --help")
-        rows = [row for row in KINDS[kind](args) if fnmatchcase(str(next(iter(row.values()))), args.pattern)]
+        rows = [row for row in _rows(kind, args) if fnmatchcase(str(next(iter(row.values()))), args.pattern)]
     if args.json:
         out_json(rows)
     elif rows:
@@ -68,52 +76,26 @@ def execute(args: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _methods(args: argparse.Namespace) -> list[Row]:
-    return [_entry(item, METHODS.origin(item.name), paper=item.paper) for item in METHODS]
-
-
-def _attacks(args: argparse.Namespace) -> list[Row]:
-    return [
-        _entry(item, ATTACKS.origin(item.name), version=item.version, norms=item.norms, kind=item.kind)
-        for item in ATTACKS
-    ]
-
-
-def _datasets(args: argparse.Namespace) -> list[Row]:
-    return [
-        _entry(
-            item, DATASETS.origin(item.name), group=item.group, classes=item.num_classes, test=item.counts.get("test")
-        )
-        for item in DATASETS
-    ]
-
-
-def _backbones(args: argparse.Namespace) -> list[Row]:
-    return [
-        _entry(item, BACKBONES.origin(item.name), training=item.training, pixels=item.image_size, offers=item.offers)
-        for item in BACKBONES
-    ]
-
-
-def _suites(args: argparse.Namespace) -> list[Row]:
-    from apd_bench.suites import load_suite, suite_names
-
-    suites = [load_suite(name) for name in suite_names()]
+def _rows(kind: str, args: argparse.Namespace) -> list[Row]:
+    if kind == "cells":
+        return _cells(args)
+    if kind == "suites":
+        columns = ("name", "methods", "datasets", "attacks", "title")
+        return [{name: getattr(suite, name) for name in columns} for suite in map(load_suite, suite_names())]
+    (registry,) = (item for item in REGISTRIES if kind == f"{item.kind}s")
     return [
         {
             "name": item.name,
-            "methods": item.methods,
-            "datasets": item.datasets,
-            "attacks": item.attacks,
-            "title": item.title,
+            "aliases": item.aliases,
+            **_COLUMNS[kind](item),
+            "origin": registry.origin(item.name),
+            "title": getattr(item, "title", ""),
         }
-        for item in suites
+        for item in registry
     ]
 
 
 def _cells(args: argparse.Namespace) -> list[Row]:
-    from apd_bench.records.store import Store
-
     store = Store(args.results)
     rows: list[Row] = []
     for record in store.records():
@@ -132,11 +114,6 @@ def _cells(args: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def _entry(item: Any, origin: str, **columns: Any) -> Row:
-    title = getattr(item, "title", "")
-    return {"name": item.name, "aliases": item.aliases, **columns, "origin": origin, "title": title}
-
-
 def _text(value: Any) -> str:
     if value is None or value == "":
         return "-"
@@ -144,13 +121,3 @@ def _text(value: Any) -> str:
         whole = ",".join(map(str, value))
         return (whole if len(whole) <= _CELL else f"{len(value)}: {value[0]}, ...") or "-"
     return str(value)
-
-
-KINDS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
-    "methods": _methods,
-    "datasets": _datasets,
-    "attacks": _attacks,
-    "backbones": _backbones,
-    "suites": _suites,
-    "cells": _cells,
-}

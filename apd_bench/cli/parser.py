@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from apd_bench.core.errors import UsageError, unknown_name
+from apd_bench.core.options import Source, switch  # not for --help
 
 
 class _FromEnvironment(argparse.Action):
@@ -42,8 +43,6 @@ class _Switch(_FromEnvironment):
         super().__init__(option_strings, dest, default=default, nargs=0, **how)
 
     def written(self, text: str, variable: str) -> bool:
-        from apd_bench.core.options import Source, switch  # not for --help
-
         return switch(text, Source(variable, f"{variable}={{}}"))
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:

@@ -8,18 +8,23 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from apd_bench.backbones.present import missing_weights
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, out_json
+from apd_bench.cli.plan_table import rows_of, summary, whole
 from apd_bench.core.errors import EXIT_DONE
 from apd_bench.core.options import HOW, WHAT, WHERE, WHICH, RunOptions
-
-if TYPE_CHECKING:
-    from apd_bench.core.specs import BackboneSpec, Cell, Fit
-    from apd_bench.records.store import Store
-    from apd_bench.runner.plan import Plan
-    from apd_bench.runner.speed import Speed
+from apd_bench.core.specs import BackboneSpec, Cell, Fit
+from apd_bench.data.check import what_is_missing
+from apd_bench.records.store import Store
+from apd_bench.runner.estimate import fit_passes, passes_of
+from apd_bench.runner.plan import Plan, fits_of
+from apd_bench.runner.report import choose
+from apd_bench.runner.reporter import duration
+from apd_bench.runner.session import plan_of
+from apd_bench.runner.speed import Speed, calibrate, calibrated, disk_bytes, speeds_of, work_seconds
 
 _ROWS = 30  # cells of a plan that a terminal shows one by one
 _RECORDS_TIMED = 200  # enough to know a speed, few enough to read at once
@@ -34,7 +39,6 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     arguments.declare(parser, WHAT, WHERE, WHICH, HOW, without=("boards", "dry_run"))
     parser.add_argument("--all", action="store_true", help="every cell, also of a large plan on a terminal")
     parser.add_argument("--json", action="store_true", help="the whole plan as JSON on standard output")
@@ -47,8 +51,6 @@ def execute(args: argparse.Namespace) -> int:
 
 def show_plan(options: RunOptions, *, every: bool = False, as_json: bool = False) -> int:
     """Prints cells, fits, impossible cells and the estimate; measures nothing and writes nothing."""
-    from apd_bench.records.store import Store
-
     store = Store(options.results)
     outlook = _outlook(options, store)
     if as_json:
@@ -81,14 +83,6 @@ class _Outlook:
 
 
 def _outlook(options: RunOptions, store: Store) -> _Outlook:
-    from apd_bench.backbones.present import missing_weights
-    from apd_bench.data.check import what_is_missing
-    from apd_bench.runner.estimate import fit_passes, passes_of
-    from apd_bench.runner.plan import fits_of
-    from apd_bench.runner.report import choose
-    from apd_bench.runner.session import plan_of
-    from apd_bench.runner.speed import disk_bytes, work_seconds
-
     grid = plan_of(options)
     statuses = store.statuses()
     todo = choose(grid.cells, statuses, options.strategy)
@@ -142,8 +136,6 @@ def _table(outlook: _Outlook) -> dict[str, Any]:
 
 
 def _show_cells(outlook: _Outlook, every: bool) -> None:
-    from apd_bench.cli.plan_table import rows_of, summary, whole
-
     rows = rows_of(outlook.grid, outlook.statuses, {cell.id for cell in outlook.todo})
     if sys.stdout.isatty() and len(rows) > _ROWS and not every:
         out(summary(rows, shutil.get_terminal_size().columns))
@@ -154,8 +146,6 @@ def _show_cells(outlook: _Outlook, every: bool) -> None:
 
 def _estimate(outlook: _Outlook) -> Iterator[str]:
     """What is to do, what is missing for it and what it costs, in lines."""
-    from apd_bench.runner.reporter import duration
-
     grid, todo = outlook.grid, outlook.todo
     yield (
         f"{len(grid.cells)} cells: {len(grid.cells) - len(todo)} need nothing, {len(todo)} to measure; "
@@ -180,8 +170,6 @@ def _estimate(outlook: _Outlook) -> Iterator[str]:
 
 def _speeds(options: RunOptions, store: Store, backbones: Mapping[str, BackboneSpec]) -> dict[str, Speed]:
     """The speed of each backbone of the plan: a calibration where asked for or kept, else the stored records."""
-    from apd_bench.runner.speed import calibrate, calibrated, speeds_of
-
     if not backbones:
         return {}
     found = speeds_of(islice(store.records(), _RECORDS_TIMED))

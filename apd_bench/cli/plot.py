@@ -7,6 +7,8 @@ from pathlib import Path
 
 from apd_bench.cli.console import out
 from apd_bench.core.errors import EXIT_DONE
+from apd_bench.leaderboard.boards import collect
+from apd_bench.leaderboard.plots import draw
 
 EXAMPLES = """examples:
   apd-bench plot eps                         worst-case accuracy against the budget, one file per family of budgets
@@ -18,7 +20,6 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     parser.add_argument("kind", metavar="FIGURE", help="eps, pareto, heatmap or seeds")
     parser.add_argument("stores", nargs="*", type=Path, metavar="STORE", help="folders of records (default: results)")
     parser.add_argument("--format", default="pdf", metavar="NAME", help="pdf, png or svg (default: pdf)")
@@ -27,9 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Writes the figures and prints their paths."""
-    from apd_bench.leaderboard.boards import collect
-    from apd_bench.leaderboard.plots import draw
-
     for path in draw(args.kind, collect(args.stores or [Path("results")]).tables, args.out, args.format):
         out(str(path))
     return EXIT_DONE

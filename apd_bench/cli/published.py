@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import dataclasses
+import io
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from apd_bench.cli.console import out, out_json
 from apd_bench.core.errors import EXIT_DONE
-
-if TYPE_CHECKING:
-    from apd_bench.leaderboard.published import Published
+from apd_bench.leaderboard import published
+from apd_bench.leaderboard.escape import markdown_text
+from apd_bench.leaderboard.markdown import grid
+from apd_bench.leaderboard.published import Published
 
 EXAMPLES = """examples:
   apd-bench published                                  which sources and tables there are
@@ -23,7 +27,6 @@ _FILTERS = ("source", "table", "task", "metric", "attack", "backbone", "shots", 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     for name in _FILTERS:
         parser.add_argument(f"--{name}", metavar="TEXT", help=f"only numbers of this {name}")
     parser.add_argument("--format", choices=("text", "md", "csv", "json"), default="text", help="default: text")
@@ -31,27 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Prints the chosen numbers, or the list of tables when nothing is chosen."""
-    from apd_bench.leaderboard import published
-
     wanted = {name: getattr(args, name) for name in _FILTERS}
     if args.format == "text" and not any(wanted.values()):
         return _overview()
     items = published.select(**wanted)
     header, body = published.pivot(items)
     if args.format == "json":
-        import dataclasses
-
         out_json([dataclasses.asdict(item) for item in items])
     elif args.format == "csv":
-        import csv
-        import io
-
         csv.writer(text := io.StringIO(), lineterminator="\n").writerows([header, *body])
         out(text.getvalue().rstrip("\n"))
     else:
-        from apd_bench.leaderboard.escape import markdown_text
-        from apd_bench.leaderboard.markdown import grid
-
         lines = grid(
             [markdown_text(name) for name in header], ([markdown_text(value) for value in line] for line in body)
         )
@@ -60,10 +53,6 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _overview() -> int:
-    from collections import Counter
-
-    from apd_bench.leaderboard import published
-
     counts = Counter((item.source, item.table) for item in published.load_published())
     for (source, table), count in counts.items():
         about = published.about(source, table)
@@ -73,8 +62,6 @@ def _overview() -> int:
 
 
 def _notes(items: Sequence[Published]) -> list[str]:
-    from apd_bench.leaderboard import published
-
     lines: list[str] = []
     for source, table in dict.fromkeys((item.source, item.table) for item in items):
         about = published.about(source, table)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from apd_bench.attacks.parse import parse_attack
+from apd_bench.cli.arguments import canonical_or_recorded
 from apd_bench.cli.console import err, out
-from apd_bench.core.errors import EXIT_DONE, RegressionFound, UsageError
-
-if TYPE_CHECKING:
-    from apd_bench.leaderboard.boards import View
+from apd_bench.core.errors import EXIT_DONE, RegressionFound, UsageError, UserError
+from apd_bench.core.files import atomic_write
+from apd_bench.core.options import Source, numbers
+from apd_bench.core.registry import DATASETS, METHODS
+from apd_bench.core.specs import NORMS, parse_eps
+from apd_bench.leaderboard.boards import View, check_boards, collect, render_one, write_boards
+from apd_bench.runner.selection import split_list
 
 EXAMPLES = """examples:
   apd-bench report                                   the tables of results/ on the screen
@@ -25,7 +29,6 @@ _LISTS = ("backbones", "methods", "datasets", "attacks", "eps", "seeds", "shots"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     parser.add_argument("stores", nargs="*", type=Path, metavar="STORE", help="folders of records (default: results)")
     where = parser.add_argument_group("where to")
     where.add_argument("--out", type=Path, metavar="DIR", help="write all boards into this folder")
@@ -45,8 +48,6 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Prints, writes or checks the boards; stale files are a RegressionFound, which exits with 3."""
-    from apd_bench.leaderboard import check_boards, collect, render_terminal, write_boards
-
     stores: list[Path] = args.stores or [Path("results")]
     formats = [name.strip() for name in args.format.split(",") if name.strip()]
     view = view_of(args)
@@ -62,21 +63,19 @@ def execute(args: argparse.Namespace) -> int:
         boards = collect(stores, view=view)
         if not boards.tables:
             err("No finished cell belongs to this board: apd-bench run measures some.")
+        from apd_bench.leaderboard.terminal import render_terminal
+
         render_terminal(boards)
     return EXIT_DONE
 
 
 def view_of(args: argparse.Namespace) -> View:
     """What the options ask for; names may be aliases, budgets are written as 4/255 or 0.0157."""
-    from apd_bench.core.options import Source, numbers
-    from apd_bench.leaderboard.boards import View
-    from apd_bench.runner.selection import split_list
-
     given = {name: tuple(split_list(getattr(args, name) or [])) for name in _LISTS}
     return View(
         backbones=given["backbones"],
-        methods=tuple(canonical_or_recorded("METHODS", name) for name in given["methods"]),
-        datasets=tuple(canonical_or_recorded("DATASETS", name) for name in given["datasets"]),
+        methods=tuple(canonical_or_recorded(METHODS, name) for name in given["methods"]),
+        datasets=tuple(canonical_or_recorded(DATASETS, name) for name in given["datasets"]),
         attacks=tuple(_attack(text) for text in given["attacks"]),
         eps=tuple(pair for text in given["eps"] for pair in _budgets(text)),
         seeds=numbers(0)(given["seeds"], Source("--seeds", "--seeds {}")),
@@ -87,8 +86,6 @@ def view_of(args: argparse.Namespace) -> View:
 
 def _budgets(text: str) -> list[tuple[str, float]]:
     """What a budget is in each norm that has such a one; raises UsageError where none has."""
-    from apd_bench.core.specs import NORMS, parse_eps
-
     found, problems = [], []
     for norm in NORMS:
         try:
@@ -101,9 +98,6 @@ def _budgets(text: str) -> list[tuple[str, float]]:
 
 
 def _one(path: Path, stores: list[Path], view: View, *, check: bool) -> int:
-    from apd_bench.core.files import atomic_write
-    from apd_bench.leaderboard.boards import collect, render_one
-
     content = render_one(collect(stores, view=view), path, stores).encode()
     if not check:
         atomic_write(path, content)
@@ -113,21 +107,7 @@ def _one(path: Path, stores: list[Path], view: View, *, check: bool) -> int:
     return EXIT_DONE
 
 
-def canonical_or_recorded(registry: str, name: str) -> str:
-    """The canonical name; one that this installation does not know may still be in the records."""
-    from apd_bench.core import registry as registries
-    from apd_bench.core.errors import UserError
-
-    try:
-        return str(getattr(registries, registry).canonical(name))
-    except UserError:
-        return name
-
-
 def _attack(text: str) -> str:
-    from apd_bench.attacks.parse import parse_attack
-    from apd_bench.core.errors import UserError
-
     try:
         return parse_attack(text).label
     except UserError:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err
+from apd_bench.cli.plan import show_plan
 from apd_bench.core.options import DISPLAY, HOW, WHAT, WHERE, WHICH, RunOptions
-
-if TYPE_CHECKING:
-    from apd_bench.records.store import Store
-    from apd_bench.runner.plan import Impossible
+from apd_bench.leaderboard.boards import collect, write_boards
+from apd_bench.records.store import Store
+from apd_bench.runner.cost import stages_of, summary
+from apd_bench.runner.plan import Impossible
+from apd_bench.runner.session import make_reporter, plan_of, run_plan
 
 EXAMPLES = """examples:
   apd-bench run                                              the embedded suite; the second time it computes nothing
@@ -27,7 +28,6 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     arguments.declare(parser, WHAT, WHERE, WHICH, HOW, DISPLAY)
 
 
@@ -35,11 +35,7 @@ def execute(args: argparse.Namespace) -> int:
     """Runs, writes the boards, prints table and cost; the exit code says whether every cell is there."""
     options: RunOptions = args.options
     if options.dry_run:
-        from apd_bench.cli.plan import show_plan
-
         return show_plan(options)
-    from apd_bench.records.store import Store
-    from apd_bench.runner.session import make_reporter, plan_of, run_plan
 
     grid = plan_of(options)
     for line in impossible_lines(grid.impossible):
@@ -71,8 +67,6 @@ def impossible_lines(impossible: Iterable[Impossible]) -> list[str]:
 
 def write_tables(store: Store, boards: Path, cells: set[str], *, show: bool) -> list[Path]:
     """Writes the leaderboards of the store, then prints the tables of `cells`; nothing while there is no success."""
-    from apd_bench.leaderboard import collect, render_terminal, write_boards
-
     statuses = store.statuses()
     if not any(statuses.get(cell) == "success" for cell in cells):
         return []
@@ -81,14 +75,14 @@ def write_tables(store: Store, boards: Path, cells: set[str], *, show: bool) -> 
         return []
     written = write_boards([store.path], boards, ("md", "csv"))
     if show:
+        from apd_bench.leaderboard.terminal import render_terminal
+
         render_terminal(shown)
     return written
 
 
 def cost_lines(store: Store, computed: list[str], fits: list[str], seconds: float) -> list[str]:
     """What this run cost, or nothing when it computed nothing."""
-    from apd_bench.runner.cost import stages_of, summary
-
     if not (computed or fits):
         return []
     return ["", "Cost of this run:", *summary(stages_of(store, map(store.record, computed), fits), seconds)]

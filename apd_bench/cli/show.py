@@ -11,6 +11,11 @@ from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, out_json
 from apd_bench.core.errors import EXIT_DONE, UnknownName, UsageError, unknown_name
 from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
+from apd_bench.methods.recipes import load_recipe
+from apd_bench.records.record import plain
+from apd_bench.records.store import Store
+from apd_bench.runner.command import command_for, differences
+from apd_bench.suites import load_suite, suite_names
 
 EXAMPLES = """examples:
   apd-bench show 3fa9                       the cell whose id starts like this
@@ -23,7 +28,6 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     parser.add_argument("name", metavar="NAME", help="a cell id (its start is enough), method, attack, dataset, ...")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the folder of records")
     arguments.add_own(parser)
@@ -40,7 +44,6 @@ def execute(args: argparse.Namespace) -> int:
     if found is not None:
         out_json(found) if args.json else out(_lines(found))
         return EXIT_DONE
-    from apd_bench.records.store import Store
 
     store = Store(args.results)
     try:
@@ -57,7 +60,6 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         out_json(json.loads(record.to_json()))
         return EXIT_DONE
-    from apd_bench.records.record import plain
 
     data = plain(record)
     failure = data.pop("error") or {}
@@ -70,8 +72,6 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _entry(name: str) -> dict[str, Any] | None:
-    from apd_bench.records.record import plain
-
     for kind, registry in (("method", METHODS), ("attack", ATTACKS), ("dataset", DATASETS), ("backbone", BACKBONES)):
         try:
             canonical = registry.canonical(name)
@@ -79,18 +79,13 @@ def _entry(name: str) -> dict[str, Any] | None:
             continue
         data = {"entry": kind, "origin": registry.origin(canonical), **plain(registry.get(canonical))}
         if kind == "method":
-            from apd_bench.methods.recipes import load_recipe
-
             data["recipe"] = plain(load_recipe(canonical))
         return data
-    from apd_bench.suites import load_suite, suite_names
 
     return {"entry": "suite", **plain(load_suite(name))} if name in suite_names() else None
 
 
 def _command(record: Any, results: Path) -> int:
-    from apd_bench.runner.command import command_for, differences
-
     out(command_for(record.cell, results, record.effective))
     for reason in differences(record.cell):
         err(f"warning: the command measures another cell: {reason}")

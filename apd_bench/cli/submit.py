@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from apd_bench.cli.arguments import canonical_or_recorded
 from apd_bench.cli.console import err, out
 from apd_bench.core.errors import EXIT_DONE
+from apd_bench.core.registry import METHODS
+from apd_bench.records.submission import pack
+from apd_bench.runner.selection import split_list
 
 EXAMPLES = """examples:
   apd-bench submit --methods mine --author 'A. Name'          pack results/ into submission.tar.gz
@@ -16,7 +20,6 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     parser.add_argument("stores", nargs="*", type=Path, metavar="STORE", help="folders of records (default: results)")
     parser.add_argument(
         "--methods", nargs="+", action="extend", default=[], metavar="LIST", help="only these (default: all)"
@@ -28,11 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Writes the archive and says what is in it."""
-    from apd_bench.cli.report import canonical_or_recorded
-    from apd_bench.records.submission import pack
-    from apd_bench.runner.selection import split_list
-
-    methods = [canonical_or_recorded("METHODS", name) for name in split_list(args.methods)]
+    methods = [canonical_or_recorded(METHODS, name) for name in split_list(args.methods)]
     card = args.card.read_text(encoding="utf-8") if args.card else ""
     cells = pack(args.stores or [Path("results")], args.out, methods=methods, author=args.author, card=card)
     out(str(args.out))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, table
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_REGRESSION
 from apd_bench.core.options import DISPLAY, HOW, RunOptions
-
-if TYPE_CHECKING:
-    from apd_bench.records.regression import Counts, Difference
+from apd_bench.records import regression
+from apd_bench.records.regression import Counts, Difference
+from apd_bench.records.store import Store
+from apd_bench.runner.session import make_reporter, plan_of, run_plan
+from apd_bench.suites import load_suite
 
 EXAMPLES = """examples:
   apd-bench verify                     exit 0 when everything is as expected, 3 with a table of differences otherwise
@@ -24,7 +25,6 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     parser.add_argument("--suite", default="ci", metavar="NAME|FILE", help="the grid to run (default: ci)")
     parser.add_argument("--expected", type=Path, metavar="FILE", help="expected values (default: those of the suite)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder of records (default: a temporary one)")
@@ -41,11 +41,6 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace, results: Path) -> int:
-    from apd_bench.records import regression
-    from apd_bench.records.store import Store
-    from apd_bench.runner.session import make_reporter, plan_of, run_plan
-    from apd_bench.suites import load_suite
-
     suite = load_suite(args.suite)
     path = args.expected or regression.expectation_file(suite.name)
     expected = {} if args.update else regression.load_expected(path)

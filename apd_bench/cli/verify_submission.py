@@ -7,17 +7,17 @@ import secrets
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, table
 from apd_bench.core.errors import EXIT_DONE, EXIT_REGRESSION
 from apd_bench.core.options import DISPLAY, HOW
+from apd_bench.core.specs import Cell, Suite
 from apd_bench.core.versions import MANIFEST
-
-if TYPE_CHECKING:
-    from apd_bench.core.specs import Cell
-    from apd_bench.records.store import Store
+from apd_bench.records.store import Store
+from apd_bench.records.submission import check_records, disagreement, draw_cells, unpack
+from apd_bench.runner.plan import Plan
+from apd_bench.runner.session import make_reporter, run_plan
 
 EXAMPLES = """examples:
   apd-bench verify-submission submission.tar.gz                  5 cells at random
@@ -29,7 +29,6 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
-    parser.epilog = EXAMPLES
     parser.add_argument("archive", type=Path, metavar="FILE", help="what `apd-bench submit` wrote")
     parser.add_argument("--cells", type=int, default=5, metavar="N", help="cells to measure again (default: 5)")
     parser.add_argument("--seed", type=int, metavar="N", help="repeat a draw (default: one that nobody can foresee)")
@@ -43,9 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """0 when all drawn cells agree, 3 with a table when they do not, 1 when some could not be measured."""
-    from apd_bench.records.store import Store
-    from apd_bench.records.submission import check_records, disagreement, draw_cells, unpack
-
     arguments.name_own(args)
     with tempfile.TemporaryDirectory(prefix="apd-bench-submission-") as name:
         folder = Path(name)
@@ -79,10 +75,6 @@ def execute(args: argparse.Namespace) -> int:
 
 def _measure(args: argparse.Namespace, cells: list[Cell], submitted: Store, again: Store) -> int:
     """Attacks the submitted prompt states again, in a store of its own."""
-    from apd_bench.core.specs import Suite
-    from apd_bench.runner.plan import Plan
-    from apd_bench.runner.session import make_reporter, run_plan
-
     for cell in cells:
         shutil.copytree(submitted.fit_path(cell.fit.id), again.fit_path(cell.fit.id), dirs_exist_ok=True)
     plan = Plan(Suite(name="submission"), tuple(cells))
@@ -91,8 +83,6 @@ def _measure(args: argparse.Namespace, cells: list[Cell], submitted: Store, agai
 
 def _accept(submitted: Store, target: Store, args: argparse.Namespace) -> None:
     """Adds records and prompt states that are not there yet."""
-    from apd_bench.records.store import Store
-
     added = 0
     with target.writer(wait=args.options.wait):
         statuses = target.statuses()

@@ -27,12 +27,10 @@ class Entry(Protocol):
     @property
     def name(self) -> str:
         """The canonical name."""
-        ...
 
     @property
     def aliases(self) -> tuple[str, ...]:
         """Other names for the same entry."""
-        ...
 
 
 T = TypeVar("T", bound=Entry)
@@ -264,17 +262,16 @@ def _registries() -> tuple[Registry, Registry, Registry, Registry]:  # type: ign
     )
 
 
-BACKBONES, METHODS, DATASETS, ATTACKS = _registries()
+BACKBONES, METHODS, DATASETS, ATTACKS = REGISTRIES = _registries()
 
 
 def plugin_files() -> tuple[tuple[str, str], ...]:
     """The kind and the `file.py:NAME` of everything that came from a file, for other processes to name as well."""
-    registries = (BACKBONES, METHODS, DATASETS, ATTACKS)
-    return tuple((registry.kind, place) for registry in registries for place in registry.files.values())
+    return tuple((registry.kind, place) for registry in REGISTRIES for place in registry.files.values())
 
 
 def name_plugins(named: tuple[tuple[str, str], ...]) -> None:
     """Makes what `plugin_files` lists known in this process."""
-    registries = {registry.kind: registry for registry in (BACKBONES, METHODS, DATASETS, ATTACKS)}
+    registries = {registry.kind: registry for registry in REGISTRIES}
     for kind, place in named:
         registries[kind].get(place)

@@ -6,6 +6,7 @@ fonts and a fixed salt for the ids inside an SVG.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,6 @@ def _size(kind: str, family: Sequence[Table]) -> tuple[float, float]:
 
 
 def _bytes(figure: Figure, form: str) -> bytes:
-    import io
-
     buffer = io.BytesIO()
     undated: dict[str, dict[str, Any]] = {
         "pdf": {"CreationDate": None},

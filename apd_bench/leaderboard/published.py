@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from apd_bench.attacks.parse import parse_attack
 from apd_bench.core.errors import CorruptFile, UserError, unknown_name
 from apd_bench.core.identity import counted
 from apd_bench.core.package_data import baselines_path
@@ -20,6 +21,8 @@ from apd_bench.core.specs import MethodRecipe
 from apd_bench.core.toml import tomllib
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
+from apd_bench.methods.recipes import suite_recipe
+from apd_bench.suites import load_suite
 
 COLUMNS = (
     "source", "table", "task", "metric", "attack", "eps_255", "backbone", "shots", "stat", "method", "dataset", "value",
@@ -170,9 +173,6 @@ def _pair(item: Published, table: Table, row: Row) -> Iterator[Reproduction]:
 
 def _changed(recipe: MethodRecipe, match: Mapping[str, Any]) -> str:
     """The settings in which `recipe` is not that of the suite that follows the paper."""
-    from apd_bench.methods.recipes import suite_recipe
-    from apd_bench.suites import load_suite
-
     if "suite" not in match:
         return ""
     suite = load_suite(match["suite"])
@@ -201,7 +201,6 @@ def _column(text: str | None) -> str:
     """The column of a table that an attack of a paper corresponds to: "clean", or our canonical spelling."""
     if text is None or text == "clean":
         return text or ""
-    from apd_bench.attacks.parse import parse_attack
 
     try:
         return parse_attack(text).label

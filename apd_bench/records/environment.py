@@ -10,20 +10,12 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any
 
 from apd_bench.core.package_data import package_path
-from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
+from apd_bench.core.registry import REGISTRIES
 from apd_bench.core.versions import package_version
 
 _PACKAGES = (
-    "torch",
-    "open_clip_torch",
-    "numpy",
-    "pyautoattack",
-    "torchattacks",
-    "safetensors",
-    "pillow",
-    "timm",
-    "ray",
-)
+    "torch", "open_clip_torch", "numpy", "pyautoattack", "torchattacks", "safetensors", "pillow", "timm", "ray",
+)  # fmt: skip
 
 
 def describe_environment() -> dict[str, Any]:
@@ -33,7 +25,7 @@ def describe_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "processor_count": os.cpu_count(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        "packages": {name: found for name in _PACKAGES if (found := installed(name)) is not None},
         "plugins": plugins(),
         **source_revision(),
     }
@@ -42,7 +34,7 @@ def describe_environment() -> dict[str, Any]:
 def plugins() -> dict[str, str]:
     """Distribution and version of every plug-in that adds entries to a registry, by "group: name"."""
     found = {}
-    for registry in (BACKBONES, METHODS, DATASETS, ATTACKS):
+    for registry in REGISTRIES:
         for point in entry_points(group=registry.group):
             source = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
             found[f"{registry.group}: {point.name}"] = source
@@ -69,7 +61,8 @@ def source_revision() -> dict[str, Any]:
     return {"commit": commit, "dirty": None if commit is None or changes is None else bool(changes)}
 
 
-def _version(name: str) -> str | None:
+def installed(name: str) -> str | None:
+    """The version of a distribution; None where it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -13,7 +13,9 @@ from apd_bench.core.specs import Suite
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record
 from apd_bench.records.store import Store
-from apd_bench.runner.report import RunReport
+from apd_bench.runner.executor import environment
+from apd_bench.runner.report import STRATEGIES, RunReport
+from apd_bench.runner.session import make_reporter, plan_of, run_plan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,10 +73,6 @@ def run(suite: str | Suite = "embedded", *, strategy: str = "unfinished", **give
     `if __name__ == "__main__":`. Failed cells are in `report.failures` and as error records; raises UserError, before
     anything is written, for what cannot be run at all.
     """
-    from apd_bench.runner.executor import environment
-    from apd_bench.runner.report import STRATEGIES
-    from apd_bench.runner.session import make_reporter, plan_of, run_plan
-
     named = {"suite": suite} if isinstance(suite, str) else {}
     options = options_from_python({"jobs": 1, "display": "none"} | given | named)
     strategy = choice(*STRATEGIES)(strategy, Source("strategy", 'strategy="{}"'))

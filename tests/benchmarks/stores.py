@@ -17,7 +17,7 @@ from unittest.mock import patch
 import numpy as np
 
 from apd_bench.core.options import RunOptions
-from apd_bench.leaderboard import collect
+from apd_bench.leaderboard.boards import collect
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record
 from apd_bench.records.store import Store

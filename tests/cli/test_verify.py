@@ -80,9 +80,9 @@ def wrong_sign(self: Region, x: Tensor, g: Tensor, α: float) -> Tensor:
     return ADVANCE(self, x, -g, α)
 
 
-def normalised_twice(self: Meter, x: Tensor, loss: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
-    *seen, _ = GRADIENT(self, x, loss)
-    return (*seen, GRADIENT(self, (x - 0.45) / 0.27, loss)[-1])
+def normalised_twice(self: Meter, x: Tensor, loss: Callable[..., Tensor], *columns: Tensor) -> tuple[Tensor, ...]:
+    *seen, _ = GRADIENT(self, x, loss, *columns)
+    return (*seen, GRADIENT(self, (x - 0.45) / 0.27, loss, *columns)[-1])
 
 
 ADVANCE = Region.advance

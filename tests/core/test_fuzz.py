@@ -34,8 +34,7 @@ from apd_bench.core.package_data import package_path
 from apd_bench.core.registry import DATASETS
 from apd_bench.core.specs import DatasetSpec
 from apd_bench.data.load import load_dataset
-from apd_bench.leaderboard import collect
-from apd_bench.leaderboard.boards import FORMATS, render_files
+from apd_bench.leaderboard.boards import FORMATS, collect, render_files
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import sealed
 from apd_bench.records.store import Store

@@ -17,11 +17,12 @@ from synthetic import cell, dataset, fill, grid, method, outcomes, record
 
 from apd_bench.core.errors import MissingPrerequisite, RegressionFound, UsageError
 from apd_bench.core.text import file_name
-from apd_bench.leaderboard import check_boards, collect, columns, render_terminal, write_boards
+from apd_bench.leaderboard import columns
 from apd_bench.leaderboard.aggregate import tables
-from apd_bench.leaderboard.boards import FORMATS
+from apd_bench.leaderboard.boards import FORMATS, check_boards, collect, write_boards
 from apd_bench.leaderboard.escape import csv_text, latex_text, markdown_text
 from apd_bench.leaderboard.markdown import render_markdown
+from apd_bench.leaderboard.terminal import render_terminal
 from apd_bench.leaderboard.tidy import measurement
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import SCHEMA_VERSION, Record
@@ -65,7 +66,7 @@ def test_boards_do_not_depend_on_locale_time_zone_hash_seed_or_threads(store: Pa
     again = fill(tmp_path / "again", list(reversed(grid(SHARES))))
     first = [path.read_bytes() for path in write_boards([store], tmp_path / "a", FORMATS)]
     code = (
-        "import locale, time; from pathlib import Path; from apd_bench.leaderboard import write_boards; "
+        "import locale, time; from pathlib import Path; from apd_bench.leaderboard.boards import write_boards; "
         "time.tzset(); locale.setlocale(locale.LC_ALL, 'C'); "
         f"write_boards([Path({str(again)!r})], Path({str(tmp_path / 'b')!r}), {list(FORMATS)!r})"
     )
@@ -186,7 +187,7 @@ def test_a_damaged_record_is_left_out_and_named(tmp_path: Path) -> None:
 
 def test_report_needs_no_torch(store: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from apd_bench.leaderboard import write_boards; "
+        "import sys; from pathlib import Path; from apd_bench.leaderboard.boards import write_boards; "
         f"write_boards([Path({str(store)!r})], Path({str(tmp_path)!r})); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

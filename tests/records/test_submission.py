@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "leaderboard"))
 from synthetic import cell, dataset, fill, method, outcomes, record
 
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UsageError
-from apd_bench.leaderboard import collect
+from apd_bench.leaderboard.boards import collect
 from apd_bench.records import submission
 from apd_bench.records.record import Record
 from apd_bench.records.store import Store

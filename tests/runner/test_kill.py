@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from apd_bench.leaderboard import write_boards
+from apd_bench.leaderboard.boards import write_boards
 from apd_bench.records.store import Store
 
 KILLS = int(os.environ.get("APD_BENCH_TEST_KILLS", "0"))
