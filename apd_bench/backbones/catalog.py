@@ -20,12 +20,12 @@ from apd_bench.backbones.configs import (
     model_config,
     read_json,
     reinstall,
-    sha256,
 )
 from apd_bench.backbones.guesses import explain_name, unknown_architecture
 from apd_bench.backbones.needs import ALL_OFFERS, offers_of
 from apd_bench.core.cache import recall, remember
 from apd_bench.core.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
+from apd_bench.core.files import file_digest
 from apd_bench.core.specs import BackboneSpec
 
 RANDOM = "random"
@@ -213,7 +213,7 @@ def _checkpoint(path: Path, mark: str) -> tuple[Path, str]:
     """The file and its digest, which begins with `mark`; what a record names is found where it was last named."""
     known = Path(recall(mark) or "") if mark else path
     for candidate in dict.fromkeys((path, known)):
-        if candidate.is_file() and (digest := sha256(candidate)).startswith(mark):
+        if candidate.is_file() and (digest := file_digest(candidate)).startswith(mark):
             remember(digest, str(candidate.resolve()))
             return candidate, digest
     if mark:

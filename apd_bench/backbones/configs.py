@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import cache
 from importlib.util import find_spec
@@ -78,12 +77,3 @@ def reinstall(path: Path) -> str:
     package = "apd-bench" if package_path() in path.parents else "open_clip_torch"
     restore = f" (in a source tree: git checkout -- {path})" if package == "apd-bench" else ""
     return f"Install it again: pip install --force-reinstall {package}{restore}"
-
-
-def sha256(path: Path) -> str:
-    """The digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -18,12 +18,12 @@ from open_clip.factory import (
 )
 from torch import Tensor, nn
 
-from apd_bench.backbones.configs import sha256
 from apd_bench.backbones.guesses import architectures_of
 from apd_bench.backbones.present import HUB_WEIGHTS, URL_CACHE
 from apd_bench.backbones.torchfile import StoredTensor, is_torchscript, read_safetensors, read_torch, tensors_of
 from apd_bench.backbones.vision import has_quick_gelu
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, first_line
+from apd_bench.core.files import file_digest
 
 VISION_KEY = "vision_encoder_state_dict"
 _OPENAI_KEYS = {"input_resolution", "context_length", "vocab_size"}  # sizes beside the weights of OpenAI's own class
@@ -92,7 +92,7 @@ def tagged_file(architecture: str, tag: str) -> Weights:
         path = hub_file(repository, (name,) if name else HUB_WEIGHTS)
     else:
         path = _url_file(entry["url"], f"{architecture}/{tag}")
-    return Weights(path, sha256(path), mean, std)
+    return Weights(path, file_digest(path), mean, std)
 
 
 def _url_file(url: str, name: str) -> Path:
@@ -112,7 +112,7 @@ def verify(path: Path, expected: str | None, *, mend: str) -> str:
     """The SHA-256 of a file; MissingPrerequisite when there is no file, CorruptFile when it is not the expected one."""
     if not path.is_file():
         raise MissingPrerequisite(f"The weights {path} are missing.", hint=mend)
-    found = sha256(path)
+    found = file_digest(path)
     if expected is not None and found != expected:
         raise CorruptFile(
             f"The weights {path} are damaged: SHA-256 {found[:12]}..., expected {expected[:12]}...", hint=mend

@@ -166,6 +166,15 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def file_digest(path: Path, kind: str = "sha256") -> str:
+    """The hexadecimal digest of a file's content, read in pieces; `kind` "md5" only to recognise files."""
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with path.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
 def utc_now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")

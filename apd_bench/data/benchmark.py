@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from apd_bench.core.cache import cache_root
-from apd_bench.core.errors import CorruptFile, UsageError
+from apd_bench.core.errors import CorruptFile
 from apd_bench.core.files import read_lines
 from apd_bench.core.specs import DatasetSpec
-from apd_bench.data.cards import cards
-from apd_bench.data.listing import Item, Source
+from apd_bench.data.cards import card_of
+from apd_bench.data.listing import SPLITS, Source
 from apd_bench.data.places import PUBLISHED_IDS, WEBDATASET, data_roots
 from apd_bench.data.protocols import exclude_samples
 from apd_bench.data.samples import list_samples
@@ -26,13 +26,8 @@ def load(spec: DatasetSpec, *, image_size: int, resize: str = "crop", root: Path
     Raises MissingPrerequisite when the set or its split file is absent, CorruptFile when samples are missing or
     counts are wrong (unless the option `problems` is "exclude").
     """
-    card = cards()[spec.options.get("card", spec.name)]
-    source = list_samples(
-        card,
-        split=spec.options.get("split", "official"),
-        problems=spec.options.get("problems", "error"),
-        roots=data_roots(root),
-    )
+    card, split, problems = card_of(spec), spec.options.get("split", "official"), spec.options.get("problems", "error")
+    source = list_samples(card, split=split, problems=problems, roots=data_roots(root))
     return assemble(spec, card.name, source, image_size=image_size, resize=resize)
 
 
@@ -43,52 +38,30 @@ def assemble(spec: DatasetSpec, prefix: str, source: Source, *, image_size: int,
     those that cannot be are left out too.
     """
     cache, orientation = cache_root(), spec.options.get("orientation", "stored")
-    partial = spec.options.get("problems") == "exclude" or bool(spec.options.get("exclude"))
-
-    def split(name: str) -> ImageSplit | None:
-        items: list[Item] = source.splits.get(name, [])
-        if not items:
-            return None
-        ids = tuple(f"{prefix}/{name}/{item.key}" for item in items)
-        store = FilePixels(
-            *(items, ids, source, spec.name),
-            image_size=image_size,
-            resize=resize,
-            orientation=orientation,
-            cache=cache,
-        )
-        labels = torch.tensor([item.label for item in items], dtype=torch.int64)
-        published = _published(source, ids, partial=partial) if name == "test" else {}
-        return ImageSplit(name, ids, labels, store, np.arange(len(items), dtype=np.int64), published)
-
-    test = split("test")
+    leave_out = spec.options.get("problems") == "exclude"
+    unwanted = [*spec.options.get("exclude", ())]
+    splits: dict[str, ImageSplit] = {}
+    for name in SPLITS:
+        if items := source.splits.get(name):
+            ids = tuple(f"{prefix}/{name}/{item.key}" for item in items)
+            store = FilePixels(
+                items, ids, source, spec.name,
+                image_size=image_size, resize=resize, orientation=orientation, cache=cache,
+            )  # fmt: skip
+            labels = torch.tensor([item.label for item in items], dtype=torch.int64)
+            published = _published(source, ids, partial=leave_out or bool(unwanted)) if name == "test" else {}
+            splits[name] = ImageSplit(name, ids, labels, store, np.arange(len(items), dtype=np.int64), published)
+            unwanted += [ids[row] for row in store.undecodable()] if leave_out else []
+    test = splits.get("test")
     if test is None:
         raise CorruptFile(
             f"{spec.title or spec.name} has no test images.", hint=f"apd-bench datasets check {spec.name}"
         )
-    origin = {
-        "layout": source.layout,
-        "split": source.split_source,
-        "derived": list(source.derived),
-        **source.notes,
-    }
+    origin = {"layout": source.layout, "split": source.split_source, "derived": list(source.derived), **source.notes}
     if test.published:
         origin["published_ids"] = PUBLISHED_IDS
-    loaded = LoadedDataset(spec, source.classes, spec.template, split("train"), split("val"), test, origin)
-    unwanted = [*spec.options.get("exclude", ())]
-    if strange := [name for name in unwanted if name.partition("/")[0] != prefix]:
-        raise UsageError(
-            f"{spec.name} has no sample '{strange[0]}', so it cannot be left out.",
-            hint=f"Sample ids look like '{test.ids[0]}'.",
-        )
-    if spec.options.get("problems") == "exclude":
-        unwanted += [name for found in loaded.splits() for name in _undecodable(found)]
-    return exclude_samples(loaded, unwanted)
-
-
-def _undecodable(split: ImageSplit) -> list[str]:
-    store = split.store
-    return [split.ids[row] for row in store.undecodable()] if isinstance(store, FilePixels) else []
+    train, val = splits.get("train"), splits.get("val")
+    return exclude_samples(LoadedDataset(spec, source.classes, spec.template, train, val, test, origin), unwanted)
 
 
 def _published(source: Source, ids: tuple[str, ...], *, partial: bool) -> dict[int, tuple[str, ...]]:

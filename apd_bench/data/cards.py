@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from apd_bench.core.errors import CorruptFile
 from apd_bench.core.package_data import package_path
+from apd_bench.core.specs import DatasetSpec
 from apd_bench.core.toml import tomllib
 
 
@@ -54,7 +55,7 @@ class Card:
     """All that is known about a set before a file of it is opened.
 
     `folders` maps class folders on disk to class names, `wnids` names the WordNet folders in label order, `reader` the
-    function that reads the publisher's own lists; `split_file` is CoOp's split where it has one. `shard_classes` are
+    function that reads the publisher's own `lists`; `split_file` is CoOp's split where it has one. `shard_classes` are
     the class names in the label order of the webdataset copy ("" for a class that is left out), where it differs.
     """
 
@@ -70,6 +71,7 @@ class Card:
     publisher_counts: Mapping[str, int] = field(default_factory=dict)
     folders: Mapping[str, str] = field(default_factory=dict)
     wnids: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
     split_file: str = ""
     split_url: str = ""
     shards: tuple[str, ...] = ()
@@ -87,13 +89,15 @@ class Card:
         return bool(self.split_file) and self.publisher_counts.get("test") != self.counts["test"]
 
 
-@lru_cache(maxsize=1)
+@cache
 def cards() -> Mapping[str, Card]:
     """Every card by name, in the order of the CoOp family's tables, then the shifted sets, then the small ones."""
-    found = {path.stem: parse_card(path) for path in sorted(package_path("data", "cards").glob("*.toml"))}
-    return {
-        name: found[name] for name in [*(name for name in _ORDER if name in found), *sorted(set(found) - {*_ORDER})]
-    }
+    return {name: parse_card(package_path("data", "cards", f"{name}.toml")) for name in _ORDER}
+
+
+def card_of(spec: DatasetSpec) -> Card:
+    """The card of a benchmark set, whatever its options."""
+    return cards()[spec.options.get("card", spec.name)]
 
 
 _ORDER = (
@@ -112,21 +116,16 @@ def parse_card(path: Path) -> Card:
         raise CorruptFile(f"The dataset card {path} cannot be read: {error!r}.") from error
 
 
-def imagenet_names(folder: Path) -> dict[str, str]:
-    """The 1,000 WordNet ids of ImageNet in label order, each with its curated class name."""
-    lines = folder.joinpath("imagenet_classes.tsv").read_text("utf-8").splitlines()
-    return {wnid: name for wnid, _, name in (line.partition("\t") for line in lines if line)}
-
-
 def _card(table: dict[str, Any], folder: Path) -> Card:
     homes = tuple(Home(**home) for home in table.pop("homes"))
     downloads = tuple(Download(**download) for download in table.pop("downloads", ()))
     if table.pop("classes_file", ""):
-        names = imagenet_names(folder)
+        lines = folder.joinpath("imagenet_classes.tsv").read_text("utf-8").splitlines()
+        names = dict(line.split("\t") for line in lines)  # WordNet id: curated name, in label order
         table["wnids"] = tuple(table.get("wnids", names))
         table["classes"] = tuple(names[wnid] for wnid in table["wnids"])
     elif "folders" in table:
         table["classes"] = tuple(table["folders"].values())
-    for key in ("classes", "aliases", "shards", "shard_classes", "wnids"):
+    for key in ("classes", "aliases", "shards", "shard_classes", "wnids", "lists"):
         table[key] = tuple(table.get(key, ()))
     return Card(homes=homes, downloads=downloads, **table)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from apd_bench.core.errors import CorruptFile, UserError
 from apd_bench.core.specs import DatasetSpec
-from apd_bench.data.cards import Card, cards
+from apd_bench.data.cards import card_of
+from apd_bench.data.embedded import read_arrays
 from apd_bench.data.images import DEEP, TURNED, remarks
-from apd_bench.data.listing import Item, Source
+from apd_bench.data.listing import SPLITS, Source
 from apd_bench.data.names import excluding
-from apd_bench.data.packed import read_arrays
 from apd_bench.data.places import PUBLISHED_IDS, WEBDATASET, data_roots, find_places, find_split_file
 from apd_bench.data.samples import list_samples
 
@@ -33,9 +34,7 @@ class Finding:
     undecodable: tuple[str, ...] = ()
 
 
-def check_set(
-    spec: DatasetSpec, roots: tuple[Path, ...], *, images: bool = False, on_image: Callable[[int], None] | None = None
-) -> Finding:
+def check_set(spec: DatasetSpec, roots: tuple[Path, ...], *, images: bool = False) -> Finding:
     """Looks at everything that the set `spec` needs; with `images`, decodes every image too."""
     if spec.group == "embedded":
         return _check_embedded(spec)
@@ -43,20 +42,21 @@ def check_set(
         source = _source(spec, roots)
     except UserError as error:
         return _failed(spec, error, roots)
-    seen = look(source, on_image) if images else Seen()
-    bad = tuple(seen.undecodable)
-    lacking = bad and spec.options.get("problems") != "exclude"
-    said = [
-        f"{len(bad)} images cannot be decoded{'' if lacking else ' and are left out'}: {', '.join(bad[:5])}"
-    ] * bool(bad)
-    said += [] if lacking else [_remark(source, spec.options.get("card", spec.name)), *seen.remarks(spec)]
+    bad, marks = _decode_all(source) if images else ((), Counter[str]())
+    lacking = bool(bad) and spec.options.get("problems") != "exclude"
+    said = []
+    if bad:
+        fate = "" if lacking else " and are left out"
+        said.append(f"{len(bad)} images cannot be decoded{fate}: {', '.join(bad[:5])}")
+    if not lacking:
+        said += [*_remarks_on_set(source, spec), *_remarks_on_images(marks, spec)]
     return Finding(
         name=spec.name,
         state=INCOMPLETE if lacking else READY,
         layout=source.layout,
         folder=str(source.folder),
-        counts={name: len(source.splits[name]) for name in ("train", "val", "test") if source.splits.get(name)},
-        message="; ".join(filter(None, said)),
+        counts={name: len(source.splits[name]) for name in SPLITS if source.splits.get(name)},
+        message="; ".join(said),
         fix=f"Restore them, or leave them out (recorded): {excluding(spec.name)}" if lacking else "",
         undecodable=bad,
     )
@@ -71,69 +71,68 @@ def what_is_missing(spec: DatasetSpec) -> str | None:
         return None
     finding = check_set(spec, data_roots())
     if finding.state == ABSENT:
-        return f"{spec.title} is not on this machine: apd-bench datasets prepare {_card(spec).name}"
+        return f"{spec.title} is not on this machine: apd-bench datasets prepare {card_of(spec).name}"
     return None if finding.state == READY else f"{finding.message} {finding.fix}".strip()
 
 
-@dataclass
-class Seen:
-    """What decoding all images of a set has shown, by sample key."""
+def _decode_all(source: Source) -> tuple[tuple[str, ...], Counter[str]]:
+    """The keys of the images that cannot be decoded, and how many there are with each mark of `remarks`."""
+    bad, marks = [], Counter[str]()
+    for item in source.items() if not source.arrays else ():
+        try:
+            marks.update(remarks(item.read(source.base), str(item.file(source.base))))
+        except (OSError, CorruptFile):
+            bad.append(item.key)
+    return tuple(bad), marks
 
-    undecodable: list[str] = field(default_factory=list)
-    turned: int = 0
-    deep: int = 0
 
-    def remarks(self, spec: DatasetSpec) -> list[str]:
-        """One sentence for what is treated by a rule that a reader may not expect."""
+def _remarks_on_images(marks: Counter[str], spec: DatasetSpec) -> Iterator[str]:
+    """One sentence for what is treated by a rule that a reader may not expect."""
+    if marks[TURNED]:
         exif = spec.options.get("orientation") == "exif"
         how = "are turned as it says" if exif else "are read as stored (orientation='exif' turns them)"
-        turned = f"{self.turned} images have an EXIF orientation and {how}"
-        deep = f"{self.deep} images have 16-bit grey values, which are scaled to 8 bits"
-        return [text for text, count in ((turned, self.turned), (deep, self.deep)) if count]
+        yield f"{marks[TURNED]} images have an EXIF orientation and {how}"
+    if marks[DEEP]:
+        yield f"{marks[DEEP]} images have 16-bit grey values, which are scaled to 8 bits"
 
 
-def look(source: Source, on_image: Callable[[int], None] | None = None) -> Seen:
-    """Reads and decodes every image of `source`."""
-    seen = Seen()
-    for done, item in enumerate((item for items in source.splits.values() for item in items), 1):
-        try:
-            found = _remarks(source, item)
-        except (OSError, CorruptFile):
-            seen.undecodable.append(item.key)
-        else:
-            seen.turned += TURNED in found
-            seen.deep += DEEP in found
-        if on_image is not None:
-            on_image(done)
-    return seen
-
-
-def _remarks(source: Source, item: Item) -> frozenset[str]:
-    if item.path in source.arrays:
-        return frozenset()
-    path = Path(item.path) if item.path else source.base / item.key
-    with path.open("rb") as handle:
-        handle.seek(item.offset)
-        return remarks(handle.read(item.size), str(path))
+def _remarks_on_set(source: Source, spec: DatasetSpec) -> Iterator[str]:
+    notes = source.notes
+    imagenet = spec.options.get("card", spec.name) == "imagenet"
+    if imagenet and not source.folder.joinpath(PUBLISHED_IDS).is_file():
+        yield f"without {PUBLISHED_IDS} of RobustBench, --limit 5000 takes a balanced choice of its own"
+    if source.derived:
+        yield f"derived: {', '.join(source.derived)}"
+    if "no_train" in notes:
+        yield f"no training images ({notes['no_train']})"
+    if "test_images" in notes:
+        yield f"test images: {notes['test_images']}"
+    if "shared_names" in notes:
+        yield f"several classes share the name {notes['shared_names'][0]}"
+    if "classes_without_images" in notes:
+        yield f"{len(notes['classes_without_images'])} classes without images"
+    if "excluded" in notes:
+        yield f"{len(notes['excluded'])} samples left out"
+    if "counts" in notes:
+        yield str(notes["counts"])
 
 
 def _source(spec: DatasetSpec, roots: tuple[Path, ...]) -> Source:
-    split, problems = spec.options.get("split", "official"), spec.options.get("problems", "error")
     if spec.group == "folder":
         from apd_bench.data.folder import list_folder
 
         return list_folder(spec)
-    return list_samples(_card(spec), split=split, problems=problems, roots=roots)
+    split, problems = spec.options.get("split", "official"), spec.options.get("problems", "error")
+    return list_samples(card_of(spec), split=split, problems=problems, roots=roots)
 
 
 def _failed(spec: DatasetSpec, error: UserError, roots: tuple[Path, ...]) -> Finding:
     state, layout, folder = INCOMPLETE, "", ""
     if spec.group == "benchmark":
-        card = _card(spec)
+        card = card_of(spec)
         places = find_places(card, roots)
-        if not places:
-            state = ABSENT
-        else:
+        state = INCOMPLETE if places else ABSENT
+        if places:
             layout, folder = places[0].layout, str(places[0].folder)
             files = any(place.layout != WEBDATASET for place in places)
             if card.split_file and (find_split_file(card, roots) is None or not files):
@@ -148,28 +147,3 @@ def _check_embedded(spec: DatasetSpec) -> Finding:
     except UserError as error:
         return Finding(name=spec.name, state=INCOMPLETE, layout="embedded", message=error.message, fix=error.hint)
     return Finding(name=spec.name, state=READY, layout="embedded", folder=str(path.parent), counts=dict(spec.counts))
-
-
-def _remark(source: Source, name: str) -> str:
-    said = []
-    if name == "imagenet" and not source.folder.joinpath(PUBLISHED_IDS).is_file():
-        said.append(f"without {PUBLISHED_IDS} of RobustBench, --limit 5000 takes a balanced choice of its own")
-    if source.derived:
-        said.append(f"derived: {', '.join(source.derived)}")
-    if "no_train" in source.notes:
-        said.append(f"no training images ({source.notes['no_train']})")
-    if "test_images" in source.notes:
-        said.append(f"test images: {source.notes['test_images']}")
-    if "shared_names" in source.notes:
-        said.append(f"several classes share the name {source.notes['shared_names'][0]}")
-    if "classes_without_images" in source.notes:
-        said.append(f"{len(source.notes['classes_without_images'])} classes without images")
-    if "excluded" in source.notes:
-        said.append(f"{len(source.notes['excluded'])} samples left out")
-    if "counts" in source.notes:
-        said.append(str(source.notes["counts"]))
-    return "; ".join(said)
-
-
-def _card(spec: DatasetSpec) -> Card:
-    return cards()[spec.options.get("card", spec.name)]

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from apd_bench.core.cache import cache_root
 from apd_bench.core.errors import CorruptFile, UserError
-from apd_bench.core.files import atomic_write
+from apd_bench.core.files import atomic_write, file_digest
 
 _FRESH_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT: 2 s)
-_BLOCK = 1 << 20
 
 
 def file_marks(found: os.stat_result) -> list[int]:
@@ -43,7 +42,7 @@ def content_digests(base: Path, keys: Iterable[str], *, part: str = "") -> list[
             marks = file_marks(file.stat())
             entry = known.get(key)
             if not isinstance(entry, list) or len(entry) != 2 or entry[0] != marks:
-                entry = [marks, _digest(file)]
+                entry = [marks, file_digest(file)]
         except OSError as error:
             raise CorruptFile(f"{file} cannot be read: {error.strerror or error}.") from error
         digests.append(str(entry[1]))
@@ -61,11 +60,3 @@ def _read(path: Path | None) -> dict[str, object]:
     except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
-
-
-def _digest(path: Path) -> str:
-    total = hashlib.sha256()
-    with path.open("rb") as handle:
-        while block := handle.read(_BLOCK):
-            total.update(block)
-    return total.hexdigest()

@@ -6,7 +6,6 @@ always whole. An HTML page in place of data (a refused Google Drive or expired l
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 import urllib.error
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite
+from apd_bench.core.files import file_digest
 
 Progress = Callable[[int, int], None]
 CHUNK = 1 << 20
@@ -72,15 +72,6 @@ def fetch(url: str, target: Path, *, checksum: str = "", size: int = 0, on_progr
         f"{url} cannot be fetched: {failure}.",
         hint=f"Try again (what has arrived is kept), or download it by hand to {target}.",
     )
-
-
-def file_digest(path: Path, kind: str) -> str:
-    """The hexadecimal digest of a file; `kind` is "sha256" or "md5" (the latter only to recognise files)."""
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with path.open("rb") as handle:
-        while block := handle.read(CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _transfer(url: str, part: Path, on_progress: Progress | None) -> str:

@@ -27,8 +27,7 @@ from apd_bench.core.text import is_utf8
 from apd_bench.core.toml import tomllib
 from apd_bench.data.class_names import in_order, name_classes
 from apd_bench.data.digests import content_digests
-from apd_bench.data.folder_items import entries, folder_items, is_image
-from apd_bench.data.listing import Source, derive_splits
+from apd_bench.data.listing import SPLITS, Source, derive_splits, entries, folder_items, is_image
 from apd_bench.data.names import excluding, quoted
 from apd_bench.data.templates import ensemble
 
@@ -72,9 +71,7 @@ def list_folder(spec: DatasetSpec) -> Source:
             f"{spec.name} has {len(trouble)} sample problem{'s' * (len(trouble) > 1)}: {'; '.join(trouble[:5])}.",
             hint=f"Mend these, or leave out what is no image (recorded{keeps}): {excluding(spec.name)}",
         )
-    for name, texts in (("excluded", source.problems), ("classes_without_images", source.gaps)):
-        if texts:
-            source.notes[name] = [text.replace(f"{source.base}/", "") for text in texts]
+    source.note_problems()
     return source
 
 
@@ -92,7 +89,7 @@ def read_folder(path: Path, split: str = "official") -> Source:
     if not parts:
         source.splits["all" if derived else "test"] = folder_items(source, labels)
         source.problems += [f"{path / e.name} lies beside the class folders" for e in entries(path) if is_image(e)]
-    elif parts["test"].casefold() not in _SPLITS or _SPLITS[parts["test"].casefold()] != "test":
+    elif _SPLITS[parts["test"].casefold()] != "test":
         source.notes["test_images"] = f"those of {parts['test']}, for there is no folder test"
     if shared := [name for name, count in Counter(source.classes).items() if count > 1]:
         source.notes["shared_names"] = shared
@@ -179,7 +176,7 @@ def _split_folders(path: Path) -> dict[str, str]:
         )
     if "test" not in parts:
         parts["test"] = parts.pop("val")
-    return {name: parts[name] for name in ("train", "val", "test") if name in parts}
+    return {name: parts[name] for name in SPLITS if name in parts}
 
 
 def _class_names(path: Path, settings: dict[str, Any], parts: dict[str, str]) -> dict[str, str]:

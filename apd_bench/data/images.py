@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -44,10 +44,7 @@ def square(image: Image.Image, size: int, resize: str = "crop") -> Bytes:
     if resize == "squash":
         target = (size, size)
     else:
-        short = min(width, height)
         target = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
-        if short == size:
-            target = (width, height)
     if target != (width, height):
         picture = picture.resize(target, Image.Resampling.BICUBIC)
     left, top = round((target[0] - size) / 2.0), round((target[1] - size) / 2.0)
@@ -121,7 +118,7 @@ def _orientation(image: Image.Image) -> int:
 class MemoryPixels:
     """Encoded images kept in memory and decoded once each, on first use."""
 
-    def __init__(self, encoded: list[bytes], names: list[str], image_size: int, resize: str) -> None:
+    def __init__(self, encoded: Sequence[bytes], names: Mapping[int, str], image_size: int, resize: str) -> None:
         self.image_size = image_size
         self._encoded, self._names, self._resize = encoded, names, resize
         self._decoded: dict[int, Bytes] = {}

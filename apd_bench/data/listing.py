@@ -1,4 +1,4 @@
-"""Lists of samples before an image is opened: what readers return, derived splits, aligned classes. Torch-free.
+"""Lists of samples before an image is opened: what readers return, class folders, derived splits. Torch-free.
 
 A derived split depends on the sample keys alone: within a class the keys are ordered by their SHA-256 and cut at CoOp's
 proportions, so directory order, file system and random generators play no part.
@@ -7,7 +7,9 @@ proportions, so directory order, file system and random generators play no part.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apd_bench.core.errors import CorruptFile
+from apd_bench.core.text import is_utf8, printable
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+SPLITS = ("train", "val", "test")
 TRAIN_SHARE, VAL_SHARE, VAL_OF_TRAINVAL = 0.5, 0.2, 0.2  # CoOp: DATASETS.md, datasets/dtd.py, datasets/oxford_pets.py
 
 
@@ -34,6 +38,16 @@ class Item(NamedTuple):
     path: str = ""
     offset: int = 0
     size: int = -1
+
+    def file(self, base: Path) -> Path:
+        """The file that holds its bytes."""
+        return Path(self.path) if self.path else base / self.key
+
+    def read(self, base: Path) -> bytes:
+        """Its bytes; raises OSError."""
+        with self.file(base).open("rb") as stream:
+            stream.seek(self.offset)
+            return stream.read(self.size)
 
 
 @dataclass
@@ -58,17 +72,80 @@ class Source:
     derived: list[str] = field(default_factory=list)
     notes: dict[str, Any] = field(default_factory=dict)
 
+    def items(self) -> list[Item]:
+        """The samples of all splits."""
+        return [item for items in self.splits.values() for item in items]
+
+    def note_problems(self) -> None:
+        """Puts what is left out, and which classes have no images, into `notes`."""
+        for name, texts in (("excluded", self.problems), ("classes_without_images", self.gaps)):
+            if texts:
+                self.notes[name] = [text.replace(f"{self.base}/", "") for text in texts]
+
 
 def prompt_name(name: str) -> str:
     """A class name as it stands in a prompt: underscores become blanks."""
     return " ".join(name.replace("_", " ").split())
 
 
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in `folder`, by name, without hidden names; raises CorruptFile where it cannot be read."""
+    try:
+        return sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda e: e.name)
+    except OSError as error:
+        raise CorruptFile(f"The folder {folder} cannot be read: {error.strerror or error}.") from error
+
+
+def is_image(entry: os.DirEntry[str]) -> bool:
+    """Whether the name of `entry` is that of an image."""
+    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122  (a tenth of the cost of a Path)
+
+
+def folder_items(source: Source, labels: Mapping[str, int], *, below: str = "") -> list[Item]:
+    """The images in the class folders `labels` of `source.base`/`below`, by label and name.
+
+    What is no image goes to `source.problems`, classes without images to `source.gaps`. Raises CorruptFile where the
+    images are not in class folders at all.
+    """
+    items: list[Item] = []
+    root = source.base / below
+    inside = entries(root)
+    present = {entry.name for entry in inside if entry.is_dir()}
+    flat = sum(is_image(entry) for entry in inside)
+    if flat and not present & set(labels):
+        raise CorruptFile(
+            f"{root} holds {flat:,} images side by side and none of the {len(labels):,} class folders.",
+            hint=f"Sort them into {root.name}/<class>/. For ImageNet's validation images, the script valprep.sh of "
+            "github.com/soumith/imagenetloader.torch does it, run in that folder.",
+        )
+    for folder, label in sorted(labels.items(), key=lambda pair: pair[1]):
+        before = len(items)
+        for entry in entries(root / folder) if folder in present else ():
+            if reason := _trouble(entry):
+                source.problems.append(f"{printable(root / folder / entry.name)} is {reason}")
+            else:
+                items.append(Item("/".join(filter(None, (below, folder, entry.name))), label))
+        if len(items) == before:
+            what = "holds no image" if folder in present else "is missing"
+            source.gaps.append(f"class folder {printable(root / folder)} {what}")
+    return items
+
+
+def _trouble(entry: os.DirEntry[str]) -> str:
+    if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
+        return "a link to nothing"
+    if entry.is_dir():
+        return "a folder among images"
+    if not is_image(entry) or not entry.is_file():
+        return "not an image"
+    return "" if is_utf8(entry.name) else "named in an encoding that is not UTF-8"
+
+
 def split_classwise(items: Sequence[Item], shares: Sequence[tuple[str, float]]) -> dict[str, list[Item]]:
     """`items` cut class by class into the parts `shares` (rounded; the last takes the rest), in the items' order."""
-    members: dict[int, list[int]] = {}
+    members: dict[int, list[int]] = defaultdict(list)
     for place, item in enumerate(items):
-        members.setdefault(item.label, []).append(place)
+        members[item.label].append(place)
     chosen: dict[str, list[int]] = {name: [] for name, _ in shares}
     for places in members.values():
         places.sort(key=lambda place: hashlib.sha256(items[place].key.encode()).digest())
@@ -81,8 +158,13 @@ def split_classwise(items: Sequence[Item], shares: Sequence[tuple[str, float]]) 
     return {name: [items[place] for place in sorted(places)] for name, places in chosen.items()}
 
 
-def derive_splits(source: Source) -> None:
-    """Gives `source` the splits train, val and test: from "all" by 50/20/30, from "trainval" by 80/20; marks it so."""
+def derive_splits(source: Source, *, anew: bool = False) -> None:
+    """Gives `source` the splits train, val and test: from "all" by 50/20/30, from "trainval" by 80/20; marks it so.
+
+    With `anew` the splits that are there are put together first.
+    """
+    if anew:
+        source.splits = {"all": sorted(source.items(), key=lambda item: item.key)}
     if "all" in source.splits:
         thirds = (("train", TRAIN_SHARE), ("val", VAL_SHARE), ("test", 1 - TRAIN_SHARE - VAL_SHARE))
         source.splits = split_classwise(source.splits["all"], thirds)
@@ -93,12 +175,6 @@ def derive_splits(source: Source) -> None:
         source.derived = ["train", "val"]
 
 
-def merge_splits(source: Source) -> None:
-    """All samples of `source` as one split "all", sorted by key."""
-    everything = [item for items in source.splits.values() for item in items]
-    source.splits = {"all": sorted(everything, key=lambda item: item.key)}
-
-
 def align_classes(source: Source, classes: Sequence[str], order: Sequence[str] = ()) -> None:
     """Relabels `source` so that its classes are `classes`; raises CorruptFile where they are different classes.
 
@@ -107,26 +183,32 @@ def align_classes(source: Source, classes: Sequence[str], order: Sequence[str] =
     spelling differs. `order` states the classes behind the source's labels outright ("" for a class to be dropped).
     """
     if order:
-        if len(order) != len(source.classes):
-            raise _other_classes(source, classes)
-        target = [classes.index(name) if name else -1 for name in order]
+        same = len(order) == len(source.classes)
+        target = [classes.index(name) if name else -1 for name in order] if same else []
     else:
         target = _matching(source.classes, classes)
-        if not target:
-            raise _other_classes(source, classes)
+    if not target:
+        known = {_words(name) for name in classes}
+        strange = [name for name in source.classes if _words(name) not in known][:3]
+        raise CorruptFile(
+            f"{source.split_source} lists {len(source.classes)} classes, expected are {len(classes)}"
+            + (f"; not among them: {', '.join(strange)}" if strange else "")
+            + ".",
+            hint="It is another version of this set, or not this set.",
+        )
     if target != list(range(len(classes))):
         for name, items in source.splits.items():
-            moved = [item._replace(label=target[item.label]) for item in items if 0 <= item.label < len(target)]
+            moved = [item._replace(label=target[item.label]) for item in items]
             source.splits[name] = [item for item in moved if item.label >= 0]
     source.classes = tuple(classes)
 
 
-def _matching(found: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    if len(found) != len(wanted):
+def _matching(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    if len(names) != len(wanted):
         return []
-    left, right = [_words(name) for name in found], [_words(name) for name in wanted]
+    left, right = [_words(name) for name in names], [_words(name) for name in wanted]
     places = {words: place for place, words in enumerate(right)}
-    if len(places) == len(right) and len(set(left)) == len(left) and set(left) == set(places):
+    if len(places) == len(right) and sorted(left) == sorted(right):
         return [places[words] for words in left]
     agreeing = sum(a == b for a, b in zip(left, right, strict=True))
     return list(range(len(wanted))) if agreeing >= 0.8 * len(wanted) else []
@@ -134,14 +216,3 @@ def _matching(found: Sequence[str], wanted: Sequence[str]) -> list[int]:
 
 def _words(name: str) -> tuple[str, ...]:
     return tuple(sorted(re.findall(r"[a-z0-9]+", name.lower())))
-
-
-def _other_classes(source: Source, classes: Sequence[str]) -> CorruptFile:
-    known = {_words(name) for name in classes}
-    strange = [name for name in source.classes if _words(name) not in known][:3]
-    return CorruptFile(
-        f"{source.split_source} lists {len(source.classes)} classes, expected are {len(classes)}"
-        + (f"; not among them: {', '.join(strange)}" if strange else "")
-        + ".",
-        hint="It is another version of this set, or not this set.",
-    )

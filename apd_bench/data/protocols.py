@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
@@ -22,16 +22,12 @@ from apd_bench.data.splits import ImageSplit, LoadedDataset
 VAL_SHOTS = 4
 
 
-def few_shot(split: ImageSplit, shots: int, seed: int) -> ImageSplit:
-    """`shots` images of each class of `split` (all of a class that has fewer; -1: everything), drawn by `seed`."""
-    return _draw(split, shots, random.Random(seed))  # noqa: S311  (a reproducible draw, not a secret)
+def few_shot(train: ImageSplit, val: ImageSplit | None, shots: int, seed: int) -> tuple[ImageSplit, ImageSplit | None]:
+    """`shots` training and min(shots, 4) validation images of each class, drawn by `seed` in one random stream.
 
-
-def few_shot_pair(
-    train: ImageSplit, val: ImageSplit | None, shots: int, seed: int
-) -> tuple[ImageSplit, ImageSplit | None]:
-    """The few-shot training images, and min(shots, 4) validation images a class from the same random stream."""
-    stream = random.Random(seed)  # noqa: S311
+    Of a class that has fewer, all are taken; -1 takes everything.
+    """
+    stream = random.Random(seed)  # noqa: S311  (a reproducible draw, not a secret)
     drawn = _draw(train, shots, stream)
     return drawn, None if val is None else _draw(val, min(shots, VAL_SHOTS), stream)
 
@@ -47,7 +43,7 @@ def few_shot_dataset(dataset: LoadedDataset, *, shots: int, seed: int, classes: 
             + (f" ({dataset.origin['no_train']} is not there.)" if "no_train" in dataset.origin else ""),
             hint="Fit on another set and test here: --task cross_dataset",
         )
-    train, val = few_shot_pair(dataset.train, dataset.val, shots, seed)
+    train, val = few_shot(dataset.train, dataset.val, shots, seed)
     return select_classes(replace(dataset, train=train, val=val), classes)
 
 
@@ -67,44 +63,43 @@ def limit_split(split: ImageSplit, limit: int | None) -> ImageSplit:
         if len(chosen) == limit:
             return split.subset(chosen)
     keys = [hashlib.sha256(name.encode()).hexdigest() for name in split.ids]
-    members: dict[int, list[int]] = {}
-    for place, label in enumerate(split.labels.tolist()):
-        members.setdefault(label, []).append(place)
     turns: list[tuple[int, str, int]] = []
-    for places in members.values():
+    for places in _by_class(split):
         ordered = sorted(places, key=keys.__getitem__)
         turns.extend((turn, keys[place], place) for turn, place in enumerate(ordered))
     return split.subset(sorted(place for _, _, place in sorted(turns)[:limit]))
 
 
-def class_range(count: int, classes: str) -> range:
-    """The labels of the class set "all", "base" (the first half, rounded up) or "new" (the rest) of `count` classes."""
-    one_of("Class set", classes, CLASS_SETS)
-    middle = math.ceil(count / 2)
-    return {"all": range(count), "base": range(middle), "new": range(middle, count)}[classes]
-
-
 def select_classes(dataset: LoadedDataset, classes: str) -> LoadedDataset:
-    """`dataset` reduced to the class set `classes`, relabelled from 0."""
-    kept = class_range(len(dataset.classes), classes)
-    if len(kept) == len(dataset.classes):
+    """`dataset` reduced to "all" classes, "base" (the first half, rounded up) or "new" (the rest), relabelled from 0.
+
+    Raises IncompatibleChoice where fewer than two classes or no test images are left.
+    """
+    count, middle = len(dataset.classes), math.ceil(len(dataset.classes) / 2)
+    labels = {"all": range(count), "base": range(middle), "new": range(middle, count)}
+    kept = labels[one_of("Class set", classes, CLASS_SETS)]
+    if kept == labels["all"]:
         return dataset
     if len(kept) < 2:
         raise IncompatibleChoice(
             f"The {classes} half of {dataset.spec.name} has {len(kept)} class; at least 2 are needed.",
             hint="Use --classes all for this set.",
         )
-    train, val, test = (None if s is None else _reduce(s, kept) for s in (dataset.train, dataset.val, dataset.test))
-    if test is None or not len(test):
+
+    def reduced(split: ImageSplit) -> ImageSplit:
+        inside = (split.labels >= kept.start) & (split.labels < kept.stop)
+        part = split.subset(inside.nonzero().flatten())
+        return replace(part, labels=part.labels.to(torch.int64) - kept.start)
+
+    part = _each_split(dataset, reduced)
+    if not len(part.test):
         raise IncompatibleChoice(f"No test image of {dataset.spec.name} belongs to its {classes} classes.")
-    names = tuple(dataset.classes[label] for label in kept)
-    return replace(dataset, classes=names, train=train, val=val, test=test)
+    return replace(part, classes=tuple(dataset.classes[label] for label in kept))
 
 
 def exclude_samples(dataset: LoadedDataset, ids: Iterable[str]) -> LoadedDataset:
     """`dataset` without the samples `ids`; raises UsageError naming those that it does not have."""
-    prefix = dataset.test.ids[0].split("/", 1)[0]
-    unwanted = {name for name in ids if name.split("/", 1)[0] == prefix}
+    unwanted = set(ids)
     if not unwanted:
         return dataset
     known = {name for split in dataset.splits() for name in split.ids}
@@ -114,16 +109,19 @@ def exclude_samples(dataset: LoadedDataset, ids: Iterable[str]) -> LoadedDataset
             hint=f"Sample ids look like '{dataset.test.ids[0]}'.",
         )
 
-    def kept(split: ImageSplit | None) -> ImageSplit | None:
-        if split is None:
-            return None
+    def kept(split: ImageSplit) -> ImageSplit:
         return split.subset([place for place, name in enumerate(split.ids) if name not in unwanted])
 
-    test = kept(dataset.test)
-    if test is None or not len(test):
+    part = _each_split(dataset, kept)
+    if not len(part.test):
         raise UsageError(f"Nothing of the test split of {dataset.spec.name} is left.")
     origin = {**dataset.origin, "excluded": sorted(unwanted | set(dataset.origin.get("excluded", ())))}
-    return replace(dataset, train=kept(dataset.train), val=kept(dataset.val), test=test, origin=origin)
+    return replace(part, origin=origin)
+
+
+def _each_split(dataset: LoadedDataset, change: Callable[[ImageSplit], ImageSplit]) -> LoadedDataset:
+    train, val = (None if split is None else change(split) for split in (dataset.train, dataset.val))
+    return replace(dataset, train=train, val=val, test=change(dataset.test))
 
 
 def _draw(split: ImageSplit, shots: int, stream: random.Random) -> ImageSplit:
@@ -131,16 +129,13 @@ def _draw(split: ImageSplit, shots: int, stream: random.Random) -> ImageSplit:
         return split
     if shots < 1:
         raise UsageError(f"{shots} shots a class is not a draw.", hint="Use --shots 1, 2, 4, 8, 16, or -1 for all.")
+    chosen = [stream.sample(places, shots) if len(places) >= shots else places for places in _by_class(split)]
+    return split.subset([place for places in chosen for place in places])
+
+
+def _by_class(split: ImageSplit) -> list[list[int]]:
+    """The places of the images of each class, classes in order of first appearance."""
     members: dict[int, list[int]] = {}
     for place, label in enumerate(split.labels.tolist()):
         members.setdefault(label, []).append(place)
-    chosen: list[int] = []
-    for places in members.values():
-        chosen.extend(stream.sample(places, shots) if len(places) >= shots else places)
-    return split.subset(chosen)
-
-
-def _reduce(split: ImageSplit, kept: range) -> ImageSplit:
-    inside = (split.labels >= kept.start) & (split.labels < kept.stop)
-    reduced = split.subset(inside.nonzero().flatten())
-    return reduced.relabelled(reduced.labels.to(torch.int64) - kept.start)
+    return list(members.values())

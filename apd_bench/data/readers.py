@@ -7,7 +7,8 @@ are those of CoOp's `datasets/*.py`. Missing or unreadable lists raise MissingPr
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,15 @@ from apd_bench.core.bounds import parse_json
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite
 from apd_bench.core.files import read_lines, read_text
 from apd_bench.data.cards import Card
-from apd_bench.data.folder_items import folder_items
-from apd_bench.data.listing import Item, Source, prompt_name
+from apd_bench.data.listing import SPLITS, Item, Source, folder_items, prompt_name
 from apd_bench.data.places import Place
-
-Reader = Callable[[Card, Place], Source]
 
 
 def read_split_file(card: Card, place: Place, path: Path) -> Source:
     """CoOp's json: {"train"|"val"|"test": [[path, label, class name], ...]}; label and name must agree throughout."""
     try:
         table = parse_json(read_text(path))
-        splits = {
-            name: [Item(str(key).lstrip("/"), int(label)) for key, label, _ in table[name]]
-            for name in ("train", "val", "test")
-        }
+        splits = {name: [Item(str(key).lstrip("/"), int(label)) for key, label, _ in table[name]] for name in SPLITS}
         names: dict[int, set[str]] = {}
         for entries in (table[name] for name in splits):
             for _, label, written in entries:
@@ -56,25 +51,22 @@ def read_split_file(card: Card, place: Place, path: Path) -> Source:
 def oxford_pets(card: Card, place: Place) -> Source:
     """annotations/{trainval,test}.txt: `Abyssinian_100 1 1 1`; the class is the file name without its number."""
 
-    def entries(name: str) -> list[Item]:
-        lines = [line.split() for line in _lines(card, place, f"annotations/{name}.txt") if not line.startswith("#")]
-        return [Item(f"{words[0]}.jpg", int(words[1]) - 1) for words in lines]
+    def entry(line: str) -> Item | None:
+        stem, label, *_ = line.split()
+        return None if stem.startswith("#") else Item(f"{stem}.jpg", int(label) - 1)
 
-    splits = {name: entries(name) for name in ("trainval", "test")}
-    names = {item.label: prompt_name(item.key.rpartition("_")[0].lower()) for item in splits["trainval"]}
-    return Source(_in_order(card, names), splits, place.images, "annotations/trainval.txt and test.txt")
+    splits = _items(card, place, entry, trainval="annotations/trainval.txt", test="annotations/test.txt")
+    names = {item.label: item.key.rpartition("_")[0].lower() for item in splits["trainval"]}
+    return _source(card, place, names, splits, "annotations/trainval.txt and test.txt")
 
 
 def stanford_cars(card: Card, place: Place) -> Source:
     """devkit/cars_meta.mat, cars_train_annos.mat and cars_test_annos_withlabels.mat; the year moves to the front."""
-    meta = _matlab(card, place, "devkit/cars_meta.mat", "class_names")
-    names = {}
-    for label, name in enumerate(meta.ravel().tolist()):
-        words = str(name).split(" ")
-        names[label] = " ".join([words[-1], *words[:-1]])
+    meta = [str(name).rpartition(" ") for name in _matlab(card, place, "devkit/cars_meta.mat", "class_names").ravel()]
+    names = {label: f"{year} {model}" for label, (model, _, year) in enumerate(meta)}
 
     def entries(folder: str, *paths: str) -> list[Item]:
-        annotations = _matlab(card, place, _first(card, place, *paths), "annotations")
+        annotations = _matlab(card, place, _first(place, *paths), "annotations")
         files, labels = annotations["fname"].ravel().tolist(), annotations["class"].ravel().tolist()
         return [Item(f"{folder}/{file}", int(label) - 1) for file, label in zip(files, labels, strict=True)]
 
@@ -82,9 +74,7 @@ def stanford_cars(card: Card, place: Place) -> Source:
         "trainval": entries("cars_train", "devkit/cars_train_annos.mat"),
         "test": entries("cars_test", "cars_test_annos_withlabels.mat", "devkit/cars_test_annos_withlabels.mat"),
     }
-    return Source(
-        _in_order(card, names), splits, place.images, "cars_train_annos.mat and cars_test_annos_withlabels.mat"
-    )
+    return _source(card, place, names, splits, "cars_train_annos.mat and cars_test_annos_withlabels.mat")
 
 
 def oxford_flowers(card: Card, place: Place) -> Source:
@@ -97,21 +87,20 @@ def oxford_flowers(card: Card, place: Place) -> Source:
     written = place.folder / "cat_to_name.json"
     names = dict(enumerate(card.classes))
     if written.is_file():
-        names = {int(key) - 1: prompt_name(value) for key, value in _json(written).items()}
-    return Source(_in_order(card, names), splits, place.images, "setid.mat")
+        names = {int(key) - 1: value for key, value in _json(written).items()}
+    return _source(card, place, names, splits, "setid.mat")
 
 
 def food101(card: Card, place: Place) -> Source:
     """meta/classes.txt, meta/train.txt and meta/test.txt: `apple_pie/1005649`."""
-    classes = _lines(card, place, "meta/classes.txt")
-    labels = {name: label for label, name in enumerate(classes)}
+    names = dict(enumerate(_lines(card, place, "meta/classes.txt")))
+    labels = {name: label for label, name in names.items()}
 
-    def entries(name: str) -> list[Item]:
-        return [Item(f"{line}.jpg", labels[line.split("/")[0]]) for line in _lines(card, place, f"meta/{name}.txt")]
+    def entry(line: str) -> Item:
+        return Item(f"{line}.jpg", labels[line.split("/")[0]])
 
-    names = {label: prompt_name(name) for name, label in labels.items()}
-    splits = {"trainval": entries("train"), "test": entries("test")}
-    return Source(_in_order(card, names), splits, place.images, "meta/train.txt and test.txt")
+    splits = _items(card, place, entry, trainval="meta/train.txt", test="meta/test.txt")
+    return _source(card, place, names, splits, "meta/train.txt and test.txt")
 
 
 def fgvc_aircraft(card: Card, place: Place) -> Source:
@@ -119,38 +108,36 @@ def fgvc_aircraft(card: Card, place: Place) -> Source:
     names = dict(enumerate(_lines(card, place, "variants.txt")))
     labels = {name: label for label, name in names.items()}
 
-    def entries(name: str) -> list[Item]:
-        lines = (line.partition(" ") for line in _lines(card, place, f"images_variant_{name}.txt"))
-        return [Item(f"{number}.jpg", labels[variant.strip()]) for number, _, variant in lines]
+    def entry(line: str) -> Item:
+        number, _, variant = line.partition(" ")
+        return Item(f"{number}.jpg", labels[variant.strip()])
 
-    splits = {name: entries(name) for name in ("train", "val", "test")}
-    return Source(_in_order(card, names), splits, place.images, "images_variant_{train,val,test}.txt")
+    splits = _items(card, place, entry, **{name: f"images_variant_{name}.txt" for name in SPLITS})
+    return _source(card, place, names, splits, "images_variant_{train,val,test}.txt")
 
 
 def sun397(card: Card, place: Place) -> Source:
     """ClassName.txt, Training_01.txt and Testing_01.txt: `/a/apse/indoor/sun_x.jpg` is of class "indoor apse"."""
-    folders = [
-        line.lstrip("/") for line in _lines(card, place, _first(card, place, "ClassName.txt", "SUN397/ClassName.txt"))
-    ]
+    folders = [line.lstrip("/") for line in _lines(card, place, _first(place, "ClassName.txt", "SUN397/ClassName.txt"))]
     labels = {folder: label for label, folder in enumerate(folders)}
-    names = {label: prompt_name(" ".join(reversed(folder.split("/")[1:]))) for folder, label in labels.items()}
+    names = {label: " ".join(reversed(folder.split("/")[1:])) for folder, label in labels.items()}
 
-    def entries(name: str) -> list[Item]:
-        keys = [line.lstrip("/") for line in _lines(card, place, name)]
-        return [Item(key, labels[key.rpartition("/")[0]]) for key in keys]
+    def entry(line: str) -> Item:
+        key = line.lstrip("/")
+        return Item(key, labels[key.rpartition("/")[0]])
 
-    splits = {"trainval": entries("Training_01.txt"), "test": entries("Testing_01.txt")}
-    return Source(_in_order(card, names), splits, place.images, "Training_01.txt and Testing_01.txt")
+    splits = _items(card, place, entry, trainval="Training_01.txt", test="Testing_01.txt")
+    return _source(card, place, names, splits, "Training_01.txt and Testing_01.txt")
 
 
 def dtd(card: Card, place: Place) -> Source:
     """labels/{train,val,test}1.txt, the first of the publisher's ten splits: `banded/banded_0002.jpg`."""
     labels = {name: label for label, name in enumerate(card.classes)}
 
-    def entries(name: str) -> list[Item]:
-        return [Item(line, labels[line.split("/")[0]]) for line in _lines(card, place, f"labels/{name}1.txt")]
+    def entry(line: str) -> Item:
+        return Item(line, labels[line.split("/")[0]])
 
-    splits = {name: entries(name) for name in ("train", "val", "test")}
+    splits = _items(card, place, entry, **{name: f"labels/{name}1.txt" for name in SPLITS})
     return Source(card.classes, splits, place.images, "labels/{train,val,test}1.txt")
 
 
@@ -160,13 +147,14 @@ def ucf101(card: Card, place: Place) -> Source:
     labels = {action: int(number) - 1 for number, action in pairs}
     spelled = {action: "_".join(re.findall("[A-Z][^A-Z]*", action)) for action in labels}
 
-    def entries(name: str) -> list[Item]:
-        paths = [line.split()[0].split("/") for line in _lines(card, place, f"ucfTrainTestlist/{name}.txt")]
-        return [Item(f"{spelled[a]}/{file.replace('.avi', '.jpg')}", labels[a]) for a, file in paths]
+    def entry(line: str) -> Item:
+        action, file = line.split()[0].split("/")
+        return Item(f"{spelled[action]}/{file.replace('.avi', '.jpg')}", labels[action])
 
-    names = {label: prompt_name(spelled[action]) for action, label in labels.items()}
-    splits = {"trainval": entries("trainlist01"), "test": entries("testlist01")}
-    return Source(_in_order(card, names), splits, place.images, "ucfTrainTestlist/trainlist01.txt and testlist01.txt")
+    lists = {"trainval": "trainlist01", "test": "testlist01"}
+    splits = _items(card, place, entry, **{name: f"ucfTrainTestlist/{file}.txt" for name, file in lists.items()})
+    names = {label: spelled[action] for action, label in labels.items()}
+    return _source(card, place, names, splits, "ucfTrainTestlist/trainlist01.txt and testlist01.txt")
 
 
 def class_folders(card: Card, place: Place) -> Source:
@@ -222,10 +210,24 @@ def wordnet_names(card: Card, place: Place) -> tuple[str, ...]:
 
 def _lines(card: Card, place: Place, name: str) -> list[str]:
     path = place.folder / name
-    try:
+    with _reading(card, path):
         return read_lines(path)
-    except FileNotFoundError as error:
-        raise _missing_list(card, path) from error
+
+
+def _items(card: Card, place: Place, entry: Callable[[str], Item | None], **lists: str) -> dict[str, list[Item]]:
+    """The samples of each split: what `entry` makes of the lines of its list (None: no sample)."""
+    splits = {}
+    for split, name in lists.items():
+        items = []
+        for line in _lines(card, place, name):
+            try:
+                items.append(entry(line))
+            except (LookupError, ValueError) as error:
+                raise CorruptFile(
+                    f"{place.folder / name} has a line that is none of {card.title}: '{line}'."
+                ) from error
+        splits[split] = [item for item in items if item is not None]
+    return splits
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -240,46 +242,29 @@ def _matlab(card: Card, place: Place, name: str, variable: str) -> Any:
 
     path = place.folder / name
     try:
-        return loadmat(path, squeeze_me=True)[variable]
-    except FileNotFoundError as error:
-        raise _missing_list(card, path) from error
+        with _reading(card, path):
+            return loadmat(path, squeeze_me=True)[variable]
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise CorruptFile(f"{path} is not the MATLAB file of {card.title}: {error}.") from error
 
 
-def _first(card: Card, place: Place, *names: str) -> str:
+def _first(place: Place, *names: str) -> str:
     return next((name for name in names if place.folder.joinpath(name).is_file()), names[0])
 
 
-def _missing_list(card: Card, path: Path) -> MissingPrerequisite:
-    return MissingPrerequisite(
-        f"{card.title}: the publisher's list {path} is missing.", hint=f"See: apd-bench datasets prepare {card.name}"
-    )
+@contextmanager
+def _reading(card: Card, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MissingPrerequisite(
+            f"{card.title}: the publisher's list {path} is missing.",
+            hint=f"See: apd-bench datasets prepare {card.name}",
+        ) from error
 
 
-def _in_order(card: Card, names: Mapping[int, str]) -> tuple[str, ...]:
+def _source(card: Card, place: Place, names: Mapping[int, str], splits: dict[str, list[Item]], lists: str) -> Source:
     if sorted(names) != list(range(len(card.classes))):
         raise CorruptFile(f"The lists of {card.title} name {len(names)} classes instead of {len(card.classes)}.")
-    return tuple(names[label] for label in range(len(names)))
-
-
-def list_files(card: Card) -> Iterable[str]:
-    """The publisher's lists that decide the splits of the set, relative to its folder."""
-    return _LISTS.get(card.reader, ())
-
-
-_LISTS = {
-    "oxford_pets": ("annotations/trainval.txt", "annotations/test.txt"),
-    "stanford_cars": ("devkit/cars_train_annos.mat", "cars_test_annos_withlabels.mat"),
-    "oxford_flowers": ("imagelabels.mat", "setid.mat"),
-    "food101": ("meta/classes.txt", "meta/train.txt", "meta/test.txt"),
-    "fgvc_aircraft": (
-        "variants.txt",
-        "images_variant_train.txt",
-        "images_variant_val.txt",
-        "images_variant_test.txt",
-    ),
-    "sun397": ("ClassName.txt", "Training_01.txt", "Testing_01.txt"),
-    "dtd": ("labels/train1.txt", "labels/val1.txt", "labels/test1.txt"),
-    "ucf101": ("ucfTrainTestlist/classInd.txt", "ucfTrainTestlist/trainlist01.txt", "ucfTrainTestlist/testlist01.txt"),
-}
+    classes = tuple(prompt_name(names[label]) for label in range(len(names)))
+    return Source(classes, splits, place.images, lists)

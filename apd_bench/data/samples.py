@@ -15,17 +15,17 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UserError
 from apd_bench.core.files import read_bytes
-from apd_bench.data import readers
+from apd_bench.data import arrays, readers
 from apd_bench.data.cards import Card
 from apd_bench.data.digests import content_digests
-from apd_bench.data.listing import Item, Source, align_classes, derive_splits, merge_splits
+from apd_bench.data.listing import Item, Source, align_classes, derive_splits
 from apd_bench.data.names import excluding
 from apd_bench.data.places import WEBDATASET, Place, find_places, find_split_file, not_found
+from apd_bench.data.shards import read_shards
 
 SHOWN = 5
 ARRAY_READERS = ("cifar", "stl10")
@@ -43,26 +43,27 @@ def list_samples(card: Card, *, split: str = "official", problems: str = "error"
     source, place = _read(card, places, split, roots)
     source.layout, source.folder = place.layout, place.folder
     _refuse_nameless_labels(source, card)
-    if place.layout == WEBDATASET or (source.classes != card.classes and _reordered(source, card)):
-        align_classes(source, card.classes, card.shard_classes if place.layout == WEBDATASET else ())
     if place.layout == WEBDATASET:
-        present = {item.label for items in source.splits.values() for item in items}
+        align_classes(source, card.classes, card.shard_classes)
+        present = {item.label for item in source.items()}
         source.gaps += [f"no image is of class {n} ({name})" for n, name in enumerate(card.classes) if n not in present]
-    if split == "derived" and card.derives_everything:
-        merge_splits(source)
-    derive_splits(source)
-    found = [*source.problems, *_missing_files(source)]
-    if (source.gaps or found) and problems == "error":
-        raise CorruptFile(_summary(card, [*source.gaps, *found]), hint=_mend(card, split, gaps=bool(source.gaps)))
-    for name, texts in (("excluded", found), ("classes_without_images", source.gaps)):
-        if texts:
-            source.notes[name] = [text.replace(f"{source.base}/", "") for text in texts]
-    wrong = _wrong_counts(card, source, split)
-    if wrong and problems == "error":
+    elif not source.split_source.endswith(".json") and set(source.classes) == set(card.classes):
+        align_classes(source, card.classes)  # a list may have the card's classes under other labels
+    derive_splits(source, anew=split == "derived" and card.derives_everything)
+    source.problems += _missing_files(source)
+    trouble = [*source.gaps, *source.problems]
+    if trouble and problems == "error":
+        more = f", and {len(trouble) - SHOWN} more" if len(trouble) > SHOWN else ""
         raise CorruptFile(
-            f"{card.title} below {place.folder} is not complete: {wrong}.", hint=_mend(card, split, gaps=False)
+            f"{card.title} has {len(trouble)} sample problems: {'; '.join(trouble[:SHOWN])}{more}.",
+            hint=_mend(card, split, gaps=bool(source.gaps)),
         )
-    if wrong:
+    source.note_problems()
+    if wrong := _wrong_counts(card, source, split):
+        if problems == "error":
+            raise CorruptFile(
+                f"{card.title} below {place.folder} is not complete: {wrong}.", hint=_mend(card, split, gaps=False)
+            )
         source.notes["counts"] = wrong
     return source
 
@@ -74,44 +75,37 @@ def data_digest(card: Card, split: str, roots: tuple[Path, ...]) -> str:
     their content, a derived split with the sample keys. A set that is not there hashes to its card alone.
     """
     digest = hashlib.sha256(json.dumps([card.name, card.classes, split]).encode())
-    files, places = _deciding(card, split, roots), find_places(card, roots)
-    for path in files:
-        digest.update(path.name.encode())
-        digest.update(read_bytes(str(path)))
-    if places and (split != "official" or not card.split_file):
-        folder, keys = _holding_labels(card, places[0])
-        for key, content in zip(keys, content_digests(folder, keys), strict=True):
-            digest.update(f"{key}\0{content}\0".encode())
-    if split == "derived":
-        with suppress(UserError):  # said where the set is opened
-            source, _ = _read(card, places, split, roots)
-            keys = sorted(f"{item.label} {item.key}" for items in source.splits.values() for item in items)
-            digest.update(json.dumps(keys).encode())
-    return digest.hexdigest()
-
-
-def _holding_labels(card: Card, place: Place) -> tuple[Path, list[str]]:
-    """The files, relative to a folder, that hold labels and images in one."""
-    if place.layout == WEBDATASET:
-        return place.folder, sorted(str(path.relative_to(place.folder)) for path in place.folder.rglob("*.tar"))
-    if card.reader in ARRAY_READERS:
-        found = (path.name for path in place.images.iterdir() if path.is_file())
-        return place.images, sorted(name for name in found if re.match("data_batch|test|train", name))
-    return place.folder, []
-
-
-def _deciding(card: Card, split: str, roots: tuple[Path, ...]) -> list[Path]:
     places = find_places(card, roots)
     if split == "official" and card.split_file:
         path = find_split_file(card, roots)
-        return [path] if path is not None else []
-    if not places:
-        return []
-    place = places[0]
+        lists, folder, keys = [path] if path else [], Path(), list[str]()
+    elif places:
+        lists, folder, keys = _deciding(card, places[0])
+    else:
+        return digest.hexdigest()
+    for path in lists:
+        digest.update(path.name.encode())
+        digest.update(read_bytes(str(path)))
+    for key, content in zip(keys, content_digests(folder, keys), strict=True):
+        digest.update(f"{key}\0{content}\0".encode())
+    if split == "derived":
+        with suppress(UserError):  # said where the set is opened
+            source, _ = _read(card, places, split, roots)
+            digest.update(json.dumps(sorted(f"{item.label} {item.key}" for item in source.items())).encode())
+    return digest.hexdigest()
+
+
+def _deciding(card: Card, place: Place) -> tuple[list[Path], Path, list[str]]:
+    """The lists that decide a split, then a folder and in it the files that hold labels and images in one."""
     if place.layout == WEBDATASET:
-        return [path for path in sorted(place.folder.rglob("*")) if path.suffix == ".txt"]
-    lists = [place.folder / name for name in (*readers.list_files(card), "classnames.txt")]
-    return [path for path in lists if path.is_file()]
+        files = sorted(place.folder.rglob("*"))
+        shards = sorted(str(path.relative_to(place.folder)) for path in files if path.suffix == ".tar")
+        return [path for path in files if path.suffix == ".txt"], place.folder, shards
+    lists = [path for name in (*card.lists, "classnames.txt") if (path := place.folder / name).is_file()]
+    if card.reader not in ARRAY_READERS:
+        return lists, place.folder, []
+    names = (path.name for path in place.images.iterdir() if path.is_file())
+    return lists, place.images, sorted(name for name in names if re.match("data_batch|test|train", name))
 
 
 def _read(card: Card, places: list[Place], split: str, roots: tuple[Path, ...]) -> tuple[Source, Place]:
@@ -127,23 +121,15 @@ def _read(card: Card, places: list[Place], split: str, roots: tuple[Path, ...]) 
         )
     place = places[0]
     if place.layout == WEBDATASET:
-        from apd_bench.data.shards import read_shards
-
         return read_shards(card, place), place
-    room = "arrays" if card.reader in ARRAY_READERS else "readers"
-    reader: readers.Reader = getattr(import_module(f"apd_bench.data.{room}"), card.reader)
-    source = reader(card, place)
+    room = arrays if card.reader in ARRAY_READERS else readers
+    source: Source = getattr(room, card.reader)(card, place)
     if split == "publisher" and "all" in source.splits:
         raise IncompatibleChoice(
             f"The publisher of {card.title} gives no split.",
             hint=f"Use {card.name} with {card.split_file}, or {card.name}@derived.",
         )
     return source, place
-
-
-def _reordered(source: Source, card: Card) -> bool:
-    """True where a list on disk has the card's classes under other labels; CoOp's json and spellings are kept as is."""
-    return not source.split_source.endswith(".json") and set(source.classes) == set(card.classes)
 
 
 def _no_official_split(card: Card, place: Place, split_file: Path | None) -> MissingPrerequisite:
@@ -163,11 +149,11 @@ def _no_official_split(card: Card, place: Place, split_file: Path | None) -> Mis
 
 def _refuse_nameless_labels(source: Source, card: Card) -> None:
     """Raises CorruptFile for labels without a name: they say that all labels are in doubt, not that samples are bad."""
-    labels = {item.label for items in source.splits.values() for item in items}
-    bad, count = sorted(label for label in labels if not 0 <= label < len(source.classes)), len(source.classes)
+    labels, count = {item.label for item in source.items()}, len(source.classes)
+    bad = sorted(label for label in labels if not 0 <= label < count)
     if not bad:
         return
-    sample = next(item.key for items in source.splits.values() for item in items if item.label == bad[0])
+    sample = next(item.key for item in source.items() if item.label == bad[0])
     counted = min(labels) == 1 and max(labels) == count
     raise CorruptFile(
         f"{card.title} has {count} classes, so labels go from 0 to {count - 1}; those in {source.split_source} go from "
@@ -183,30 +169,23 @@ def _missing_files(source: Source) -> list[str]:
     if source.arrays or source.listed or source.layout == WEBDATASET:
         return []
     present: dict[str, set[str]] = {}
-    found = []
-    for split, items in source.splits.items():
-        kept: list[Item] = []
-        for item in items:
-            folder, _, name = item.key.rpartition("/")
-            if folder not in present:
-                path = source.base / folder
-                present[folder] = (
-                    {entry.name for entry in os.scandir(path) if entry.is_file()} if path.is_dir() else set()
-                )
-            if name in present[folder]:
-                kept.append(item)
-            else:
-                found.append(f"{source.base / item.key} is missing")
-        source.splits[split] = kept
-    return found
+
+    def is_there(item: Item) -> bool:
+        folder, _, name = item.key.rpartition("/")
+        if folder not in present:
+            path = source.base / folder
+            present[folder] = {entry.name for entry in os.scandir(path) if entry.is_file()} if path.is_dir() else set()
+        return name in present[folder]
+
+    lost = [item for item in source.items() if not is_there(item)]
+    source.splits = {split: [item for item in items if is_there(item)] for split, items in source.splits.items()}
+    return [f"{source.base / item.key} is missing" for item in lost]
 
 
 def _wrong_counts(card: Card, source: Source, split: str) -> str:
-    expected: Mapping[str, int] = card.counts if split == "official" else {}
-    if split == "publisher" and source.layout != WEBDATASET:
-        expected = card.publisher_counts
-    if source.layout == WEBDATASET and not card.split_file:
-        expected = {"test": card.counts["test"]}
+    expected: Mapping[str, int] = {"official": card.counts, "publisher": card.publisher_counts}.get(split, {})
+    if source.layout == WEBDATASET:
+        expected = {} if card.split_file else {"test": card.counts["test"]}
     found = {name: len(items) for name, items in source.splits.items()}
     found["trainval"] = found.get("train", 0) + found.get("val", 0)
     wrong = [
@@ -215,11 +194,6 @@ def _wrong_counts(card: Card, source: Source, split: str) -> str:
         if found.get(name, 0) != count and not (name == "train" and "no_train" in source.notes)
     ]
     return ", ".join(wrong)
-
-
-def _summary(card: Card, found: list[str]) -> str:
-    more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return f"{card.title} has {len(found)} sample problems: {'; '.join(found[:SHOWN])}{more}."
 
 
 def _mend(card: Card, split: str, *, gaps: bool) -> str:

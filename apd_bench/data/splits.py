@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -49,8 +50,7 @@ class ImageSplit:
                 hint="These must be equal: mend the loader of this set.",
             )
         if len(set(self.ids)) != len(self.ids):
-            seen: set[str] = set()
-            twice = next(name for name in self.ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            twice = next(name for name, count in Counter(self.ids).items() if count > 1)
             raise CorruptFile(
                 f"Split '{self.name}' lists the sample '{twice}' more than once.",
                 hint="Remove the repeated entry from the split file.",
@@ -82,10 +82,6 @@ class ImageSplit:
             rows=self.rows[places],
         )
 
-    def relabelled(self, labels: Tensor) -> ImageSplit:
-        """The same images with other labels [N]."""
-        return replace(self, labels=labels)
-
 
 @dataclass(frozen=True, eq=False)
 class LoadedDataset:
@@ -106,7 +102,8 @@ class LoadedDataset:
     def __post_init__(self) -> None:
         for split in self.splits():
             if len(split) and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(self.classes):
-                label = int(split.labels.max()) if int(split.labels.min()) >= 0 else int(split.labels.min())
+                low, high = int(split.labels.min()), int(split.labels.max())
+                label = high if low >= 0 else low
                 sample = split.ids[int((split.labels == label).nonzero()[0])]
                 raise CorruptFile(
                     f"Sample '{sample}' of {self.spec.name} has label {label}, but there are only "

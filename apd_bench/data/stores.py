@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -49,18 +50,15 @@ class FilePixels:
         self._base, self._arrays = source.base, source.arrays
         self._stats: dict[str, Signature] = {}
         self._memory: dict[int, Bytes] = {}
-        self._lock = threading.Lock()
         self._folder = None
         if cache is not None:
             parts = [str(source.base.resolve()), *ids, *([] if orientation == "stored" else [orientation])]
             name, split = ids[0].split("/")[:2] if ids else ("empty", "")
             self._folder = cache_folder(cache, name, split, resize, image_size, parts)
-        self._cache: PixelCache | None = None
-        self._opened_once = False
 
     def read(self, rows: Rows) -> Bytes:
         """The images at `rows` as uint8 [n, 3, S, S]; raises one CorruptFile that names all undecodable ones."""
-        cache = self._opened()
+        cache = self._cache
         if cache is not None and len(rows) and (ready := cache.get_trusted(rows)) is not None:
             return ready
         out = np.empty((len(rows), 3, self.image_size, self.image_size), np.uint8)
@@ -69,34 +67,29 @@ class FilePixels:
         def fill(place: int) -> None:
             row = int(rows[place])
             try:
-                out[place] = self._image(row, cache)
+                out[place] = self._image(row)
             except CorruptFile as error:
                 failures[self._ids[row]] = error.message
 
-        threads = min(_MAX_THREADS, len(rows), _cores())
-        if threads <= 1:
-            for place in range(len(rows)):
-                fill(place)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(fill, range(len(rows))))
+        with ThreadPoolExecutor(max(1, min(_MAX_THREADS, len(rows), _cores()))) as pool:
+            list(pool.map(fill, range(len(rows))))
         if failures:
             raise _undecodable(failures, self._dataset)
         return out
 
     def undecodable(self) -> list[int]:
         """The rows whose images cannot be decoded; what the cache already holds is not decoded again."""
-        cache, bad = self._opened(), []
+        cache, bad = self._cache, []
         for row in range(len(self._items)):
             try:
                 if cache is None or not cache.holds(row, self._signature(self._items[row])):
-                    self._image(row, cache)
+                    self._image(row)
             except CorruptFile:
                 bad.append(row)
         return bad
 
-    def _image(self, row: int, cache: PixelCache | None) -> Bytes:
-        item = self._items[row]
+    def _image(self, row: int) -> Bytes:
+        cache, item = self._cache, self._items[row]
         signature = self._signature(item)
         if cache is not None and (known := cache.get(row, signature)) is not None:
             return known
@@ -111,55 +104,47 @@ class FilePixels:
 
     def _decode(self, item: Item) -> Bytes:
         if item.path in self._arrays:
-            array: Mapping[str, Bytes] = self._arrays
-            picture = Image.fromarray(np.ascontiguousarray(array[item.path][item.offset].transpose(1, 2, 0)))
+            pixels = self._arrays[item.path][item.offset]
+            picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
             return square(picture, self.image_size, self._resize)
-        path = Path(item.path) if item.path else self._base / item.key
-        try:
-            with path.open("rb") as handle:
-                handle.seek(item.offset)
-                data = handle.read(item.size)
-        except OSError as error:
-            raise CorruptFile(f"{path} cannot be read: {error.strerror or error}") from error
+        path = item.file(self._base)
+        with _said_of(path):
+            data = item.read(self._base)
         return decode(data, self.image_size, self._resize, str(path), self._orientation)
 
     def _signature(self, item: Item) -> Signature:
-        path = item.path or str(self._base / item.key)
-        shared = bool(item.path)
-        if shared and path in self._stats:
-            return self._stats[path]
-        try:
-            found = Path(path).stat()
-        except OSError as error:
-            raise CorruptFile(f"{path} cannot be read: {error.strerror or error}") from error
-        size, *marks = file_marks(found)
+        if item.path in self._stats:
+            return self._stats[item.path]
+        path = item.file(self._base)
+        with _said_of(path):
+            size, *marks = file_marks(path.stat())
         signature = (size, int.from_bytes(hashlib.sha256(repr(marks).encode()).digest()[:8], "little", signed=True))
-        if shared:
-            self._stats[path] = signature
+        if item.path:  # many samples share the file
+            self._stats[item.path] = signature
         return signature
 
-    def _opened(self) -> PixelCache | None:
+    @cached_property
+    def _cache(self) -> PixelCache | None:
         if self._folder is None:
             return None
-        with self._lock:
-            if not self._opened_once:
-                self._opened_once = True
-                try:
-                    self._cache = PixelCache(self._folder, len(self._items), self.image_size)
-                except (OSError, ValueError) as error:
-                    self._cache = None
-                    _log.warning("No image cache at %s (%s); images are decoded each time.", self._folder, error)
-        return self._cache
+        try:
+            return PixelCache(self._folder, len(self._items), self.image_size)
+        except (OSError, ValueError) as error:
+            _log.warning("No image cache at %s (%s); images are decoded each time.", self._folder, error)
+            return None
 
     def __getstate__(self) -> dict[str, object]:
-        """Without maps, locks and memory, so that a split can go to a worker process."""
-        state = dict(self.__dict__)
-        state |= {"_cache": None, "_opened_once": False, "_lock": None, "_memory": {}}
-        return state
+        """Without maps and memory, so that a split can go to a worker process."""
+        return {name: value for name, value in vars(self).items() if name != "_cache"} | {"_memory": {}}
 
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.Lock()
+
+@contextmanager
+def _said_of(path: Path) -> Iterator[None]:
+    """An OSError inside is said of the file `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise CorruptFile(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _cores() -> int:

@@ -9,8 +9,8 @@ from open_clip import SimpleTokenizer
 from safetensors.torch import save_file
 
 from apd_bench.backbones import catalog, configs, load
-from apd_bench.backbones.configs import sha256
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
+from apd_bench.core.files import file_digest
 from apd_bench.core.specs import BackboneSpec
 
 SMALL = {
@@ -50,7 +50,7 @@ def test_a_whole_checkpoint_loads_in_float32_whatever_its_form(form, small, tmp_
     else:
         torch.save({key: value.half() for key, value in state.items()} if form == "half" else state, path)
     backbone = load.load(catalog.resolve(f"local:{path}@Small"))
-    assert backbone.digest == sha256(path)
+    assert backbone.digest == file_digest(path)
     for key, value in visual_of(backbone).items():
         assert value.dtype == torch.float32
         assert torch.allclose(value, small.visual.state_dict()[key], atol=1e-3 if form == "half" else 0)
@@ -157,7 +157,7 @@ def test_a_hub_repository_brings_its_own_configuration_and_statistics(small, tmp
     assert backbone.activation == "quick_gelu"
     assert backbone.shapes.image_size == 16
     assert backbone.scale.flatten().tolist() == [2.0] * 3
-    assert backbone.digest == sha256(tmp_path / "open_clip_pytorch_model.bin")
+    assert backbone.digest == file_digest(tmp_path / "open_clip_pytorch_model.bin")
     (tmp_path / "open_clip_config.json").write_text("{}")
     with pytest.raises(CorruptFile, match=r"open_clip_config.json of someone/clip has no model_cfg"):
         load.load(catalog.resolve("hf-hub:someone/clip"))
@@ -197,7 +197,7 @@ class TestEmbedded:
         state = {key: value.half() for key, value in load.instantiate(SMALL, seed=9).state_dict().items()}
         save_file(state, tmp_path / "one.safetensors")
         card = {
-            "sha256": sha256(tmp_path / "one.safetensors"),
+            "sha256": file_digest(tmp_path / "one.safetensors"),
             "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.5, 1.0]},
         }
         (tmp_path / "one.json").write_text(json.dumps(card))

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from apd_bench.backbones.configs import model_config, sha256
+from apd_bench.backbones.configs import model_config
 from apd_bench.backbones.load import instantiate
+from apd_bench.core.files import file_digest
 from apd_bench.records.store import Store
 
 Cli = Callable[..., object]
@@ -61,6 +62,6 @@ def test_a_saved_checkpoint_is_fitted_and_attacked_by_two_methods(
     assert {record.cell.fit.method.name for record in records} == {"advtp", "apd"}
     for record in records:
         assert record.done and record.metrics["n"] == 2
-        assert record.cell.fit.backbone.digest == sha256(path)
+        assert record.cell.fit.backbone.digest == file_digest(path)
         assert record.metrics["robust_accuracy"] <= record.metrics["clean_accuracy"]
         assert record.timing["backwards"] > 0

@@ -330,8 +330,8 @@ def test_images_of_one_size_that_change_places_are_another_set(pets: Path, monke
 def test_an_unchanged_image_is_not_read_again(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digests, "_FRESH_NS", -1)
     read: list[str] = []
-    real = digests._digest
-    monkeypatch.setattr(digests, "_digest", lambda path: read.append(path.name) or real(path))
+    real = digests.file_digest
+    monkeypatch.setattr(digests, "file_digest", lambda path: read.append(path.name) or real(path))
     before = folder_spec(str(pets)).digest
     assert len(read) == 30
     assert folder_spec(str(pets)).digest == before and len(read) == 30
@@ -342,7 +342,7 @@ def test_an_unchanged_image_is_not_read_again(pets: Path, monkeypatch: pytest.Mo
 def test_an_image_that_changed_a_moment_ago_is_always_read(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = folder_spec(str(pets)).digest
     read: list[Path] = []
-    monkeypatch.setattr(digests, "_digest", lambda path: read.append(path) or "0")
+    monkeypatch.setattr(digests, "file_digest", lambda path: read.append(path) or "0")
     assert folder_spec(str(pets)).digest != before and len(read) == 30
 
 

@@ -240,3 +240,12 @@ def test_shards_of_eurosat_have_their_labels_in_another_order(root: Path, replic
     assert loaded.classes == card.classes and set(card.shard_classes) == set(card.classes)
     for label, red in zip(loaded.test.labels.tolist(), loaded.test.images()[:, 0, 0, 0].tolist(), strict=True):
         assert card.shard_classes[red] == card.classes[label]
+
+
+def test_a_line_that_names_no_sample_is_shown(root: Path, replicas: ModuleType) -> None:
+    card = cards()["food101"]
+    replicas.write_publisher_lists(root, card, replicas.write_set(root, card))
+    with (root / "food-101/meta/test.txt").open("a") as stream:
+        stream.write("apple_cake/1\n")
+    with pytest.raises(CorruptFile, match=r"meta/test\.txt has a line that names no sample: 'apple_cake/1'"):
+        load("food101@publisher")
