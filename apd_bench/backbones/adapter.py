@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -108,14 +108,12 @@ class Backbone(nn.Module):
         if len(pixels) == 0:
             return pixels.flatten(1)[:, :1].expand(-1, self.shapes.embed_dim)
         normalised = torch.addcmul(self.shift, pixels, self.scale)
-        if visual is None:
-            return self._image(normalised)
-        if visual.frame is not None:
+        if visual is not None and visual.frame is not None:
             normalised = normalised + visual.frame
-        if visual.tokens is not None and visual.tokens.numel():
-            self._check(VISUAL_TOKENS)
-            return self._image(normalised, visual.tokens)
-        return self._image(normalised)
+        if visual is None or visual.tokens is None or not visual.tokens.numel():
+            return self._image(normalised)
+        self._check(VISUAL_TOKENS)
+        return self._image(normalised, visual.tokens)
 
     def encode_text(
         self,
@@ -156,9 +154,7 @@ class Backbone(nn.Module):
 
     def _text_transformer(self) -> TextTransformer:
         self._check(TEXT_TOKENS)
-        if not isinstance(self._text, TextTransformer):
-            raise IncompatibleChoice(f"The text tower of '{self.spec.name}' takes no prompts.")
-        return self._text
+        return cast("TextTransformer", self._text)
 
     def _shapes(self) -> Shapes:
         visual, found = self.model.visual, {FRAME}

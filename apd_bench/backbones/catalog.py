@@ -19,7 +19,6 @@ from apd_bench.backbones.configs import (
     image_size_of,
     model_config,
     read_json,
-    reinstall,
 )
 from apd_bench.backbones.guesses import explain_name, unknown_architecture
 from apd_bench.backbones.needs import ALL_OFFERS, offers_of
@@ -42,16 +41,16 @@ _ZOO = (
     ("ViT-B-16", "laion2b_s34b_b88k", "MIT"),
 )
 # github.com/chs20/RobustVLM: image towers fine-tuned by FARE or TeCoA at eps N/255 (the digit in the name).
-_ROBUST_HUB = (
-    ("chs20/TeCoA4-ViT-B-32-laion2B-s34B-b79K", "ViT-B-32"),
-    ("chs20/FARE4-ViT-B-32-laion2B-s34B-b79K", "ViT-B-32"),
-    ("chs20/TeCoA4-ViT-B-16-laion2B-s34B-b88K", "ViT-B-16"),
-    ("chs20/FARE4-ViT-B-16-laion2B-s34B-b88K", "ViT-B-16"),
-    ("chs20/tecoa2-clip", "ViT-L-14"),
-    ("chs20/fare2-clip", "ViT-L-14"),
-    ("chs20/tecoa4-clip", "ViT-L-14"),
-    ("chs20/fare4-clip", "ViT-L-14"),
-)
+ROBUST_HUB = {
+    "chs20/TeCoA4-ViT-B-32-laion2B-s34B-b79K": "ViT-B-32",
+    "chs20/FARE4-ViT-B-32-laion2B-s34B-b79K": "ViT-B-32",
+    "chs20/TeCoA4-ViT-B-16-laion2B-s34B-b88K": "ViT-B-16",
+    "chs20/FARE4-ViT-B-16-laion2B-s34B-b88K": "ViT-B-16",
+    "chs20/tecoa2-clip": "ViT-L-14",
+    "chs20/fare2-clip": "ViT-L-14",
+    "chs20/tecoa4-clip": "ViT-L-14",
+    "chs20/fare4-clip": "ViT-L-14",
+}
 
 
 def builtin() -> Iterable[BackboneSpec]:
@@ -60,7 +59,7 @@ def builtin() -> Iterable[BackboneSpec]:
     yield _embedded("tiny-robust", "robust", "Tiny CLIP, image tower fine-tuned adversarially (TeCoA)")
     for architecture, tag, licence in _ZOO:
         yield _tagged(architecture, tag, licence)
-    for repository, architecture in _ROBUST_HUB:
+    for repository, architecture in ROBUST_HUB.items():
         yield _hub(repository, architecture, "robust")
 
 
@@ -80,30 +79,9 @@ def resolve(name: str) -> BackboneSpec | None:
     return _tagged(architecture, tag) if architecture and tag else None
 
 
-def hub_architecture(repository: str) -> str | None:
-    """The architecture of a hub repository that the catalogue knows."""
-    return dict(_ROBUST_HUB).get(repository)
-
-
-def check_activation(name: str, architecture: str, activation: str, tag: str) -> None:
-    """Raises IncompatibleChoice when the weights of `tag` were trained with another activation.
-
-    Reads open_clip's own table of weights (which imports torch), except for the tags whose answer is known here.
-    """
-    needed = "quick_gelu" if tag == "openai" else _tag_activation(architecture, tag)
-    if needed == activation:
-        return
-    base = architecture.removesuffix("-quickgelu")
-    right = f"{base}-quickgelu" if needed == "quick_gelu" else base
-    raise IncompatibleChoice(
-        f"'{name}': the weights '{tag}' were trained with {needed}, the architecture has {activation}.",
-        hint=f"Use {right}/{tag}.",
-    )
-
-
 def _embedded(name: str, training: str, title: str) -> BackboneSpec:
     card_path, config_path = embedded_path(f"{name}.json"), embedded_path("tiny.json")
-    card = read_json(card_path, mend=reinstall(card_path)) if card_path.is_file() else {}
+    card = read_json(card_path) if card_path.is_file() else {}
     config = model_config(f"{EMBEDDED}tiny") if config_path.is_file() else None
     return BackboneSpec(
         name=name,
@@ -128,7 +106,7 @@ def _tagged(architecture: str, tag: str, licence: str = "") -> BackboneSpec:
         raise unknown_architecture(architecture, tag)
     activation = activation_of(config)
     if tag != RANDOM and not licence:
-        check_activation(name, architecture, activation, tag)
+        _check_activation(name, architecture, activation, tag)
     return BackboneSpec(
         name=name,
         architecture=architecture,
@@ -142,14 +120,26 @@ def _tagged(architecture: str, tag: str, licence: str = "") -> BackboneSpec:
     )
 
 
-def _tag_activation(architecture: str, tag: str) -> str:
-    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+def _check_activation(name: str, architecture: str, activation: str, tag: str) -> None:
+    """Raises IncompatibleChoice when the weights of `tag` were trained with another activation.
 
-    entry = get_pretrained_cfg(architecture, tag)
-    if not entry:
-        known = list_pretrained_tags_by_model(architecture)
-        raise unknown_name(f"weights of {architecture}", tag, [*known, RANDOM], command="apd-bench list backbones")
-    return "quick_gelu" if entry.get("quick_gelu", False) else "gelu"
+    Reads open_clip's own table of weights (which imports torch), except for the tags whose answer is known here.
+    """
+    needed = "quick_gelu"
+    if tag != "openai":
+        from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+        entry = get_pretrained_cfg(architecture, tag)
+        if not entry:
+            known = list_pretrained_tags_by_model(architecture)
+            raise unknown_name(f"weights of {architecture}", tag, [*known, RANDOM], command="apd-bench list backbones")
+        needed = activation_of(entry)
+    if needed != activation:
+        right = architecture.removesuffix("-quickgelu") + ("-quickgelu" if needed == "quick_gelu" else "")
+        raise IncompatibleChoice(
+            f"'{name}': the weights '{tag}' were trained with {needed}, the architecture has {activation}.",
+            hint=f"Use {right}/{tag}.",
+        )
 
 
 def _hub(repository: str, architecture: str | None, training: str) -> BackboneSpec:
@@ -177,7 +167,7 @@ def _cached_config(repository: str) -> Config | None:
     path = try_to_load_from_cache(repository, HUB_CONFIG)
     if not isinstance(path, str):
         return None
-    config: Config | None = read_json(Path(path), mend=f"Fetch it again: hf download {repository}").get("model_cfg")
+    config: Config | None = read_json(Path(path), repository).get("model_cfg")
     return config
 
 

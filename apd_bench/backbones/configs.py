@@ -15,8 +15,12 @@ EMBEDDED = "embedded:"
 Config = dict[str, Any]
 
 
-def read_json(path: Path, *, mend: str) -> Config:
-    """The object in a JSON file; MissingPrerequisite when it is not there, CorruptFile when it does not parse."""
+def read_json(path: Path, repository: str = "") -> Config:
+    """The object in a JSON file of a hub repository, or of the package or open_clip.
+
+    Raises MissingPrerequisite when it is not there, CorruptFile when it does not parse.
+    """
+    mend = f"Fetch it again: hf download {repository}" if repository else reinstall(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -56,7 +60,7 @@ def model_config(architecture: str) -> Config | None:
         path = config_folder() / f"{architecture}.json"
     else:
         return None
-    content = read_json(path, mend=reinstall(path))
+    content = read_json(path)
     config: Config = content.get("model_cfg", content)
     return config
 

@@ -32,6 +32,7 @@ from apd_bench.backbones.weights import (
     verify,
 )
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, first_line
+from apd_bench.core.files import file_digest
 from apd_bench.core.specs import BackboneSpec
 
 BPE_FILE = "bpe_4096.txt.gz"
@@ -49,15 +50,13 @@ def load(spec: BackboneSpec, device: str | torch.device = "cpu") -> Backbone:
     if spec.activation in ("quick_gelu", "gelu") and spec.activation != expected:
         raise IncompatibleChoice(f"'{spec.name}' asks for {spec.activation}; {spec.architecture} has {expected}.")
     model = instantiate(config)
-    digest = RANDOM if weights is None else weights.digest
-    if weights is not None and spec.options.get("base"):
-        if spec.options["base"] != RANDOM:
-            base = tagged_file(spec.architecture, spec.options["base"])
-            load_whole(model, base.path, spec.name)
-            digest = f"{digest}+{base.digest}"
-        load_image_tower(model, weights.path, spec.name)
-    elif weights is not None:
-        load_whole(model, weights.path, spec.name)
+    digest, under = weights.digest if weights else RANDOM, spec.options.get("base")
+    if under and under != RANDOM:
+        base = tagged_file(spec.architecture, under)
+        load_whole(model, base.path, spec.name)
+        digest = f"{digest}+{base.digest}"
+    if weights is not None:
+        (load_image_tower if under else load_whole)(model, weights.path, spec.name)
     backbone = Backbone(
         model.float(),
         tokenizer_of(spec.architecture, config),
@@ -124,9 +123,8 @@ def _find(spec: BackboneSpec) -> tuple[Config, Weights | None]:
         return config, _embedded(spec.weights.removeprefix(EMBEDDED))
     if spec.options.get("path"):
         path = embedded_path(spec.options["path"])  # an absolute path stays what it is
-        return config, Weights(
-            path, verify(path, spec.digest, mend="The file changed since it was named; start again.")
-        )
+        digest = verify(path, spec.digest, mend="The file changed since it was named; start again.")
+        return config, Weights(path, digest)
     if spec.weights == RANDOM:
         return config, None
     return config, tagged_file(spec.architecture, spec.weights)
@@ -134,7 +132,7 @@ def _find(spec: BackboneSpec) -> tuple[Config, Weights | None]:
 
 def _embedded(name: str) -> Weights:
     card_path, path = embedded_path(f"{name}.json"), embedded_path(f"{name}.safetensors")
-    card = read_json(card_path, mend=reinstall(card_path))
+    card = read_json(card_path)
     try:
         preprocess = card["preprocess_cfg"]
         digest, mean, std = str(card["sha256"]), _channels(preprocess["mean"]), _channels(preprocess["std"])
@@ -149,11 +147,8 @@ def _channels(value: Any) -> tuple[float, ...]:
 
 
 def _find_on_hub(repository: str) -> tuple[Config, Weights]:
-    content = read_json(hub_file(repository, (HUB_CONFIG,)), mend=f"Fetch it again: hf download {repository}")
+    content = read_json(hub_file(repository, (HUB_CONFIG,)), repository)
     if "model_cfg" not in content:
         raise CorruptFile(f"{HUB_CONFIG} of {repository} has no model_cfg.")
-    path = hub_file(repository, HUB_WEIGHTS)
-    preprocess = content.get("preprocess_cfg", {})
-    return content["model_cfg"], Weights(
-        path, verify(path, None, mend=""), preprocess.get("mean"), preprocess.get("std")
-    )
+    path, preprocess = hub_file(repository, HUB_WEIGHTS), content.get("preprocess_cfg", {})
+    return content["model_cfg"], Weights(path, file_digest(path), preprocess.get("mean"), preprocess.get("std"))

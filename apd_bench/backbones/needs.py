@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from apd_bench.core.errors import IncompatibleChoice
 from apd_bench.core.specs import BackboneSpec
@@ -23,20 +24,17 @@ def require(spec: BackboneSpec, needs: Iterable[str], *, by: str) -> None:
         )
 
 
-def offers_of(config: dict[str, object]) -> tuple[str, ...]:
+def offers_of(config: dict[str, Any]) -> tuple[str, ...]:
     """What an open_clip model configuration offers, read from the configuration alone.
 
     Visual tokens need open_clip's own vision transformer with class-token or mean pooling; text tokens need its own
     text transformer and byte-pair tokenizer, because the rows of the context must be known.
     """
     vision, text = config["vision_cfg"], config["text_cfg"]
-    if not isinstance(vision, dict) or not isinstance(text, dict):
-        raise TypeError("vision_cfg and text_cfg must be tables")
     offers = [FRAME]
     plain_pool = not vision.get("attentional_pool") and vision.get("pool_type", "tok") in ("tok", "avg")
     if not vision.get("timm_model_name") and isinstance(vision.get("layers", 12), int) and plain_pool:
         offers.append(VISUAL_TOKENS)
-    foreign = text.get("hf_model_name") or text.get("hf_tokenizer_name") or text.get("embed_cls")
-    if not foreign:
+    if not (text.get("hf_model_name") or text.get("hf_tokenizer_name") or text.get("embed_cls")):
         offers += [TEXT_TOKENS, DEEP_TEXT]
     return tuple(name for name in ALL_OFFERS if name in offers)

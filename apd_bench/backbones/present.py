@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from apd_bench.backbones.catalog import HUB, HUB_CONFIG, RANDOM, hub_architecture
+from apd_bench.backbones.catalog import HUB, HUB_CONFIG, RANDOM, ROBUST_HUB
 from apd_bench.backbones.configs import EMBEDDED, embedded_path
 from apd_bench.core.specs import BackboneSpec
 
@@ -34,7 +34,7 @@ def missing_weights(spec: BackboneSpec) -> str | None:
 def stand_in(spec: BackboneSpec) -> str:
     """A backbone of the same shape that needs no download, for timing; the name itself where there is none."""
     if spec.architecture.startswith(HUB):
-        architecture = hub_architecture(spec.architecture.removeprefix(HUB))
+        architecture = ROBUST_HUB.get(spec.architecture.removeprefix(HUB))
         return f"{architecture}/{RANDOM}" if architecture else spec.name
     return spec.name if spec.architecture.startswith(EMBEDDED) else f"{spec.architecture}/{RANDOM}"
 

@@ -6,16 +6,22 @@ Shapes: C classes, n prompt length, d prompt depth, Wv and Wt the widths of the 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from torch import Tensor
 
-
-def _detached(value: Tensor | None) -> Tensor | None:
-    return None if value is None else value.detach()
+SlotsT = TypeVar("SlotsT", bound="_Slots")
 
 
 @dataclass(frozen=True)
-class TextPrompts:
+class _Slots:
+    def detach(self: SlotsT) -> SlotsT:
+        """The same prompts without a graph: what an attack or a teacher sees."""
+        return replace(self, **{name: value.detach() for name, value in vars(self).items() if value is not None})
+
+
+@dataclass(frozen=True)
+class TextPrompts(_Slots):
     """Learned vectors in the token sequence of every class text.
 
     `context` [n, Wt] or class-wise [C, n, Wt] replaces the word embeddings of `rows` before the positional embedding
@@ -26,10 +32,6 @@ class TextPrompts:
     context: Tensor | None = None
     deep: Tensor | None = None
     rows: Tensor | None = None
-
-    def detach(self) -> TextPrompts:
-        """The same prompts without a graph."""
-        return replace(self, context=_detached(self.context), deep=_detached(self.deep))
 
     def classes(self, start: int, stop: int) -> TextPrompts:
         """The prompts of the classes `start` .. `stop`-1."""
@@ -42,7 +44,7 @@ class TextPrompts:
 
 
 @dataclass(frozen=True)
-class VisualPrompts:
+class VisualPrompts(_Slots):
     """Learned vectors in the image tower's token sequence and a learned pixel frame.
 
     `tokens` [d, n, Wv], or one set for each image [d, B, n, Wv]: `tokens[0]` is appended after the patches, behind the
@@ -53,24 +55,13 @@ class VisualPrompts:
     tokens: Tensor | None = None
     frame: Tensor | None = None
 
-    def detach(self) -> VisualPrompts:
-        """The same prompts without a graph."""
-        return VisualPrompts(tokens=_detached(self.tokens), frame=_detached(self.frame))
-
 
 @dataclass(frozen=True)
-class Prompts:
+class Prompts(_Slots):
     """What a learner hands to a backbone; None leaves that tower as it is."""
 
     text: TextPrompts | None = None
     visual: VisualPrompts | None = None
-
-    def detach(self) -> Prompts:
-        """The same prompts without a graph: what an attack or a teacher sees."""
-        return Prompts(
-            text=None if self.text is None else self.text.detach(),
-            visual=None if self.visual is None else self.visual.detach(),
-        )
 
 
 @dataclass(frozen=True)

@@ -140,11 +140,12 @@ def read_torch(path: Path) -> Any:
         return content
     except OSError as error:
         raise CorruptFile(f"'{path}' cannot be read: {error.strerror or error}.") from error
-    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, struct.error, RecursionError, MemoryError) as error:
-        raise _unreadable(path, "it is torn, or no file of torch.save") from error
     except ValueError as error:
         raise _unreadable(path, str(error) or "it makes no sense") from error
-    except (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError) as error:
+    except (
+        *(zipfile.BadZipFile, pickle.UnpicklingError, EOFError, struct.error, MemoryError, RuntimeError),
+        *(LookupError, TypeError, AttributeError, ArithmeticError, AssertionError),
+    ) as error:
         raise _unreadable(path, "it is torn, or no file of torch.save") from error
 
 

@@ -31,17 +31,16 @@ def cifar(card: Card, place: Place) -> Source:
     """CIFAR-10 or -100, python version (batches of pickled arrays) or binary version (label bytes before pixels)."""
     fine = len(card.classes) == 100
     binary = place.layout == "binary"
+    stems = {"train": "trainval", "test": "test"}
+    if not fine:
+        stems = {**{f"data_batch_{number}": "trainval" for number in range(1, 6)}, "test_batch": "test"}
     arrays: dict[str, Images] = {}
     splits: dict[str, list[Item]] = {"trainval": [], "test": []}
-    for split, stems in (
-        ("trainval", ["train"] if fine else [f"data_batch_{number}" for number in range(1, 6)]),
-        ("test", ["test"] if fine else ["test_batch"]),
-    ):
-        for stem in stems:
-            path = place.images / (f"{stem}.bin" if binary else stem)
-            images, labels = _binary_batch(path, 2 if fine else 1) if binary else _python_batch(path, fine)
-            arrays[str(path)] = images
-            splits[split] += [Item(f"{stem}/{row:05d}", label, str(path), row) for row, label in enumerate(labels)]
+    for stem, split in stems.items():
+        path = place.images / (f"{stem}.bin" if binary else stem)
+        images, labels = _binary_batch(path, 2 if fine else 1) if binary else _python_batch(path, fine)
+        arrays[str(path)] = images
+        splits[split] += [Item(f"{stem}/{row:05d}", label, str(path), row) for row, label in enumerate(labels)]
     return Source(_cifar_names(card, place), splits, place.images, place.images.name, arrays=arrays)
 
 
@@ -71,7 +70,7 @@ def _cifar_names(card: Card, place: Place) -> tuple[str, ...]:
         path = place.images / ("meta" if fine else "batches.meta")
         table = _unpickle(path) if path.is_file() else {}
         key = b"fine_label_names" if fine else b"label_names"
-        names = [_text(name) for name in table.get(key, card.classes)]
+        names = [name.decode() if isinstance(name, bytes) else name for name in table.get(key, card.classes)]
     return tuple(prompt_name(name) for name in names)
 
 
@@ -121,7 +120,3 @@ def _unpickle(path: Path) -> dict[bytes, Any]:
         raise CorruptFile(
             f"{path} is not a CIFAR batch: {error}.", hint="Delete the folder and unpack the publisher's archive again."
         ) from error
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

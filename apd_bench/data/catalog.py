@@ -18,7 +18,7 @@ from apd_bench.core.files import is_path
 from apd_bench.core.package_data import package_path
 from apd_bench.core.specs import DatasetSpec, one_of
 from apd_bench.core.text import is_utf8
-from apd_bench.data.cards import Card, cards
+from apd_bench.data.cards import Card, card_of, cards
 from apd_bench.data.names import FOLDER, parts, written_name
 from apd_bench.data.templates import ensemble
 
@@ -74,15 +74,13 @@ def resolve(name: str) -> DatasetSpec | None:
         return None
     head, options = parts(name)
     if head == FOLDER and "path" in options:
-        return folder_spec(str(options.pop("path")), **_checked(head, options))
+        return folder_spec(str(options.pop("path")), **options)
     if (card := _card(head)) is not None:
-        return benchmark_spec(card, **_checked(card.name, options))
+        return benchmark_spec(card, **options)
     for spec in embedded(package_path("embedded", "datasets")):
         if head.lower() in (spec.name, *spec.aliases):
-            options = _checked(spec.name, options, ("template",))
-            return replace(
-                spec, name=written_name(spec.name, options), aliases=(), template=_template(options, spec.template)
-            )
+            changed, _, template = _read_options(spec.name, options, spec.template, ("template",))
+            return replace(spec, name=written_name(spec.name, changed), aliases=(), template=template)
     return None
 
 
@@ -93,7 +91,7 @@ def is_folder(name: str) -> bool:
 
 def benchmark_spec(card: Card, **options: Any) -> DatasetSpec:
     """The spec of a benchmark set with options as in `resolve`; the name says what is not the official set."""
-    changed = _changed(options)
+    changed, rest, template = _read_options(card.name, options, card.template)
     split = changed.get("split", "official")
     return FileDatasetSpec(
         name=written_name(card.name, changed),
@@ -102,13 +100,13 @@ def benchmark_spec(card: Card, **options: Any) -> DatasetSpec:
         group=BENCHMARK,
         num_classes=len(card.classes),
         counts=_expected(card, split) if "problems" not in changed and "exclude" not in changed else {},
-        options={**({"card": card.name} if changed else {}), **_without_template(changed)},
+        options={"card": card.name, **rest} if changed else {},
         licence=card.licence,
         source=card.source,
         citation=card.citation,
         description=card.description,
         aliases=card.aliases if not changed else (),
-        template=_template(changed, card.template),
+        template=template,
     )
 
 
@@ -128,26 +126,24 @@ def folder_spec(written: str, **options: Any) -> DatasetSpec:
         )
     if options.get("split") == "publisher":
         raise UsageError("An image folder has no publisher's split.", hint="Leave it out, or use split='derived'.")
-    changed = _changed(options)
     template, classes, licence = describe_folder(full)
+    changed, rest, template = _read_options(FOLDER, options, template)
     return FileDatasetSpec(
         name=written_name(FOLDER, {"path": written, **changed}),
         loader="apd_bench.data.folder:load",
         title=full.name,
         group=FOLDER,
         num_classes=len(classes),
-        options={"path": str(full), **_without_template(changed)},
+        options={"path": str(full), **rest},
         licence=licence,
-        template=_template(changed, template),
+        template=template,
     )
 
 
 def class_names(spec: DatasetSpec) -> tuple[str, ...]:
     """The class names of a set in label order, from its card or folder names; a plug-in's set is opened for them."""
     if spec.group == BENCHMARK:
-        card = _card(str(spec.options.get("card", spec.name)))
-        if card is not None:
-            return card.classes
+        return card_of(spec).classes
     if spec.group == FOLDER:
         from apd_bench.data.folder import describe_folder
 
@@ -170,7 +166,7 @@ def embedded(folder: Path) -> Iterator[DatasetSpec]:
             title=card.get("title", card["name"]),
             group="embedded",
             num_classes=len(card["classes"]),
-            counts=_totals(card["counts"]),
+            counts=card["counts"],
             image_size=int(card["image_size"]),
             version=int(card.get("version", 1)),
             digest=card["npz_sha256"],
@@ -198,38 +194,29 @@ def _card(name: str) -> Card | None:
     return next((card for card in cards().values() if name.lower() in (card.name, *card.aliases)), None)
 
 
-def _checked(name: str, options: dict[str, Any], known: tuple[str, ...] = _OPTIONS) -> dict[str, Any]:
+def _read_options(
+    name: str, options: Mapping[str, Any], template: str, known: tuple[str, ...] = _OPTIONS
+) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """The options that differ from their defaults, in one order and spelling; these without the template; the template.
+
+    Raises UsageError for options that are not `known`, and for bad values.
+    """
     for option in options:
         if option not in known:
             raise unknown_name(f"option of the dataset {name}", option, known)
-    return options
-
-
-def _changed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that differ from their defaults, in one order and spelling; raises UsageError for bad values."""
     changed: dict[str, Any] = {}
-    for name, choices in _CHOICES.items():
-        value = one_of(f"The option {name}", options.get(name, choices[0]), choices)
+    for key, choices in _CHOICES.items():
+        value = one_of(f"The option {key}", options.get(key, choices[0]), choices)
         if value != choices[0]:
-            changed[name] = value
-    exclude = options.get("exclude", ())
-    if exclude:
+            changed[key] = value
+    if exclude := options.get("exclude"):
         listed = [exclude] if isinstance(exclude, str) else exclude
         if not isinstance(listed, (list, tuple)) or not all(isinstance(item, str) for item in listed):
             raise UsageError(f"exclude = {exclude!r} is no list of sample ids.", hint="Write exclude=['ID', 'ID'].")
         changed["exclude"] = sorted(set(listed))
-    if "template" in options:
-        ensemble(options["template"])
-        changed["template"] = options["template"]
-    return changed
-
-
-def _template(options: Mapping[str, Any], default: str) -> str:
-    return ensemble(options["template"]) if "template" in options else default
-
-
-def _without_template(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != "template"}
+    if "template" not in options:
+        return changed, changed, template
+    return {**changed, "template": options["template"]}, changed, ensemble(options["template"])
 
 
 def _expected(card: Card, split: str) -> dict[str, int]:
@@ -245,14 +232,4 @@ def _compute_digest(spec: DatasetSpec) -> str:
     from apd_bench.data.places import data_roots
     from apd_bench.data.samples import data_digest
 
-    card = cards()[spec.options.get("card", spec.name)]
-    return data_digest(card, spec.options.get("split", "official"), data_roots())
-
-
-def _totals(counts: dict[str, Any]) -> dict[str, int]:
-    """Images per split, whether the card gives totals or one number per class."""
-    return {
-        name: sum(value.values()) if isinstance(value, dict) else sum(value) if isinstance(value, list) else int(value)
-        for name, value in counts.items()
-        if name in ("train", "val", "test")
-    }
+    return data_digest(card_of(spec), spec.options.get("split", "official"), data_roots())

@@ -10,7 +10,6 @@ from apd_bench.core.files import read_lines
 from apd_bench.data.listing import prompt_name
 
 NAMES = "classnames.txt"
-_WRITE_OUT = 'Say it folder by folder in dataset.toml, under [classes]: folder = "name".'
 
 
 def in_order(folders: Sequence[str]) -> list[str]:
@@ -76,15 +75,11 @@ def _in_place(file: Path, folders: Sequence[str], lines: Sequence[str]) -> dict[
     if set(meant) == set(folders):
         return {folder: line for folder, line in zip(meant, lines, strict=True) if folder}
     for line, folder, other in zip(lines, folders, meant, strict=True):
-        if other not in (None, folder):
-            raise CorruptFile(
-                f"{file} has '{line}' in the place of the class folder '{folder}', but '{line}' is a folder itself.",
-                hint=_WRITE_OUT,
-            )
         first, *rest = line.split(maxsplit=1)
-        if rest and first in folders and first != folder:
+        another = line if other not in (None, folder) else first if rest and first in folders else folder
+        if another != folder:
             raise CorruptFile(
-                f"{file} has '{line}' in the place of the class folder '{folder}', but '{first}' is a folder itself.",
-                hint=_WRITE_OUT,
+                f"{file} has '{line}' in the place of the class folder '{folder}', but '{another}' is a folder itself.",
+                hint='Say it folder by folder in dataset.toml, under [classes]: folder = "name".',
             )
     return dict(zip(folders, lines, strict=True))

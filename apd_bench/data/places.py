@@ -61,19 +61,12 @@ def find_split_file(card: Card, roots: tuple[Path, ...]) -> Path | None:
     return None
 
 
-def accepted_layouts(card: Card) -> str:
-    """The folders in which the set would be recognised, for messages."""
-    homes = [
-        f"{home.folder}/{home.images}".replace("./", "").removesuffix("/.") + f" ({home.layout})" for home in card.homes
-    ]
-    shards = [f"{name}/test/nshards.txt ({WEBDATASET})" for name in card.shards]
-    return ", ".join([*homes, *shards])
-
-
 def not_found(card: Card, roots: tuple[Path, ...]) -> MissingPrerequisite:
     """The error for a set of which nothing is there."""
     where = ", ".join(str(root) for root in roots)
+    homes = [f"{Path(home.folder, home.images)} ({home.layout})" for home in card.homes]
+    shards = [f"{name}/test/nshards.txt ({WEBDATASET})" for name in card.shards]
     return MissingPrerequisite(
-        f"{card.title} is not on this machine. Looked below {where} for: {accepted_layouts(card)}.",
+        f"{card.title} is not on this machine. Looked below {where} for: {', '.join([*homes, *shards])}.",
         hint=f"Set {DATA_VARIABLE} to the folder that holds it, or see: apd-bench datasets prepare {card.name}",
     )

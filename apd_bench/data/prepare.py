@@ -78,7 +78,7 @@ def carry_out(card: Card, step: Step, *, on_fetch: FetchProgress | None = None, 
             step.target.unlink()
 
 
-def fetch_shards(card: Card, root: Path, *, on_fetch: FetchProgress | None = None, hub: str = HUB) -> Path:
+def fetch_shards(card: Card, root: Path, *, on_fetch: FetchProgress | None = None) -> Path:
     """Downloads the webdataset copy of the set below `root` and returns its folder; what is there is not fetched again.
 
     The hub announces a SHA-256 for every shard, which is checked. Raises IncompatibleChoice for a set without a copy.
@@ -88,7 +88,7 @@ def fetch_shards(card: Card, root: Path, *, on_fetch: FetchProgress | None = Non
     errors: list[UserError] = []
     for name in card.shards:
         try:
-            _fetch_copy(name, root / name, "train" in card.counts, hub, on_fetch)
+            _fetch_copy(name, root / name, "train" in card.counts, on_fetch)
         except MissingPrerequisite as error:
             errors.append(error)
         else:
@@ -102,11 +102,11 @@ def drive_address(link: str) -> str:
     return DRIVE.format(parts[parts.index("d") + 1]) if "drive.google.com" in link and "d" in parts else link
 
 
-def _fetch_copy(name: str, folder: Path, has_train: bool, hub: str, on_fetch: FetchProgress | None) -> None:
+def _fetch_copy(name: str, folder: Path, has_train: bool, on_fetch: FetchProgress | None) -> None:
     def get(path: str) -> Path:
         target = folder / path
         if not target.is_file():
-            fetch(hub.format(name, path), target, on_progress=on_fetch(f"{name}/{path}") if on_fetch else None)
+            fetch(HUB.format(name, path), target, on_progress=on_fetch(f"{name}/{path}") if on_fetch else None)
         return target
 
     get("classnames.txt")

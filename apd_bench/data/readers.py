@@ -223,9 +223,7 @@ def _items(card: Card, place: Place, entry: Callable[[str], Item | None], **list
             try:
                 items.append(entry(line))
             except (LookupError, ValueError) as error:
-                raise CorruptFile(
-                    f"{place.folder / name} has a line that is none of {card.title}: '{line}'."
-                ) from error
+                raise CorruptFile(f"{place.folder / name} has a line that names no sample: '{line}'.") from error
         splits[split] = [item for item in items if item is not None]
     return splits
 

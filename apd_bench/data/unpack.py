@@ -24,7 +24,7 @@ def unpack(archive: Path, target: Path, *, strip: str = "", into: str = "", inne
         work = Path(name)
         _extract(archive, work)
         if inner:
-            nested = next((path for path in sorted(work.rglob(Path(inner).name))), None)
+            nested = next(iter(sorted(work.rglob(Path(inner).name))), None)
             if nested is None:
                 raise CorruptFile(f"{archive} does not contain {inner}.", hint="The publisher has changed the archive.")
             work = work / ".inner"
@@ -40,37 +40,24 @@ def _extract(archive: Path, work: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     try:
         if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as packed:
-                packed.extractall(work)  # noqa: S202  (zipfile drops drive letters, leading slashes and "..")
+            with zipfile.ZipFile(archive) as zipped:
+                zipped.extractall(work)  # noqa: S202  (zipfile drops drive letters, leading slashes and "..")
         else:
-            with tarfile.open(archive) as opened:
-                for member in opened:
-                    _refuse_outside(archive, member.name, work)
-                    if member.isfile() or member.isdir():
-                        _extract_member(opened, member, work)
+            with tarfile.open(archive) as packed:
+                for member in packed:
+                    path = work / member.name
+                    if not path.resolve().is_relative_to(work.resolve()):
+                        raise CorruptFile(f"{archive} contains '{member.name}', which lies outside of its folder.")
+                    if content := packed.extractfile(member) if member.isfile() else None:
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        with path.open("wb") as out:
+                            shutil.copyfileobj(content, out, 1 << 20)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # a full disk or a lost permission, not a damaged archive
         raise CorruptFile(
             f"{archive} cannot be unpacked: {error}.", hint="Delete it and prepare the set again."
         ) from error
-
-
-def _extract_member(opened: tarfile.TarFile, member: tarfile.TarInfo, work: Path) -> None:
-    path = work / member.name
-    if member.isdir():
-        path.mkdir(parents=True, exist_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = opened.extractfile(member)
-    if content is not None:
-        with path.open("wb") as out:
-            shutil.copyfileobj(content, out, 1 << 20)
-
-
-def _refuse_outside(archive: Path, name: str, work: Path) -> None:
-    if not (work / name).resolve().is_relative_to(work.resolve()):
-        raise CorruptFile(f"{archive} contains '{name}', which lies outside of the folder it belongs to.")
 
 
 def _move_children(source: Path, target: Path) -> None:
