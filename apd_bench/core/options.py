@@ -15,7 +15,12 @@ from typing import Any
 
 from apd_bench.core.errors import UsageError, unknown_name
 
-EXECUTORS = ("local", "ray")
+# What carries out the work: by name the function that makes it, and the package that it needs (extra of the same name).
+EXECUTORS = {
+    "local": ("apd_bench.runner.session:local_executor", ""),
+    "ray": ("apd_bench.runner.ray_executor:executor_for", "ray"),
+    "slurm": ("apd_bench.runner.slurm_executor:executor_for", "submitit"),
+}
 _LONGEST = 100_000  # numbers of a range
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 WHAT = (
@@ -210,10 +215,11 @@ class RunOptions:
     dry_run: bool = option(False, switch, HOW, "show the plan, compute nothing")
     jobs: int | None = option(
         None, count("processes", 2), HOW,
-        "worker processes (default: the number of cores for tiny models on a CPU, else 1)", metavar="N",
+        "worker processes, on CUDA on each GPU (default: the number of cores for tiny models on a CPU, else 1)",
+        metavar="N",
     )  # fmt: skip
     device: str | None = option(
-        None, text, HOW, "cpu, cuda, cuda:1, mps (default: cuda where there is one)", metavar="NAME"
+        None, text, HOW, "cpu, cuda (every visible GPU), cuda:1, mps (default: cuda where there is one)", metavar="NAME"
     )
     batch_size: int | None = option(
         None, count("images", 32, auto=None), HOW,
@@ -224,10 +230,16 @@ class RunOptions:
         500, count("samples", 500), HOW,
         "measure larger cells in parts of about N samples, which are kept and merged", metavar="N",
     )  # fmt: skip
-    executor: str = option("local", choice(*EXECUTORS), HOW, "where the work is done", metavar="{local,ray}")
+    executor: str = option(
+        "local", choice(*EXECUTORS), HOW, "where the work is done", metavar=f"{{{','.join(EXECUTORS)}}}"
+    )
     address: str | None = option(
         None, text, HOW, "of a Ray cluster (default: start one here)", metavar="HOST:PORT|auto"
     )
+    slurm: tuple[str, ...] = option(
+        (), texts, HOW, "options of sbatch for --executor slurm: partition=gpu,gres=gpu:1,time=4:00:00",
+        metavar="KEY=VALUE,...",
+    )  # fmt: skip
     calibrate: bool = option(False, switch, HOW, "with a plan: time the backbones on this machine first")
     wait: bool = option(False, switch, HOW, "wait for another run on the same folder instead of refusing")
     display: str = option(

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, fields
@@ -25,15 +25,18 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 
 class Pool:
-    """`jobs` worker processes, one task each."""
+    """`jobs` worker processes, one task each; with `gpus`, each worker sees one of them alone, in turn.
 
-    def __init__(self, settings: Settings, jobs: int, *, workbench: str = STAGES) -> None:
+    Each worker is a standard pool of one, so that a task's place tells its worker and what that inherits.
+    """
+
+    def __init__(self, settings: Settings, jobs: int, *, workbench: str = STAGES, gpus: Sequence[str] = ()) -> None:
         self.slots = jobs
-        self._settings, self._workbench = settings, workbench
+        self._settings, self._workbench, self._gpus = settings, workbench, gpus
         self._stop = _CONTEXT.RawValue("b", 0)
         self._board = _CONTEXT.RawArray("d", jobs * _FIELDS)
         self._places: dict[str, tuple[int, Future[Result]]] = {}
-        self._pool = self._start()
+        self._pools = self._start()
 
     def submit(self, task: Task) -> Future[Result]:
         """Hands the task to a free worker."""
@@ -43,8 +46,8 @@ class Pool:
         future: Future[Result]
         try:
             # Workers are started on the first submissions.
-            with _undisturbed(), environment(**_quiet(self._settings.threads)):
-                future = self._pool.submit(_work, task, place)
+            with _undisturbed(), environment(**self._inherited(place)):
+                future = self._pools[place].submit(_work, task, place)
         except BrokenExecutor as error:  # a worker died since the last look
             future = Future()
             future.set_exception(error)
@@ -67,28 +70,36 @@ class Pool:
         """Starts new workers in place of a broken pool."""
         self.close(kill=True)
         self._places.clear()
-        self._pool = self._start()
+        self._pools = self._start()
 
     def close(self, *, kill: bool = False) -> None:
         """Ends the workers, at once with `kill`."""
-        workers = list((getattr(self._pool, "_processes", None) or {}).values())
-        if kill:
-            for worker in workers:
-                with suppress(OSError, ValueError):
-                    worker.kill()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for worker in self._workers() if kill else ():
+            with suppress(OSError, ValueError):
+                worker.kill()
+        for pool in self._pools:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _workers(self) -> list[Any]:
+        return [worker for pool in self._pools for worker in (getattr(pool, "_processes", None) or {}).values()]
 
     def _forget_done(self) -> None:
         """Frees the places of finished tasks; a callback could come after the driver has seen that they are done."""
         self._places = {task_id: held for task_id, held in self._places.items() if not held[1].done()}
 
-    def _start(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            self.slots,
-            mp_context=_CONTEXT,
-            initializer=_begin,
-            initargs=(self._settings, self._workbench, self._stop, self._board),
-        )
+    def _start(self) -> list[ProcessPoolExecutor]:
+        words = (self._settings, self._workbench, self._stop, self._board)
+        return [
+            ProcessPoolExecutor(1, mp_context=_CONTEXT, initializer=_begin, initargs=words) for _ in range(self.slots)
+        ]
+
+    def _inherited(self, place: int) -> dict[str, str]:
+        """What the worker of a place inherits: idle OpenMP threads sleep, a few threads and one GPU of its own."""
+        variables = {"OMP_WAIT_POLICY": "PASSIVE"}
+        if self._settings.threads is not None:
+            names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+            variables |= dict.fromkeys(names, str(self._settings.threads))
+        return variables | ({"CUDA_VISIBLE_DEVICES": self._gpus[place % len(self._gpus)]} if self._gpus else {})
 
 
 @contextmanager
@@ -107,12 +118,6 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(kind, signal.SIG_DFL if handler is None else handler)
         for number in came:
             signal.raise_signal(number)
-
-
-def _quiet(threads: int | None) -> dict[str, str]:
-    """The variables that workers inherit: idle OpenMP threads sleep, and each worker has its own few threads."""
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS") if threads is not None else ()
-    return {"OMP_WAIT_POLICY": "PASSIVE", **dict.fromkeys(names, str(threads))}
 
 
 # ------------------------------------------------------------------ inside a worker

@@ -25,6 +25,7 @@ from ray.exceptions import RayError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apd_bench.core.errors import MissingPrerequisite, UsageError, first_line
+from apd_bench.core.options import RunOptions
 from apd_bench.runner.executor import STAGES, guarded, make_workbench
 from apd_bench.runner.plan import fits_of
 from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Stopped, Task, Workbench
@@ -206,6 +207,11 @@ def _result_of(done: Future[Any]) -> Result:
     if isinstance(error, TaskCancelledError):
         return Stopped()
     return Failure.of(error)
+
+
+def executor_for(settings: Settings, options: RunOptions, work: int, workbench: str) -> RayExecutor:
+    """The executor that `--executor ray` asks for."""
+    return RayExecutor(settings, address=options.address, jobs=options.jobs, workbench=workbench)
 
 
 # ------------------------------------------------------------------ inside a worker

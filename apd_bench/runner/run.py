@@ -73,14 +73,15 @@ def run(suite: str | Suite = "embedded", *, strategy: str = "unfinished", **give
     `if __name__ == "__main__":`. Failed cells are in `report.failures` and as error records; raises UserError, before
     anything is written, for what cannot be run at all.
     """
+    alone = given.get("jobs") is None
     named = {"suite": suite} if isinstance(suite, str) else {}
-    options = options_from_python({"jobs": 1, "display": "none"} | given | named)
+    options = options_from_python({"display": "none"} | given | named)
     strategy = choice(*STRATEGIES)(strategy, Source("strategy", 'strategy="{}"'))
     with environment():  # which planning changes for loaders and workers
         grid = plan_of(options, suite if isinstance(suite, Suite) else None)
         store = Store(options.results)
         chosen = options.strategy if strategy == "unfinished" else strategy
-        report = run_plan(grid, store, options, make_reporter(options), strategy=chosen)
+        report = run_plan(grid, store, options, make_reporter(options), strategy=chosen, alone=alone)
     wanted = {cell.id for cell in grid.cells} & store.statuses().keys()
     return Records(store, tuple(store.record(cell_id) for cell_id in sorted(wanted)), report)
 

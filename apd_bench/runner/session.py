@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
+from types import FunctionType
 
 from apd_bench.core.errors import MissingPrerequisite, UsageError
 from apd_bench.core.files import atomic_write
 from apd_bench.core.identity import digest
-from apd_bench.core.options import RunOptions
+from apd_bench.core.options import EXECUTORS, RunOptions
 from apd_bench.core.registry import plugin_files
 from apd_bench.core.specs import Suite
+from apd_bench.core.targets import resolve as resolve_target
 from apd_bench.records.store import Store
 from apd_bench.runner.driver import Driver
 from apd_bench.runner.executor import STAGES, Executor, InProcess, usable_cores
@@ -59,9 +63,11 @@ def run_plan(
     strategy: str = "unfinished",
     only_fits: bool = False,
     workbench: str = STAGES,
+    alone: bool = False,
 ) -> RunReport:
     """Does what is left of `plan`, recorded in `store`, and says what happened; `workbench` carries out the tasks.
 
+    `alone`: where the work is done on this machine, it is done in this process.
     Of `options` it takes how the work is done: processes, device, batches, parts of cells, and whether to wait.
     Raises MissingPrerequisite when the store cannot be written or another process is writing to it, and NewerSchema,
     before anything is changed, when it holds what a later version of this program wrote.
@@ -80,7 +86,7 @@ def run_plan(
         if work:
             reporter.prepare()
         device = device_for(options) if work else "cpu"
-        executor = make_executor(plan, store, options, device, work, workbench)
+        executor = make_executor(plan, store, options, device, work, workbench, alone=alone)
         driver = Driver(
             plan, store, executor, reporter, strategy=strategy, only_fits=only_fits, shard_size=options.shard
         )
@@ -90,11 +96,18 @@ def run_plan(
 
 
 def make_executor(
-    plan: Plan, store: Store, options: RunOptions, device: str, work: int, workbench: str = STAGES
+    plan: Plan,
+    store: Store,
+    options: RunOptions,
+    device: str,
+    work: int,
+    workbench: str = STAGES,
+    *,
+    alone: bool = False,
 ) -> Executor:
-    """Either this process, or a pool of `options.jobs` (at most one per cell that is to be measured), or Ray."""
+    """The executor that the options name, for `work` tasks; raises MissingPrerequisite when its package is not here."""
     tiny = all(cell.fit.backbone.image_size <= TINY for cell in plan.cells)
-    jobs = options.jobs or (usable_cores() if tiny and device in ("cpu", "auto") else 1)
+    jobs = 1 if alone else options.jobs or (usable_cores() if tiny and device in ("cpu", "auto") else 1)
     settings = Settings(
         fits=str(store.fits.absolute()),
         checkpoints=str((store.path / "checkpoints").absolute()),
@@ -103,15 +116,35 @@ def make_executor(
         threads=threads_for(tiny, jobs, device),
         plugins=plugin_files(),
     )
-    if options.executor == "ray" and work:
-        try:
-            from apd_bench.runner.ray_executor import RayExecutor
-        except ImportError as error:
-            raise MissingPrerequisite("--executor ray needs Ray.", hint="pip install 'apd-bench[ray]'") from error
-        return RayExecutor(settings, address=options.address, jobs=options.jobs, workbench=workbench)
-    if min(jobs, work) <= 1:
+    name = options.executor if work else "local"
+    target, package = EXECUTORS[name]
+    if package and find_spec(package) is None:
+        raise MissingPrerequisite(f"--executor {name} needs {package}.", hint=f"pip install 'apd-bench[{name}]'")
+    if name == "local":
+        options, work = replace(options, jobs=jobs), min(work, 1) if alone else work
+    made: Executor = resolve_target(target, FunctionType)(settings, options, work, workbench)
+    return made
+
+
+def local_executor(settings: Settings, options: RunOptions, work: int, workbench: str) -> Executor:
+    """The calling process, or a pool of `options.jobs` (at most one a task); on "cuda" as many on each visible GPU."""
+    gpus = visible_gpus() if settings.device == "cuda" and work > 1 else []
+    jobs = min((options.jobs or 1) * (len(gpus) or 1), work)
+    if jobs <= 1:
         return InProcess(settings, workbench=workbench)
-    return Pool(settings, min(jobs, work), workbench=workbench)
+    if gpus:
+        share = 1 / -(-jobs // len(gpus))
+        settings = replace(settings, share=share, threads=max(usable_cores() // jobs, 1))
+    return Pool(settings, jobs, workbench=workbench, gpus=gpus)
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, by what CUDA_VISIBLE_DEVICES calls them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return named[:count] if named else [str(number) for number in range(count)]
 
 
 def threads_for(tiny: bool, jobs: int, device: str) -> int | None:
@@ -122,8 +155,8 @@ def threads_for(tiny: bool, jobs: int, device: str) -> int | None:
 
 
 def device_for(options: RunOptions) -> str:
-    """The device to work on; on Ray the cluster decides, since this machine may have none of its GPUs."""
-    return options.device or "auto" if options.executor == "ray" else pick_device(options.device)
+    """The device to work on; on a cluster its nodes decide, since this machine may have none of their GPUs."""
+    return pick_device(options.device) if options.executor == "local" else options.device or "auto"
 
 
 def pick_device(asked: str | None) -> str:

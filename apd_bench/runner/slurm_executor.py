@@ -1,7 +1,7 @@
 """Fits and cells as array jobs of Slurm, through submitit; imports no torch.
 
-The driver on the login node is the only writer of the store. A job leaves its result as data in the checkpoint folder of
-its cell, where the driver takes it from. A driver that is gone (logout, a crash) leaves its jobs working: the same
+The driver on the login node is the only writer of the store. A job leaves its result as data in the checkpoint folder
+of its cell, where the driver takes it from. A driver that is gone (logout, a crash) leaves its jobs working: the same
 command takes over what they did and those that still wait or work, and submits the rest. Login node and compute nodes
 share the disk of the results.
 """
@@ -25,14 +25,15 @@ import submitit
 
 from apd_bench.core.errors import MissingPrerequisite, UsageError, first_line
 from apd_bench.core.files import atomic_write
+from apd_bench.core.options import RunOptions
+from apd_bench.records.measured import Measured
 from apd_bench.runner.executor import STAGES, guarded, make_workbench
-from apd_bench.runner.machine import Machine
 from apd_bench.runner.shards import keep, kept
-from apd_bench.runner.tasks import CellDone, Failure, FitDone, Interrupted, Progress, Result, Settings, Stopped, Task
+from apd_bench.runner.tasks import Failure, FitDone, Interrupted, Progress, Result, Settings, Stopped, Task
 
 SLOTS = 256  # tasks that wait or work at a time, without --jobs
-_POLL, _LOOK = 2.0, 30.0  # seconds between two looks at the folders of jobs, and at Slurm's list of jobs
-_SAY_EVERY = 5.0  # seconds between two reports of a job
+_POLL = 2.0  # seconds between two looks at the folders of jobs, and between two reports of a job
+_LOOK = 30.0  # seconds between two looks at Slurm's list of jobs
 _OURS = ("array", "output", "error", "open-mode", "signal")  # options of sbatch that the run itself writes
 _TIME = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?")
 
@@ -102,6 +103,7 @@ class SlurmExecutor:
         """Forgets the jobs, and with `kill` cancels them first."""
         for held in list(self._held.values()) if kill else ():
             held.cancel()
+            shutil.rmtree(held.folder, ignore_errors=True)
         self._held.clear()
 
     @property
@@ -131,7 +133,9 @@ class SlurmExecutor:
     def _submit_waiting(self) -> None:
         if not self._waiting:
             return
-        work = [Work(held.task, self._settings, self._workbench, str(held.folder)) for held in self._waiting]
+        work = [
+            Work(held.task, self._settings, self._workbench, str(held.folder), self._poll) for held in self._waiting
+        ]
         for held in self._waiting:
             held.folder.mkdir(parents=True)
         try:
@@ -207,9 +211,10 @@ class _Held:
         return Failure(type="JobLost", message=message, hint=hint)
 
 
-def executor_for(settings: Settings, machine: Machine, work: int) -> SlurmExecutor:
+def executor_for(settings: Settings, options: RunOptions, work: int, workbench: str) -> SlurmExecutor:
     """The executor that `--executor slurm` asks for."""
-    return SlurmExecutor(settings, sbatch_options(machine.slurm), jobs=machine.jobs, workbench=machine.workbench)
+    settings = replace(settings, threads=1 if settings.threads == 1 else None)  # not this machine's cores
+    return SlurmExecutor(settings, sbatch_options(options.slurm), jobs=options.jobs, workbench=workbench)
 
 
 def sbatch_options(texts: Sequence[str]) -> dict[str, str]:
@@ -218,7 +223,9 @@ def sbatch_options(texts: Sequence[str]) -> dict[str, str]:
     for item in (item for text in texts for item in re.split(r",\s*(?=[\w-]+=)", text)):
         name, equals, value = item.strip().removeprefix("--").partition("=")
         if not equals or not value.strip() or not re.fullmatch(r"[\w-]+", name) or not value.isprintable():
-            raise UsageError(f"--slurm takes KEY=VALUE, not '{item}'.", hint="Write --slurm partition=gpu,time=4:00:00.")
+            raise UsageError(
+                f"--slurm takes KEY=VALUE, not '{item}'.", hint="Write --slurm partition=gpu,time=4:00:00."
+            )
         if name in _OURS:
             raise UsageError(f"'{name}' of sbatch is written by the run itself.", hint=f"Leave {name}= out of --slurm.")
         options[name] = value.strip()
@@ -234,10 +241,10 @@ def minutes(limit: str | None) -> int:
             "writes it.",
             hint="Write --slurm time=4:00:00.",
         )
-    a, b, c = (int(match[name] or 0) for name in "abc")
+    first, second = int(match["a"]), int(match["b"] or 0)
     if match["d"] is not None:
-        return max(int(match["d"]) * 1440 + a * 60 + b, 1)
-    return max(a * 60 + b if match["c"] is not None else a, 1)
+        return max(int(match["d"]) * 1440 + first * 60 + second, 1)
+    return max(first * 60 + second if match["c"] is not None else first, 1)
 
 
 def _why(error: BaseException) -> str:
@@ -257,13 +264,14 @@ class Work:
     settings: Settings
     workbench: str
     folder: str
+    every: float = _POLL
 
     def __call__(self) -> None:
         """Carries the task out and leaves its result in the folder."""
         from apd_bench.runner.session import pick_device
 
         folder = Path(self.folder)
-        watch = _Watch(folder, Path(self.settings.checkpoints).parent / "slurm" / "stop")
+        watch = _Watch(folder, Path(self.settings.checkpoints).parent / "slurm" / "stop", self.every)
         try:
             watch(Progress())
             device = pick_device(None) if self.settings.device == "auto" else self.settings.device
@@ -285,25 +293,25 @@ class Work:
 class _Watch:
     """Writes progress into the folder of the job every few seconds, and stops where the driver asks for it."""
 
-    def __init__(self, folder: Path, asked_to_stop: Path) -> None:
-        self._folder, self._asked_to_stop = folder, asked_to_stop
+    def __init__(self, folder: Path, asked_to_stop: Path, every: float) -> None:
+        self._folder, self._asked_to_stop, self._every = folder, asked_to_stop, every
         self._said = float("-inf")
 
     def __call__(self, progress: Progress) -> None:
         """Reports; raises Interrupted when the run was asked to stop."""
         now = time.monotonic()
-        if now - self._said < _SAY_EVERY:
+        if now - self._said < self._every:
             return
         self._said = now
         if self._asked_to_stop.exists() or not self._folder.is_dir():
             raise Interrupted
-        atomic_write(self._folder / "progress", " ".join(map(str, astuple(progress))).encode())
+        atomic_write(self._folder / "progress", " ".join(map(str, astuple(progress))).encode(), durable=False)
 
 
 def write_result(folder: Path, result: Result) -> None:
     """Writes a result as data into a folder; `result.json` comes last."""
     facts: dict[str, Any] = {"kind": type(result).__name__}
-    if isinstance(result, CellDone):
+    if isinstance(result, Measured):
         keep(folder, (0, 1), result)
     elif isinstance(result, FitDone):
         for name, content in result.files.items():
@@ -318,7 +326,7 @@ def read_result(folder: Path) -> Result | None:
     """The result in a folder; None when there is none that can be read."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         facts = json.loads((folder / "result.json").read_bytes())
-        if facts["kind"] == "CellDone":
+        if facts["kind"] == "Measured":
             return kept(folder, (0, 1))
         if facts["kind"] == "FitDone":
             files = {name: (folder / "fit" / Path(name).name).read_bytes() for name in facts["files"]}

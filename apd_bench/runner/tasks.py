@@ -21,7 +21,8 @@ class Settings:
     """Where and how workers work; none of it is part of a cell's identity.
 
     `fits` and `checkpoints` are folders of the store. `threads` None leaves torch's own choice. `plugins` are the files
-    with code that somebody named: see `registry.plugin_files`.
+    with code that somebody named: see `registry.plugin_files`. `share` is the part of a GPU's memory that a worker may
+    use.
     """
 
     fits: str
@@ -30,6 +31,7 @@ class Settings:
     batch_size: int | None = None
     threads: int | None = None
     plugins: tuple[tuple[str, str], ...] = ()
+    share: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -301,7 +301,7 @@ def test_python_has_the_same(cli: Cli, copied: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"executor": "slurmm"}, "'slurmm'.* Available: local, ray"),
+        ({"executor": "slurmm"}, "'slurmm'.* Available: local, ray, slurm"),
         ({"strategy": "forced"}, "Did you mean 'force'"),
         ({"seeds": "one"}, "seeds takes whole numbers, not 'one'. Write seeds=\"1,2,3\""),
         ({"seeds": 1.5}, "not '1.5'"),

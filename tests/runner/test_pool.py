@@ -33,7 +33,7 @@ def test_a_place_is_free_once_its_task_is_done_whenever_callbacks_run(
         handed.append(Late())
         return handed[-1]
 
-    monkeypatch.setattr(pool._pool, "submit", submit)
+    monkeypatch.setattr(pool._pools[0], "submit", submit)
     first, second = (Task(fit=fit) for fit in list(make_plan().fits.values())[:2])
     pool.submit(first)
     assert list(pool.progress()) == [first.id]
@@ -48,17 +48,17 @@ def test_a_second_ctrl_c_while_workers_are_started_leaves_none_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = Pool(Settings(fits=str(tmp_path), checkpoints=str(tmp_path)), 2, workbench="fakes:FakeBench")
-    started = pool._pool.submit
+    started = pool._pools[0].submit
 
     def submit(*args: Any) -> Future[Any]:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         return started(*args)
 
-    monkeypatch.setattr(pool._pool, "submit", submit)
+    monkeypatch.setattr(pool._pools[0], "submit", submit)
     with pytest.raises(KeyboardInterrupt):
         pool.submit(Task(fit=make_plan().cells[0].fit))
-    workers = list((pool._pool._processes or {}).values())
+    workers = pool._workers()
     assert workers and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     began = time.monotonic()
     pool.close(kill=True)

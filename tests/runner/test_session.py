@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import os
 from pathlib import Path
 
 import pytest
 from fakes import make_plan
 
-from apd_bench.core.errors import MissingPrerequisite, UsageError
+from apd_bench.core.errors import EXIT_DONE, MissingPrerequisite, UsageError
 from apd_bench.core.options import RunOptions
 from apd_bench.records.store import Store
+from apd_bench.runner import session
+from apd_bench.runner.executor import InProcess
+from apd_bench.runner.pool import Pool
 from apd_bench.runner.reporter import Reporter
 from apd_bench.runner.session import device_for, pick_device, run_plan, threads_for
+from apd_bench.runner.tasks import Settings
 
 
 def test_on_ray_the_cluster_decides_about_devices_that_this_machine_may_lack() -> None:
@@ -34,7 +38,49 @@ def test_tiny_models_have_one_thread_whatever_the_number_of_jobs() -> None:
     assert threads_for(True, 1, "cuda") is None
 
 
-@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
-def test_ray_that_is_not_installed_is_one_sentence_with_the_command(tmp_path: Path) -> None:
-    with pytest.raises(MissingPrerequisite, match=r"needs Ray.*apd-bench\[ray\]"):
-        run_plan(make_plan(), Store(tmp_path / "results"), RunOptions(executor="ray"), Reporter())
+@pytest.mark.parametrize("name", ["ray", "slurm"])
+def test_an_executor_that_is_not_installed_is_one_sentence_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(session, "find_spec", lambda package: None)
+    with pytest.raises(MissingPrerequisite, match=rf"--executor {name} needs .*apd-bench\[{name}\]"):
+        run_plan(make_plan(), Store(tmp_path / "results"), RunOptions(executor=name), Reporter())
+
+
+@pytest.mark.parametrize(
+    ("visible", "jobs", "work", "seen", "share"),
+    [
+        ("", None, 9, ["0", "1"], 1.0),
+        ("3,GPU-aa", None, 9, ["3", "GPU-aa"], 1.0),
+        ("", 3, 9, ["0", "1"] * 3, 1 / 3),
+        ("", 3, 4, ["0", "1"] * 2, 1 / 2),
+        ("", 1, 1, None, 1.0),
+    ],
+)
+def test_cuda_is_every_visible_gpu_a_worker_each_with_its_share_of_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, jobs: int | None, work: int,
+    seen: list[str] | None, share: float,
+) -> None:  # fmt: skip
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    settings = Settings(fits=str(tmp_path), checkpoints=str(tmp_path), device="cuda")
+    executor = session.local_executor(settings, RunOptions(jobs=jobs), work, "fakes:FakeBench")
+    assert isinstance(executor, InProcess) is (seen is None)
+    if isinstance(executor, Pool):
+        assert [executor._inherited(place)["CUDA_VISIBLE_DEVICES"] for place in range(executor.slots)] == seen
+        assert executor._settings.share == share and executor._settings.threads
+
+
+def test_a_worker_inherits_the_gpu_of_its_place_and_nobody_else_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    monkeypatch.setenv("FAKE_SECONDS", "0.2")  # long enough for both workers to have work
+    monkeypatch.setattr(session, "pick_device", lambda asked: "cuda")
+    monkeypatch.setattr(session, "visible_gpus", lambda: ["5", "7"])
+    store = Store(tmp_path / "results")
+    assert run_plan(make_plan(), store, RunOptions(), Reporter(), workbench="fakes:FakeBench").exit_code == EXIT_DONE
+    assert {record.environment["visible"] for record in store.records()} == {"5", "7"}
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5,7"
