@@ -293,7 +293,10 @@ OTHERS = {
     "--head",
     "--help",
     "--version",
-}  # of pip, git, ray
+    "--array",
+    "--me",
+    "--noheader",
+}  # of pip, git, ray, Slurm
 
 
 def test_every_option_that_a_text_names_exists(cli: Cli) -> None:
