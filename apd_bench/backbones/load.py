@@ -32,19 +32,24 @@ from apd_bench.backbones.weights import (
     verify,
 )
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, first_line
+<<<<<<< HEAD
 from apd_bench.core.files import file_digest
+=======
+from apd_bench.core.registry import BACKBONES
+>>>>>>> ed19afa (apd_bench.plugin: what plug-ins are written with; five pages of CONTRIBUTING whose commands the tests run; needs of a learner are written once)
 from apd_bench.core.specs import BackboneSpec
 
 BPE_FILE = "bpe_4096.txt.gz"
 
 
-def load(spec: BackboneSpec, device: str | torch.device = "cpu") -> Backbone:
-    """The backbone of `spec`, float32, frozen, on `device`.
+def load_backbone(spec: BackboneSpec | str, device: str | torch.device = "cpu") -> Backbone:
+    """The backbone of a spec, or of a registered name, float32, frozen, on `device`.
 
     Raises MissingPrerequisite (weights not there), CorruptFile (wrong digest, unreadable) or IncompatibleChoice
     (weights and architecture do not belong together).
     """
     forbid_network()
+    spec = BACKBONES.get(spec) if isinstance(spec, str) else spec
     config, weights = _find(spec)
     expected = activation_of(config)
     if spec.activation in ("quick_gelu", "gelu") and spec.activation != expected:

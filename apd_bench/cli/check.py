@@ -31,14 +31,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Prints one line a check; exit code 1 when one fails."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+<<<<<<< HEAD
+=======
+    from apd_bench.core.registry import METHODS
+>>>>>>> ed19afa (apd_bench.plugin: what plug-ins are written with; five pages of CONTRIBUTING whose commands the tests run; needs of a learner are written once)
     from apd_bench.training.contract import check
 
     entry = METHODS.get(args.method)
     backbone = None
     if args.backbone != "toy":
-        from apd_bench.backbones.load import load
+        from apd_bench.backbones.load import load_backbone
 
-        backbone = load(BACKBONES.get(args.backbone))
+        backbone = load_backbone(args.backbone)
     results = check(entry, backbone=backbone)
     if args.json:
         out_json([dataclasses.asdict(result) for result in results])

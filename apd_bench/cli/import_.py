@@ -38,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Writes the prompt state and prints how to evaluate it."""
+<<<<<<< HEAD
     from apd_bench.backbones.load import load
+=======
+    from apd_bench.backbones.load import load_backbone
+>>>>>>> ed19afa (apd_bench.plugin: what plug-ins are written with; five pages of CONTRIBUTING whose commands the tests run; needs of a learner are written once)
     from apd_bench.training.importers import import_prompts
     from apd_bench.training.prompt_states import has_state, load_state, save_state
 
@@ -47,7 +51,7 @@ def execute(args: argparse.Namespace) -> int:
         hint = f"In that folder lies '{inside[-1]}'." if inside else "Give the path of a .pth.tar checkpoint."
         raise MissingPrerequisite(f"There is no file '{args.file}'.", hint=hint)
     classes = _classes(args)
-    backbone = load(BACKBONES.get(args.backbone))
+    backbone = load_backbone(args.backbone)
     state = import_prompts(
         args.file, args.format, backbone, classes=classes, position=args.position, init=args.init, text=args.text
     )

@@ -198,7 +198,7 @@ class BackboneSpec:
     digest: str | None = None
     image_size: int = field(default=224, metadata=NOT_IDENTITY)
     offers: tuple[str, ...] = field(default=("text_tokens", "visual_tokens"), metadata=NOT_IDENTITY)
-    loader: str = field(default="apd_bench.backbones.load:load", metadata=UNRECORDED)
+    loader: str = field(default="apd_bench.backbones.load:load_backbone", metadata=UNRECORDED)
     code: str | None = None
     options: Options = field(default_factory=dict, metadata=PLACELESS)
     title: str = field(default="", metadata=NOT_IDENTITY)

@@ -59,7 +59,7 @@ def from_file(text: str, kind: type[T], what: str) -> T:
         raise unknown_name(f"name in {path.name}", name, [key for key in vars(module) if not key.startswith("_")])
     value = getattr(module, name)
     if not isinstance(value, kind):
-        how = "apd_bench.methods.define('mine', ...)" if what == "method" else f"{kind.__name__}(name='mine', ...)"
+        how = "apd_bench.plugin.define('mine', ...)" if what == "method" else f"{kind.__name__}(name='mine', ...)"
         raise UsageError(
             f"'{name}' in '{path}' is a {type(value).__name__}, not a {what}.", hint=f"Write {name} = {how}."
         )

@@ -15,15 +15,6 @@ from apd_bench.methods.tables import read_toml
 from apd_bench.methods.variants import variant
 from apd_bench.prompts.catalog import LEARNERS
 
-OBJECTIVES: dict[str, str] = {
-    "clean": "apd_bench.methods.clean:CleanCrossEntropy",
-    "adversarial": "apd_bench.methods.adversarial:AdversarialCrossEntropy",
-    "mixed": "apd_bench.methods.ce_mix:MixedCrossEntropy",
-    "distillation": "apd_bench.methods.apd:Distillation",
-    "consistency": "apd_bench.methods.fap:ConsistencyWithDifference",
-    "prompt_attack": "apd_bench.methods.advtp:PromptAttack",
-    "feature_bank": "apd_bench.methods.advpt:FeatureBank",
-}
 BUILTIN = (
     "zero_shot",
     "coop",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from apd_bench.core.errors import UsageError, unknown_name
 from apd_bench.core.registry import METHODS
 from apd_bench.core.specs import MethodRecipe
+from apd_bench.methods.classes import needs_of
 from apd_bench.methods.entry import MethodEntry
 from apd_bench.methods.tables import SECTIONS, Table, checked, numbers, overlay, override, read_toml
-from apd_bench.prompts.catalog import NEEDS
 
 OVERRIDDEN = "set by the suite or on the command line"
 
@@ -20,13 +20,14 @@ OVERRIDDEN = "set by the suite or on the command line"
 class Layer:
     """One step from a recipe file to a method: the file, a preset, a plug-in's difference, or a variant's options.
 
-    `written` says that a person wrote the options into the method's name, so that no suite changes them.
+    `digest` is that of its code. `written` says that a person wrote the options into the method's name, so that no
+    suite changes them.
     """
 
     name: str
     tables: Mapping[str, Any]
     sources: Mapping[str, str]
-    needs: tuple[str, ...]
+    digest: str | None = None
     written: bool = False
 
 
@@ -41,10 +42,10 @@ def load_recipe(name: str, *overrides: Mapping[str, Any]) -> MethodRecipe:
 
 def recipe_of(entry: MethodEntry, *overrides: Mapping[str, Any]) -> MethodRecipe:
     """The recipe of a registry entry, or of an entry that was never registered."""
-    table, sources, needs = tables_of(entry)
+    table, sources, digest = _stacked(entry, {}, {})
     for changes in overrides:
         table = _overridden(table, changes, entry.name, sources)
-    return _recipe(entry, table, sources, needs)
+    return _recipe(entry, table, sources, digest)
 
 
 def suite_recipe(name: str, common: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]) -> MethodRecipe:
@@ -56,31 +57,13 @@ def suite_recipe(name: str, common: Mapping[str, Any], own: Mapping[str, Mapping
     name itself, as in `apd(epochs=40)`.
     """
     entry = METHODS.get(name)
-    table: Table = {}
-    sources: dict[str, str] = {}
-    needs: tuple[str, ...] = ()
-    for place, layer in enumerate(layers(entry)):
-        changes = layer.tables if layer.written or place == 0 else _without(layer.tables, common)
-        table = overlay(table, changes)
-        sources |= layer.sources
-        needs = layer.needs or needs
-        if place == 0:
-            table = _overridden(table, common, layer.name, sources)
-        if layer.name in own:
-            table = _overridden(table, own[layer.name], layer.name, sources)
-    return _recipe(entry, table, _stated(table, sources), needs)
+    return _recipe(entry, *_stacked(entry, common, own))
 
 
-def tables_of(entry: MethodEntry) -> tuple[Table, dict[str, str], tuple[str, ...]]:
-    """The sections, the sources and the needs of an entry, before any override."""
-    table: Table = {}
-    sources: dict[str, str] = {}
-    needs: tuple[str, ...] = ()
-    for layer in layers(entry):
-        table = overlay(table, layer.tables)
-        sources |= layer.sources
-        needs = layer.needs or needs
-    return table, _stated(table, sources), needs
+def tables_of(entry: MethodEntry) -> tuple[Table, dict[str, str]]:
+    """The sections of an entry and the sources of their numbers, before any override."""
+    table, sources, _ = _stacked(entry, {}, {})
+    return table, _stated(table, sources)
 
 
 def layers(entry: MethodEntry) -> list[Layer]:
@@ -88,8 +71,7 @@ def layers(entry: MethodEntry) -> list[Layer]:
     found: list[Layer] = []
     if entry.recipe is not None:
         whole = read_toml(entry.recipe)
-        root = entry.name.removesuffix(f".{entry.preset}")
-        found.append(_layer(root, whole, whole.get("method", {}).get("needs", ())))
+        found.append(_layer(entry.name.removesuffix(f".{entry.preset}"), whole))
         if entry.preset is not None:
             presets = whole.get("presets", {})
             if entry.preset not in presets:
@@ -98,18 +80,31 @@ def layers(entry: MethodEntry) -> list[Layer]:
     elif entry.base is not None:
         found += layers(METHODS.get(entry.base))
     if entry.changes or not found:
-        found.append(_layer(entry.name, entry.changes, written=entry.written))
+        found.append(_layer(entry.name, entry.changes, entry.digest, written=entry.written))
     return found
 
 
-def _layer(name: str, content: Mapping[str, Any], needs: Iterable[str] = (), *, written: bool = False) -> Layer:
-    return Layer(
-        name=name,
-        tables={section: dict(content[section]) for section in SECTIONS if section in content},
-        sources=dict(content.get("sources", {})),
-        needs=tuple(content.get("needs", needs)),
-        written=written,
-    )
+def _layer(name: str, content: Mapping[str, Any], digest: str | None = None, *, written: bool = False) -> Layer:
+    tables = {section: dict(content[section]) for section in SECTIONS if section in content}
+    return Layer(name, tables, dict(content.get("sources", {})), digest, written)
+
+
+def _stacked(
+    entry: MethodEntry, common: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]
+) -> tuple[Table, dict[str, str], str | None]:
+    """The layers of an entry laid over one another, as `suite_recipe` says: sections, sources, digests of the code."""
+    table: Table = {}
+    sources: dict[str, str] = {}
+    digests: dict[str, None] = {}
+    for place, layer in enumerate(layers(entry)):
+        table = overlay(table, layer.tables if layer.written or place == 0 else _without(layer.tables, common))
+        sources |= layer.sources
+        digests |= dict.fromkeys((layer.digest or "").split("+"))
+        if place == 0:
+            table = _overridden(table, common, layer.name, sources)
+        if layer.name in own:
+            table = _overridden(table, own[layer.name], layer.name, sources)
+    return table, sources, "+".join(filter(None, digests)) or None
 
 
 def _overridden(table: Table, changes: Mapping[str, Any], method: str, sources: dict[str, str]) -> Table:
@@ -140,33 +135,27 @@ def _spoken(options: Mapping[str, Any]) -> Table:
     return {name: value for name, value in options.items() if (name, value) != ("text", "")}
 
 
-def _recipe(entry: MethodEntry, table: Table, sources: dict[str, str], needs: tuple[str, ...]) -> MethodRecipe:
-    learner = _spoken(table.get("learner", {}))
-    if "kind" not in learner:
-        raise UsageError(f"The recipe of '{entry.name}' names no learner.", hint="Add [learner] kind = 'independent'.")
-    kind = str(learner.pop("kind"))
-    needs = needs or NEEDS.get(kind, ())
-    plain = MethodRecipe(
+def _recipe(entry: MethodEntry, table: Table, sources: dict[str, str], digest: str | None) -> MethodRecipe:
+    learner, objective = (_spoken(table.get(section, {})) for section in ("learner", "objective"))
+    for section, options in (("learner", learner), ("objective", objective)):
+        if "kind" not in options and (section == "learner" or section in table):
+            raise UsageError(
+                f"The recipe of '{entry.name}' names no {section}.",
+                hint=f"Add [{section}] kind = '{'independent' if section == 'learner' else '...'}'.",
+            )
+    kind, trains = str(learner.pop("kind")), "objective" in table
+    return MethodRecipe(
         name=entry.name,
         learner=kind,
-        objective=None,
+        objective=str(objective.pop("kind")) if trains else None,
         learner_options=learner,
-        needs=needs,
-        sources=sources,
+        objective_options=objective,
+        inner_attack=checked("inner_attack", table["inner_attack"]) if trains and "inner_attack" in table else {},
+        training=checked("training", table.get("training", {})) if trains else {},
+        needs=needs_of(kind, digest),
+        sources=_stated(table, sources),
         title=entry.title,
         paper=entry.paper,
-        digest=entry.digest,
+        digest=digest,
         state=entry.state,
-    )
-    if "objective" not in table:
-        return plain
-    objective = _spoken(table["objective"])
-    if "kind" not in objective:
-        raise UsageError(f"The recipe of '{entry.name}' names no objective.", hint="Add [objective] kind = '...'.")
-    return replace(
-        plain,
-        objective=str(objective.pop("kind")),
-        objective_options=objective,
-        inner_attack=checked("inner_attack", table["inner_attack"]) if "inner_attack" in table else {},
-        training=checked("training", table.get("training", {})),
     )

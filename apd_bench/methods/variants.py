@@ -26,7 +26,7 @@ def variant(text: str) -> MethodEntry:
     """
     name, options = parse_call(text)
     entry: MethodEntry = METHODS.get(name)
-    table, _, _ = tables_of(entry)
+    table, _ = tables_of(entry)
     changes: dict[str, dict[str, Any]] = {}
     shown: dict[str, Any] = {}
     for option, value in options.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ class PromptLearner(nn.Module):
     but is no submodule: parameters and state are the learner's alone.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[Collection[str]] = ()  # of "text_tokens", "deep_text", "visual_tokens", "frame"
     defaults: ClassVar[Mapping[str, Any]] = {}
     by_image: ClassVar[bool] = False  # whether every image has text features of its own: `text_features(images)`
 
@@ -48,6 +48,7 @@ class PromptLearner(nn.Module):
             require(replace(backbone.spec, offers=offers), self.needs, by=type(self).__name__)
         self._held = (backbone,)
         self.options: dict[str, Any] = {**self.defaults, **options}
+        self.effective = dict(self.options)  # as they act on this backbone, such as a depth cut to the number of blocks
         self.template = template
         self.class_names = tuple(class_names)
         self._tokens: Tensor | None = None
@@ -63,11 +64,6 @@ class PromptLearner(nn.Module):
     def num_parameters(self) -> int:
         """How many numbers are learned."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-    @property
-    def effective(self) -> dict[str, Any]:
-        """The options as they act on this backbone, such as a depth cut to the number of blocks."""
-        return dict(self.options)
 
     def forward(self) -> Prompts:
         """The prompts, with a graph to the parameters."""
@@ -117,6 +113,11 @@ class PromptLearner(nn.Module):
 
     def start(self, generator: torch.Generator) -> None:
         """Makes the parameters; called once, with backbone, options, class names and template in place."""
+
+    def blocks(self, name: str, *layers: int) -> int:
+        """The option `name`, a depth of at least 1, cut to the least of `layers`; `effective` says so."""
+        self.effective[name] = depth = min(whole(self.options, name, 1), *layers)
+        return depth
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PromptLearner:
         """A copy with parameters of its own and the same backbone."""

@@ -1,4 +1,4 @@
-"""The prompt learners by name; torch-free."""
+"""The prompt learners by name, and what a backbone has to offer for each; torch-free, so that a plan can read it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ LEARNERS: dict[str, str] = {
     "visual": "apd_bench.prompts.visual:VisualLearner",
     "independent": "apd_bench.prompts.independent:IndependentLearner",
     "coupled": "apd_bench.prompts.coupled:CoupledLearner",
-    "fap": "apd_bench.prompts.fap:FapLearner",
+    "fap": "apd_bench.prompts.coupled:FapLearner",
     "frame": "apd_bench.prompts.frame:FrameLearner",
     "conditional": "apd_bench.prompts.conditional:ConditionalLearner",
 }
-
-NEEDS: dict[str, tuple[str, ...]] = {
+_BOTH = ("text_tokens", "deep_text", "visual_tokens")
+NEEDS: dict[str, tuple[str, ...]] = {  # the attribute `needs` of their classes, and of a plug-in's that inherits
     "template": (),
     "text": ("text_tokens",),
     "visual": ("visual_tokens",),
-    "independent": ("text_tokens", "deep_text", "visual_tokens"),
-    "coupled": ("text_tokens", "deep_text", "visual_tokens"),
-    "fap": ("text_tokens", "deep_text", "visual_tokens"),
+    "independent": _BOTH,
+    "coupled": _BOTH,
+    "fap": _BOTH,
     "frame": ("frame", "visual_tokens"),
     "conditional": ("text_tokens",),
 }

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from apd_bench.backbones.slots import TextPrompts
 from apd_bench.prompts.base import whole
+from apd_bench.prompts.catalog import NEEDS
 from apd_bench.prompts.context import ContextLearner
 from apd_bench.prompts.projection import Projection
 
@@ -24,7 +25,7 @@ class ConditionalLearner(ContextLearner):
     """
 
     by_image: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset({"text_tokens"})
+    needs: ClassVar[Collection[str]] = NEEDS["conditional"]
     defaults: ClassVar[Mapping[str, Any]] = {"tokens": 4, "init": "a photo of a", "position": "end", "hidden": 0}
 
     def start(self, generator: torch.Generator) -> None:
@@ -32,7 +33,7 @@ class ConditionalLearner(ContextLearner):
         shapes = self.backbone.shapes
         tokens = whole(self.options, "tokens", 1)
         hidden = whole(self.options, "hidden") or max(1, shapes.embed_dim // 16)
-        self.context = nn.Parameter(self._plan(tokens).start(self.backbone, self.template, generator))
+        self.context = self._draw(tokens, generator)
         self.down = Projection(1, shapes.embed_dim, hidden, generator)
         self.up = Projection(1, hidden, shapes.text_width or 0, generator)
 

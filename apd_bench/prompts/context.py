@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.backbones.tokens import PromptLayout
@@ -21,8 +21,8 @@ class ContextPlan:
 
     `init` is "random" (N(0, 0.02^2)), "template" (the words of the template before the class name), the quirk
     "template-literal" (the template with its braces, as in FAP's code), or a phrase. Of an ensemble the first template
-    counts. A phrase with more words than
-    `tokens` keeps the others as plain words behind the context, as MaPLe does; missing words are drawn at random.
+    counts. A phrase with more words than `tokens` keeps the others as plain words behind the context, as MaPLe does;
+    missing words are drawn at random.
     """
 
     tokens: int
@@ -63,6 +63,10 @@ class ContextLearner(PromptLearner):
         """Where `tokens` context vectors begin and stand; call it once, when the parameters are made."""
         self.plan = ContextPlan(tokens, str(self.options["init"]), str(self.options["position"]))
         return self.plan
+
+    def _draw(self, tokens: int, generator: torch.Generator) -> nn.Parameter:
+        """The context [n, Wt] as it begins."""
+        return nn.Parameter(self._plan(tokens).start(self.backbone, self.template, generator))
 
     @property
     def used_templates(self) -> tuple[str, ...]:

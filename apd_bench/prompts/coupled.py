@@ -1,8 +1,8 @@
-"""Coupled prompts, text to image: MaPLe (Khattak et al., CVPR 2023), the learner of AdvMaPLe."""
+"""Coupled prompts: MaPLe (Khattak et al., CVPR 2023), the learner of AdvMaPLe, and FAP (Zhou et al., NeurIPS 2024)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -10,37 +10,60 @@ from torch import nn
 
 from apd_bench.backbones.slots import Prompts, TextPrompts, VisualPrompts
 from apd_bench.prompts.base import normal, whole
+from apd_bench.prompts.catalog import NEEDS
 from apd_bench.prompts.context import ContextLearner
 from apd_bench.prompts.projection import Projection
 
 
 class CoupledLearner(ContextLearner):
-    """Text prompts are learned; the visual prompt of layer l is `F_l(text prompt of l)` (section 3.2).
+    """Text prompts are learned; the visual prompt of layer l is `F_l(text prompt of l)` (MaPLe, section 3.2).
 
     `F_0` is drawn by itself, `F_1 .. F_{d-1}` start as copies of one another. The prompts of the two towers come in
     pairs, so a `depth` beyond the shallower tower means all of its blocks.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"text_tokens", "deep_text", "visual_tokens"})
+    needs: ClassVar[Collection[str]] = NEEDS["coupled"]
     defaults: ClassVar[Mapping[str, Any]] = {"tokens": 2, "depth": 9, "init": "a photo of a", "position": "end"}
 
     def start(self, generator: torch.Generator) -> None:
         """Draws the text prompts and the projections."""
-        shapes, tokens = self.backbone.shapes, whole(self.options, "tokens", 1)
-        text_width, visual_width = shapes.text_width or 0, shapes.visual_width or 0
-        self.depth = min(whole(self.options, "depth", 1), shapes.text_layers, shapes.visual_layers)
-        self.context = nn.Parameter(self._plan(tokens).start(self.backbone, self.template, generator))
-        self.deep = normal(self.depth - 1, tokens, text_width, generator=generator)
-        self.first = Projection(1, text_width, visual_width, generator)
-        self.further = Projection(self.depth - 1, text_width, visual_width, generator)
-
-    @property
-    def effective(self) -> dict[str, Any]:
-        """The options with the depth that acts."""
-        return {**self.options, "depth": self.depth}
+        self.deep = self._start(generator, from_text=True)
 
     def forward(self) -> Prompts:
         """The text prompts and their images in the visual tower."""
-        tokens = torch.cat([self.first(self.context.unsqueeze(0)), self.further(self.deep)])
-        text = TextPrompts(context=self.context, deep=self.deep, rows=self.rows())
-        return Prompts(text=text, visual=VisualPrompts(tokens=tokens))
+        return self._pair(self.deep, self.further(self.deep))
+
+    def _start(self, generator: torch.Generator, *, from_text: bool) -> nn.Parameter:
+        """Draws the context, the prompts [d-1, n, width] of the blocks behind the first, and all projections."""
+        shapes, tokens = self.backbone.shapes, whole(self.options, "tokens", 1)
+        text, visual = shapes.text_width or 0, shapes.visual_width or 0
+        source, target = (text, visual) if from_text else (visual, text)
+        depth = self.blocks("depth", shapes.text_layers, shapes.visual_layers)
+        self.context = self._draw(tokens, generator)
+        deep = normal(depth - 1, tokens, source, generator=generator)
+        self.first = Projection(1, text, visual, generator)
+        self.further = Projection(depth - 1, source, target, generator)
+        return deep
+
+    def _pair(self, text: torch.Tensor, visual: torch.Tensor) -> Prompts:
+        """Both towers' prompts from those of the blocks behind the first, [d-1, n, Wt] and [d-1, n, Wv]."""
+        tokens = torch.cat([self.first(self.context.unsqueeze(0)), visual])
+        return Prompts(TextPrompts(self.context, text, self.rows()), VisualPrompts(tokens))
+
+
+class FapLearner(CoupledLearner):
+    """Deep visual prompts are learned; the text prompt of layer l >= 1 is `G_l(visual prompt of l)`.
+
+    In the first layer the direction is MaPLe's, as in FAP's released code: text context is learned and its visual
+    counterpart is `F_0(context)`. The paper's figure shows image to text throughout.
+    """
+
+    defaults: ClassVar[Mapping[str, Any]] = {"tokens": 2, "depth": 9, "init": "template-literal", "position": "end"}
+
+    def start(self, generator: torch.Generator) -> None:
+        """Draws the prompts and the projections."""
+        self.tokens = self._start(generator, from_text=False)
+
+    def forward(self) -> Prompts:
+        """The visual prompts and their images in the text tower."""
+        return self._pair(self.further(self.tokens), self.tokens)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional
 from apd_bench.backbones.slots import Prompts, VisualPrompts
 from apd_bench.core.errors import UsageError
 from apd_bench.prompts.base import PromptLearner, normal, whole
+from apd_bench.prompts.catalog import NEEDS
 
 REFERENCE_SIZE = 224
 
@@ -24,7 +25,7 @@ class FrameLearner(PromptLearner):
     the prediction alike.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"frame", "visual_tokens"})
+    needs: ClassVar[Collection[str]] = NEEDS["frame"]
     defaults: ClassVar[Mapping[str, Any]] = {"pad": 30, "tokens": 5, "std": 1.0, "token_std": 1.0}
 
     def start(self, generator: torch.Generator) -> None:
@@ -32,6 +33,7 @@ class FrameLearner(PromptLearner):
         shapes, options = self.backbone.shapes, self.options
         size, std = shapes.image_size, float(options["std"])
         self.pad = max(1, round(whole(options, "pad", 1) * size / REFERENCE_SIZE))
+        self.effective["pad_pixels"] = self.pad
         inside = size - 2 * self.pad
         if inside < 1:
             raise UsageError(f"A frame of {options['pad']} pixels leaves nothing of an image of {REFERENCE_SIZE}.")
@@ -41,11 +43,6 @@ class FrameLearner(PromptLearner):
         self.right = normal(3, inside, self.pad, generator=generator, std=std)
         tokens, token_std = whole(options, "tokens"), float(options["token_std"])
         self.tokens = normal(1, tokens, shapes.visual_width or 0, generator=generator, std=token_std)
-
-    @property
-    def effective(self) -> dict[str, Any]:
-        """The options with the frame's width in pixels of the backbone."""
-        return {**self.options, "pad_pixels": self.pad}
 
     def forward(self) -> Prompts:
         """The frame [3, S, S], zero inside, and the tokens of the first layer."""

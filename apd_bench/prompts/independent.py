@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 
 from apd_bench.backbones.slots import Prompts, TextPrompts, VisualPrompts
 from apd_bench.prompts.base import normal, whole
+from apd_bench.prompts.catalog import NEEDS
 from apd_bench.prompts.context import ContextLearner
 
 
@@ -20,7 +20,7 @@ class IndependentLearner(ContextLearner):
     mean all of its blocks.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"text_tokens", "deep_text", "visual_tokens"})
+    needs: ClassVar[Collection[str]] = NEEDS["independent"]
     defaults: ClassVar[Mapping[str, Any]] = {
         "text_tokens": 2,
         "visual_tokens": 2,
@@ -34,21 +34,13 @@ class IndependentLearner(ContextLearner):
         """Draws both towers' prompts."""
         shapes, options = self.backbone.shapes, self.options
         text_tokens = whole(options, "text_tokens")
-        self.text_depth = min(whole(options, "text_depth", 1), shapes.text_layers)
-        self.visual_depth = min(whole(options, "visual_depth", 1), shapes.visual_layers)
-        self.context = nn.Parameter(self._plan(text_tokens).start(self.backbone, self.template, generator))
-        self.deep = normal(self.text_depth - 1, text_tokens, shapes.text_width or 0, generator=generator)
+        text_depth = self.blocks("text_depth", shapes.text_layers)
+        visual_depth = self.blocks("visual_depth", shapes.visual_layers)
+        self.context = self._draw(text_tokens, generator)
+        self.deep = normal(text_depth - 1, text_tokens, shapes.text_width or 0, generator=generator)
         visual_tokens = whole(options, "visual_tokens")
-        self.tokens = normal(self.visual_depth, visual_tokens, shapes.visual_width or 0, generator=generator)
-
-    @property
-    def effective(self) -> dict[str, Any]:
-        """The options with the depths that act."""
-        return {**self.options, "text_depth": self.text_depth, "visual_depth": self.visual_depth}
+        self.tokens = normal(visual_depth, visual_tokens, shapes.visual_width or 0, generator=generator)
 
     def forward(self) -> Prompts:
         """Both towers' prompts."""
-        return Prompts(
-            text=TextPrompts(context=self.context, deep=self.deep, rows=self.rows()),
-            visual=VisualPrompts(tokens=self.tokens),
-        )
+        return Prompts(TextPrompts(self.context, self.deep, self.rows()), VisualPrompts(self.tokens))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 from apd_bench.backbones.slots import Prompts, TextPrompts
 from apd_bench.core.errors import IncompatibleChoice
 from apd_bench.prompts.base import flag, normal, whole
+from apd_bench.prompts.catalog import NEEDS
 from apd_bench.prompts.context import ContextLearner
 
 
@@ -21,7 +22,7 @@ class TextLearner(ContextLearner):
     the tower means all of its blocks.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"text_tokens"})
+    needs: ClassVar[Collection[str]] = NEEDS["text"]
     defaults: ClassVar[Mapping[str, Any]] = {
         "tokens": 16,
         "position": "end",
@@ -33,19 +34,14 @@ class TextLearner(ContextLearner):
     def start(self, generator: torch.Generator) -> None:
         """Draws the context, unified or class-wise, and the deep rows."""
         tokens, width = whole(self.options, "tokens"), self.backbone.shapes.text_width or 0
-        self.depth = min(whole(self.options, "depth", 1), self.backbone.shapes.text_layers)
+        depth = self.blocks("depth", self.backbone.shapes.text_layers)
         plan = self._plan(tokens)
         context = plan.start(self.backbone, self.template, generator)
         if flag(self.options, "class_specific"):
             others = [plan.start(self.backbone, self.template, generator) for _ in self.class_names[1:]]
             context = torch.stack([context, *others])
         self.context = nn.Parameter(context)
-        self.deep = normal(self.depth - 1, tokens, width, generator=generator) if self.depth > 1 else None
-
-    @property
-    def effective(self) -> dict[str, Any]:
-        """The options with the depth that acts."""
-        return {**self.options, "depth": self.depth}
+        self.deep = normal(depth - 1, tokens, width, generator=generator) if depth > 1 else None
 
     def forward(self) -> Prompts:
         """The context at its rows and the deep rows."""

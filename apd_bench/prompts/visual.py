@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
 
 from apd_bench.backbones.slots import Prompts, VisualPrompts
 from apd_bench.prompts.base import PromptLearner, normal, whole
+from apd_bench.prompts.catalog import NEEDS
 
 
 class VisualLearner(PromptLearner):
@@ -17,20 +18,15 @@ class VisualLearner(PromptLearner):
     `text` is the text of every class, with {} for its name, whatever the set; empty means the set's template.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"visual_tokens"})
+    needs: ClassVar[Collection[str]] = NEEDS["visual"]
     defaults: ClassVar[Mapping[str, Any]] = {"tokens": 8, "depth": 12, "text": ""}
 
     def start(self, generator: torch.Generator) -> None:
         """Draws the tokens of every block."""
         shapes = self.backbone.shapes
-        self.depth = min(whole(self.options, "depth", 1), shapes.visual_layers)
+        depth = self.blocks("depth", shapes.visual_layers)
         tokens = whole(self.options, "tokens")
-        self.tokens = normal(self.depth, tokens, shapes.visual_width or 0, generator=generator)
-
-    @property
-    def effective(self) -> dict[str, Any]:
-        """The options with the depth that acts."""
-        return {**self.options, "depth": self.depth}
+        self.tokens = normal(depth, tokens, shapes.visual_width or 0, generator=generator)
 
     def forward(self) -> Prompts:
         """The visual tokens of every block."""

@@ -14,7 +14,7 @@ from apd_bench.core.options import RunOptions
 from apd_bench.core.registry import METHODS
 from apd_bench.core.specs import Cell
 from apd_bench.leaderboard.command import SUITE, crossings, words
-from apd_bench.methods.catalog import OBJECTIVES
+from apd_bench.methods.classes import OBJECTIVES
 from apd_bench.prompts.catalog import LEARNERS
 from apd_bench.runner.estimate import samples_of
 from apd_bench.runner.plan import plan

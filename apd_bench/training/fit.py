@@ -20,9 +20,9 @@ from apd_bench.core.identity import counted
 from apd_bench.core.specs import Fit, MethodRecipe
 from apd_bench.data.protocols import few_shot_dataset
 from apd_bench.data.splits import LoadedDataset
+from apd_bench.methods.classes import load_class
 from apd_bench.methods.clean import CleanCrossEntropy
 from apd_bench.methods.objective import Objective, Setting
-from apd_bench.methods.plugins import load_class
 from apd_bench.prompts.classifier import PromptedModel
 from apd_bench.records.record import plain
 from apd_bench.training.augment import TrainingImages

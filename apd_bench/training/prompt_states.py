@@ -25,7 +25,7 @@ from apd_bench.core.files import atomic_write
 from apd_bench.core.identity import derive_seed, digest, is_recorded
 from apd_bench.core.specs import MethodRecipe
 from apd_bench.core.versions import CARD, STATE, refuse_newer
-from apd_bench.methods.plugins import load_class
+from apd_bench.methods.classes import load_class
 
 if TYPE_CHECKING:
     from apd_bench.backbones.adapter import Backbone

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from apd_bench.attacks.parse import parse_attack
+from apd_bench.backbones.load import load_backbone
 from apd_bench.core.specs import ThreatModel
 from apd_bench.evaluation.cell import evaluate_samples
 from apd_bench.records.store import Store
-from tests.benchmarks.models import load, zero_shot
+from tests.benchmarks.models import zero_shot
 from tests.benchmarks.suites import against_records
 
 RESULTS = Path(__file__).parents[2] / "results" / "embedded"
@@ -16,7 +17,7 @@ RESULTS = Path(__file__).parents[2] / "results" / "embedded"
 
 @pytest.fixture(scope="module")
 def part():
-    return zero_shot(load("tiny-clean", "cpu"), "vehicles", 12)
+    return zero_shot(load_backbone("tiny-clean", "cpu"), "vehicles", 12)
 
 
 @pytest.mark.parametrize("attack", ["pgd", "cw", "worst.fast"])

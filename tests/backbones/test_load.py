@@ -49,7 +49,7 @@ def test_a_whole_checkpoint_loads_in_float32_whatever_its_form(form, small, tmp_
         torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
     else:
         torch.save({key: value.half() for key, value in state.items()} if form == "half" else state, path)
-    backbone = load.load(catalog.resolve(f"local:{path}@Small"))
+    backbone = load.load_backbone(catalog.resolve(f"local:{path}@Small"))
     assert backbone.digest == file_digest(path)
     for key, value in visual_of(backbone).items():
         assert value.dtype == torch.float32
@@ -61,13 +61,13 @@ def test_a_tecoa_image_tower_is_laid_over_its_base(prefix, small, tmp_path):
     path = tmp_path / "vitb32_eps4.pth.tar"
     tower = {prefix + key: value for key, value in small.visual.state_dict().items()}
     torch.save({"epoch": 10, "best_acc1": 0.3, "vision_encoder_state_dict": tower}, path)
-    base = load.load(catalog.resolve("Small/random"))
-    backbone = load.load(catalog.resolve(f"local-robust:{path}@Small/random"))
+    base = load.load_backbone(catalog.resolve("Small/random"))
+    backbone = load.load_backbone(catalog.resolve(f"local-robust:{path}@Small/random"))
     assert backbone.spec.training == "robust"
     assert torch.equal(backbone.model.visual.proj, small.visual.proj)
     assert torch.equal(backbone.model.token_embedding.weight, base.model.token_embedding.weight)
     with pytest.raises(IncompatibleChoice, match="holds an image tower only"):
-        load.load(catalog.resolve(f"local:{path}@Small"))
+        load.load_backbone(catalog.resolve(f"local:{path}@Small"))
 
 
 def test_weights_of_another_architecture_are_refused_by_name(small, tmp_path):
@@ -75,10 +75,10 @@ def test_weights_of_another_architecture_are_refused_by_name(small, tmp_path):
     other = load.instantiate({**SMALL, "embed_dim": 24})
     torch.save(other.state_dict(), path)
     with pytest.raises(IncompatibleChoice, match=r"other.pt does not fit the architecture"):
-        load.load(catalog.resolve(f"local:{path}@Small"))
+        load.load_backbone(catalog.resolve(f"local:{path}@Small"))
     torch.save({"vision_encoder_state_dict": {"nothing": torch.zeros(1)}}, path)
     with pytest.raises(IncompatibleChoice, match=r"other.pt does not fit the architecture"):
-        load.load(catalog.resolve(f"local:{path}@Small/random"))
+        load.load_backbone(catalog.resolve(f"local:{path}@Small/random"))
 
 
 def test_pickled_code_is_never_run(small, tmp_path):
@@ -86,7 +86,7 @@ def test_pickled_code_is_never_run(small, tmp_path):
     marker = tmp_path / "ran"
     torch.save(_Evil(str(marker)), path)
     with pytest.raises(CorruptFile, match="cannot be read as weights"):
-        load.load(catalog.resolve(f"local:{path}@Small"))
+        load.load_backbone(catalog.resolve(f"local:{path}@Small"))
     assert not marker.exists()
 
 
@@ -104,25 +104,27 @@ def test_a_torn_file_and_a_changed_file_are_named(small, tmp_path):
     spec = catalog.resolve(f"local:{path}@Small")
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CorruptFile, match=r"clip.safetensors are damaged: SHA-256 .* expected"):
-        load.load(spec)
+        load.load_backbone(spec)
     with pytest.raises(CorruptFile, match="cannot be read as weights"):
-        load.load(catalog.resolve(f"local:{path}@Small"))
+        load.load_backbone(catalog.resolve(f"local:{path}@Small"))
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_an_openai_archive_loads_and_needs_quick_gelu(small, tmp_path):
     path = tmp_path / "ViT-S.pt"
     torch.jit.save(torch.jit.script(load.instantiate(SMALL | {"quick_gelu": True}, seed=5)), path)
-    backbone = load.load(catalog.resolve(f"local:{path}@Small-quickgelu"))
+    backbone = load.load_backbone(catalog.resolve(f"local:{path}@Small-quickgelu"))
     assert torch.equal(backbone.model.visual.proj, small.visual.proj)
     with pytest.raises(IncompatibleChoice, match=r"weights of OpenAI, trained with quick_gelu.*-quickgelu"):
-        load.load(catalog.resolve(f"local:{path}@Small"))
+        load.load_backbone(catalog.resolve(f"local:{path}@Small"))
     state = load.instantiate(SMALL | {"quick_gelu": True}, seed=5).state_dict()
     sizes = dict.fromkeys(("input_resolution", "context_length", "vocab_size"), torch.tensor(9))
     torch.save({**state, **sizes}, path)
-    assert torch.equal(load.load(catalog.resolve(f"local:{path}@Small-quickgelu")).model.visual.proj, small.visual.proj)
+    assert torch.equal(
+        load.load_backbone(catalog.resolve(f"local:{path}@Small-quickgelu")).model.visual.proj, small.visual.proj
+    )
     with pytest.raises(IncompatibleChoice, match=r"weights of OpenAI, trained with quick_gelu.*-quickgelu"):
-        load.load(catalog.resolve(f"local:{path}@Small"))
+        load.load_backbone(catalog.resolve(f"local:{path}@Small"))
 
 
 @pytest.mark.parametrize("architecture", ["RN50", "coca_ViT-B-32", "ViT-B-16-SigLIP", "ViT-S-32"])
@@ -130,20 +132,20 @@ def test_a_checkpoint_under_a_wrong_architecture_gets_the_right_one(architecture
     path = tmp_path / "clip.pt"
     torch.save(load.instantiate(configs.model_config("ViT-S-16")).state_dict(), path)
     with pytest.raises(IncompatibleChoice, match=r"It looks like ViT-S-16.* local:.*clip.pt@ViT-S-16"):
-        load.load(catalog.resolve(f"local:{path}@{architecture}"))
+        load.load_backbone(catalog.resolve(f"local:{path}@{architecture}"))
 
 
 def test_an_activation_that_the_architecture_lacks_is_refused(small):
     spec = dataclasses.replace(catalog.resolve("Small/random"), activation="quick_gelu")
     with pytest.raises(IncompatibleChoice, match="asks for quick_gelu; Small has gelu"):
-        load.load(spec)
+        load.load_backbone(spec)
 
 
 def test_random_weights_are_the_same_every_time_and_leave_the_seed_alone(small):
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)
-    one, two = (load.load(catalog.resolve("Small/random")) for _ in range(2))
+    one, two = (load.load_backbone(catalog.resolve("Small/random")) for _ in range(2))
     assert torch.equal(torch.rand(1), expected)
     assert torch.equal(one.model.visual.proj, two.model.visual.proj)
 
@@ -153,14 +155,14 @@ def test_a_hub_repository_brings_its_own_configuration_and_statistics(small, tmp
     (tmp_path / "open_clip_config.json").write_text(json.dumps(content))
     torch.save(small.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
     monkeypatch.setattr(load, "hub_file", lambda repository, names: tmp_path / names[-1])
-    backbone = load.load(catalog.resolve("hf-hub:someone/clip"))
+    backbone = load.load_backbone(catalog.resolve("hf-hub:someone/clip"))
     assert backbone.activation == "quick_gelu"
     assert backbone.shapes.image_size == 16
     assert backbone.scale.flatten().tolist() == [2.0] * 3
     assert backbone.digest == file_digest(tmp_path / "open_clip_pytorch_model.bin")
     (tmp_path / "open_clip_config.json").write_text("{}")
     with pytest.raises(CorruptFile, match=r"open_clip_config.json of someone/clip has no model_cfg"):
-        load.load(catalog.resolve("hf-hub:someone/clip"))
+        load.load_backbone(catalog.resolve("hf-hub:someone/clip"))
 
 
 @pytest.fixture
@@ -183,7 +185,7 @@ def test_offline_no_socket_is_opened_and_the_message_says_what_to_do(name, varia
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(load, "instantiate", lambda *_: pytest.fail("the weights come first"))
     with pytest.raises(MissingPrerequisite, match=r"the network is switched off.*(hf download|Download https)"):
-        load.load(catalog.resolve(name))
+        load.load_backbone(catalog.resolve(name))
 
 
 class TestEmbedded:
@@ -208,7 +210,7 @@ class TestEmbedded:
     )
 
     def test_half_precision_weights_become_float32_with_the_statistics_of_the_card(self, models):
-        backbone = load.load(self.SPEC)
+        backbone = load.load_backbone(self.SPEC)
         assert {value.dtype for value in backbone.model.parameters()} == {torch.float32}
         assert backbone.scale.flatten().tolist() == [4.0, 2.0, 1.0]
         assert torch.allclose(backbone.shift.flatten(), torch.tensor([-2.0, -0.8, -0.3]))
@@ -219,27 +221,27 @@ class TestEmbedded:
         content[-1] ^= 1
         path.write_bytes(content)
         with pytest.raises(CorruptFile, match=r"one.safetensors are damaged: SHA-256 .*Install it again: pip install"):
-            load.load(self.SPEC)
+            load.load_backbone(self.SPEC)
 
     def test_missing_weights_and_cards_are_named(self, models):
         (models / "one.safetensors").unlink()
         with pytest.raises(MissingPrerequisite, match=r"one.safetensors are missing"):
-            load.load(self.SPEC)
+            load.load_backbone(self.SPEC)
         (models / "one.json").write_text("{")
         with pytest.raises(CorruptFile, match=r"one.json is not valid JSON"):
-            load.load(self.SPEC)
+            load.load_backbone(self.SPEC)
         (models / "one.json").write_text('{"sha256": "0"}')
         with pytest.raises(CorruptFile, match=r"one.json lacks 'preprocess_cfg'"):
-            load.load(self.SPEC)
+            load.load_backbone(self.SPEC)
         (models / "one.json").unlink()
         with pytest.raises(MissingPrerequisite, match=r"one.json is missing"):
-            load.load(self.SPEC)
+            load.load_backbone(self.SPEC)
 
 
 @pytest.mark.parametrize("name", ["tiny-clean", "tiny-robust"])
 def test_the_shipped_models_are_what_their_cards_say(name):
     spec = next(spec for spec in catalog.builtin() if spec.name == name)
-    backbone = load.load(spec)
+    backbone = load.load_backbone(spec)
     assert backbone.digest == spec.digest is not None
     assert backbone.shapes.offers == set(spec.offers)
     assert (backbone.shapes.image_size, backbone.shapes.context_length) == (spec.image_size, 32) == (40, 32)

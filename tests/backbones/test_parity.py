@@ -6,7 +6,7 @@ from open_clip import get_model_config
 
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.backbones.catalog import resolve
-from apd_bench.backbones.load import load
+from apd_bench.backbones.load import load_backbone
 from apd_bench.backbones.slots import TextPrompts, VisualPrompts
 
 TEXTS = ["a photo of a cat.", "an x-ray of a hand, a medical image.", "ice cream."]
@@ -59,7 +59,7 @@ def test_equals_open_clip_for_its_own_configurations(architecture):
     spec = resolve(f"{architecture}/random")
     assert spec is not None
     assert spec.activation == ("quick_gelu" if get_model_config(architecture).get("quick_gelu") else "gelu")
-    differences = largest_differences(load(spec), batch=1)
+    differences = largest_differences(load_backbone(spec), batch=1)
     assert max(differences.values()) <= TOLERANCE, differences
 
 

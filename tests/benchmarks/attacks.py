@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from apd_bench.backbones.load import load_backbone
 from apd_bench.core.specs import ThreatModel, format_eps
 from apd_bench.evaluation.audit import BUDGET_TOLERANCE
 from tests.benchmarks import usual
-from tests.benchmarks.models import SETS, VIT_B16, VIT_B32, Samples, attack, embedded_samples, load, made_up
+from tests.benchmarks.models import SETS, VIT_B16, VIT_B32, Samples, attack, embedded_samples, made_up
 from tests.benchmarks.table import Request, Row, clock, peak
 
 # The budgets at which about half of the zero-shot accuracy is lost, or most of it: where attacks can differ.
@@ -46,10 +47,10 @@ class Side:
 def rows(request: Request) -> Iterator[Row]:
     """The embedded models with PGD, CW and AutoAttack, then PGD on the shapes of two ViTs; one model if quick."""
     for name, eps in EMBEDDED[1:2] if request.quick else EMBEDDED:
-        backbone = load(name, request.device)
+        backbone = load_backbone(name, request.device)
         yield from pairs(name, list(embedded_samples(backbone, SETS, 5 if request.quick else 14)), eps)
     for name, batch, steps in () if request.quick else RANDOM:
-        samples = made_up(load(name, request.device), batch, classes=100)
+        samples = made_up(load_backbone(name, request.device), batch, classes=100)
         yield from pairs(name, [samples], 4 / 255, steps=steps, trained=False)
 
 

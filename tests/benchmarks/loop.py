@@ -10,8 +10,9 @@ from apd_bench.attacks.losses import stable_ce
 from apd_bench.attacks.pgd import lengths, projected_ascent
 from apd_bench.attacks.search import attacking
 from apd_bench.backbones.adapter import Backbone
+from apd_bench.backbones.load import load_backbone
 from apd_bench.core.specs import ThreatModel
-from tests.benchmarks.models import VIT_B16, VIT_B32, load, made_up
+from tests.benchmarks.models import VIT_B16, VIT_B32, made_up
 from tests.benchmarks.table import Request, Row, in_turn
 
 CASES = (("tiny-clean", 64, 10), ("tiny-robust", 64, 10), (VIT_B32, 64, 1), (VIT_B16, 16, 1))  # name, batch, steps
@@ -21,7 +22,7 @@ NOBODY_BREAKS = 1e-6  # a budget below the model's own rounding: all samples sta
 def rows(request: Request) -> Iterator[Row]:
     """The embedded models and the shapes of two ViTs; one model if quick."""
     for name, batch, steps in CASES[:1] if request.quick else CASES:
-        yield loop_row(load(name, request.device), batch=batch, steps=steps, repeats=3 if request.quick else 9)
+        yield loop_row(load_backbone(name, request.device), batch=batch, steps=steps, repeats=3 if request.quick else 9)
 
 
 def loop_row(backbone: Backbone, *, batch: int, steps: int, repeats: int) -> Row:

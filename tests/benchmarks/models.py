@@ -12,9 +12,8 @@ from torch.nn import functional
 from apd_bench import attacks
 from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.result import AttackResult
-from apd_bench.backbones import load as backbones
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.core.registry import BACKBONES, DATASETS
+from apd_bench.core.registry import DATASETS
 from apd_bench.core.specs import ThreatModel
 from apd_bench.data.load import ImageSplit, load_dataset
 from apd_bench.data.protocols import limit_split
@@ -35,11 +34,6 @@ class Samples:
     pixels: Tensor
     labels: Tensor
     ids: tuple[str, ...]
-
-
-def load(name: str, device: str) -> Backbone:
-    """The backbone of this name."""
-    return backbones.load(BACKBONES.get(name), device)
 
 
 def zero_shot(backbone: Backbone, dataset: str, limit: int) -> tuple[Classifier, ImageSplit]:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from apd_bench.attacks.parse import parse_attack
+from apd_bench.backbones.load import load_backbone
 from apd_bench.core.specs import ThreatModel, format_eps
 from apd_bench.evaluation.cell import evaluate_samples
-from tests.benchmarks.models import SETS, load, zero_shot
+from tests.benchmarks.models import SETS, zero_shot
 from tests.benchmarks.table import Request, Row
 
 BUDGETS = {"tiny-clean": 2 / 255, "tiny-robust": 4 / 255}  # where about half of the accuracy is lost
@@ -21,7 +22,7 @@ BUDGETS = {"tiny-clean": 2 / 255, "tiny-robust": 4 / 255}  # where about half of
 def rows(request: Request) -> Iterator[Row]:
     """PGD and CW on 100 samples of three sets with both embedded models; 10 samples and one model if quick."""
     for name in list(BUDGETS)[: 1 if request.quick else 2]:
-        backbone = load(name, request.device)
+        backbone = load_backbone(name, request.device)
         for data in SETS:
             full, test = zero_shot(backbone, data, 10 if request.quick else 100)
             threat = ThreatModel(eps=BUDGETS[name])

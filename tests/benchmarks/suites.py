@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from apd_bench.backbones.adapter import Backbone
+from apd_bench.backbones.load import load_backbone
 from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.core.identity import digest
 from apd_bench.core.specs import ATTACK_SEED, format_eps
@@ -25,7 +26,7 @@ from apd_bench.records.record import Record
 from apd_bench.records.store import Store
 from apd_bench.records.submission import local_cell
 from apd_bench.training.prompt_states import load_state, restore
-from tests.benchmarks.models import Samples, attack, load
+from tests.benchmarks.models import Samples, attack
 from tests.benchmarks.table import Request, Row
 
 SUITES = ("worst", "worst.fast")
@@ -110,7 +111,7 @@ def against_records(
     for record in _judged(store, keep):
         name = record.cell.fit.backbone.name
         if name not in models:
-            models = {name: load(name, device)}
+            models = {name: load_backbone(name, device)}
         for suite in suites:
             key = (name, record.cell.threat.eps, suite)
             verdicts = _compare(store, record, suite, models[name])

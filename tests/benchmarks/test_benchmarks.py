@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from apd_bench.attacks.losses import ce
+from apd_bench.backbones.load import load_backbone
 from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.records.measured import Measured
@@ -33,7 +34,7 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def parts():
-    return list(models.embedded_samples(models.load("tiny-clean", "cpu"), ["animals", "food"], 3))
+    return list(models.embedded_samples(load_backbone("tiny-clean", "cpu"), ["animals", "food"], 3))
 
 
 def test_ratios_are_of_medians_and_the_table_shows_ranges():

@@ -23,7 +23,7 @@ Cli = Callable[..., Any]
 QUIET = ("--jobs", "1", "--device", "cpu", "--quiet")
 SMALL = ("--datasets", "fashion", "--attacks", "none", "--limit", "5", "--shots", "1", "--eps", "1/255")
 HALVED = """
-from apd_bench.methods import define
+from apd_bench.plugin import define
 from apd_bench.prompts.text import TextLearner
 
 class Halved(TextLearner):
@@ -31,7 +31,7 @@ class Halved(TextLearner):
         prompts = super().forward()
         return type(prompts)(text=type(prompts.text)(context=self.context / 2, rows=self.rows()))
 
-METHOD = define("halved", base="coop", learner=Halved, learner_options={"tokens": 2}, needs=["text_tokens"])
+METHOD = define("halved", base="coop", learner=Halved, learner_options={"tokens": 2})
 """
 
 
@@ -195,9 +195,9 @@ def test_a_learner_of_ones_own_is_verified_once_it_is_named(
     (record,) = Store("results").records()
     named = cli("show", record.id, "--as-command")
     assert f"--methods {tmp_path / 'mine.py'}:METHOD" in named.out and not named.err
-    from apd_bench.methods import plugins
+    from apd_bench.methods import classes
 
-    plugins._CLASSES.clear()  # as in another process
+    classes._CLASSES.clear()  # as in another process
     METHODS.unregister("halved")
     assert cli("submit", "--methods", "halved", "--out", "mine.tar.gz").code == EXIT_DONE
     named = cli("show", record.id, "--as-command")
@@ -213,7 +213,7 @@ def test_a_learner_of_ones_own_is_verified_once_it_is_named(
     assert found.code == EXIT_DONE and "all 5 samples agree" in found.out, found.err
     Path("mine.py").write_text(HALVED.replace("/ 2", "/ 3"))
     METHODS.unregister("halved")
-    plugins._CLASSES.clear()
+    classes._CLASSES.clear()
     other = cli(*words, "--methods", "mine.py:METHOD")
     assert other.code == EXIT_USAGE and "the one that is here has" in other.err
 
@@ -251,7 +251,7 @@ def test_validation_images_are_measured_in_tables_of_their_own(cli: Cli, measure
 def test_a_backbone_and_a_dataset_in_a_file_are_measured(cli: Cli, tmp_path: Path) -> None:
     Path("mine.py").write_text(
         "import dataclasses\nfrom apd_bench.core.registry import BACKBONES, DATASETS\n"
-        "from apd_bench.backbones.load import load as load_backbone\nfrom apd_bench.data.embedded import load\n"
+        "from apd_bench.backbones.load import load_backbone\nfrom apd_bench.data.embedded import load\n"
         "def twin(spec, device='cpu'):\n    return load_backbone(BACKBONES.get('tiny-clean'), device)\n"
         "def clothes(spec, **how):\n    return dataclasses.replace(load(DATASETS.get('fashion'), **how), spec=spec)\n"
         "MODEL = dataclasses.replace(BACKBONES.get('tiny-clean'), name='twin', aliases=(), loader=f'{__name__}:twin')\n"

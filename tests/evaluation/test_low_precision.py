@@ -9,9 +9,8 @@ from apd_bench.attacks.result import AttackResult
 from apd_bench.core.specs import ThreatModel
 from apd_bench.evaluation.cell import evaluate_samples
 from apd_bench.evaluation.low_precision import confirmed
-from apd_bench.methods.recipes import load_recipe
 from apd_bench.prompts.classifier import Classifier
-from apd_bench.training.prompt_states import build_learner
+from apd_bench.training.prompt_states import zero_shot
 from apd_bench.training.toy import toy_backbone, toy_dataset
 
 
@@ -42,13 +41,12 @@ def test_denied_samples_are_attacked_again_and_nobody_else():
 
 def test_a_cell_in_bf16_is_judged_in_float32():
     backbone, data = toy_backbone(), toy_dataset(10)
-    learner = build_learner(load_recipe("zero_shot"), backbone, data.classes, data.template)
-    full = Classifier.from_learner(backbone, learner)
+    full = zero_shot(backbone, data.classes, data.template)
     test = data.test
     with torch.no_grad():
         clean = full(test.pixels(range(len(test)))).argmax(1)
     test = type(test)(test.name, test.ids, clean, test.store, test.rows)
-    short = Classifier.from_learner(backbone, learner, precision="bf16")
+    short = zero_shot(backbone, data.classes, data.template, precision="bf16")
     results = {
         name: evaluate_samples(model, test, parse_attack("pgd(steps=10)"), ThreatModel(eps=4 / 255))
         for name, model in (("fp32", full), ("bf16", short))
@@ -73,8 +71,7 @@ def test_a_twin_in_another_precision_shares_the_weights():
 
 def test_a_second_attack_reuses_the_clean_passes_of_the_first():
     backbone, data = toy_backbone(), toy_dataset(3)
-    learner = build_learner(load_recipe("zero_shot"), backbone, data.classes, data.template)
-    classifier = Classifier.from_learner(backbone, learner)
+    classifier = zero_shot(backbone, data.classes, data.template)
     attacks = [parse_attack(text) for text in ("fgsm", "noise", "fgsm")]
     results = [evaluate_samples(classifier, data.test, attack, ThreatModel(eps=0.01)) for attack in attacks]
     assert [result.timing["clean_forwards"] for result in results] == [12, 0, 0]

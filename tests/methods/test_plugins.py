@@ -7,7 +7,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,19 +15,18 @@ from apd_bench.cli import check as check_verb
 from apd_bench.core.errors import CorruptFile, UsageError
 from apd_bench.core.identity import counted
 from apd_bench.core.registry import METHODS, Registry, plugin_files
-from apd_bench.methods import define
 from apd_bench.methods.adversarial import AdversarialCrossEntropy
+from apd_bench.methods.classes import _CLASSES, load_class
 from apd_bench.methods.clean import CleanCrossEntropy
-from apd_bench.methods.objective import Objective
-from apd_bench.methods.plugins import _CLASSES, load_class
 from apd_bench.methods.recipes import load_recipe, recipe_of
+from apd_bench.plugin import Objective, define
 from apd_bench.prompts.coupled import CoupledLearner
 from apd_bench.training.contract import check
 from apd_bench.training.fit import fit
 from apd_bench.training.prompt_states import save_state
 from apd_bench.training.toy import toy_fit
+from tests.pages import EXAMPLES
 
-EXAMPLE = Path(__file__).with_name("example_method.py")
 resolve = METHODS.get
 QUICK = {"training": {"epochs": 1, "batch_size": 8, "warmup_epochs": 0}}
 
@@ -39,6 +37,13 @@ class Twice(Objective):
 
     def __call__(self, student, batch, adversary, teacher):
         return {"ce": self.factor * torch.nn.functional.cross_entropy(student(batch.pixels).logits, batch.labels)}
+
+
+@pytest.fixture
+def example(tmp_path):
+    path = tmp_path / "own_method.py"
+    path.write_text(EXAMPLES["own_method.py"])
+    return path
 
 
 @pytest.fixture(autouse=True)
@@ -52,38 +57,32 @@ def names_of(results):
     return {result.name for result in results if not result.passed}
 
 
-def test_the_example_of_the_readme_is_short_and_keeps_the_contract(backbone):
-    assert len(EXAMPLE.read_text().splitlines()) < 60
-    results = check(resolve(f"{EXAMPLE}:SMOOTH"), backbone=backbone)
-    assert [result for result in results if not result.passed] == []
-
-
 def test_a_method_in_a_file_is_identified_by_its_content_not_by_its_path(tmp_path):
     copies = [tmp_path / "one.py", tmp_path / "folder" / "two.py"]
     copies[1].parent.mkdir()
     for copy in copies:
-        copy.write_text(EXAMPLE.read_text())
+        copy.write_text(EXAMPLES["own_method.py"])
     one, two = (recipe_of(resolve(f"{copy}:SMOOTH")) for copy in copies)
     assert counted(one) == counted(two)
-    copies[1].write_text(EXAMPLE.read_text().replace("label_smoothing=self.smoothing", "label_smoothing=0.2"))
+    copies[1].write_text(EXAMPLES["own_method.py"].replace("label_smoothing=self.smoothing", "label_smoothing=0.2"))
     assert counted(recipe_of(resolve(f"{copies[1]}:SMOOTH"))) != counted(one)
 
 
-def test_the_recipe_of_a_plugin_travels_to_another_process(tmp_path):
-    recipe = recipe_of(resolve(f"{EXAMPLE}:SMOOTH"))
+def test_the_recipe_of_a_plugin_travels_to_another_process(example):
+    recipe = recipe_of(resolve(f"{example}:SMOOTH"))
     code = (
         "import pickle, sys\nfrom apd_bench.core.registry import name_plugins\n"
-        "from apd_bench.methods.objective import Objective\nfrom apd_bench.methods.plugins import load_class\n"
+        "from apd_bench.methods.objective import Objective\nfrom apd_bench.methods.classes import load_class\n"
         "named, recipe = pickle.load(sys.stdin.buffer)\nname_plugins(named)\n"
         "print(load_class('objective', recipe, Objective).__name__)"
     )
     sent = pickle.dumps((plugin_files(), recipe))
     done = subprocess.run([sys.executable, "-c", code], input=sent, capture_output=True, check=True)
-    assert done.stdout.strip() == b"SmoothedAndAnchored" and str(EXAMPLE) not in pickle.dumps(recipe).decode("latin-1")
+    assert done.stdout.strip() == b"SmoothedAndAnchored" and str(example) not in pickle.dumps(recipe).decode("latin-1")
 
 
-def test_other_code_than_the_recorded_one_is_refused_with_what_to_give(tmp_path):
-    recipe = recipe_of(resolve(f"{EXAMPLE}:SMOOTH"))
+def test_other_code_than_the_recorded_one_is_refused_with_what_to_give(example):
+    recipe = recipe_of(resolve(f"{example}:SMOOTH"))
     other = dataclasses.replace(recipe, digest="0123456789abcdef")
     with pytest.raises(UsageError, match="of digest 0123456789abcdef; the one that is here has") as caught:
         load_class("objective", other, Objective)
@@ -120,10 +119,10 @@ def test_what_a_class_needs_is_known_when_planning():
     class Mine(CoupledLearner):
         pass
 
-    assert set(recipe_of(define("mine", base="coop", learner=Mine)).needs) == Mine.needs
-    assert set(recipe_of(define("mine", base="coop", learner=Mine, needs="frame")).needs) == {"frame", *Mine.needs}
-    with pytest.raises(UsageError, match=r"Unknown need of 'mine' 'frme'. Did you mean 'frame'?"):
-        define("mine", base="coop", needs=["frme"])
+    assert set(recipe_of(define("mine", base="coop", learner=Mine)).needs) == set(CoupledLearner.needs)
+    Mine.needs = ("frme",)
+    with pytest.raises(UsageError, match=r"Unknown need of Mine 'frme'. Did you mean 'frame'?"):
+        define("mine", base="coop", learner=Mine)
 
 
 def test_the_code_of_an_installed_plugin_counts_too():
@@ -133,13 +132,13 @@ def test_the_code_of_an_installed_plugin_counts_too():
 
 def test_a_learner_of_your_own(backbone, tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from apd_bench.methods import define\n"
+        "from apd_bench.plugin import define\n"
         "from apd_bench.prompts.text import TextLearner\n"
         "class Halved(TextLearner):\n"
         "    def forward(self):\n"
         "        prompts = super().forward()\n"
         "        return type(prompts)(text=type(prompts.text)(context=self.context / 2, rows=self.rows()))\n"
-        "METHOD = define('halved', base='apt', learner=Halved, learner_options={'tokens': 2}, needs=['text_tokens'])\n"
+        "METHOD = define('halved', base='apt', learner=Halved, learner_options={'tokens': 2})\n"
     )
     results = check(resolve(f"{tmp_path / 'mine.py'}:METHOD"), backbone=backbone)
     assert [result for result in results if not result.passed] == []
@@ -227,7 +226,7 @@ def test_a_folder_with_a_broken_card_is_not_a_method(tmp_path):
 
 @pytest.mark.parametrize("name", ["apd", "apt", "APD", "folder/x.py:y"])
 def test_a_plugin_that_takes_a_name_is_refused(name, tmp_path):
-    (tmp_path / "mine.py").write_text(EXAMPLE.read_text().replace('"smooth"', repr(name)))
+    (tmp_path / "mine.py").write_text(EXAMPLES["own_method.py"].replace('"smooth"', repr(name)))
     with pytest.raises(UsageError, match=f"'{name}' (of .*mine.py:SMOOTH is already taken by|is no name for)"):
         METHODS.get(f"{tmp_path / 'mine.py'}:SMOOTH")
 
@@ -279,8 +278,7 @@ def test_the_verb_prints_one_line_a_check_and_fails_with_1(capsys, tmp_path):
     assert "zero_shot: all checks hold" in capsys.readouterr().out
     wrong = tmp_path / "wrong.py"
     wrong.write_text(
-        "from apd_bench.methods import define\n"
-        "from apd_bench.methods.objective import Objective\n"
+        "from apd_bench.plugin import Objective, define\n"
         "class Empty(Objective):\n    pass\n"
         "METHOD = define('empty', base='coop', objective=Empty)\n"
     )

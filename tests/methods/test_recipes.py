@@ -18,7 +18,7 @@ SOURCE = re.compile(r"^(inferred|paper|code|secondary)\b")
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_every_stated_number_has_a_source(entry):
-    table, sources, _ = tables_of(entry)
+    table, sources = tables_of(entry)
     stated = set(numbers(table))
     assert stated == set(sources)
     for name, source in sources.items():
@@ -27,7 +27,7 @@ def test_every_stated_number_has_a_source(entry):
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_a_recipe_leaves_no_field_of_the_loop_to_a_default(entry):
-    table, _, _ = tables_of(entry)
+    table, _ = tables_of(entry)
     if "objective" not in table:
         assert set(table) == {"learner"}
         return

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, UnknownName, UsageError
-from apd_bench.core.targets import resolve
-from apd_bench.prompts.catalog import LEARNERS, NEEDS
+from apd_bench.prompts.catalog import LEARNERS
 from apd_bench.prompts.classifier import Classifier, PromptedModel
 
 TRAINED = [kind for kind in LEARNERS if kind not in ("template", "conditional")]
@@ -95,11 +94,6 @@ def test_an_unknown_option_gets_the_nearest_name(make):
         make("text", position="left").texts()
     with pytest.raises(UsageError, match="at least one class name"):
         make("text", names=())
-
-
-def test_what_the_planner_knows_is_what_the_learner_needs():
-    for kind, target in LEARNERS.items():
-        assert set(NEEDS[kind]) == resolve(target, object).needs
 
 
 @pytest.mark.parametrize("missing", ["visual_tokens", "text_tokens"])

@@ -401,7 +401,7 @@ class TestCoCoOp:
 class TestVerb:
     @pytest.fixture
     def call(self, backbone, monkeypatch):
-        monkeypatch.setattr("apd_bench.backbones.load.load", lambda spec: backbone)
+        monkeypatch.setattr("apd_bench.backbones.load.load_backbone", lambda spec: backbone)
         parser = argparse.ArgumentParser()
         import_.add_arguments(parser)
         return lambda *words: import_.execute(parser.parse_args([*map(str, words), "--backbone", "tiny-clean"]))
