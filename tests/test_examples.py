@@ -56,4 +56,4 @@ def test_every_name_of_the_plugin_module_is_there_and_documented():
         assert f" as {name}\n" in shown and (thing.__doc__ or name == "Terms"), name
     assert shown.count(" as ") == len(apd_bench.plugin.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Attack'"):
-        apd_bench.plugin.Attack
+        _ = apd_bench.plugin.Attack

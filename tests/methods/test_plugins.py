@@ -130,6 +130,14 @@ def test_the_code_of_an_installed_plugin_counts_too():
     assert recipe_of(define("same", base="coop", objective=CleanCrossEntropy)).digest is None
 
 
+def test_a_method_builds_on_the_class_of_another_plugin(example, backbone, data):
+    METHODS.get(f"{example}:SMOOTH")
+    derived = define("smoother", base="smooth", objective_options={"smoothing": 0.2})
+    recipe = recipe_of(derived, QUICK)
+    assert recipe.digest == load_recipe("smooth").digest and recipe.needs == load_recipe("advvlp").needs
+    assert fit(toy_fit(recipe, backbone, data), backbone, data).card["history"][0]["anchor"] > 0
+
+
 def test_a_learner_of_your_own(backbone, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from apd_bench.plugin import define\n"
@@ -140,7 +148,9 @@ def test_a_learner_of_your_own(backbone, tmp_path):
         "        return type(prompts)(text=type(prompts.text)(context=self.context / 2, rows=self.rows()))\n"
         "METHOD = define('halved', base='apt', learner=Halved, learner_options={'tokens': 2})\n"
     )
-    results = check(resolve(f"{tmp_path / 'mine.py'}:METHOD"), backbone=backbone)
+    entry = resolve(f"{tmp_path / 'mine.py'}:METHOD")
+    assert recipe_of(entry).needs == ("text_tokens",)
+    results = check(entry, backbone=backbone)
     assert [result for result in results if not result.passed] == []
 
 
