@@ -54,7 +54,8 @@ def needs_of(learner: str, digest: str | None) -> tuple[str, ...]:
 def name_of(section: str, given: type | str) -> tuple[str, str | None]:
     """The name of a class in recipes and the digest of its code; a class of this package has its registered name.
 
-    A class from outside can be loaded by both from then on. Raises UsageError where its name is one of this package, or it needs what nothing offers.
+    A class from outside can be loaded by both from then on. Raises UsageError where its name is one of this package, or
+    it needs what no backbone offers.
     """
     if isinstance(given, str):
         return given, None
