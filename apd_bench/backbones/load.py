@@ -32,11 +32,8 @@ from apd_bench.backbones.weights import (
     verify,
 )
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, first_line
-<<<<<<< HEAD
 from apd_bench.core.files import file_digest
-=======
 from apd_bench.core.registry import BACKBONES
->>>>>>> ed19afa (apd_bench.plugin: what plug-ins are written with; five pages of CONTRIBUTING whose commands the tests run; needs of a learner are written once)
 from apd_bench.core.specs import BackboneSpec
 
 BPE_FILE = "bpe_4096.txt.gz"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from apd_bench.cli.console import out, out_json
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE
-from apd_bench.core.registry import BACKBONES, METHODS
+from apd_bench.core.registry import METHODS
 
 if TYPE_CHECKING:
     from apd_bench.training.contract import CheckResult
@@ -31,10 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Prints one line a check; exit code 1 when one fails."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-<<<<<<< HEAD
-=======
-    from apd_bench.core.registry import METHODS
->>>>>>> ed19afa (apd_bench.plugin: what plug-ins are written with; five pages of CONTRIBUTING whose commands the tests run; needs of a learner are written once)
     from apd_bench.training.contract import check
 
     entry = METHODS.get(args.method)

@@ -10,7 +10,7 @@ from pathlib import Path
 from apd_bench.cli.console import out
 from apd_bench.core.errors import EXIT_DONE, CorruptFile, MissingPrerequisite, UsageError
 from apd_bench.core.files import read_lines
-from apd_bench.core.registry import BACKBONES, DATASETS
+from apd_bench.core.registry import DATASETS
 from apd_bench.data.catalog import builtin, class_names
 
 EXAMPLES = """examples:
@@ -38,11 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Writes the prompt state and prints how to evaluate it."""
-<<<<<<< HEAD
-    from apd_bench.backbones.load import load
-=======
     from apd_bench.backbones.load import load_backbone
->>>>>>> ed19afa (apd_bench.plugin: what plug-ins are written with; five pages of CONTRIBUTING whose commands the tests run; needs of a learner are written once)
     from apd_bench.training.importers import import_prompts
     from apd_bench.training.prompt_states import has_state, load_state, save_state
 
