@@ -119,6 +119,8 @@ class Draft:
         if short:
             fewest = min(short.values())
             yield f"{len(short)} fits had classes with fewer training images than shots (the fewest: {fewest})"
+        for name in sorted({item.fit["carried_from"] for item in self.items if "carried_from" in item.fit}):
+            yield f"its prompts were made for another backbone, {name}"
         for attack, samples in sorted(self.lowered.items()):
             yield f"the worst case counts the further attack {attack}, which broke {samples} more (sample, seed) pairs"
 

@@ -39,6 +39,7 @@ class FitFacts(TypedDict, total=False):
     backwards: float
     collapsed: bool  # it predicts one class for nearly everything
     fewer_shots: Mapping[str, int]  # `classes` with fewer images than were asked for, and the `fewest` of one
+    carried_from: str  # the backbone that imported prompts were made for, where it is not the one that is measured
     classes_digest: str  # of the class names and the template
 
 

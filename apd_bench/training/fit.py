@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from apd_bench.core.errors import UsageError, unknown_name
-from apd_bench.core.identity import counted
+from apd_bench.core.identity import counted, digest
 from apd_bench.core.specs import Fit, MethodRecipe
 from apd_bench.data.protocols import few_shot_dataset
 from apd_bench.data.splits import LoadedDataset
@@ -59,8 +59,9 @@ def fit(
     `fit` has no training budget.
     """
     if not fit.method.trains:
-        learner = _untrained(fit.method, backbone, data)
-        return PromptState(learner.state(), _card(fit, backbone, data, learner.num_parameters, learner.state()))
+        learner, facts = _untrained(fit.method, backbone, data)
+        card = _card(fit, backbone, data, learner.num_parameters, learner.state())
+        return PromptState(learner.state(), card | facts)
     began = time.perf_counter()
     run = prepare(fit, backbone, data, device=device, on_progress=on_progress)
     history, failure = descend(run, on_progress=on_progress)
@@ -132,14 +133,20 @@ def build_objective(recipe: MethodRecipe) -> Objective:
         raise UsageError(f"The objective of '{recipe.name}' cannot be built: {error}.") from error
 
 
-def _untrained(recipe: MethodRecipe, backbone: Backbone, data: LoadedDataset) -> PromptLearner:
-    """The learner of a method without training: hand-made, or a prompt state carried to this set's classes."""
+def _untrained(recipe: MethodRecipe, backbone: Backbone, data: LoadedDataset) -> tuple[PromptLearner, dict[str, str]]:
+    """The learner of a method without training: hand-made, or a prompt state carried to this set's classes.
+
+    Beside it, as `carried_from`, the backbone that the state was made for, where it is another one.
+    """
     if recipe.state is None or not has_state(recipe.state):
-        return build_learner(recipe, backbone, data.classes, data.template)
+        return build_learner(recipe, backbone, data.classes, data.template), {}
     state = load_state(recipe.state)
     if state.digest != (recipe.digest or "").partition("+")[0]:
         raise UsageError(f"The prompt state in '{recipe.state}' has changed.", hint="Run the same command again.")
-    return restore(state, backbone, data.classes, data.template)
+    made_for = state.card["backbone"]
+    elsewhere = digest(made_for) != digest(counted(backbone.spec))
+    facts = {"carried_from": str(made_for["name"])} if elsewhere else {}
+    return restore(state, backbone, data.classes, data.template), facts
 
 
 def _model(

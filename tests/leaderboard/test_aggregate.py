@@ -155,10 +155,11 @@ def test_the_same_cell_in_two_stores_counts_once_and_contradictions_are_named() 
 
 def test_suspect_cells_and_collapsed_fits_are_counted() -> None:
     short = {"fewer_shots": {"classes": 2, "fewest": 3}}
-    marked = record(cell(), suspect=("zero gradients",), fit={"collapsed": True, **short})
+    marked = record(cell(), suspect=("zero gradients",), fit={"collapsed": True, "carried_from": "RN50", **short})
     row = tables([measurement(marked, outcomes([1], [1]))])[0].rows[0]
     assert (row.suspect, row.collapsed) == ({"zero gradients": 1}, 1)
-    assert row.notes == ("1 fits had classes with fewer training images than shots (the fewest: 3)",)
+    fewer = "1 fits had classes with fewer training images than shots (the fewest: 3)"
+    assert row.notes == (fewer, "its prompts were made for another backbone, RN50")
 
 
 def test_mixed_attack_versions_are_noted() -> None:
