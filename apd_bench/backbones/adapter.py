@@ -83,7 +83,11 @@ class Backbone(nn.Module):
     def embed_words(self, phrase: str) -> Tensor:
         """Word embeddings [n, Wt] of `phrase`, without start and end token."""
         ids = torch.tensor(encode_words(self.tokenizer, phrase), dtype=torch.int64, device=self.device)
-        embeddings: Tensor = self._text_transformer().holder.token_embedding(ids)
+        return self.embed_tokens(ids)
+
+    def embed_tokens(self, tokens: Tensor) -> Tensor:
+        """Word embeddings [..., Wt] of token ids."""
+        embeddings: Tensor = self._text_transformer().holder.token_embedding(tokens)
         return embeddings.detach()
 
     def prompt_layout(

@@ -185,6 +185,8 @@ def _read(file: BinaryIO, path: Path, size: int) -> Any:
     file.seek(0)
     if head.lstrip()[:1] == b"<":
         raise ValueError("it is a web page, so the download went wrong")
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError("it is a pointer of Git LFS; fetch its content with git lfs pull")
     if head[257:262] == b"ustar":
         raise ValueError("it is a tar archive, which torch has not written since version 0.1.9: unpack it")
     if _LEGACY_MAGIC not in head[:24]:

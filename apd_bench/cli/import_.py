@@ -58,6 +58,7 @@ def execute(args: argparse.Namespace) -> int:
     learner, options = state.card["recipe"]["learner"], state.card["recipe"]["learner_options"]
     dataset = args.dataset or (_set_with(classes) if classes and options.get("class_specific") else None)
     lines = [f"{state.card['num_parameters']} parameters of the learner '{learner}' -> {folder}"]
+    lines += state.card["warnings"]
     if "text" in options:
         lines.append(f"Text of every class: {options['text'] or 'the template of the set'}")
     command = ["apd-bench", "run", "--backbone", args.backbone, "--methods", str(folder)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from apd_bench.backbones.adapter import Backbone
+from apd_bench.backbones.tokens import clean_name
 from apd_bench.backbones.torchfile import StandIn, StoredTensor, leaves, read_safetensors, read_torch
-from apd_bench.core.errors import CorruptFile, IncompatibleChoice
+from apd_bench.core.errors import CorruptFile, IncompatibleChoice, UsageError
 
 CONTEXT = "ctx"
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "prompt_learner")
-_LEFT_OUT = re.compile(r"(optim|sched|scaler|rng)\w*")  # tables of a file that hold no part of the model
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "_orig_mod", "prompt_learner")
+_LEFT_OUT = re.compile(r"opt|optim\w*|(\w+_)?(sched\w*|scaler)|rng\w*")  # tables that hold no part of the model
 _TENSOR_LIKE = r"torch\._utils\..*|torch\..*Storage|torch\.nn\..*"  # tensors of other kinds, modules
 _BUFFERS = re.compile(r"(.*\.)?(token_(prefix|suffix|middle)|tokenized_prompts\w*|normalize\.(mean|std))")
-_CLIP = re.compile(
-    r"logit_scale|(token_embedding|(image|text)_encoder(\.(model|visual))?)\."
+_CLIP = re.compile(  # ZS_: the teacher that PromptSRC saves too, CLIP as it was
+    r"logit_scale|(token_embedding|((ZS_)?image|text)_encoder(\.(model|visual))?)\."
     r"(weight|(conv|bn)\d\..+|(layer\d|downsample|attnpool)\..+|class_embedding|positional_embedding|proj"
     r"|text_projection|token_embedding\.weight|ln_(pre|post|final)\..+|transformer\.resblocks\.\d+\.(ln_[12]|attn|mlp)\..+)"
 )
@@ -29,7 +30,8 @@ _CLIP = re.compile(
 class Learned:
     """The learned tensors of a file by name, and the CLIP weights that it may hold too; a tensor is read when taken.
 
-    What was not taken stands in `rest`.
+    What was not taken stands in `rest`. `words` are the word embeddings before and behind the context, where
+    they were saved, `texts` the number of class texts there.
     """
 
     def __init__(self, path: Path, state: Mapping[str, StoredTensor | Tensor]) -> None:
@@ -39,15 +41,25 @@ class Learned:
             name: value for name, value in state.items() if name not in self.clip and not _BUFFERS.fullmatch(name)
         }
         self.rest = list(self.stored)
+        self.words = [state[name] for name in ("token_prefix", "token_suffix") if name in state]
+        self.texts = self.words[0].shape[0] if self.words and self.words[0].shape else None
 
-    def take(self, name: str) -> Tensor:
-        """The tensor `name` in float32; CorruptFile where it is absent, not of numbers with a point, or not finite."""
+    def take(self, name: str, *ranks: int) -> Tensor:
+        """The tensor `name` in float32, which has one of `ranks` dimensions (or any).
+
+        Raises CorruptFile where it is absent, empty, of another rank, not of numbers with a point, or not finite.
+        """
         if name not in self.stored:
             listing = ", ".join(list(self.stored)[:6]) or "nothing"
             raise CorruptFile(f"'{self.path}' has no learned tensor '{name}'; it has {listing}.")
         value = _read(self.stored[name])
         if not value.is_floating_point():
             raise CorruptFile(f"'{name}' in '{self.path}' holds whole numbers ({value.dtype}), so it was not learned.")
+        if not value.numel() or (ranks and value.ndim not in ranks):
+            raise CorruptFile(
+                f"'{name}' in '{self.path}' has the shape {[*value.shape]}, not one of "
+                f"{' or '.join(map(str, ranks)) or 'any'} dimensions with something in it."
+            )
         bad = int((~torch.isfinite(value)).sum())
         if bad:
             raise CorruptFile(
@@ -58,12 +70,43 @@ class Learned:
             self.rest.remove(name)
         return value.to(torch.float32)
 
-    def numbered(self, pattern: str, first: int) -> list[Tensor]:
-        """The tensors whose whole name matches, by their number, which must run from `first` without a gap."""
+    def numbered(self, pattern: str, first: int, like: Tensor | None = None) -> list[Tensor]:
+        """The tensors whose whole name matches, by their number, which must run from `first` without a gap.
+
+        All must have the shape of `like`, or else of the first of them.
+        """
         names = {int(match[1]): name for name in self.stored if (match := re.fullmatch(pattern, name))}
         if sorted(names) != list(range(first, first + len(names))):
             raise CorruptFile(f"'{self.path}' has learned tensors of the blocks {sorted(names)}, with a gap.")
-        return [self.take(names[number]) for number in sorted(names)]
+        rows = [self.take(names[number]) for number in sorted(names)]
+        for row, number in zip(rows, sorted(names), strict=True):
+            if row.shape != (wanted := rows[0] if like is None else like).shape:
+                raise CorruptFile(
+                    f"'{names[number]}' in '{self.path}' has the shape {[*row.shape]}; those before it have "
+                    f"{[*wanted.shape]}."
+                )
+        return rows
+
+    def check_words(self, backbone: Backbone, names: Sequence[str], length: int) -> str:
+        """A remark where the start token is not the backbone's, which prompts may be carried to on purpose.
+
+        Raises UsageError for a class name whose embedding behind `length` context vectors is another one in the file.
+        """
+        if len(self.words) < 2 or any(len(stored.shape) != 3 for stored in self.words):
+            return ""
+        start, rest = (_read(stored).float() for stored in self.words)
+        texts = backbone.tokenize([" ".join(["X"] * length + [f"{clean_name(name)}."]) for name in names or ("X",)])
+        own = backbone.embed_tokens(texts).cpu()
+        if start.shape[-1] != own.shape[-1] or _apart(start[0, 0], own[0, 0]):
+            return f"The start token in the file is not that of '{backbone.spec.name}': was it trained on another one?"
+        for name, ours, theirs in zip(names, own[:, 1 + length :], rest, strict=False):
+            words = min(len(ours), len(theirs))
+            if _apart(theirs[:words], ours[:words]):
+                raise UsageError(
+                    f"'{self.path}' was trained with another name in the place of '{name}'.",
+                    hint="Give the names in the order of its labels with --classes FILE.",
+                )
+        return ""
 
     def check_backbone(self, backbone: Backbone) -> None:
         """Raises IncompatibleChoice where the CLIP weights in the file are not those of `backbone`."""
@@ -105,8 +148,9 @@ def read_learned(path: Path) -> Learned:
     tensors = [(name, value) for name, value in found if isinstance(value, StoredTensor)]
     for name, value in found:  # beside a state dict, or among tensors, objects are settings and results
         if isinstance(value, StandIn) and (whole or not tensors or re.fullmatch(_TENSOR_LIKE, value.name)):
+            where = f"'{name}' in '{path}'" if name else f"'{path}'"
             raise CorruptFile(
-                f"'{name}' in '{path}' is an object of {value.name.partition('.')[0]}, not a plain tensor.",
+                f"{where} is an object of {value.name.partition('.')[0]}, not a plain tensor.",
                 hint="Save it again as a tensor: torch.save({'ctx': torch.as_tensor(ARRAY)}, FILE)",
             )
     state = _plain(path, tensors)
@@ -127,6 +171,11 @@ def _plain(path: Path, state: Iterable[tuple[str, Any]]) -> dict[str, Any]:
             raise CorruptFile(f"'{path}' holds two tensors '{short}'.", hint="Save the one that is meant alone.")
         plain[short] = value
     return plain
+
+
+def _apart(theirs: Tensor, ours: Tensor) -> bool:
+    """Whether two embeddings differ by more than half precision makes them."""
+    return bool((theirs - ours).norm() > 0.02 * ours.norm())
 
 
 def _read(stored: StoredTensor | Tensor) -> Tensor:

@@ -6,10 +6,10 @@ is left.
 
 | format | learner here | what is read |
 |---|---|---|
-| `coop`, `apt` | `text` | `ctx` [n, Wt] or class-wise [C, n, Wt] |
+| `coop` (KgCoOp's, ProGrad's), `apt` | `text` | `ctx` [n, Wt] or class-wise [C, n, Wt] |
 | `cocoop` | `conditional` | `ctx` and `meta_net.linear1`, `meta_net.linear2` |
 | `vpt` | `visual` | `image_encoder.VPT` and `...resblocks.L.VPT_shallow` [n, Wv]; the text is `a photo of a {}.` |
-| `ivlp` | `independent` | both of these for both towers, and `ctx` |
+| `ivlp` (PromptSRC's too) | `independent` | both of these for both towers, and `ctx` |
 | | `text`, `visual` | the same where only one tower was prompted |
 | `maple` | `coupled` | `ctx`, `proj`, the deep text prompts [n, Wt] and their projections [Wv, Wt] |
 | `fap` | `fap` | `ctx`, `proj`, the deep visual prompts [n, Wv] and their projections [Wt, Wv] |
@@ -45,11 +45,8 @@ _FOREIGN = (  # learned names of codes whose models no learner here can be, and 
     (r"VPT_image_trans\..*", "PromptKD, whose image features pass through a learned projector"),
     (r".*lora_.*", "CLIP-LoRA, which changes the weights of CLIP"),
     (r".*adapter.*", "an adapter behind CLIP's features"),
-    (
-        r"ZS_image_encoder\..*",
-        "PromptSRC, which saves its teacher too: leave out what begins with ZS_, then it is ivlp",
-    ),
 )
+_KGCOOP_IDLE = ("bias_vectors", "meta_net.linear1.weight", "meta_net.linear1.bias")  # made, never trained, never used
 Read = tuple[str, dict[str, Tensor], dict[str, Any]]  # learner, its state, its options
 
 
@@ -96,6 +93,9 @@ def import_prompts(
         options["class_specific"] = True
         if len(context) != len(names):
             raise _wrong_names(learned.path, len(context), classes)
+    remark = ""
+    if context is not None:
+        remark = learned.check_words(backbone, names if context.ndim == 3 else (), context.shape[-2])
     recipe = MethodRecipe(
         name=f"imported-{format}",
         learner=learner_name,
@@ -105,7 +105,12 @@ def import_prompts(
         title=f"Prompts imported from a {format} checkpoint",
     )
     learner = build_learner(recipe, backbone, names, PLAIN_TEXT)
-    learner.load(state)
+    try:
+        learner.load(state)
+        learner.texts()
+    except CorruptFile as error:
+        problem = f"'{path}' does not fit '{backbone.spec.name}' as {format}: {error.message.partition(': ')[2]}"
+        raise IncompatibleChoice(problem, hint="Give the backbone that it was trained on.") from error
     card = {
         "method": recipe.name,
         "recipe": dataclasses.asdict(recipe) | {"needs": []},
@@ -118,7 +123,7 @@ def import_prompts(
         "num_parameters": learner.num_parameters,
         "digest": digest_of(learner.state()),
         "collapsed": False,
-        "warnings": [],
+        "warnings": [remark] if remark else [],
     }
     return PromptState(learner.state(), card)
 
@@ -138,7 +143,7 @@ def _words(path: Path, learner: str, position: str, init: str | None, text: str 
 def guess(learned: Learned) -> str | None:
     """The format that a file looks like by the names in it; None where it looks like none."""
     names = learned.stored
-    if any(name.startswith("meta_net.") for name in names):
+    if "meta_net.linear2.weight" in names:
         return "cocoop"
     if "proj.weight" in names and CONTEXT in names:
         prompts = [name for name in names if re.fullmatch(_COMPOUND, name)]
@@ -146,7 +151,7 @@ def guess(learned: Learned) -> str | None:
         towers_differ = width != names["proj.weight"].shape[0]
         text = "text" in prompts[0] if prompts and not towers_differ else True
         return "maple" if not prompts or (text and names[prompts[0]].shape[-1] == width) else "fap"
-    if any("VPT" in name for name in names):
+    if _VISUAL in names:
         return "ivlp" if CONTEXT in names else "vpt"
     if CONTEXT not in names:
         return None
@@ -154,30 +159,38 @@ def guess(learned: Learned) -> str | None:
 
 
 def _coop(learned: Learned, init: str | None) -> Read:
-    context = learned.take(CONTEXT)
-    if context.ndim not in (2, 3):
-        raise CorruptFile(f"'{CONTEXT}' has the shape {[*context.shape]}, not [n, width] or [classes, n, width].")
+    context = learned.take(CONTEXT, 2, 3)
+    if context.ndim == 3 and learned.texts not in (None, len(context)):
+        raise IncompatibleChoice(
+            f"'{learned.path}' holds {len(context)} contexts for {learned.texts} class texts, so that all classes "
+            "share them, as in PLOT or ProDA; no learner here has several contexts.",
+            hint="Class-wise context has one for each class text.",
+        )
+    if "bias_vectors" in learned.stored:
+        learned.rest = [name for name in learned.rest if name not in _KGCOOP_IDLE]
     return "text", {"context": context}, {"tokens": context.shape[-2], "init": init or "random"}
 
 
 def _cocoop(learned: Learned, init: str | None) -> Read:
-    state = {"context": learned.take(CONTEXT)}
+    state = {"context": learned.take(CONTEXT, 2)}
     for ours, theirs in (("down", "linear1"), ("up", "linear2")):
-        state[f"{ours}.weight"] = learned.take(f"meta_net.{theirs}.weight")[None]
-        state[f"{ours}.bias"] = learned.take(f"meta_net.{theirs}.bias")[None]
+        state[f"{ours}.weight"] = learned.take(f"meta_net.{theirs}.weight", 2)[None]
+        state[f"{ours}.bias"] = learned.take(f"meta_net.{theirs}.bias", 1)[None]
     options = {"tokens": len(state["context"]), "init": init or "random", "hidden": state["down.bias"].shape[1]}
     return "conditional", state, options
 
 
 def _vpt(learned: Learned, init: str | None) -> Read:
-    tokens = torch.stack([learned.take(_VISUAL), *learned.numbered(_DEEP_VISUAL, 1)])
+    first = learned.take(_VISUAL, 2)
+    tokens = torch.stack([first, *learned.numbered(_DEEP_VISUAL, 1, first)])
     return "visual", {"tokens": tokens}, {"tokens": tokens.shape[1], "depth": len(tokens)}
 
 
 def _ivlp(learned: Learned, init: str | None) -> Read:
     if CONTEXT not in learned.stored:
         return _vpt(learned, init)
-    context, rows = learned.take(CONTEXT), learned.numbered(_DEEP_TEXT, 1)
+    context = learned.take(CONTEXT, 2)
+    rows = learned.numbered(_DEEP_TEXT, 1, context)
     deep = torch.stack(rows) if rows else context.new_empty(0, *context.shape)
     phrase = init or "a photo of a"
     if _VISUAL not in learned.stored:
@@ -211,7 +224,8 @@ def _fap(learned: Learned, init: str | None) -> Read:
 
 def _coupled(learned: Learned, format: str) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
     """Context, deep prompts in order, and the projections of the first and of the further layers."""
-    context, weight, bias = (learned.take(name) for name in (CONTEXT, "proj.weight", "proj.bias"))
+    context, weight = (learned.take(name, 2) for name in (CONTEXT, "proj.weight"))
+    bias = learned.take("proj.bias", 1)
     prompts = learned.numbered(_COMPOUND, 0)
     weights = learned.numbered(r"\w*proj\w*\.(\d+)\.weight", 0)
     biases = learned.numbered(r"\w*proj\w*\.(\d+)\.bias", 0)

@@ -1,6 +1,8 @@
 """Checkpoints written in the layouts of the papers' code become prompt states that classify the same way."""
 
 import argparse
+import copy
+import dataclasses
 import io
 import pickle
 import shlex
@@ -124,6 +126,7 @@ def test_imported_prompts_classify_like_the_ones_that_were_written(kind, backbon
     whole = {f"prompt_learner.{name}" if "encoder" not in name else name: value for name, value in tensors.items()}
     for name, value in backbone.model.visual.state_dict().items():  # the trainers of both towers save all of CLIP
         whole[f"image_encoder.{name}"] = value.half()
+        whole[f"prompt_learner.ZS_image_encoder.{name}"] = value.half()  # PromptSRC's teacher
     whole |= {"prompt_learner.token_prefix": torch.zeros(4, 1, 24), "logit_scale": torch.tensor(4.6)}
     checkpoint(file, whole)
     state = import_prompts(file, LEARNERS[kind][0], backbone)
@@ -139,6 +142,15 @@ FORMS = {
     "bare": lambda ctx: {"ctx": ctx, "token_suffix": torch.zeros(4, 70, 24)},
     "tensor": lambda ctx: ctx,
     "parameter": lambda ctx: {"state_dict": {"ctx": torch.nn.Parameter(ctx)}},
+    "compiled": lambda ctx: {"_orig_mod.prompt_learner.ctx": ctx, "opt": {"state": {0: {"exp_avg": ctx + 1}}}},
+    "KgCoOp": lambda ctx: {
+        "state_dict": {
+            "ctx": ctx,
+            "bias_vectors": ctx[:1],
+            "meta_net.linear1.weight": ctx,
+            "meta_net.linear1.bias": ctx,
+        }
+    },
     "data_parallel": lambda ctx: {"state_dict": {"module.prompt_learner.ctx": ctx}},
     "nested": lambda ctx: {"model": {"prompt_learner": {"ctx": ctx}}, "optimizer": {"state": {0: ctx + 1}}},
     "half": lambda ctx: {"state_dict": {"ctx": ctx.half()}},
@@ -193,6 +205,9 @@ def test_no_learned_tensor_is_left_out_in_silence(kind, claimed, backbone, data,
         ({"ctx": (2, 24), "bias": (24,)}, "learned tensors that 'coop' does not read: bias"),
         ({"ctx": (2, 32)}, "vectors of 32 numbers; the text tower of 'toy' has 24"),
         ({"ctx": (2,)}, r"has the shape \[2\]"),
+        ({"ctx": (0, 24)}, r"has the shape \[0, 24\]"),
+        ({"ctx": (3, 2, 24), "token_prefix": (12, 1, 24)}, "3 contexts for 12 class texts.*PLOT"),
+        ({"ctx": (80, 24)}, "takes 8[0-9] tokens"),
         ({"ctx": (3, 2, 24)}, "for 3 classes, and whose they are does not stand in it"),
         (
             {"ctx": (2, 24), "image_encoder.conv1.weight": (32, 3, 4, 4)},
@@ -211,6 +226,9 @@ def test_prompts_of_more_blocks_than_the_tower_has_are_refused(backbone, file):
     names = ["image_encoder.VPT", *(f"image_encoder.transformer.resblocks.{layer}.VPT_shallow" for layer in (1, 2, 3))]
     torch.save({name: torch.ones(2, 32) for name in names}, file)
     with pytest.raises(IncompatibleChoice, match="prompts for 4 blocks; the image tower of 'toy' has 3"):
+        import_prompts(file, "vpt", backbone)
+    torch.save({name: torch.ones(2 + ("1.VPT" in name), 32) for name in names}, file)
+    with pytest.raises(CorruptFile, match=r"has the shape \[3, 32\]; those before it have \[2, 32\]"):
         import_prompts(file, "vpt", backbone)
     torch.save({name: torch.ones(2, 32) for name in names if "1.VPT" not in name}, file)
     with pytest.raises(CorruptFile, match=r"blocks \[2, 3\], with a gap"):
@@ -350,6 +368,29 @@ def test_class_wise_context_goes_with_its_class_names(backbone, data, file):
     assert restore(state, backbone, data.classes[1:3]).class_names == data.classes[1:3]
     with pytest.raises(UsageError, match=r"8 class names were given.*one half of a base-to-new split"):
         import_prompts(file, "coop", backbone, classes=[f"class {number}" for number in range(8)])
+
+
+def test_names_are_held_against_the_word_embeddings_in_the_file(backbone, data, file):
+    texts = backbone.tokenize([f"X X {name.replace('_', ' ')}." for name in data.classes])
+    words = backbone.embed_tokens(texts).half()
+    tensors = {"ctx": torch.randn(4, 2, 24), "token_prefix": words[:, :1], "token_suffix": words[:, 3:]}
+    checkpoint(file, tensors)
+    assert import_prompts(file, "coop", backbone, classes=data.classes).card["warnings"] == []
+    with pytest.raises(UsageError, match=f"another name in the place of '{data.classes[3]}'"):
+        import_prompts(file, "coop", backbone, classes=data.classes[::-1])
+    checkpoint(file, tensors | {"token_prefix": words[:, :1] + 1})
+    (remark,) = import_prompts(file, "coop", backbone, classes=data.classes[::-1]).card["warnings"]
+    assert "start token in the file is not that of 'toy'" in remark
+
+
+def test_prompts_on_another_backbone_are_said_to_be_carried_there(backbone, data, file, tmp_path):
+    checkpoint(file, {"ctx": torch.randn(2, 24)})
+    save_state(tmp_path / "a", import_prompts(file, "coop", backbone))
+    asked = toy_fit(load_recipe(str(tmp_path / "a")), backbone, data)
+    assert "carried_from" not in fit(asked, backbone, data).card
+    other = copy.copy(backbone)
+    other.spec = dataclasses.replace(backbone.spec, name="another", digest="another")
+    assert fit(asked, other, data).card["carried_from"] == "toy"
 
 
 def test_vpt_reads_its_own_text_whatever_the_set(backbone, data, file):
