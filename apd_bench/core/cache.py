@@ -10,6 +10,7 @@ import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 
@@ -28,26 +29,28 @@ def cache_root() -> Path | None:
 
 
 def remember(digest: str, place: str) -> None:
-    """Notes that what has `digest` lies at `place`; does nothing where there is no cache folder to write to."""
-    folder, known = _read()
-    if folder is not None and known.get(digest) != place:
-        with suppress(Exception):  # a convenience: no full or closed disk may stop the work
-            folder.mkdir(parents=True, exist_ok=True)
-            atomic_write(folder / _FILE, json.dumps({**known, digest: place}, indent=1).encode())
+    """Notes that what has `digest` lies at `place`."""
+    keep(_FILE, digest, place)
 
 
 def recall(start: str) -> str | None:
     """Where the thing lay whose digest begins with `start`; None when that is not known, or not of one thing alone."""
-    found = [place for digest, place in _read()[1].items() if digest.startswith(start)]
+    found = [str(place) for digest, place in kept(_FILE).items() if digest.startswith(start)]
     return found[0] if len(found) == 1 else None
 
 
-def _read() -> tuple[Path | None, dict[str, str]]:
+def kept(file: str) -> dict[str, Any]:
+    """What `keep` left in a file of the cache folder, by key; empty where there is none or it is not one."""
     folder = cache_root()
-    if folder is None:
-        return None, {}
     try:
-        known = json.loads((folder / _FILE).read_bytes())
-        return folder, {str(digest): str(place) for digest, place in known.items()}
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return folder, {}
+        return dict(json.loads((folder / file).read_bytes())) if folder is not None else {}
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
+
+
+def keep(file: str, key: str, value: object) -> None:
+    """Keeps a JSON value in a file of the cache folder; does nothing where there is no folder to write to."""
+    folder, known = cache_root(), kept(file)
+    if folder is not None and known.get(key) != value:
+        with suppress(Exception):  # a convenience: no full or closed disk may stop the work
+            atomic_write(folder / file, json.dumps({**known, key: value}, indent=1, sort_keys=True).encode())

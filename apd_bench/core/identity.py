@@ -57,26 +57,13 @@ def recorded_part(item: dataclasses.Field[Any], value: Any) -> Any:
     return {key: part for key, part in value.items() if key not in without} if without else value
 
 
-def canonical(value: object) -> object:
+def canonical(value: object) -> Any:
     """`value` as plain JSON types with one spelling each; raises TypeError for anything that has no such form.
 
     Dataclasses are read by the fields that count. Floats that are whole numbers and integers are the same value; floats
     are cut to 12 significant digits, so 4/255 has one spelling.
     """
-    if value is None or isinstance(value, (bool, str)):
-        return value
-    if isinstance(value, (int, float)):
-        return _number(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return canonical(counted(value))
-    if isinstance(value, Mapping):
-        return {str(key): canonical(value[key]) for key in sorted(value, key=str)}
-    if isinstance(value, (list, tuple)):
-        return [canonical(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted((canonical(item) for item in value), key=str)
-    kind = "a path" if isinstance(value, PurePath) else type(value).__name__
-    raise TypeError(f"{kind} has no place in an identity: {value!r}")
+    return json.loads(_text(value))
 
 
 def digest(value: object, length: int = 16) -> str:
@@ -102,20 +89,22 @@ def _text(value: Any) -> str:
     """The canonical form as JSON with sorted keys, joined from the texts of its parts."""
     if value is None or value is True or value is False:
         return _WORDS[value]
-    kind = type(value)
-    if kind is str:
+    if isinstance(value, str):
         return encode_basestring(value)
-    if kind is int or kind is float:
+    if isinstance(value, (int, float)):
         number = _number(value)
         return encode_basestring(number) if isinstance(number, str) else repr(number)
-    if hasattr(kind, "__dataclass_fields__"):
+    if hasattr(type(value), "__dataclass_fields__"):
         return _text_of_spec(value)
-    if kind is dict:
+    if isinstance(value, Mapping):
         texts = {str(key): _text(value[key]) for key in sorted(value, key=str)}
         return "{" + ",".join([f"{encode_basestring(key)}:{text}" for key, text in texts.items()]) + "}"
-    if kind is list or kind is tuple:
+    if isinstance(value, (list, tuple)):
         return "[" + ",".join([_text(item) for item in value]) + "]"
-    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    if isinstance(value, (set, frozenset)):
+        return _text(sorted(map(canonical, value), key=str))
+    kind = "a path" if isinstance(value, PurePath) else type(value).__name__
+    raise TypeError(f"{kind} has no place in an identity: {value!r}")
 
 
 def _text_of_spec(spec: Any) -> str:

@@ -54,7 +54,6 @@ class Option:
     flag: str = ""
     more_flags: tuple[str, ...] = ()
     metavar: str | None = None
-    in_suite: bool = True
     name: str = ""
 
     @property
@@ -166,41 +165,35 @@ class RunOptions:
     """All that a run can be told, with defaults; None leaves it to the suite or to the machine."""
 
     suite: str = option(
-        "embedded", text, WHAT, "the declared grid to start from", more_flags=("--grid",), metavar="NAME|FILE",
-        in_suite=False,
-    )  # fmt: skip
+        "embedded", text, WHAT, "the declared grid to start from", more_flags=("--grid",), metavar="NAME|FILE"
+    )
     backbones: tuple[str, ...] | None = option(
         None, names, WHAT, "image-text models: names, hf-hub:ORG/NAME, local:FILE@ARCHITECTURE", flag="--backbone",
-        more_flags=("--backbones",), metavar="LIST", in_suite=False,
+        more_flags=("--backbones",), metavar="LIST",
     )  # fmt: skip
     methods: tuple[str, ...] | None = option(
-        None, names, WHAT, "prompt methods: names, FILE.py:NAME, a folder of imported prompts", metavar="LIST",
-        in_suite=False,
-    )  # fmt: skip
+        None, names, WHAT, "prompt methods: names, FILE.py:NAME, a folder of imported prompts", metavar="LIST"
+    )
     datasets: tuple[str, ...] | None = option(
-        None, names, WHAT, "names, or folder:PATH for images of your own; 'all' means all of the suite", metavar="LIST",
-        in_suite=False,
-    )  # fmt: skip
+        None, names, WHAT, "names, or folder:PATH for images of your own; 'all' means all of the suite", metavar="LIST"
+    )
     attacks: tuple[str, ...] | None = option(
-        None, names, WHAT, "with options where wanted: 'pgd(steps=100)'", metavar="LIST", in_suite=False
+        None, names, WHAT, "with options where wanted: 'pgd(steps=100)'", metavar="LIST"
     )
     eps: tuple[str, ...] | None = option(
-        None, names, WHAT, "budgets in [0,1] pixel units, as 4/255 or 0.0157; L2: 0.5", metavar="LIST", in_suite=False
+        None, names, WHAT, "budgets in [0,1] pixel units, as 4/255 or 0.0157; L2: 0.5", metavar="LIST"
     )
-    seeds: tuple[int, ...] | None = option(
-        None, numbers(0), WHAT, "whole numbers, or a range as 1-5", metavar="LIST", in_suite=False
-    )
+    seeds: tuple[int, ...] | None = option(None, numbers(0), WHAT, "whole numbers, or a range as 1-5", metavar="LIST")
     shots: tuple[int, ...] | None = option(
-        None, numbers(1, -1), WHAT, "training images per class; -1 for all", metavar="LIST", in_suite=False
+        None, numbers(1, -1), WHAT, "training images per class; -1 for all", metavar="LIST"
     )
     limit: int | None = option(
-        None, count("samples", 20, all=0), WHAT, "test samples per dataset, with fixed ids; 'all' for all", metavar="N",
-        in_suite=False,
-    )  # fmt: skip
-    no_reference: bool = option(False, switch, WHAT, "leave out the suite's reference methods", in_suite=False)
+        None, count("samples", 20, all=0), WHAT, "test samples per dataset, with fixed ids; 'all' for all", metavar="N"
+    )
+    no_reference: bool = option(False, switch, WHAT, "leave out the suite's reference methods")
     settings: tuple[str, ...] = option(
         (), texts, WHAT, "one setting: training.epochs=5, apd.objective.temperature=2, precision=bf16", flag="--set",
-        metavar="KEY=VALUE", in_suite=False,
+        metavar="KEY=VALUE",
     )  # fmt: skip
     results: Path = option(Path("results"), path, WHERE, "the folder of records", metavar="DIR")
     data: Path | None = option(
@@ -295,7 +288,7 @@ def options_from_python(given: Mapping[str, Any]) -> RunOptions:
 
 def check_suite_options(written: Mapping[str, Any]) -> None:
     """Raises UnknownName or UsageError unless all of a suite's table [options] can be read."""
-    known = {name: item for name, item in table().items() if item.in_suite}
+    known = {name: item for name, item in table().items() if item.group != WHAT}
     for name, value in written.items():
         if name not in known:
             raise unknown_name("option in a suite's [options]", name, known, command="apd-bench run --help")

@@ -9,11 +9,10 @@ from dataclasses import astuple, replace
 import numpy as np
 
 from apd_bench.core.specs import format_eps
-from apd_bench.leaderboard import statistics
+from apd_bench.leaderboard import grids, statistics
 from apd_bench.leaderboard.drafts import Draft
-from apd_bench.leaderboard.grids import RowKey, by_row, common_attacks, common_seeds, parts_by_dataset
+from apd_bench.leaderboard.grids import RowKey
 from apd_bench.leaderboard.model import Hits, Protocol, Row, Table, TableKey
-from apd_bench.leaderboard.samples import common_ids, same_ids
 from apd_bench.leaderboard.tidy import Measurement, attack_order
 
 _DRAWS = 1999  # for an interval; tests between methods take more
@@ -29,7 +28,7 @@ def unique(measurements: Iterable[Measurement]) -> tuple[list[Measurement], list
         if held is None or (item.done and not held.done):
             kept[item.id] = item
         elif item.evidence is not None and held.evidence is not None:
-            same = same_ids(item.evidence.ids, held.evidence.ids)
+            same = grids.same_ids(item.evidence.ids, held.evidence.ids)
             if not same or not np.array_equal(item.evidence.robust, held.evidence.robust):
                 conflicts.append(item.id)
     return [kept[key] for key in sorted(kept)], sorted(conflicts)
@@ -60,7 +59,7 @@ def tables(measurements: Iterable[Measurement], attacks: Sequence[str] = ()) -> 
     return [
         build_table(key, part, attacks, further=number > 0)
         for key in sorted(grouped, key=_key_order)
-        for number, part in enumerate(parts_by_dataset(grouped[key]))
+        for number, part in enumerate(grids.parts_by_dataset(grouped[key]))
     ]
 
 
@@ -86,12 +85,12 @@ def build_table(
 ) -> Table:
     """The table of `items`, which all have `key`; `declared` are its attack columns (default: what most rows have)."""
     names = _dataset_names(items)
-    grid = by_row(items)
+    grid = grids.by_row(items)
     found = {item.attack for item in items if not item.distance_attack}
-    attacks = tuple(sorted(found & set(declared) or common_attacks(grid), key=attack_order))
+    attacks = tuple(sorted(found & set(declared) or grids.common_attacks(grid), key=attack_order))
     distances = tuple(sorted({item.attack for item in items if item.distance_attack}))
-    seeds = common_seeds(grid)
-    reference_ids = common_ids(items, names)
+    seeds = grids.common_seeds(grid)
+    reference_ids = grids.common_ids(items, names)
     labels = _row_labels(grid)
     drafts = [
         Draft(labels[row], grid[row], names, attacks, seeds if grid[row][0].trains else (0,), reference_ids)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from apd_bench.leaderboard.grids import same_ids
 from apd_bench.leaderboard.model import Cost, DatasetResult, Hits, Row
-from apd_bench.leaderboard.samples import same_ids
 from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.leaderboard.tidy import Evidence, Measurement
 

@@ -1,4 +1,4 @@
-"""The grid of a table: the datasets, seeds and attacks that most of its methods were measured with.
+"""The grid of a table: the datasets, seeds, attacks and samples that most of its methods were measured with.
 
 A store holds leftovers: a dataset, a seed or an attack that one method has and the others never tried. They must not
 make every other row incomplete. So a value belongs to the grid when more than half of the methods were tried on it; a
@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from apd_bench.leaderboard.tidy import Measurement
 
@@ -53,6 +56,32 @@ def common_attacks(rows: Mapping[RowKey, list[Measurement]]) -> set[str]:
     """The attacks inside a ball that are columns; those that report a distance are not."""
     measured = {key: [item for item in items if not item.distance_attack] for key, items in rows.items()}
     return _common(measured, lambda item: item.attack)
+
+
+def common_ids(items: list[Measurement], names: Mapping[str, str]) -> dict[str, NDArray[np.str_]]:
+    """The sample ids on which most cells of a dataset were measured."""
+    arrays: dict[int, NDArray[np.str_]] = {}  # equal ids are mostly one array: it is counted before it is read
+    counts: Counter[tuple[str, int]] = Counter()
+    for item in items:
+        if item.evidence is not None and item.done:
+            arrays[id(item.evidence.ids)] = item.evidence.ids
+            counts[item.dataset_key, id(item.evidence.ids)] += 1
+    seen: dict[str, Counter[tuple[str, ...]]] = {dataset: Counter() for dataset in names}
+    first: dict[tuple[str, ...], NDArray[np.str_]] = {}
+    for (dataset, place), count in counts.items():
+        ids = tuple(arrays[place].tolist())
+        seen[dataset][ids] += count
+        first.setdefault(ids, arrays[place])
+    return {
+        dataset: first[max(sorted(counter), key=lambda ids: counter[ids])]
+        for dataset, counter in seen.items()
+        if counter
+    }
+
+
+def same_ids(first: NDArray[np.str_], second: NDArray[np.str_]) -> bool:
+    """Whether two sorted arrays of ids are equal; mostly they are one array."""
+    return first is second or np.array_equal(first, second)
 
 
 def _learning(rows: Mapping[RowKey, list[Measurement]]) -> Mapping[RowKey, list[Measurement]]:

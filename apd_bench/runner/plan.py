@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -11,7 +11,7 @@ from itertools import product
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.core.errors import UsageError
 from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
-from apd_bench.core.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
+from apd_bench.core.specs import BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
 from apd_bench.methods.recipes import suite_recipe
 from apd_bench.suites import merge_tables
 
@@ -92,24 +92,33 @@ def _cross(suite: Suite) -> Iterator[Cell]:
     attacks = [parse_attack(text) for text in suite.attacks]
     backbones = [BACKBONES.get(name) for name in suite.backbones]
     datasets = [DATASETS.get(name) for name in suite.datasets]
+    parts = ("base", "new") if suite.task == "base_to_new" else ("all",)
+    transfer = [METHODS.canonical(suite.transfer_source)] if suite.transfer_source else []
     threats: dict[tuple[float, str | None], ThreatModel] = {}
     for backbone, dataset, method in product(backbones, datasets, methods):
-        trained_on = (suite.train_dataset if suite.task == "cross_dataset" else None) or dataset.name
         fits: dict[str, Fit] = {}
         for eps, shots, seed in product(suite.eps, suite.shots, suite.seeds):
-            recipe = recipes.of(method, trained_on, shots)
-            fit = _fit(suite, backbone, recipe, dataset, eps, shots, seed)
-            fit = fits.setdefault(fit.id, fit)
-            source = None
-            if suite.transfer_source:
-                made_by = recipes.of(METHODS.canonical(suite.transfer_source), trained_on, shots)
-                source = _fit(suite, backbone, made_by, dataset, eps, shots, seed)
+            made = (_fit(suite, recipes, name, backbone, dataset, eps, shots, seed) for name in (method, *transfer))
+            fit, *sources = (fits.setdefault(item.id, item) for item in made)
+            source = sources[0] if sources else None
             made_from = source.method.name if source is not None else None
-            if (eps, made_from) not in threats:
-                threats[eps, made_from] = ThreatModel(
-                    eps=eps, norm=suite.norm, knowledge=suite.knowledge, source=made_from
+            key = (eps, made_from)
+            if key not in threats:
+                threats[key] = ThreatModel(eps=eps, norm=suite.norm, knowledge=suite.knowledge, source=made_from)
+            for attack, part in product(attacks, parts):
+                yield Cell(
+                    fit=fit,
+                    dataset=dataset,
+                    threat=threats[key],
+                    attack=attack,
+                    task=suite.task,
+                    classes=part,
+                    split=suite.split,
+                    limit=suite.limit,
+                    precision=suite.precision,
+                    resize=None if suite.test_resize == fit.resize else suite.test_resize,
+                    source=source,
                 )
-            yield from _cells(suite, fit, source, dataset, threats[eps, made_from], attacks)
 
 
 class _Recipes:
@@ -137,34 +146,30 @@ class _Recipes:
 
 def _fit(
     suite: Suite,
+    recipes: _Recipes,
+    method: str,
     backbone: BackboneSpec,
-    recipe: MethodRecipe,
     dataset: DatasetSpec,
     eps: float,
     shots: int,
     seed: int,
 ) -> Fit:
+    source = suite.train_dataset if suite.task == "cross_dataset" else dataset.name
+    recipe = recipes.of(method, source or dataset.name, shots)
+    if source is None and recipe.trains:
+        raise UsageError(
+            "A cross-dataset suite needs a training set.", hint="Write train_dataset = 'NAME' in the suite."
+        )
     return Fit(
         backbone=backbone,
         method=recipe,
-        dataset=_training_set(suite, recipe, dataset),
+        dataset=DATASETS.get(source) if source and recipe.trains else dataset,
         seed=seed,
         shots=shots,
         classes="base" if suite.task == "base_to_new" and recipe.trains else "all",
         train_eps=training_budget(suite, recipe, eps),
         resize=suite.resize,
     )
-
-
-def _training_set(suite: Suite, recipe: MethodRecipe, dataset: DatasetSpec) -> DatasetSpec:
-    if suite.task != "cross_dataset" or not recipe.trains:
-        return dataset
-    if suite.train_dataset is None:
-        raise UsageError(
-            "A cross-dataset suite needs a training set.", hint="Write train_dataset = 'NAME' in the suite."
-        )
-    training_set: DatasetSpec = DATASETS.get(suite.train_dataset)
-    return training_set
 
 
 def training_budget(suite: Suite, recipe: MethodRecipe, eps: float) -> float | None:
@@ -182,28 +187,3 @@ def training_budget(suite: Suite, recipe: MethodRecipe, eps: float) -> float | N
             hint="Add --set train_eps=2/255.",
         )
     return eps if eps > 0 else min((item for item in suite.eps if item > 0), default=0.0)
-
-
-def _cells(
-    suite: Suite,
-    fit: Fit,
-    source: Fit | None,
-    dataset: DatasetSpec,
-    threat: ThreatModel,
-    attacks: Iterable[AttackSpec],
-) -> Iterator[Cell]:
-    parts = ("base", "new") if suite.task == "base_to_new" else ("all",)
-    for attack, part in product(attacks, parts):
-        yield Cell(
-            fit=fit,
-            dataset=dataset,
-            threat=threat,
-            attack=attack,
-            task=suite.task,
-            classes=part,
-            split=suite.split,
-            limit=suite.limit,
-            precision=suite.precision,
-            resize=None if suite.test_resize == fit.resize else suite.test_resize,
-            source=source,
-        )

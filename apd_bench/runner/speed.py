@@ -11,16 +11,15 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from apd_bench.backbones.present import missing_weights, stand_in
-from apd_bench.core.cache import cache_root
+from apd_bench.core.cache import keep, kept
 from apd_bench.core.errors import MissingPrerequisite
-from apd_bench.core.files import atomic_write
 from apd_bench.core.specs import BackboneSpec, Cell, Fit
 from apd_bench.records.record import Record
 from apd_bench.runner.estimate import BACKWARD, fit_passes, passes_of, samples_of
 
+_FILE = "calibration.json"
 _RECORD_BYTES, _SAMPLE_BYTES, _FIT_BYTES = 9_000, 60, 150_000  # measured on the embedded suite
 _ENOUGH = 200  # image passes below which a record's time says more about loading than about the model
 
@@ -56,19 +55,12 @@ def speeds_of(records: Iterable[Record]) -> dict[str, Speed]:
     }
 
 
-def calibration_file() -> Path | None:
-    """Where calibrations are kept; None where there is no cache folder."""
-    folder = cache_root()
-    return None if folder is None else folder / "calibration.json"
-
-
 def calibrated(backbone: BackboneSpec, device: str) -> Speed | None:
     """The kept calibration of a backbone on this machine, or None."""
-    path = calibration_file()
     try:
-        row = json.loads(path.read_bytes())[_key(backbone, device)] if path else {}
+        row = kept(_FILE)[_key(backbone, device)]
         return Speed(float(row["forward"]), float(row["backward"]), "a calibration on this machine")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None  # none yet, or a file that is not one: it is made anew
 
 
@@ -85,13 +77,7 @@ def calibrate(backbone: BackboneSpec, device: str) -> Speed:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise MissingPrerequisite(f"{backbone.name} could not be timed: {reason}")
     row = json.loads(done.stdout.splitlines()[-1])
-    path = calibration_file()
-    if path is not None:
-        try:
-            kept = dict(json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError):
-            kept = {}
-        atomic_write(path, json.dumps({**kept, _key(backbone, device): row}, indent=1, sort_keys=True).encode())
+    keep(_FILE, _key(backbone, device), row)
     return Speed(row["forward"], row["backward"], "a calibration on this machine")
 
 

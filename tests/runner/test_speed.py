@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from fakes import make_plan
 
+from apd_bench.core.cache import keep, kept
 from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.core.registry import BACKBONES
 from apd_bench.records.record import Record
 from apd_bench.runner import speed
 from apd_bench.runner.estimate import fit_passes, passes_of
-from apd_bench.runner.speed import Speed, calibrate, calibrated, calibration_file, disk_bytes, speeds_of, work_seconds
+from apd_bench.runner.speed import Speed, calibrate, calibrated, disk_bytes, speeds_of, work_seconds
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,8 @@ def test_records_tell_the_seconds_of_a_pass() -> None:
 
 def test_without_a_cache_folder_no_calibration_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APD_BENCH_CACHE", "none")
-    assert calibration_file() is None and calibrated(BACKBONES.get("tiny-clean"), "cpu") is None
+    keep("calibration.json", "key", {})
+    assert kept("calibration.json") == {} and calibrated(BACKBONES.get("tiny-clean"), "cpu") is None
 
 
 def test_records_of_few_passes_or_without_time_tell_nothing() -> None:
@@ -60,16 +62,14 @@ def test_disk_grows_with_cells_samples_and_fits() -> None:
     assert disk_bytes([], plan.fits.values()) > 0
 
 
-def test_a_calibration_is_kept_for_the_next_plan() -> None:
+def test_a_calibration_is_kept_for_the_next_plan(tmp_path: Path) -> None:
     spec = BACKBONES.get("tiny-clean")
     assert calibrated(spec, "cpu") is None
     measured = calibrate(spec, "cpu")
     assert 0 < measured.forward < 10 and measured.backward >= measured.forward
     assert calibrated(spec, "cpu") == measured
     assert calibrated(spec, "cuda") is None
-    path = calibration_file()
-    assert path is not None
-    path.write_text("torn")
+    (tmp_path / "cache" / "calibration.json").write_text("torn")
     assert calibrated(spec, "cpu") is None
 
 

@@ -76,7 +76,7 @@ def test_fap_fits_as_its_scripts_do() -> None:
 
 
 def fap(suite: str, dataset: str) -> list[Cell]:
-    return list(planned(suite, methods=("fap",), datasets=(dataset,), seeds=(1,), reference=False).cells)
+    return list(planned(suite, methods=("fap",), datasets=(dataset,), seeds=(1,), no_reference=True).cells)
 
 
 def test_the_frame_of_advvp_has_its_own_rate_in_each_of_faps_suites() -> None:
@@ -84,7 +84,7 @@ def test_the_frame_of_advvp_has_its_own_rate_in_each_of_faps_suites() -> None:
     for name in ("fap-cross", "fap-b2n", "fap-fewshot"):
         (training,) = {
             tuple(sorted(cell.fit.method.training.items()))
-            for cell in planned(name, methods=("advvp.frame",), datasets=("dtd",), seeds=(1,), reference=False).cells
+            for cell in planned(name, methods=("advvp.frame",), datasets=("dtd",), seeds=(1,), no_reference=True).cells
         }
         rates[name] = (dict(training)["lr"], dict(training)["epochs"], dict(training)["batch_size"])
     assert rates == {"fap-cross": (30.0, 5, 4), "fap-b2n": (40.0, 10, 4), "fap-fewshot": (40.0, 10, 4)}
@@ -95,7 +95,7 @@ def test_the_frame_of_advvp_has_its_own_rate_in_each_of_faps_suites() -> None:
     [("dtd", {1: 50, 4: 100, 16: 200, -1: 200}), ("imagenet", {1: 50, 4: 50, 16: 50, -1: 20})],
 )
 def test_apts_epochs_follow_shots_and_set(dataset: str, epochs: dict[int, int]) -> None:
-    cells = planned("apt", methods=("apt",), datasets=(dataset,), seeds=(1,), reference=False).cells
+    cells = planned("apt", methods=("apt",), datasets=(dataset,), seeds=(1,), no_reference=True).cells
     assert {cell.fit.shots: cell.fit.method.training["epochs"] for cell in cells} == epochs
 
 
@@ -142,7 +142,7 @@ def test_a_published_table_stands_beside_the_cells_of_its_suite(
     suite: str, method: str, backbone: str, dataset: str, expected: set[tuple[str, str]]
 ) -> None:
     cells = planned(
-        suite, methods=(method,), backbones=(backbone,), datasets=(dataset,), seeds=(1,), reference=False
+        suite, methods=(method,), backbones=(backbone,), datasets=(dataset,), seeds=(1,), no_reference=True
     ).cells
     found = tables(measurement(record(cell), outcomes([1, 1, 1, 0], [1, 0, 0, 0])) for cell in cells)
     pairs = [pair.published for table in found for pair in published.reproductions(table)]
