@@ -47,11 +47,7 @@ def open_clip_facts() -> dict[str, Any]:
 
 def main() -> None:
     """Writes one line for each package."""
-    for name, facts in (
-        ("torch", torch_facts),
-        ("torchvision", torchvision_facts),
-        ("open_clip", open_clip_facts),
-    ):
+    for name, facts in (("torch", torch_facts), ("torchvision", torchvision_facts), ("open_clip", open_clip_facts)):
         try:
             found = {"name": name, "facts": facts()}
         except Exception as error:  # whatever an import raises is the finding

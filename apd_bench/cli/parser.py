@@ -20,10 +20,7 @@ class _FromEnvironment(argparse.Action):
         flag = next((name for name in option_strings if name.startswith("--")), "")
         variable = "APD_BENCH_" + flag.removeprefix("--").replace("-", "_").upper()
         if flag and how.get("default") is not argparse.SUPPRESS and variable in os.environ:
-            how |= {
-                "default": self.written(os.environ[variable], variable),
-                "required": False,
-            }
+            how |= {"default": self.written(os.environ[variable], variable), "required": False}
             if how.get("choices") and how["default"] not in how["choices"]:
                 raise unknown_name(f"value of {variable}", str(how["default"]), map(str, how["choices"]))
         super().__init__(option_strings, dest, **how)

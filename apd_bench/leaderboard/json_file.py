@@ -19,12 +19,7 @@ SCHEMA = 2
 
 def render_json(tables: Sequence[Table], group: str, notes: Sequence[str] = ()) -> str:
     """The tables of one group as JSON text with sorted keys."""
-    content = {
-        "schema": SCHEMA,
-        "group": group,
-        "notes": list(notes),
-        "tables": [_table(table) for table in tables],
-    }
+    content = {"schema": SCHEMA, "group": group, "notes": list(notes), "tables": [_table(table) for table in tables]}
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
 
 

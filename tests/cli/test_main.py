@@ -127,7 +127,7 @@ def test_every_option_is_heard_on_the_command_line_in_the_environment_in_a_suite
         with monkeypatch.context() as patch:
             patch.setenv(item.variable, str(value))
             assert getattr(parsed("run", []).options, name) == said, name
-        if item.in_suite:
+        if item.group != options.WHAT:
             suite.write_text(f'extends = "blank"\n[options]\n{name} = {json.dumps(value)}\n')
             assert getattr(parsed("run", [str(suite)]).options, name) == said, name
         else:

@@ -31,12 +31,7 @@ PGD_100 = parse_attack("pgd.literature")
 
 def table(recipe: MethodRecipe = FAP, attack: AttackSpec = PGD_100, threat: dict = {}, **changes: object) -> Table:  # noqa: B006
     """FAP as in Tables 14 and 15 of its paper, 16 shots of EuroSAT; `changes` are made to this."""
-    settings: dict = {
-        "backbone": CLIP,
-        "eps": 1 / 255,
-        "resize": "crop",
-        "data": dataset("eurosat", group="benchmark"),
-    }
+    settings: dict = {"backbone": CLIP, "eps": 1 / 255, "resize": "crop", "data": dataset("eurosat", group="benchmark")}
     settings |= changes
     settings["fit"] = {"resize": "squash", "train_eps": 1 / 255} | settings.get("fit", {})
     spec = cell(method_spec=recipe, **settings)

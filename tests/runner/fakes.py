@@ -123,10 +123,7 @@ def make_plan(
     for method_text in methods:
         method, _, fit_behave = method_text.partition(":")
         recipe = MethodRecipe(
-            name=method,
-            learner="none",
-            objective="none",
-            learner_options={"behave": fit_behave} if fit_behave else {},
+            name=method, learner="none", objective="none", learner_options={"behave": fit_behave} if fit_behave else {}
         )
         for name in datasets:
             dataset = DatasetSpec(name=name, loader="none", template="a {}.", counts={"test": SAMPLES})
