@@ -13,17 +13,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from apd_bench.attacks.losses import stable_ce
+from apd_bench.attacks.pgd import lengths, projected_ascent
+from apd_bench.attacks.search import attacking
+from apd_bench.backbones.adapter import Backbone
 from apd_bench.backbones.load import load_backbone
 from apd_bench.core.specs import ThreatModel, format_eps
 from apd_bench.evaluation.audit import BUDGET_TOLERANCE
 from tests.benchmarks import usual
 from tests.benchmarks.models import SETS, VIT_B16, VIT_B32, Samples, attack, embedded_samples, made_up
-from tests.benchmarks.table import Request, Row, clock, peak
+from tests.benchmarks.table import Row, clock, in_turn, peak
 
 # The budgets at which about half of the zero-shot accuracy is lost, or most of it: where attacks can differ.
 EMBEDDED = (("tiny-clean", 2 / 255), ("tiny-clean", 3 / 255), ("tiny-robust", 4 / 255))
 RANDOM = ((VIT_B32, 4, 5), (VIT_B16, 2, 3))  # name, batch, steps
 SUITES = ("worst", "worst.fast")
+LOOPS = (("tiny-clean", 64, 10), ("tiny-robust", 64, 10), (VIT_B32, 64, 1), (VIT_B16, 16, 1))  # name, batch, steps
+NOBODY_BREAKS = 1e-6  # a budget below the model's own rounding: all samples stand to the last step
 Passes = tuple[Tensor, int, int]  # points, forward passes, backward passes
 Attack = Callable[[Samples], Passes]
 
@@ -44,14 +50,38 @@ class Side:
         return 100 * (1 - sum(self.broken) / len(self.broken))
 
 
-def rows(request: Request) -> Iterator[Row]:
+def rows(quick: bool, device: str) -> Iterator[Row]:
     """The embedded models with PGD, CW and AutoAttack, then PGD on the shapes of two ViTs; one model if quick."""
-    for name, eps in EMBEDDED[1:2] if request.quick else EMBEDDED:
-        backbone = load_backbone(name, request.device)
-        yield from pairs(name, list(embedded_samples(backbone, SETS, 5 if request.quick else 14)), eps)
-    for name, batch, steps in () if request.quick else RANDOM:
-        samples = made_up(load_backbone(name, request.device), batch, classes=100)
+    for name, eps in EMBEDDED[1:2] if quick else EMBEDDED:
+        backbone = load_backbone(name, device)
+        yield from pairs(name, list(embedded_samples(backbone, SETS, 5 if quick else 14)), eps)
+    for name, batch, steps in () if quick else RANDOM:
+        samples = made_up(load_backbone(name, device), batch, classes=100)
         yield from pairs(name, [samples], 4 / 255, steps=steps, trained=False)
+
+
+def loops(quick: bool, device: str) -> Iterator[Row]:
+    """How far the attack loop is from its limit: the same forward and backward passes with nothing in between."""
+    for name, batch, steps in LOOPS[:1] if quick else LOOPS:
+        yield loop_row(load_backbone(name, device), batch=batch, steps=steps, repeats=3 if quick else 9)
+
+
+def loop_row(backbone: Backbone, *, batch: int, steps: int, repeats: int) -> Row:
+    """The PGD loop with `batch` samples that all stand, and as many bare passes; each ends with a forward pass."""
+    samples = made_up(backbone, batch)
+    α = lengths(steps, NOBODY_BREAKS / 4, "cosine")
+    with attacking(samples.classifier, samples.pixels, samples.labels, ThreatModel(eps=NOBODY_BREAKS),
+                   samples.ids, 0) as search:  # fmt: skip
+        rows = torch.arange(batch, device=backbone.device)
+        sides = {
+            "limit": lambda: usual.limit(samples.classifier, samples.pixels, steps=steps, forwards=1),
+            "ours": lambda: projected_ascent(search, rows, search.region.x0[rows], search.objective(stable_ce), α),
+        }
+        seconds = in_turn(sides, repeats, str(backbone.device))
+        broken = int(search.broken.sum())
+    what = f"PGD loop on {backbone.spec.name}, batch {batch}, {steps} steps"
+    facts = {"left the active set": broken, "passes per image": 2 * steps + 1}
+    return Row(part="loop", what=what, **seconds, facts=facts)
 
 
 def pairs(

@@ -13,12 +13,12 @@ from PIL import Image
 from apd_bench.data.folder import read_folder
 from apd_bench.data.splits import ImageSplit
 from apd_bench.data.stores import FilePixels
-from tests.benchmarks.table import Request, Row, in_turn
+from tests.benchmarks.table import Row, in_turn
 
 
-def rows(request: Request) -> Iterator[Row]:
+def rows(quick: bool, device: str) -> Iterator[Row]:
     """One row of 200 photographs (100 if quick) at 224 px."""
-    yield image_row(100 if request.quick else 200, image_size=224, batch_size=100, repeats=3)
+    yield image_row(100 if quick else 200, image_size=224, batch_size=100, repeats=3)
 
 
 def image_row(count: int, *, image_size: int, batch_size: int, repeats: int) -> Row:

@@ -19,13 +19,13 @@ from apd_bench.methods.recipes import load_recipe
 from apd_bench.prompts.classifier import BoundModel, Classifier
 from apd_bench.training.prompt_states import build_learner
 from tests.benchmarks.models import TEMPLATE, VIT_B32, attack, class_names, made_up
-from tests.benchmarks.table import Request, Row, clock, peak
+from tests.benchmarks.table import Row, clock, peak
 
 
-def rows(request: Request) -> Iterator[Row]:
+def rows(quick: bool, device: str) -> Iterator[Row]:
     """1,000 classes at batch 4; FAB with a gradient for every class is measured on the embedded model alone."""
-    for name in ("tiny-clean",) if request.quick else ("tiny-clean", VIT_B32):
-        backbone = load_backbone(name, request.device)
+    for name in ("tiny-clean",) if quick else ("tiny-clean", VIT_B32):
+        backbone = load_backbone(name, device)
         yield from memory_rows(backbone, classes=1000, batch=4)
         if name == "tiny-clean":
             yield _fab(backbone, classes=1000, batch=4)

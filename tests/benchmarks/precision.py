@@ -14,17 +14,17 @@ from apd_bench.backbones.load import load_backbone
 from apd_bench.core.specs import ThreatModel, format_eps
 from apd_bench.evaluation.cell import evaluate_samples
 from tests.benchmarks.models import SETS, zero_shot
-from tests.benchmarks.table import Request, Row
+from tests.benchmarks.table import Row
 
 BUDGETS = {"tiny-clean": 2 / 255, "tiny-robust": 4 / 255}  # where about half of the accuracy is lost
 
 
-def rows(request: Request) -> Iterator[Row]:
+def rows(quick: bool, device: str) -> Iterator[Row]:
     """PGD and CW on 100 samples of three sets with both embedded models; 10 samples and one model if quick."""
-    for name in list(BUDGETS)[: 1 if request.quick else 2]:
-        backbone = load_backbone(name, request.device)
+    for name in list(BUDGETS)[: 1 if quick else 2]:
+        backbone = load_backbone(name, device)
         for data in SETS:
-            full, test = zero_shot(backbone, data, 10 if request.quick else 100)
+            full, test = zero_shot(backbone, data, 10 if quick else 100)
             threat = ThreatModel(eps=BUDGETS[name])
             for text in ("pgd", "cw"):
                 fp32, bf16 = (

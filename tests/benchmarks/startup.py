@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from tests.benchmarks.table import Request, Row
+from tests.benchmarks.table import Row
 
 COMMANDS = {
     "import apd_bench": ("-c", "import apd_bench"),
@@ -21,14 +21,14 @@ BARE = ("-c", "pass")
 HEAVY = ("torch", "open_clip", "numpy", "pandas")
 
 
-def rows(request: Request) -> Iterator[Row]:
+def rows(quick: bool, device: str) -> Iterator[Row]:
     """Every command beside importing torch and open_clip (what the usual entry script does first) and bare Python.
 
     The seconds are those of the processor, of the process and its children; the shortest wall time is among the facts.
     """
     sides = {**COMMANDS, "usual": USUAL, "bare": BARE}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for repeat in range(2 if request.quick else 6):
+    for repeat in range(2 if quick else 6):
         for name, words in sides.items():
             spent = _run(words)
             if repeat:

@@ -25,16 +25,16 @@ from apd_bench.runner.plan import Plan, plan
 from apd_bench.runner.report import choose
 from apd_bench.runner.selection import resolve
 from apd_bench.suites import load_suite
-from tests.benchmarks.table import Request, Row, in_turn
+from tests.benchmarks.table import Row, in_turn
 
 SIZES, QUICK = (1000, 5000, 20000, 100000), (500, 2000)
 SAMPLES = 100
 DIFFERENT = 500  # outcomes per dataset
 
 
-def rows(request: Request) -> Iterator[Row]:
+def rows(quick: bool, device: str) -> Iterator[Row]:
     """Planning, what is to do, and the tables, at every number of records."""
-    return store_rows(QUICK if request.quick else SIZES)
+    return store_rows(QUICK if quick else SIZES)
 
 
 def store_rows(sizes: Sequence[int]) -> Iterator[Row]:

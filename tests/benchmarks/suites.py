@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import torch
 
@@ -27,9 +28,10 @@ from apd_bench.records.store import Store
 from apd_bench.records.submission import local_cell
 from apd_bench.training.prompt_states import load_state, restore
 from tests.benchmarks.models import Samples, attack
-from tests.benchmarks.table import Request, Row
+from tests.benchmarks.table import Row
 
 SUITES = ("worst", "worst.fast")
+RECORDS = Path("results/suites")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +91,10 @@ class Verdicts:
         )
 
 
-def rows(request: Request) -> Iterator[Row]:
+def rows(quick: bool, device: str) -> Iterator[Row]:
     """A row for every backbone, budget and suite of the records, then one for each suite over all of them."""
     totals: dict[str, Verdicts] = {}
-    for (name, eps, suite), verdicts in against_records(Store(request.records), SUITES, request.device).items():
+    for (name, eps, suite), verdicts in against_records(Store(RECORDS), SUITES, device).items():
         totals[suite] = totals[suite].plus(verdicts) if suite in totals else verdicts
         yield verdicts.row(suite, f"{name}, {format_eps(eps)}")
     for suite, verdicts in totals.items():

@@ -58,15 +58,6 @@ class Row:
         return statistics.median(own / max(pure, 1e-9) for own, pure in zip(self.ours, self.limit, strict=True)) - 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What was asked of a part."""
-
-    quick: bool = False
-    device: str = "cpu"
-    records: Path = Path("results/suites")
-
-
 def in_turn(
     sides: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu", *, warm: bool = True
 ) -> dict[str, tuple[float, ...]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 
 import numpy as np
@@ -12,16 +13,14 @@ from torch import nn
 from apd_bench.attacks.losses import ce
 from apd_bench.backbones.load import load_backbone
 from apd_bench.core.errors import MissingPrerequisite
-from apd_bench.methods.recipes import load_recipe
 from apd_bench.records.measured import Measured
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.store import Store
 from apd_bench.runner.report import choose
-from apd_bench.training.prompt_states import build_learner
 from apd_bench.training.toy import toy_backbone
-from tests.benchmarks import attacks, images, loop, memory, models, precision, startup, stores, suites, train, usual
+from tests.benchmarks import attacks, images, memory, models, precision, startup, stores, suites, train, usual
 from tests.benchmarks.__main__ import main
-from tests.benchmarks.table import Request, Row, document, in_turn, markdown, peak, rows_of, write
+from tests.benchmarks.table import Row, document, in_turn, markdown, peak, rows_of, write
 
 EPS = 3 / 255
 ROW = Row(part="p", what="w", usual=(4.0, 6.0, 90.0), ours=(1.0, 2.0, 3.0), limit=(1.0, 1.0, 2.0), facts={"n": 7})
@@ -117,7 +116,7 @@ def test_passes_of_a_library_are_counted_in_both_directions():
 
 
 def test_nobody_leaves_the_measured_loop(backbone):
-    row = loop.loop_row(backbone, batch=4, steps=3, repeats=2)
+    row = attacks.loop_row(backbone, batch=4, steps=3, repeats=2)
     assert row.facts == {"left the active set": 0, "passes per image": 7}
     assert len(row.ours) == len(row.limit) == 2
 
@@ -134,36 +133,6 @@ def test_memory_is_measured_on_both_sides(backbone):
     rows = list(memory.memory_rows(backbone, classes=300, batch=2))
     assert [row.unit for row in rows] == ["MiB", "MiB"]
     assert all(len(row.usual) == len(row.ours) for row in rows)
-
-
-def saved_bytes(work):
-    """Bytes that autograd keeps for the backward pass, each storage once."""
-    saved = {}
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = work()
-    return sum(saved.values()), result
-
-
-def test_the_text_tower_keeps_bounded_memory_whatever_the_number_of_classes(backbone):
-    saved, features = {}, {}
-    for count in (50, 400):
-        learner = build_learner(load_recipe("advvlp"), backbone, models.class_names(count), models.TEMPLATE)
-        tokens = learner.texts()
-        for name, options in (("whole", {"chunk": count, "checkpoint": False}), ("chunks", {"chunk": 25})):
-            saved[count, name], features[count, name] = saved_bytes(
-                lambda tokens=tokens, learner=learner, options=options: backbone.encode_text(
-                    tokens, learner().text, **options
-                )
-            )
-    assert torch.allclose(features[400, "whole"], features[400, "chunks"], atol=1e-5)
-    assert saved[400, "whole"] > 6 * saved[50, "whole"]
-    assert saved[400, "chunks"] < saved[400, "whole"] / 20
 
 
 def test_the_walk_and_the_index_agree_on_what_is_to_do(tmp_path):
@@ -215,14 +184,14 @@ def test_the_interval_holds_the_difference_and_narrows_with_samples():
 
 def test_a_store_without_verdicts_is_explained(tmp_path):
     with pytest.raises(MissingPrerequisite, match="no cell of standard AutoAttack"):
-        list(suites.rows(Request(records=tmp_path)))
+        suites.against_records(Store(tmp_path), suites.SUITES)
 
 
 def test_the_command_prints_the_table_of_a_part_and_names_the_parts(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "rows", lambda request: iter([dataclasses.replace(ROW, facts={"q": request.quick})]))
+    monkeypatch.setattr(train, "rows", lambda quick, device: iter([dataclasses.replace(ROW, facts={"q": quick})]))
     assert main(["train", "--quick", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out == (tmp_path / "train.md").read_text() and (tmp_path / "summary.md").is_file()
     assert rows_of(json.loads((tmp_path / "train.json").read_text()))[0].facts == {"q": True}
     with pytest.raises(SystemExit):
         main(["trains"])
-    assert "no part 'trains'; there are: startup, store" in capsys.readouterr().err
+    assert re.search("invalid choice: '?trains'?.*startup'?, '?store", capsys.readouterr().err)

@@ -20,16 +20,16 @@ from apd_bench.methods.recipes import load_recipe
 from apd_bench.prompts.classifier import BoundModel, PromptedModel
 from apd_bench.training.prompt_states import build_learner
 from tests.benchmarks.models import TEMPLATE, VIT_B16, VIT_B32, class_names, noise
-from tests.benchmarks.table import Request, Row, in_turn
+from tests.benchmarks.table import Row, in_turn
 
 CASES = (("tiny-clean", 4, 3), ("tiny-clean", 32, 3), (VIT_B32, 4, 1), (VIT_B16, 4, 1))  # name, batch, repeats
 EPS = 1 / 255
 
 
-def rows(request: Request) -> Iterator[Row]:
+def rows(quick: bool, device: str) -> Iterator[Row]:
     """An embedded model at two batch sizes, then the shapes of two ViTs; only the embedded model if quick."""
-    for name, batch, repeats in CASES[:2] if request.quick else CASES:
-        yield train_row(load_backbone(name, request.device), batch, repeats=repeats)
+    for name, batch, repeats in CASES[:2] if quick else CASES:
+        yield train_row(load_backbone(name, device), batch, repeats=repeats)
 
 
 def train_row(backbone: Backbone, batch: int, *, classes: int = 100, repeats: int = 3) -> Row:

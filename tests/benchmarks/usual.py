@@ -82,11 +82,11 @@ def autoattack(model: nn.Module, x: Tensor, y: Tensor, *, eps: float, seed: int)
         logger.setLevel(level)
 
 
-def limit(model: nn.Module, x: Tensor, *, steps: int) -> Tensor:
-    """The passes of an own PGD that nobody leaves, with nothing in between: two forwards and `steps` gradients."""
+def limit(model: Callable[[Tensor], Tensor], x: Tensor, *, steps: int, forwards: int = 2) -> Tensor:
+    """The passes of an own PGD that nobody leaves, with nothing in between: `forwards` and `steps` gradients."""
     with torch.no_grad():
-        model(x)
-        model(x)
+        for _ in range(forwards):
+            model(x)
     points = x.detach().requires_grad_()
     for _ in range(steps):
         torch.autograd.grad(model(points).sum(), points)
