@@ -31,7 +31,7 @@ def execute(args: argparse.Namespace) -> int:
     grid = plan_of(options)
     for line in impossible_lines(grid.impossible):
         err(line)
-    store = Store(options.results)
+    store = Store(options.store)
     strategy = "force" if options.force else "unfinished"
     report = run_plan(grid, store, options, make_reporter(options), strategy=strategy, only_fits=True)
     for fit_id, fit in grid.fits.items():

@@ -51,7 +51,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def show_plan(options: RunOptions, *, every: bool = False, as_json: bool = False) -> int:
     """Prints cells, fits, impossible cells and the estimate; measures nothing and writes nothing."""
-    store = Store(options.results)
+    store = Store(options.store)
     outlook = _outlook(options, store)
     if as_json:
         out_json(_table(outlook))

@@ -40,7 +40,7 @@ def execute(args: argparse.Namespace) -> int:
     grid = plan_of(options)
     for line in impossible_lines(grid.impossible):
         err(line)
-    store = Store(options.results)
+    store = Store(options.store)
     report = run_plan(grid, store, options, make_reporter(options), strategy=options.strategy)
     if options.quiet:
         for failure, number in report.messages():
@@ -48,9 +48,12 @@ def execute(args: argparse.Namespace) -> int:
     if options.verbose:
         for failure, _ in report.messages():
             err(failure.traceback)
-    written = write_tables(store, options.boards, {cell.id for cell in grid.cells}, show=options.display != "json")
+    boards = options.boards if options.part is None else None
+    written = write_tables(store, boards, {cell.id for cell in grid.cells}, show=options.display != "json")
     if written:
         err(f"Leaderboards: {', '.join(str(path) for path in written)}")
+    if options.part is not None:
+        err(f"Join the parts with: apd-bench report {options.results}/*-of-{options.part[1]}")
     if options.display != "json" and not options.quiet:
         for line in cost_lines(store, report.computed, report.fits_computed, report.seconds):
             err(line)
@@ -65,7 +68,7 @@ def impossible_lines(impossible: Iterable[Impossible]) -> list[str]:
     return [f"left out, {number} cells: {reason}" for reason, number in reasons.items()]
 
 
-def write_tables(store: Store, boards: Path, cells: set[str], *, show: bool) -> list[Path]:
+def write_tables(store: Store, boards: Path | None, cells: set[str], *, show: bool) -> list[Path]:
     """Writes the leaderboards of the store, then prints the tables of `cells`; nothing while there is no success."""
     statuses = store.statuses()
     if not any(statuses.get(cell) == "success" for cell in cells):
@@ -73,7 +76,7 @@ def write_tables(store: Store, boards: Path, cells: set[str], *, show: bool) -> 
     shown = collect([store.path], cells)
     if not shown.tables:
         return []
-    written = write_boards([store.path], boards, ("md", "csv"))
+    written = [] if boards is None else write_boards([store.path], boards, ("md", "csv"))
     if show:
         from apd_bench.leaderboard.terminal import render_terminal
 

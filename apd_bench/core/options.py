@@ -144,6 +144,14 @@ def count(what: str, example: int, **words: int | None) -> Reader:
     return read
 
 
+def fraction(value: Any, source: Source) -> tuple[int, int]:
+    """A part of a whole, as 3/8 or (3, 8)."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value if isinstance(value, str) else "/".join(names(value, source)))
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise source.refuse("a part of a whole", value, "3/8")
+    return int(match[1]), int(match[2])
+
+
 def choice(*allowed: str) -> Reader:
     """One of a few words."""
 
@@ -195,6 +203,10 @@ class RunOptions:
         (), texts, WHAT, "one setting: training.epochs=5, apd.objective.temperature=2, precision=bf16", flag="--set",
         metavar="KEY=VALUE",
     )  # fmt: skip
+    part: tuple[int, int] | None = option(
+        None, fraction, WHAT, "one of N parts of the grid, recorded in RESULTS/K-of-N; fits are not trained twice",
+        metavar="K/N", in_suite=False,
+    )  # fmt: skip
     results: Path = option(Path("results"), path, WHERE, "the folder of records", metavar="DIR")
     data: Path | None = option(
         None, path, WHERE, "the folder of the real datasets (default: $APD_BENCH_DATA)", metavar="DIR"
@@ -241,6 +253,11 @@ class RunOptions:
     )  # fmt: skip
     verbose: bool = option(False, switch, DISPLAY, "show tracebacks of failed cells", more_flags=("-v",))
     quiet: bool = option(False, switch, DISPLAY, "no progress", more_flags=("-q",))
+
+    @property
+    def store(self) -> Path:
+        """The folder of records of this run: a part of the grid has one of its own in `results`."""
+        return self.results if self.part is None else self.results / "{}-of-{}".format(*self.part)
 
     @property
     def strategy(self) -> str:

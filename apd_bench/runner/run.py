@@ -79,7 +79,7 @@ def run(suite: str | Suite = "embedded", *, strategy: str = "unfinished", **give
     strategy = choice(*STRATEGIES)(strategy, Source("strategy", 'strategy="{}"'))
     with environment():  # which planning changes for loaders and workers
         grid = plan_of(options, suite if isinstance(suite, Suite) else None)
-        store = Store(options.results)
+        store = Store(options.store)
         chosen = options.strategy if strategy == "unfinished" else strategy
         report = run_plan(grid, store, options, make_reporter(options), strategy=chosen, alone=alone)
     wanted = {cell.id for cell in grid.cells} & store.statuses().keys()

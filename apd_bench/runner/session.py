@@ -21,6 +21,7 @@ from apd_bench.core.targets import resolve as resolve_target
 from apd_bench.records.store import Store
 from apd_bench.runner.driver import Driver
 from apd_bench.runner.executor import STAGES, Executor, InProcess, usable_cores
+from apd_bench.runner.parts import deal
 from apd_bench.runner.plan import Plan, plan
 from apd_bench.runner.pool import Pool
 from apd_bench.runner.report import RunReport, choose
@@ -38,7 +39,8 @@ def plan_of(options: RunOptions, suite: Suite | None = None) -> Plan:
         os.environ["APD_BENCH_DATA"] = str(options.data)
     if options.offline:
         os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    return plan(resolve(suite or load_suite(options.suite), options))
+    whole = plan(resolve(suite or load_suite(options.suite), options))
+    return whole if options.part is None else deal(whole, *options.part)
 
 
 def make_reporter(options: RunOptions) -> Reporter:

@@ -107,9 +107,9 @@ def test_environment_variables_set_options_and_the_command_line_wins(cli: Cli, m
 
 VALUES = {
     "suite": "ci", "backbones": "tiny-clean", "methods": "apd", "datasets": "food", "attacks": "cw", "eps": "1/255",
-    "seeds": "1-3", "shots": "2", "limit": "9", "settings": "precision=bf16", "results": "r", "data": "d",
-    "boards": "b", "jobs": "3", "device": "cpu", "batch_size": "7", "shard": "5", "executor": "ray", "address": "auto",
-    "slurm": "time=10",
+    "seeds": "1-3", "shots": "2", "limit": "9", "part": "3/8", "settings": "precision=bf16", "results": "r",
+    "data": "d", "boards": "b", "jobs": "3", "device": "cpu", "batch_size": "7", "shard": "5", "executor": "ray",
+    "address": "auto", "slurm": "time=10",
     "display": "json",
 }  # fmt: skip
 
