@@ -101,7 +101,7 @@ def evaluate_samples(
         metrics=outcomes.metrics(),
         outcomes=outcomes,
         diagnostics=facts,
-        suspect=tuple(suspect(facts)),
+        suspect=suspect(facts),
         timing={**timing, "seconds": time.perf_counter() - began, "peak_memory": peak_memory(place)},
         effective=_effective(parts),
     )

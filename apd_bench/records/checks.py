@@ -39,11 +39,11 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def suspect(facts: Mapping[str, object]) -> list[str]:
+def suspect(facts: Mapping[str, object]) -> tuple[str, ...]:
     """The reasons of the checks that fire, in the order of CHECKS; of a list, its length counts."""
     values = {name: len(value) if isinstance(value, list) else value for name, value in facts.items()}
-    return [
+    return tuple(
         check.reason
         for name, check in CHECKS.items()
         if isinstance(value := values.get(name), (int, float)) and value > check.limit
-    ]
+    )

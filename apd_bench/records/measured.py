@@ -186,4 +186,4 @@ class Measured(Facts):
             for name, item in FACTS.items()
         }
         whole = cls(outcomes=outcomes, **facts)
-        return replace(whole, metrics=outcomes.metrics(), suspect=tuple(suspect(whole.diagnostics)))
+        return replace(whole, metrics=outcomes.metrics(), suspect=suspect(whole.diagnostics))

@@ -68,6 +68,10 @@ def test_batches_are_kept_small(net):
     x = torch.rand(7, 3, 4, 4)
     assert torch.allclose(Meter(model, batch_size=3).predict(x), net(x), atol=1e-6)
     assert sizes == [3, 3, 1]
+    labels, small = torch.arange(7) % 4, Meter(model, batch_size=3)
+    for ours, whole in zip(small.gradient(x, margin, labels), Meter(net).gradient(x, margin, labels), strict=True):
+        assert torch.allclose(ours, whole, atol=1e-6)
+    assert sizes[3:] == [3, 3, 1] and (small.forwards, small.backwards) == (7, 7)
 
 
 def test_a_cut_graph_gives_zeros_and_is_counted(net):
