@@ -205,7 +205,7 @@ class RunOptions:
     )  # fmt: skip
     part: tuple[int, int] | None = option(
         None, fraction, WHAT, "one of N parts of the grid, recorded in RESULTS/K-of-N; fits are not trained twice",
-        metavar="K/N", in_suite=False,
+        metavar="K/N",
     )  # fmt: skip
     results: Path = option(Path("results"), path, WHERE, "the folder of records", metavar="DIR")
     data: Path | None = option(
