@@ -3,8 +3,10 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,8 @@ def _settings() -> dict[str, str]:
     }
 
 
+# Where synthetic records, fakes and helpers lie that tests share; worker processes inherit the path.
+sys.path[:0] = [str(Path(__file__).parent / room) for room in ("leaderboard", "records", "runner")]
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["APD_BENCH_CACHE"] = tempfile.mkdtemp(prefix="apd-bench-tests-")  # never the cache of whoever runs them

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,6 @@ class Ran:
 
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    for name in list(os.environ):
-        if name.startswith("APD_BENCH_") and name != "APD_BENCH_CACHE":
-            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> Ran:

@@ -32,6 +32,13 @@ attacks = ["pgd(steps=10)"]
 limit = 32
 shots = [1]
 """
+QUIET = ("--jobs", "1", "--device", "cpu", "--quiet")
+
+
+def sent_and_checked(store: Path, archive: Path, *words: str) -> int:
+    """The exit code of `verify-submission` on an archive of the cells of apd in `store`."""
+    assert main(["submit", str(store), "--methods", "apd", "--out", str(archive)]) == EXIT_DONE
+    return main(["verify-submission", str(archive), *QUIET, *words])
 
 
 @dataclasses.dataclass
@@ -42,12 +49,10 @@ class Verified:
     expected: Path
     results: Path
 
-    def run(self, results: Path) -> int:
+    def run(self, results: Path, *words: str) -> int:
         """The exit code of `verify` on records in `results`."""
-        return main([
-            "verify", "--suite", str(self.suite), "--expected", str(self.expected), "--results", str(results),
-            "--jobs", "1", "--device", "cpu", "--quiet",
-        ])  # fmt: skip
+        places = ("--suite", str(self.suite), "--expected", str(self.expected), "--results", str(results))
+        return main(["verify", *places, *QUIET, *words])
 
     def attack_again(self, folder: Path) -> int:
         """The exit code after the same prompts were attacked again."""
@@ -60,10 +65,7 @@ def verified(tmp_path_factory: pytest.TempPathFactory) -> Verified:
     folder = tmp_path_factory.mktemp("verify")
     made = Verified(folder / "mini.toml", folder / "mini.json", folder / "results")
     made.suite.write_text(SUITE)
-    assert main([
-        "verify", "--suite", str(made.suite), "--expected", str(made.expected), "--results", str(made.results),
-        "--jobs", "1", "--device", "cpu", "--quiet", "--update",
-    ]) == EXIT_DONE  # fmt: skip
+    assert made.run(made.results, "--update") == EXIT_DONE
     return made
 
 
@@ -149,10 +151,8 @@ def test_without_expected_values_it_says_how_to_make_them(
 def test_a_submission_of_these_results_is_checked_by_measuring_again(
     verified: Verified, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    archive, accepted = tmp_path / "mine.tar.gz", tmp_path / "accepted"
-    assert main(["submit", str(verified.results), "--methods", "apd", "--out", str(archive)]) == EXIT_DONE
-    check = ["verify-submission", str(archive), "--cells", "1", "--jobs", "1", "--device", "cpu", "--quiet"]
-    assert main([*check, "--accept", str(accepted)]) == EXIT_DONE
+    accepted, words = tmp_path / "accepted", ("--cells", "1", "--accept", str(tmp_path / "accepted"))
+    assert sent_and_checked(verified.results, tmp_path / "mine.tar.gz", *words) == EXIT_DONE
     assert "all 32 samples agree" in capsys.readouterr().out
     assert [record.cell.fit.method.name for record in Store(accepted).records()] == ["apd"]
 
@@ -169,10 +169,7 @@ def test_a_submission_with_invented_outcomes_is_refused(
             claimed = {"n": len(better), "clean_accuracy": float((~better.broken).mean())}
             claimed["robust_accuracy"] = claimed["clean_accuracy"]
             forged.put(dataclasses.replace(record, metrics=claimed), better)
-    archive = tmp_path / "forged.tar.gz"
-    assert main(["submit", str(forged.path), "--methods", "apd", "--out", str(archive)]) == EXIT_DONE
-    check = ["verify-submission", str(archive), "--cells", "1", "--jobs", "1", "--device", "cpu", "--quiet"]
-    assert main(check) == EXIT_REGRESSION
+    assert sent_and_checked(forged.path, tmp_path / "forged.tar.gz", "--cells", "1") == EXIT_REGRESSION
     assert "samples that differ" in capsys.readouterr().out
 
 
@@ -188,10 +185,9 @@ def test_a_submission_with_other_prompts_is_refused(
     with forged.writer():  # all digests are made to fit
         files = {path.name: path.read_bytes() for path in (tmp_path / "state").iterdir()}
         forged.put_fit(record.cell.fit.id, files)
-    archive, accepted = tmp_path / "forged.tar.gz", tmp_path / "accepted"
-    assert main(["submit", str(forged.path), "--methods", "apd", "--out", str(archive)]) == EXIT_DONE
-    check = ["verify-submission", str(archive), "--jobs", "1", "--device", "cpu", "--quiet", "--accept", str(accepted)]
-    assert main(check) == EXIT_REGRESSION
+    accepted = tmp_path / "accepted"
+    words = ("--accept", str(accepted))
+    assert sent_and_checked(forged.path, tmp_path / "forged.tar.gz", *words) == EXIT_REGRESSION
     assert "samples that differ" in capsys.readouterr().out
     assert not accepted.exists()
 

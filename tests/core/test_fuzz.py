@@ -9,7 +9,6 @@ import json
 import os
 import random
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +18,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "records"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "leaderboard"))
-
 from synthetic import cell, fill, method, outcomes, record
 from test_submission import METRICS, rewritten
 

@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from apd_bench.core.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
+from apd_bench.leaderboard.aggregate import tables
+from apd_bench.leaderboard.model import Table
+from apd_bench.leaderboard.tidy import measurement
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record
 from apd_bench.records.store import Store
@@ -77,6 +80,10 @@ def fill(path: Path, items: Iterable[tuple[Record, Outcomes | None]]) -> Path:
         for item, result in items:
             store.put(item, result)
     return path
+
+
+def tables_of(items: Iterable[tuple[Record, Outcomes | None]], attacks: Sequence[str] = ()) -> list[Table]:
+    return tables([measurement(one, result) for one, result in items], attacks)
 
 
 def drawn(shares: Mapping[str, float], n: int, key: int) -> tuple[np.ndarray[Any, Any], ...]:

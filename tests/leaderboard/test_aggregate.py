@@ -5,60 +5,44 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from synthetic import BACKBONE, cell, dataset, grid, method, outcomes, record
+from synthetic import BACKBONE, cell, dataset, grid, method, outcomes, record, tables_of
 
 from apd_bench.leaderboard.aggregate import tables, unique
-from apd_bench.leaderboard.tidy import Measurement, measurement
+from apd_bench.leaderboard.tidy import measurement
 from apd_bench.records.outcomes import Outcomes
-from apd_bench.records.record import Record
 
 SHARES = {"zero_shot": {"clean": 0.6, "pgd": 0.1, "cw": 0.2}, "apd": {"clean": 0.6, "pgd": 0.3, "cw": 0.3}}
 
 
-def measured(items: list[tuple[Record, Outcomes | None]]) -> list[Measurement]:
-    return [measurement(one, result) for one, result in items]
-
-
-def test_worst_is_the_intersection_over_attacks_on_the_same_samples() -> None:
+@pytest.mark.parametrize(("first", "column"), [("pgd", "pgd"), ("worst", "worst (suite)")])
+def test_worst_is_the_intersection_over_attacks_on_the_same_samples(first: str, column: str) -> None:
     clean = [1, 1, 1, 0]
     items = [
-        (record(cell(attack="pgd")), outcomes(clean, [1, 1, 0, 0])),
+        (record(cell(attack=first)), outcomes(clean, [1, 1, 0, 0])),
         (record(cell(attack="cw")), outcomes(clean, [0, 1, 1, 0])),
     ]
-    row = tables(measured(items))[0].ranked[0]
-    assert {name: row.estimates[name].value for name in row.estimates} == {
-        "clean": 0.75, "pgd": 0.5, "cw": 0.5, "worst": 0.25,
-    }  # fmt: skip
-
-
-def test_the_attack_called_worst_has_a_column_of_its_own() -> None:
-    clean = [1, 1, 1, 0]
-    items = [
-        (record(cell(attack="worst")), outcomes(clean, [1, 1, 0, 0])),
-        (record(cell(attack="cw")), outcomes(clean, [0, 1, 1, 0])),
-    ]
-    row = tables(measured(items))[0].ranked[0]
-    assert {name: row.estimates[name].value for name in row.estimates} == {
-        "clean": 0.75, "worst (suite)": 0.5, "cw": 0.5, "worst": 0.25,
+    estimates = tables_of(items)[0].ranked[0].estimates
+    assert {name: estimates[name].value for name in estimates} == {
+        "clean": 0.75, column: 0.5, "cw": 0.5, "worst": 0.25,
     }  # fmt: skip
 
 
 def test_worst_aligns_samples_by_id_not_by_position() -> None:
     first, second = outcomes([1, 1], [1, 0]), outcomes([1, 1], [0, 1])
     turned = Outcomes(**{name: column[::-1] for name, column in second.columns()})
-    row = tables(measured([(record(cell(attack="pgd")), first), (record(cell(attack="cw")), turned)]))[0].ranked[0]
+    row = tables_of([(record(cell(attack="pgd")), first), (record(cell(attack="cw")), turned)])[0].ranked[0]
     assert row.estimates["worst"].value == 0.0
 
 
 def test_a_misclassified_sample_is_never_robust() -> None:
     lucky = outcomes([0, 1], [1, 1])  # the attack "repaired" the first sample
-    assert tables(measured([(record(cell()), lucky)]))[0].ranked[0].estimates["pgd"].value == 0.5
+    assert tables_of([(record(cell()), lucky)])[0].ranked[0].estimates["pgd"].value == 0.5
 
 
 def test_incomplete_rows_have_no_mean_and_no_rank() -> None:
     items = grid(SHARES)
     gone = next(index for index, (one, _) in enumerate(items) if one.cell.fit.method.name == "apd")
-    table = tables(measured(items[:gone] + items[gone + 1 :]))[0]
+    table = tables_of(items[:gone] + items[gone + 1 :])[0]
     (row,) = table.incomplete
     assert (row.method, row.done, row.planned, row.rank, row.estimates) == ("apd", 11, 12, None, {})
     assert row.missing == {items[gone][0].cell.dataset.name: 1}
@@ -68,7 +52,7 @@ def test_incomplete_rows_have_no_mean_and_no_rank() -> None:
 def test_a_failed_cell_counts_as_missing_and_says_why() -> None:
     items = grid({"apd": SHARES["apd"]}, seeds=(1,))
     failed = replace(items[0][0], status="error", error={"message": "out of memory"}, outcomes=None)
-    (row,) = tables(measured([(failed, None), *items[1:]]))[0].incomplete
+    (row,) = tables_of([(failed, None), *items[1:]])[0].incomplete
     assert row.failed == {"out of memory": 1}
     assert row.done == 3
 
@@ -89,13 +73,13 @@ def test_a_failed_cell_counts_as_missing_and_says_why() -> None:
 )
 def test_numbers_of_different_protocols_never_share_a_table(change: dict) -> None:
     other = record(cell(**change))
-    made = tables(measured([(record(cell()), outcomes([1, 1], [1, 0])), (other, outcomes([1, 1], [1, 0]))]))
+    made = tables_of([(record(cell()), outcomes([1, 1], [1, 0])), (other, outcomes([1, 1], [1, 0]))])
     assert len(made) == 2
 
 
 def test_zero_shot_stands_in_every_table_that_differs_in_shots() -> None:
     items = grid({"apd": SHARES["apd"]}, shots=4) + grid(SHARES)
-    made = tables(measured(items))
+    made = tables_of(items)
     assert [(table.key.shots, sorted(row.method for row in table.rows)) for table in made] == [
         (16, ["apd", "zero_shot"]), (4, ["apd", "zero_shot"]),
     ]  # fmt: skip
@@ -104,7 +88,7 @@ def test_zero_shot_stands_in_every_table_that_differs_in_shots() -> None:
 def test_other_test_samples_make_a_row_incomparable() -> None:
     items = grid(SHARES, datasets=("food",), seeds=(1,))
     strange = record(cell(method_spec=method("odd"), data=dataset("food")))
-    table = tables(measured([*items, (strange, outcomes([1] * 40, [1] * 40, prefix="other"))]))[0]
+    table = tables_of([*items, (strange, outcomes([1] * 40, [1] * 40, prefix="other"))])[0]
     (row,) = table.incomplete
     assert row.method == "odd"
     assert "other samples" in row.notes[0]
@@ -115,7 +99,7 @@ def test_two_recipes_of_one_method_are_two_rows() -> None:
         (record(cell(method_spec=method("apd", training={"epochs": epochs}))), outcomes([1, 1], [1, 0]))
         for epochs in (2, 5)
     ]
-    assert len({row.method for row in tables(measured(items))[0].rows}) == 2
+    assert len({row.method for row in tables_of(items)[0].rows}) == 2
 
 
 def test_recipes_that_differ_by_dataset_only_are_one_row() -> None:
@@ -126,7 +110,7 @@ def test_recipes_that_differ_by_dataset_only_are_one_row() -> None:
         )
         for name, epochs in (("food", 2), ("places", 5))
     ]
-    (row,) = tables(measured(items))[0].rows
+    (row,) = tables_of(items)[0].rows
     assert (row.method, row.done, row.complete) == ("apd", 2, True)
 
 
@@ -138,7 +122,7 @@ def test_minimal_norm_attacks_are_reported_as_distance_and_left_out_of_the_worst
             outcomes([1, 1], [0, 0], distance=[0.25, 0.75]),
         ),
     ]
-    table = tables(measured(items))[0]
+    table = tables_of(items)[0]
     assert (table.attacks, table.distance_attacks) == (("pgd",), ("cw-l2",))
     assert table.rows[0].estimates["worst"].value == 1.0
     assert table.rows[0].distances == {"cw-l2": 0.5}
@@ -156,7 +140,7 @@ def test_the_same_cell_in_two_stores_counts_once_and_contradictions_are_named() 
 def test_suspect_cells_and_collapsed_fits_are_counted() -> None:
     short = {"fewer_shots": {"classes": 2, "fewest": 3}}
     marked = record(cell(), suspect=("zero gradients",), fit={"collapsed": True, "carried_from": "RN50", **short})
-    row = tables([measurement(marked, outcomes([1], [1]))])[0].rows[0]
+    row = tables_of([(marked, outcomes([1], [1]))])[0].rows[0]
     assert (row.suspect, row.collapsed) == ({"zero gradients": 1}, 1)
     fewer = "1 fits had classes with fewer training images than shots (the fewest: 3)"
     assert row.notes == (fewer, "its prompts were made for another backbone, RN50")
@@ -166,7 +150,7 @@ def test_mixed_attack_versions_are_noted() -> None:
     new = cell(seed=2)
     new = replace(new, attack=replace(new.attack, version=2))
     items = [(record(cell(seed=1)), outcomes([1], [1])), (record(new), outcomes([1], [1]))]
-    assert "versions 1, 2" in tables(measured(items))[0].notes[0]
+    assert "versions 1, 2" in tables_of(items)[0].notes[0]
 
 
 def test_prompts_that_were_trained_again_between_two_attacks_are_noted() -> None:
@@ -174,7 +158,7 @@ def test_prompts_that_were_trained_again_between_two_attacks_are_noted() -> None
         cells = {name: cell(attack=name) for name in ("pgd", "cw")}
         digests = {"pgd": "a", "cw": second}
         items = [(record(cells[name], fit={"digest": digests[name]}), outcomes([1], [1])) for name in cells]
-        return tables(measured(items))[0].rows[0].notes
+        return tables_of(items)[0].rows[0].notes
 
     assert notes("a") == ()
     (note,) = notes("b")
@@ -191,7 +175,7 @@ def test_a_further_attack_lowers_the_worst_case_and_makes_no_gap() -> None:
     better = replace(spec, attack=replace(spec.attack, name="fab"))
     items.append((record(better), outcomes([1] * 40, [0] * 40)))
     for declared in ((), ("pgd", "cw")):
-        (table,) = tables(measured(items), declared)
+        (table,) = tables_of(items, declared)
         assert table.attacks == ("pgd", "cw")
         assert not table.incomplete
         row = next(row for row in table.rows if row.method == "apd")
@@ -208,7 +192,7 @@ def test_base_new_and_cross_dataset_cells_have_tables_of_their_own() -> None:
         (record(cell(**base, classes="new")), outcomes([1], [0])),
         (record(cell(task="cross_dataset", source=dataset("objects"))), outcomes([1], [1])),
     ]
-    made = tables(measured(items))
+    made = tables_of(items)
     assert [(table.key.task, table.key.classes, table.key.trained_on) for table in made] == [
         ("few_shot", "all", ""), ("base_to_new", "base", ""), ("base_to_new", "new", ""),
         ("cross_dataset", "all", "objects"),

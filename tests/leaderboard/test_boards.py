@@ -13,17 +13,15 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from synthetic import cell, dataset, fill, grid, method, outcomes, record
+from synthetic import cell, dataset, fill, grid, method, outcomes, record, tables_of
 
 from apd_bench.core.errors import MissingPrerequisite, RegressionFound, UsageError
 from apd_bench.core.text import file_name
 from apd_bench.leaderboard import columns
-from apd_bench.leaderboard.aggregate import tables
 from apd_bench.leaderboard.boards import FORMATS, check_boards, collect, write_boards
 from apd_bench.leaderboard.escape import csv_text, latex_text, markdown_text
 from apd_bench.leaderboard.markdown import render_markdown
 from apd_bench.leaderboard.terminal import render_terminal
-from apd_bench.leaderboard.tidy import measurement
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import SCHEMA_VERSION, Record
 
@@ -208,12 +206,12 @@ def test_the_schema_that_is_written_is_stored() -> None:
 def test_many_records_make_one_clear_page() -> None:
     hits = outcomes([1, 1, 0], [1, 0, 0])
     many = [
-        measurement(record(cell(method_spec=method(f"m{who}"), data=dataset(f"d{place}"), seed=seed)), hits)
+        (record(cell(method_spec=method(f"m{who}"), data=dataset(f"d{place}"), seed=seed)), hits)
         for who in range(10)
         for place in range(10)
         for seed in range(20)
     ]
-    (table,) = tables(many)
+    (table,) = tables_of(many)
     assert (len(table.ranked), table.ranked[0].done, len(table.datasets)) == (10, 200, 10)
     assert render_markdown([table], "embedded").count("200/200") == 10
 

@@ -6,19 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
-from synthetic import cell, dataset, fill, grid, method, outcomes, record
+from synthetic import cell, dataset, fill, grid, method, outcomes, record, tables_of
 
 from apd_bench.cli import main
 from apd_bench.core.errors import UnknownName, UsageError
-from apd_bench.leaderboard.aggregate import tables
 from apd_bench.leaderboard.comparison import compare_methods
 from apd_bench.leaderboard.model import Table
-from apd_bench.leaderboard.tidy import measurement
 
 
 def table_of(robust: dict[str, list[int]], clean: list[int]) -> list[Table]:
     items = [(record(cell(method_spec=method(name))), outcomes(clean, hits)) for name, hits in robust.items()]
-    return tables([measurement(one, result) for one, result in items])
+    return tables_of(items)
 
 
 def test_wins_losses_and_the_samples_behind_them() -> None:
@@ -35,8 +33,8 @@ def test_one_seed_uses_mcnemar_and_many_datasets_are_corrected() -> None:
     for name in ("food", "places"):
         for who, hits in (("a", [1] * 9 + [0]), ("b", [0] * 10)):
             spec = cell(method_spec=method(who), data=dataset(name))
-            items.append(measurement(record(spec), outcomes([1] * 10, hits)))
-    contests = [item for item in compare_methods(tables(items), "a", "b")[0].contests if item.column == "worst"]
+            items.append((record(spec), outcomes([1] * 10, hits)))
+    contests = [item for item in compare_methods(tables_of(items), "a", "b")[0].contests if item.column == "worst"]
     assert [item.p for item in contests] == pytest.approx([2 / 512, 2 / 512])
     assert [item.adjusted for item in contests] == pytest.approx([4 / 512, 4 / 512])
 
@@ -49,8 +47,7 @@ def test_equal_methods_do_not_differ() -> None:
 
 def test_untrained_methods_are_compared_with_every_seed(tmp_path: Path) -> None:
     shares = {"zero_shot": {"clean": 0.8, "pgd": 0.1}, "apd": {"clean": 0.8, "pgd": 0.7}}
-    items = [measurement(one, result) for one, result in grid(shares, n=60)]
-    overall = compare_methods(tables(items), "apd", "zero_shot")[0].overall[0]
+    overall = compare_methods(tables_of(grid(shares, n=60)), "apd", "zero_shot")[0].overall[0]
     assert overall.pairs == 2 * 3 * 60
     assert overall.p < 0.01
     assert overall.difference.low is not None
@@ -62,11 +59,11 @@ def test_unknown_and_disjoint_methods_are_explained() -> None:
     with pytest.raises(UnknownName, match="'c'"):
         compare_methods(made, "a", "c")
     items = [
-        measurement(record(cell(method_spec=method(who), data=dataset(name))), outcomes([1], [1]))
+        (record(cell(method_spec=method(who), data=dataset(name))), outcomes([1], [1]))
         for who, name in (("a", "food"), ("b", "places"))
     ]
     with pytest.raises(UsageError, match="no dataset in common"):
-        compare_methods(tables(items), "a", "b")
+        compare_methods(tables_of(items), "a", "b")
 
 
 def test_verb_prints_a_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from synthetic import grid
+from synthetic import grid, tables_of
 
-from apd_bench.leaderboard.aggregate import tables
 from apd_bench.leaderboard.curves import eps_families
 from apd_bench.leaderboard.model import Table
-from apd_bench.leaderboard.tidy import measurement
 from apd_bench.leaderboard.wording import heading
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record
@@ -22,9 +20,7 @@ def shares(*methods: str) -> dict[str, dict[str, float]]:
 
 
 def made(items: Items) -> list[Table]:
-    return tables(
-        [measurement(one, result) for one, result in {one.id: (one, result) for one, result in items}.values()]
-    )
+    return tables_of({one.id: (one, result) for one, result in items}.values())
 
 
 def names(rows: Sequence[object]) -> list[str]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from synthetic import grid
+from synthetic import grid, tables_of
 
 from apd_bench.cli import main
 from apd_bench.core.errors import UsageError
-from apd_bench.leaderboard.aggregate import tables
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.plots import KINDS, draw
-from apd_bench.leaderboard.tidy import measurement
 
 pytest.importorskip("matplotlib")
 
@@ -22,7 +20,7 @@ SHARES = {"zero_shot": {"clean": 0.7, "pgd": 0.1}, "apd": {"clean": 0.6, "pgd": 
 @pytest.fixture(scope="module")
 def made() -> list[Table]:
     items = grid(SHARES, seeds=(1, 2)) + grid(SHARES, seeds=(1, 2), eps=4 / 255)
-    return tables([measurement(one, result) for one, result in items])
+    return tables_of(items)
 
 
 @pytest.mark.parametrize(("kind", "files"), [("eps", 1), ("pareto", 2), ("heatmap", 2), ("seeds", 2)])

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from synthetic import cell, dataset, method, outcomes, record
+from synthetic import cell, dataset, method, outcomes, record, tables_of
 
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.core.errors import UnknownName
 from apd_bench.core.specs import AttackSpec, BackboneSpec, MethodRecipe
 from apd_bench.leaderboard import published
-from apd_bench.leaderboard.aggregate import tables
 from apd_bench.leaderboard.model import Table
-from apd_bench.leaderboard.tidy import measurement
 from apd_bench.methods.recipes import suite_recipe
 from apd_bench.suites import load_suite
 
@@ -36,7 +29,7 @@ def table(recipe: MethodRecipe = FAP, attack: AttackSpec = PGD_100, threat: dict
     settings["fit"] = {"resize": "squash", "train_eps": 1 / 255} | settings.get("fit", {})
     spec = cell(method_spec=recipe, **settings)
     spec = replace(spec, attack=attack, threat=replace(spec.threat, **threat))
-    return tables([measurement(record(spec), outcomes([1, 1, 1, 0], [1, 0, 0, 0]))])[0]
+    return tables_of([(record(spec), outcomes([1, 1, 1, 0], [1, 0, 0, 0]))])[0]
 
 
 def test_every_number_has_a_source_table_with_a_protocol() -> None:

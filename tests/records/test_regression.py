@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "leaderboard"))
-
 from synthetic import cell, fill, method, outcomes, record
 
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite

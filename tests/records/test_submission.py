@@ -5,15 +5,11 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "leaderboard"))
-
 from synthetic import cell, dataset, fill, method, outcomes, record
 
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UsageError

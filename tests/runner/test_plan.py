@@ -135,11 +135,7 @@ def test_impossible_cells_are_listed_and_the_others_planned() -> None:
     assert {item.cell.fit.method.name for item in grid.impossible} == {"apd"}
     assert {cell.fit.method.name for cell in grid.cells} == {"zero_shot", "advtp"}
     with pytest.raises(UsageError, match="None of the 8 cells can be measured"):
-        plan(
-            resolve(
-                SUITE.with_options(backbones=("RN50-quickgelu/openai",), methods=("apd",), reference=()), RunOptions()
-            )
-        )
+        planned(backbones=("RN50-quickgelu/openai",), methods=("apd",), reference=())
 
 
 @pytest.mark.parametrize(

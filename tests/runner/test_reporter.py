@@ -109,9 +109,7 @@ def test_durations_read_well(seconds: float, text: str) -> None:
 
 
 def test_the_display_is_chosen_by_name_and_lines_are_plain_where_there_is_no_terminal() -> None:
-    assert isinstance(
-        make_reporter(RunOptions(display="auto")), PlainReporter
-    )  # the test runner's standard error is no terminal
+    assert isinstance(make_reporter(RunOptions()), PlainReporter)  # the test runner's standard error is no terminal
     assert isinstance(make_reporter(RunOptions(display="json")), JsonReporter)
     assert type(make_reporter(RunOptions(display="none"))) is Reporter
     assert isinstance(make_reporter(RunOptions(display="rich")), LiveReporter)

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "leaderboard"))
-
 from synthetic import outcomes, record
 
 from apd_bench.core.options import RunOptions
