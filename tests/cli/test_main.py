@@ -271,9 +271,10 @@ def test_any_encoding_prints_and_boards_are_written_before_anything_is_printed(e
     assert done.returncode != EXIT_DONE and list((tmp_path / "others").glob("*.md"))
 
 
-OTHERS = {
-    "--force-reinstall", "--no-deps", "--upgrade", "--porcelain", "--head", "--help", "--version", "--array", "--me", "--noheader",
-}  # fmt: skip # of pip, git, ray, Slurm
+OTHERS = {  # of pip, git, ray, Slurm
+    "--force-reinstall", "--no-deps", "--upgrade", "--porcelain", "--head", "--help", "--version", "--array", "--me",
+    "--noheader",
+}  # fmt: skip
 
 
 def test_every_option_that_a_text_names_exists(cli: Cli) -> None:
