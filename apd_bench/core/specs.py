@@ -21,7 +21,7 @@ NORMS = ("Linf", "L2")
 KNOWLEDGE = ("white_box", "hand_prompt", "transfer")
 TASKS = ("zero_shot", "few_shot", "base_to_new", "cross_dataset")
 CLASS_SETS = ("all", "base", "new")
-SPLITS = ("test", "val")
+SPLITS = ("test", "val", "held_out")  # held_out: val and the training images that the fit's few-shot draw did not take
 SPACE = "model_input"  # where a perturbation acts
 ATTACK_SEED = 0  # keys the noise of every attack, together with the sample ids
 RESIZES = ("crop", "squash")
@@ -359,7 +359,8 @@ class Suite:
 
     `recipe` overrides every method's recipe, `recipes[NAME]` one method's; `reference` lists methods that are always
     run for comparison. `train_eps` None means: train at the tested budget; `test_resize` None: test images as those of
-    training; `split` "val": test on validation images. `rules` are recipes for some fits only: tables with `datasets`
+    training; `split` "val": test on validation images, "held_out": also on
+    the training images that the few-shot draw of the fit did not take. `rules` are recipes for some fits only: tables with `datasets`
     (trained on) and/or `shots` that they hold for, and a `recipe` that is laid over the common one, the last rule
     strongest. `options` are defaults of the command line, such as `jobs`, that no cell depends on.
     """

@@ -17,7 +17,7 @@ import torch
 
 from apd_bench.core.errors import IncompatibleChoice, UsageError
 from apd_bench.core.specs import CLASS_SETS, one_of
-from apd_bench.data.splits import ImageSplit, LoadedDataset
+from apd_bench.data.splits import ImageSplit, LoadedDataset, joined
 
 VAL_SHOTS = 4
 
@@ -45,6 +45,23 @@ def few_shot_dataset(dataset: LoadedDataset, *, shots: int, seed: int, classes: 
         )
     train, val = few_shot(dataset.train, dataset.val, shots, seed)
     return select_classes(replace(dataset, train=train, val=val), classes)
+
+
+def held_out(dataset: LoadedDataset, taken: Iterable[str] = ()) -> ImageSplit:
+    """The validation images of `dataset` and those of its training images whose ids are not in `taken`.
+
+    Raises IncompatibleChoice where none is left.
+    """
+    unwanted, rest = set(taken), dataset.train
+    if rest is not None:
+        rest = rest.subset([place for place, name in enumerate(rest.ids) if name not in unwanted])
+    parts = [part for part in (dataset.val, rest) if part is not None and len(part)]
+    if not parts:
+        raise IncompatibleChoice(
+            f"{dataset.spec.name} has no validation image, and all of its training images are learned from.",
+            hint="Use fewer --shots.",
+        )
+    return joined("held_out", parts)
 
 
 def limit_split(split: ImageSplit, limit: int | None) -> ImageSplit:

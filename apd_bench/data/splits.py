@@ -125,6 +125,32 @@ class LoadedDataset:
         return found
 
 
+class _Stores:
+    """The pixels of several splits one after the other."""
+
+    def __init__(self, parts: Sequence[ImageSplit]) -> None:
+        self._parts, self.image_size = parts, parts[0].image_size
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def read(self, rows: Rows) -> Bytes:
+        """The images at `rows` as uint8 [n, 3, S, S]."""
+        out = np.empty((len(rows), 3, self.image_size, self.image_size), np.uint8)
+        owners = np.searchsorted(self._ends, rows, side="right")
+        for number, part in enumerate(self._parts):
+            mine = owners == number
+            out[mine] = part.store.read(part.rows[rows[mine] - (self._ends[number] - len(part))])
+        return out
+
+
+def joined(name: str, parts: Sequence[ImageSplit]) -> ImageSplit:
+    """Splits of one set as a single one called `name`, in their order."""
+    if len(parts) == 1:
+        return replace(parts[0], name=name)
+    ids = tuple(sample for part in parts for sample in part.ids)
+    labels = torch.cat([part.labels for part in parts])
+    return ImageSplit(name, ids, labels, _Stores(parts), np.arange(len(ids), dtype=np.int64))
+
+
 def _places(indexes: Indexes, size: int) -> Rows:
     if indexes is None:
         return np.arange(size, dtype=np.int64)

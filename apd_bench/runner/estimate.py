@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apd_bench.core.registry import ATTACKS
-from apd_bench.core.specs import AttackSpec, Cell, Fit
+from apd_bench.core.specs import AttackSpec, Cell, DatasetSpec, Fit
 
 BACKWARD = 2.0  # a backward pass costs about two forward passes
 _SAMPLES = 1000  # assumed where a set does not say how many test images it has
@@ -62,8 +62,24 @@ def _ensemble(options: Mapping[str, Any]) -> tuple[float, float]:
 
 def samples_of(cell: Cell) -> int:
     """How many test samples the cell has, as far as its specs say."""
-    available = _share(cell.dataset.counts.get(cell.split, _SAMPLES), cell.classes)
+    available = _share(images_of(cell), cell.classes)
     return min(available, cell.limit) if cell.limit is not None else available
+
+
+def images_of(cell: Cell) -> int:
+    """How many images the cell's split has in all classes, as far as the set's card says."""
+    counts = cell.dataset.counts
+    if cell.split != "held_out" or not counts:
+        return counts.get(cell.split, _SAMPLES if not counts or cell.split == "test" else 0)
+    return counts.get("val", 0) + max(counts.get("train", 0) - drawn_by(cell.fit, cell.dataset), 0)
+
+
+def drawn_by(fit: Fit, dataset: DatasetSpec) -> int:
+    """How many training images of `dataset` a fit learns from, at most."""
+    if not fit.method.trains or fit.dataset.name != dataset.name:
+        return 0
+    images = dataset.counts.get("train", _SAMPLES)
+    return images if fit.shots < 0 else min(images, fit.shots * (dataset.num_classes or 10))
 
 
 def _share(images: int, classes: str) -> int:
@@ -81,10 +97,7 @@ def fit_passes(fit: Fit) -> tuple[float, float]:
     """Forward and backward image passes of training, from the recipe's epochs and inner steps."""
     if not fit.method.trains:
         return 0.0, 0.0
-    images = fit.dataset.counts.get("train", _SAMPLES)
-    if fit.shots > 0:
-        images = min(images, fit.shots * (fit.dataset.num_classes or 10))
-    images = _share(images, fit.classes)
+    images = _share(drawn_by(fit, fit.dataset), fit.classes)
     inner = float(fit.method.inner_attack.get("steps", 0)) if fit.method.inner_attack else 0.0
     each = images * float(fit.method.training.get("epochs", 1)) * (inner + 2.0)
     return each, each

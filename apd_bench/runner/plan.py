@@ -13,6 +13,7 @@ from apd_bench.core.errors import UsageError
 from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
 from apd_bench.core.specs import BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
 from apd_bench.methods.recipes import suite_recipe
+from apd_bench.runner.estimate import images_of
 from apd_bench.suites import merge_tables
 
 
@@ -79,7 +80,7 @@ def why_impossible(cell: Cell) -> str | None:
         return f"{attack.name} needs an extra package: pip install 'apd-bench[{attack.extra}]'"
     if method.trains and cell.fit.dataset.counts.get("train") == 0:
         return f"{cell.fit.dataset.name} has no training images, and {method.name} trains"
-    if cell.split != "test" and cell.dataset.counts and not cell.dataset.counts.get(cell.split):
+    if cell.split != "test" and cell.dataset.counts and not images_of(cell):
         return f"{cell.dataset.name} has no {cell.split} images"
     if cell.classes != "all" and (cell.dataset.num_classes or 2) < 2:
         return f"{cell.dataset.name} has too few classes to split into base and new"

@@ -16,7 +16,7 @@ from apd_bench.backbones.adapter import Backbone
 from apd_bench.core.specs import ATTACK_SEED, BackboneSpec, Cell, DatasetSpec, Fit
 from apd_bench.core.targets import resolve
 from apd_bench.data.load import load_dataset
-from apd_bench.data.protocols import limit_split, select_classes
+from apd_bench.data.protocols import few_shot, held_out, limit_split, select_classes
 from apd_bench.data.splits import ImageSplit, LoadedDataset
 from apd_bench.evaluation.cell import evaluate_samples
 from apd_bench.prompts.classifier import Classifier, matmul_precision
@@ -127,7 +127,7 @@ class Stages:
         backbone = self.backbone(cell.fit.backbone)
         data = self.test_set(cell, backbone.shapes.image_size)
         classifier, state = self.classifier(task, cell.fit, cell, backbone, data)
-        test = limit_split(data.split(cell.split), cell.limit)
+        test = limit_split(self.samples(cell, data), cell.limit)
         if task.shard is not None:
             test = test.subset(list(shard_rows(task.shard, len(test))))
         return Loaded(classifier, state, self.source(task, cell, backbone, data), data, test)
@@ -187,6 +187,15 @@ class Stages:
         """The set that a cell is tested on: its classes, without the excluded samples."""
         data = self.dataset(cell.dataset, image_size, cell.test_resize)
         return select_classes(data, cell.classes)
+
+    def samples(self, cell: Cell, data: LoadedDataset) -> ImageSplit:
+        """The images of a cell's split; held out are those that the few-shot draw of its fit did not take."""
+        if cell.split != "held_out":
+            return data.split(cell.split)
+        fit, whole = cell.fit, self.dataset(cell.dataset, data.test.image_size, cell.test_resize)
+        learned = fit.method.trains and fit.dataset.name == cell.dataset.name
+        taken = few_shot(whole.train, fit.shots, fit.seed).ids if learned and whole.train is not None else ()
+        return held_out(data, taken)
 
     def classifier(
         self, task: Task, fit: Fit, cell: Cell, backbone: Backbone, data: LoadedDataset
