@@ -22,6 +22,7 @@ STOREYS = (
     ("evaluation",),
     ("training", "leaderboard"),
     ("runner",),
+    ("tuning",),
     ("api",),
     ("cli",),
 )

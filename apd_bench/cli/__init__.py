@@ -26,6 +26,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "list": ("list_", "list methods, datasets, attacks, backbones, suites, cells"),
     "show": ("show", "show one record, recipe, dataset, attack, backbone or suite"),
     "fit": ("fit", "train prompts without attacking them"),
+    "tune": ("tune", "choose hyper-parameters on validation images, with equal tries for every method"),
     "report": ("report", "turn stored records into leaderboards, without a model"),
     "compare": ("compare", "compare two methods, sample by sample"),
     "plot": ("plot", "draw curves and boards from stored records"),

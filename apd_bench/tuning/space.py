@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apd_bench.core.errors import CorruptFile, MissingPrerequisite, UsageError, unknown_name
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite, unknown_name
 from apd_bench.core.identity import derive_seed
 from apd_bench.core.package_data import baselines_path
 from apd_bench.core.registry import METHODS
@@ -96,7 +96,8 @@ def nested(configuration: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def sobol(trial: int) -> NDArray[np.float64]:
     """Point number `trial` of the scrambled Sobol sequence of all searches, [COLUMNS] in [0, 1)."""
-    return _points(max(trial, 1).bit_length())[trial]
+    point: NDArray[np.float64] = _points(max(trial, 1).bit_length())[trial]
+    return point
 
 
 @cache
@@ -134,7 +135,7 @@ def space_of(name: str) -> Space:
 
 
 def read_space(path: Path, entry: MethodEntry) -> Space:
-    """The space in the file `path` for the method `entry`; raises CorruptFile or UnknownName for what is wrong in it."""
+    """The space in the file `path` for the method `entry`; raises CorruptFile or UnknownName for what is wrong."""
     whole = read_toml(path)
     for key in whole:
         if key not in ("shared", "own", "presets"):
