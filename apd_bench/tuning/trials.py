@@ -94,6 +94,8 @@ def read_trials(path: Path) -> dict[str, Trial]:
         try:
             trial = Trial(**{name: _TYPES[name](row[name]) for name in _COLUMNS})
             shares = (trial.clean, trial.robust)
+            if not isinstance(json.loads(trial.configuration), dict):
+                raise ValueError("its configuration is no table")
             if trial.split == "test" or not all(math.isfinite(one) and 0 <= one <= 1 for one in shares):
                 raise ValueError("it is scored on test images" if trial.split == "test" else "an accuracy is no share")
         except (ValueError, TypeError) as error:
