@@ -8,12 +8,17 @@ from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, table
 from apd_bench.core.errors import UsageError
 from apd_bench.core.options import DISPLAY, HOW, WHAT, WHERE, RunOptions
+from apd_bench.records.store import Store
+from apd_bench.runner.session import make_reporter, tell_workers
 from apd_bench.suites import load_suite
+from apd_bench.tuning.choice import RULES, tuned
+from apd_bench.tuning.files import gains, write_files
+from apd_bench.tuning.search import search
+from apd_bench.tuning.work import make_tries
 
 FOLDER = "tuning"  # inside the folder of records, so that no table of a run meets a validation cell
 MOST = 4096
 SHOWN = ("method", "default", "tuned", "gain", "trial")
-RULE_NAMES = ("harmonic", "mean", "robust", "clean")
 EXAMPLES = """examples:
   apd-bench tune --methods all --trials 16        16 tries of every trained method, the recipe among them
   apd-bench tune --methods all --trials 32        16 more; what is done is not done again
@@ -31,33 +36,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("--trials", default=16, metavar="N", help="tries of each method, with the recipe (default: 16)")
     parser.add_argument(
-        "--rule", default="harmonic", choices=RULE_NAMES,
+        "--rule", default="harmonic", choices=tuple(RULES),
         help="score of a set from clean and robust accuracy: their harmonic mean (default), mean, or one of them",
     )  # fmt: skip
-    arguments.declare(parser, WHAT, WHERE, HOW, DISPLAY, without=("boards", "no_reference", "dry_run", "calibrate"))
+    arguments.declare(parser, WHAT, WHERE, HOW, DISPLAY, without=("boards", "no_reference", "dry_run", "calibrate", "part"))
 
 
 def execute(args: argparse.Namespace) -> int:
     """Makes the tries that are missing, then writes and prints the tables."""
-    from apd_bench.records.store import Store
-    from apd_bench.runner.displays import make_reporter
-    from apd_bench.runner.machine import Machine, prepare_environment
-    from apd_bench.runner.selection import Selection
-    from apd_bench.tuning.choice import tuned
-    from apd_bench.tuning.files import gains, write_files
-    from apd_bench.tuning.search import search
-    from apd_bench.tuning.work import make_tries
-
     options: RunOptions = args.options
     if not str(args.trials).isdecimal() or not 1 <= int(args.trials) <= MOST:
         raise UsageError(
             f"--trials takes a number of 1 to {MOST} tries, not '{args.trials}'.", hint="Write --trials 16."
         )
-    prepare_environment(options)
-    hunt = search(load_suite(options.suite), Selection.of(options), int(args.trials))
+    tell_workers(options)
+    hunt = search(load_suite(options.suite), options, int(args.trials))
     store = Store(options.results / FOLDER)
-    reporter = make_reporter("none" if options.quiet else options.display)
-    code, done = make_tries(hunt, store, Machine.of(options), reporter)
+    code, done = make_tries(hunt, store, options, make_reporter(options))
     results = tuned(done, hunt.methods, args.rule)
     if not all(item.scores for item in results):
         err("No try is finished for all methods on all sets yet; the same command goes on.")

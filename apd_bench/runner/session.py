@@ -35,12 +35,17 @@ TINY = 64  # images up to this many pixels a side: one thread each in several pr
 
 def plan_of(options: RunOptions, suite: Suite | None = None) -> Plan:
     """The plan of `suite` (default: that of the options), after loaders and workers were told of data and network."""
+    tell_workers(options)
+    whole = plan(resolve(suite or load_suite(options.suite), options))
+    return whole if options.part is None else deal(whole, *options.part)
+
+
+def tell_workers(options: RunOptions) -> None:
+    """Lets loaders and workers know what the options say about data and network."""
     if options.data is not None:
         os.environ["APD_BENCH_DATA"] = str(options.data)
     if options.offline:
         os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    whole = plan(resolve(suite or load_suite(options.suite), options))
-    return whole if options.part is None else deal(whole, *options.part)
 
 
 def make_reporter(options: RunOptions) -> Reporter:

@@ -194,7 +194,7 @@ class Stages:
             return data.split(cell.split)
         fit, whole = cell.fit, self.dataset(cell.dataset, data.test.image_size, cell.test_resize)
         learned = fit.method.trains and fit.dataset.name == cell.dataset.name
-        taken = few_shot(whole.train, fit.shots, fit.seed).ids if learned and whole.train is not None else ()
+        taken = few_shot(whole.train, None, fit.shots, fit.seed)[0].ids if learned and whole.train is not None else ()
         return held_out(data, taken)
 
     def classifier(

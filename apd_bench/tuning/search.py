@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from apd_bench.core.errors import UsageError
+from apd_bench.core.options import RunOptions
 from apd_bench.core.registry import DATASETS, METHODS
 from apd_bench.core.specs import Suite
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.runner.plan import Plan, plan
-from apd_bench.runner.selection import Selection, resolve
+from apd_bench.runner.selection import resolve, split_list
 from apd_bench.suites import merge_tables
 from apd_bench.tuning.space import has_space, nested, space_of
 
@@ -41,23 +42,23 @@ class Search:
                 yield untested(plan(suite.with_options(datasets=datasets, split=split)))
 
 
-def search(suite: Suite, selection: Selection, trials: int) -> Search:
-    """The search over what `selection` lays over `suite`; raises UsageError for what makes no fair choice.
+def search(suite: Suite, options: RunOptions, trials: int) -> Search:
+    """The search over what `options` lay over `suite`; raises UsageError for what makes no fair choice.
 
     Where nothing is said, all methods with a space take part, and `worst.fast` attacks 100 images a set at the budget
     of training.
     """
-    if any(text.partition("=")[0].strip() == "split" for text in selection.settings):
+    if any(text.partition("=")[0].strip() == "split" for text in options.settings):
         raise UsageError(
             "The split of a search is not for choice: it is scored on validation images, never on test images.",
             hint="Leave out --set split=....",
         )
-    methods = tunable(selection.methods or ("all",))
+    methods = tunable(split_list(options.methods or "all"))
     resolved = resolve(
         suite,
         replace(
-            selection, methods=methods, attacks=selection.attacks or (ATTACK,), reference=False,
-            limit=LIMIT if selection.limit is None else selection.limit,
+            options, methods=methods, attacks=options.attacks or (ATTACK,), no_reference=True,
+            limit=LIMIT if options.limit is None else options.limit,
         ),
     )  # fmt: skip
     budgets = resolved.eps if resolved.train_eps is None else (resolved.train_eps,)

@@ -142,7 +142,7 @@ def read_space(path: Path, entry: MethodEntry) -> Space:
             raise unknown_name(f"table of '{path}'", key, ("shared", "own", "presets"))
     shared, own = _table(path, whole, "shared"), _table(path, whole, "own")
     own |= _table(path, _table(path, whole, "presets"), entry.preset or "")
-    recipe, _, _ = tables_of(entry)
+    recipe, _ = tables_of(entry)
     known = _options(recipe)
     for option in (*shared, *own):
         if option not in known:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from apd_bench.core.errors import EXIT_DONE, EXIT_INTERRUPTED
+from apd_bench.core.options import RunOptions
 from apd_bench.records.store import Store
-from apd_bench.runner.machine import Machine
 from apd_bench.runner.reporter import Reporter
 from apd_bench.runner.session import run_plan
 from apd_bench.tuning.search import Search
@@ -16,7 +16,7 @@ from apd_bench.tuning.trials import Trial, read_trials, write_trials
 TABLE = "trials.csv"
 
 
-def make_tries(search: Search, store: Store, machine: Machine, reporter: Reporter) -> tuple[int, list[Trial]]:
+def make_tries(search: Search, store: Store, options: RunOptions, reporter: Reporter) -> tuple[int, list[Trial]]:
     """Makes the tries of `search` that neither the table nor the records in `store` have; adds them to the table.
 
     Returns the exit code of the worst run, and the lines of all tries of this search that are done.
@@ -28,7 +28,7 @@ def make_tries(search: Search, store: Store, machine: Machine, reporter: Reporte
             left = [cell for cell in grid.cells if cell.id not in done]
             if left and code != EXIT_INTERRUPTED:
                 reporter.message(f"try {number + 1} of {search.trials}")
-                report = run_plan(replace(grid, cells=tuple(left)), store, machine, reporter)
+                report = run_plan(replace(grid, cells=tuple(left)), store, options, reporter)
                 code = max(code, report.exit_code)
                 statuses = store.statuses()
                 for cell in left:

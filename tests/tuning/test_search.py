@@ -6,13 +6,14 @@ import pytest
 
 from apd_bench.cli import main
 from apd_bench.core.errors import UsageError, UserError
+from apd_bench.core.options import RunOptions
 from apd_bench.core.registry import DATASETS
 from apd_bench.data.load import load_dataset
 from apd_bench.data.protocols import few_shot, held_out
-from apd_bench.leaderboard import collect
+from apd_bench.leaderboard.boards import collect
 from apd_bench.records.store import Store
 from apd_bench.runner.plan import plan
-from apd_bench.runner.selection import Selection, resolve
+from apd_bench.runner.selection import resolve
 from apd_bench.suites import load_suite
 from apd_bench.tuning.search import search, untested
 from apd_bench.tuning.trials import read_trials
@@ -24,7 +25,7 @@ EMBEDDED = sorted(entry.name for entry in DATASETS if entry.group == "embedded")
 def test_few_shot_held_out_and_test_images_are_disjoint(name):
     data = load_dataset(DATASETS.get(name), image_size=40)
     for shots, seed in ((1, 1), (16, 1), (16, 2), (16, 3), (-1, 1)):
-        drawn = few_shot(data.train, shots, seed)
+        drawn = few_shot(data.train, None, shots, seed)[0]
         scored = held_out(data, drawn.ids)
         parts = [set(drawn.ids), set(scored.ids), set(data.test.ids)]
         assert sum(map(len, parts)) == len(set.union(*parts)) == len(data.train) + len(data.val) + len(data.test)
@@ -40,7 +41,7 @@ def test_few_shot_held_out_and_test_images_are_disjoint(name):
 
 def test_a_small_validation_split_is_filled_up_and_a_large_one_is_not():
     for limit, splits in ((20, {"val"}), (100, {"held_out"}), (55, {"val", "held_out"})):
-        grids = list(search(load_suite("embedded"), Selection(datasets=("animals", "food"), limit=limit), 1).plans(0))
+        grids = list(search(load_suite("embedded"), RunOptions(datasets=("animals", "food"), limit=limit), 1).plans(0))
         assert {cell.split for grid in grids for cell in grid.cells} == splits
         assert sum(len(grid.cells) for grid in grids) == 24
 
@@ -48,13 +49,13 @@ def test_a_small_validation_split_is_filled_up_and_a_large_one_is_not():
 @pytest.mark.parametrize(
     ("selection", "said"),
     [
-        (Selection(settings=("split=test",)), "never on test images"),
-        (Selection(settings=("split=val",)), "not for choice"),
-        (Selection(methods=("zero_shot",)), "learns nothing"),
-        (Selection(methods=("apdd",)), "Did you mean 'apd'"),
-        (Selection(eps=("1/255", "2/255")), "one budget"),
-        (Selection(attacks=("pgd", "cw")), "one attack"),
-        (Selection(shots=(1, 16)), "one number of shots"),
+        (RunOptions(settings=("split=test",)), "never on test images"),
+        (RunOptions(settings=("split=val",)), "not for choice"),
+        (RunOptions(methods=("zero_shot",)), "learns nothing"),
+        (RunOptions(methods=("apdd",)), "Did you mean 'apd'"),
+        (RunOptions(eps=("1/255", "2/255")), "one budget"),
+        (RunOptions(attacks=("pgd", "cw")), "one attack"),
+        (RunOptions(shots=(1, 16)), "one number of shots"),
     ],
 )
 def test_an_unfair_search_is_refused(selection, said):
@@ -64,7 +65,7 @@ def test_an_unfair_search_is_refused(selection, said):
 
 def test_the_plan_refuses_test_images():
     with pytest.raises(UsageError, match="never looks at test images"):
-        untested(plan(resolve(load_suite("ci"), Selection())))
+        untested(plan(resolve(load_suite("ci"), RunOptions())))
 
 
 def test_two_tries_on_the_ci_suite_and_again_from_the_table_alone(tmp_path, capsys):
@@ -104,7 +105,7 @@ def test_the_tuned_suite_has_the_best_recipes_and_their_sources(tmp_path):
     from apd_bench.tuning.files import overlay
     from apd_bench.tuning.space import nested, space_of
 
-    hunt = search(load_suite("embedded"), Selection(methods=("apd", "advvlp.trades")), 3)
+    hunt = search(load_suite("embedded"), RunOptions(methods=("apd", "advvlp.trades")), 3)
     results = [
         Tuned(name, scores, scores, scores, {number: space_of(name).configuration(number) for number in scores})
         for name, scores in (("apd", {0: 1.0, 1: 2.0, 2: 3.0}), ("advvlp.trades", {0: 1.0, 1: 4.0, 2: 3.0}))
