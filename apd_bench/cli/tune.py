@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rule", default="harmonic", choices=tuple(RULES),
         help="score of a set from clean and robust accuracy: their harmonic mean (default), mean, or one of them",
     )  # fmt: skip
-    arguments.declare(parser, WHAT, WHERE, HOW, DISPLAY, without=("boards", "no_reference", "dry_run", "calibrate", "part"))
+    arguments.declare(
+        parser, WHAT, WHERE, HOW, DISPLAY, without=("boards", "no_reference", "dry_run", "calibrate", "part")
+    )
 
 
 def execute(args: argparse.Namespace) -> int:
