@@ -129,7 +129,7 @@ def space_of(name: str) -> Space:
     if path is None or not path.is_file():
         raise MissingPrerequisite(
             f"'{entry.name}' does not say what may vary: there is no {path or 'space.toml of it'}.",
-            hint="Write one as baselines/README.md shows, or leave the method out.",
+            hint="Write one like baselines/fap/space.toml beside its recipe, or leave the method out.",
         )
     return read_space(path, entry)
 
