@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,7 @@ from apd_bench.core.specs import AttackSpec, ThreatModel, parse_eps
 from apd_bench.evaluation.cell import Samples, evaluate_samples
 from apd_bench.evaluation.progress import OnProgress
 from apd_bench.records.measured import Measured
+from apd_bench.runner.batches import default_batch_size
 from apd_bench.runner.session import pick_device
 
 
@@ -59,22 +64,23 @@ def evaluate(
     if not callable(model):
         raise UsageError(f"The model is a {type(model).__name__}, not a callable from pixels to logits.")
     spec = parse_attack(attack) if isinstance(attack, str) else _checked(attack)
-    place = _device_of(model) if device is None else torch.device(pick_device(str(device)))
+    place = torch.device(pick_device(str(_device_of(model) if device is None else device)))
     samples, within = _samples(data), _threat(threat)
     if not len(samples):
         raise UsageError("There are no samples: an accuracy of nothing is no number.", hint="Pass at least one image.")
     try:
-        return evaluate_samples(
-            model,
-            samples,
-            spec,
-            within,
-            seed=seed,
-            batch_size=batch_size,
-            device=place,
-            on_progress=on_progress,
-            source_classifier=source,
-        )
+        with torch.cuda.device(place) if place.type == "cuda" else nullcontext():
+            return evaluate_samples(
+                model,
+                samples,
+                spec,
+                within,
+                seed=seed,
+                batch_size=default_batch_size(samples.pixels([0]).shape[-1]) if batch_size is None else batch_size,
+                device=place,
+                on_progress=on_progress,
+                source_classifier=source,
+            )
     except RuntimeError as error:
         problem = model_problem(error, model, place)
         if problem is None:
@@ -95,8 +101,14 @@ def _threat(value: ThreatModel | str | float) -> ThreatModel:
 
 
 def _device_of(model: Any) -> torch.device:
-    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return torch.device("cpu") if first is None else first.device
+    """The device of a module's parameters or buffers, or of a module that a function uses; else the CPU."""
+    held = [model, getattr(model, "__self__", None), getattr(model, "func", None), *getattr(model, "args", ())]
+    if isinstance(model, FunctionType):
+        used = inspect.getclosurevars(model)
+        held += [*used.nonlocals.values(), *used.globals.values()]
+    modules = [item for item in held if isinstance(item, nn.Module)]
+    tensors = (tensor for item in modules for tensor in chain(item.parameters(), item.buffers()))
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def _samples(data: Any) -> Samples:

@@ -224,7 +224,7 @@ class RunOptions:
         metavar="N",
     )  # fmt: skip
     device: str | None = option(
-        None, text, HOW, "cpu, cuda (every visible GPU), cuda:1, mps (default: cuda where there is one)", metavar="NAME"
+        None, text, HOW, "cpu, cuda (every visible GPU), cuda:1 (default: cuda where there is one)", metavar="NAME"
     )
     batch_size: int | None = option(
         None, count("images", 32, auto=None), HOW,

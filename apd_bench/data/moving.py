@@ -20,7 +20,12 @@ def moved(read: Callable[[Item], Tensor], items: Iterable[Item], device: torch.d
     """
     if device.type != "cuda":
         return (read(item).to(device) for item in items)
-    return (batch.to(device, non_blocking=True) for batch in ahead(lambda item: read(item).pin_memory(), items))
+    return (batch.to(device, non_blocking=True) for batch in ahead(lambda item: _pinned(read(item)), items))
+
+
+def _pinned(batch: Tensor) -> Tensor:
+    """The batch in pinned memory; one that is on a device already stays there."""
+    return batch.pin_memory() if batch.device.type == "cpu" else batch
 
 
 def ahead(read: Callable[[Item], Tensor], items: Iterable[Item]) -> Iterator[Tensor]:

@@ -72,6 +72,7 @@ class Environment(TypedDict, total=False):
     device_name: str
     threads: int
     cuda: str | None
+    tf32: bool  # matrix products in TF32: where the cell asks for it; never while prompts are trained
     cudnn_deterministic: bool
 
 

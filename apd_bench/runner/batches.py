@@ -45,15 +45,18 @@ class BatchSize:
 
 
 class CudaMemory:
-    """The memory of a CUDA device under passes through `model`, measured on made-up images of `image_size`."""
+    """A `share` of the memory of a CUDA device under passes through `model`, on made-up images of `image_size`."""
 
-    def __init__(self, model: Callable[[Tensor], Tensor], image_size: int, device: str) -> None:
+    def __init__(self, model: Callable[[Tensor], Tensor], image_size: int, device: str, share: float = 1.0) -> None:
         self._model, self._image_size, self._device = model, image_size, torch.device(device)
+        self._share = share
 
     def free(self) -> int:
-        """What the driver has left, and what torch holds without using it."""
-        unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-        return int(torch.cuda.mem_get_info(self._device)[0]) + unused
+        """What the driver has left, and what torch holds without using it; no more than is left of the share."""
+        used = torch.cuda.memory_allocated(self._device)
+        left, whole = torch.cuda.mem_get_info(self._device)
+        unused = torch.cuda.memory_reserved(self._device) - used
+        return min(int(left) + unused, int(self._share * whole) - used)
 
     def peak(self, batch: int) -> int:
         """The peak of the second of two passes, so that workspaces which stay are not counted."""

@@ -56,7 +56,7 @@ def _seconds(step: Callable[[], None], device: str) -> float:
         start = time.perf_counter()
         step()
         if device.startswith("cuda"):
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
         spent.append(time.perf_counter() - start)
     return sorted(spent)[len(spent) // 2]
 

@@ -175,8 +175,10 @@ def pick_device(asked: str | None) -> str:
     if asked is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind = asked.partition(":")[0]
-    if kind not in ("cpu", "cuda", "mps", "xpu"):
-        raise UsageError(f"Device '{asked}' is not one of: cpu, cuda, cuda:N, mps, xpu.")
+    if kind == "mps":
+        raise UsageError("MPS has no float64, in which budgets are checked.", hint="Use --device cpu.")
+    if kind not in ("cpu", "cuda", "xpu"):
+        raise UsageError(f"Device '{asked}' is not one of: cpu, cuda, cuda:N, xpu.")
     try:
         torch.zeros(1, device=asked)
     except (RuntimeError, AssertionError) as error:

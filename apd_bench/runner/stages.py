@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Generic, TypeVar, cast
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.core.specs import ATTACK_SEED, BackboneSpec, Cell, DatasetSpec, Fit
@@ -76,6 +78,11 @@ class Stages:
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         cudnn.deterministic, cudnn.benchmark = True, False
+        if settings.device.startswith("cuda"):
+            place = torch.device(settings.device)
+            torch.cuda.set_device(place)  # for events and for what libraries make without naming a device
+            if settings.share < 1:
+                torch.cuda.set_per_process_memory_fraction(settings.share, place)
         self._backbones: Recent[Backbone] = Recent(2)
         self._datasets: Recent[LoadedDataset] = Recent(4)
         self._classifiers: Recent[tuple[Classifier, PromptState]] = Recent(2)
@@ -96,7 +103,9 @@ class Stages:
         watch(Progress())
         backbone = self.backbone(task.fit.backbone)
         data = self.dataset(task.fit.dataset, backbone.shapes.image_size, task.fit.resize)
-        return packed(train(task.fit, backbone, data, device=self.settings.device, on_progress=epochs_to(watch)))
+        with matmul_precision("fp32"), repeatable_attention(self.settings.device):
+            state = train(task.fit, backbone, data, device=self.settings.device, on_progress=epochs_to(watch))
+        return packed(state)
 
     def cell(self, task: Task, cell: Cell, watch: Watch) -> Measured:
         """Measures one cell, or a shard of it, with half the batch where memory runs out."""
@@ -119,7 +128,7 @@ class Stages:
             effective=effective,
             timing={**measured.timing, "seconds": time.perf_counter() - began, "load_seconds": load_seconds},
             fit=fit_facts(loaded.state),
-            environment=device_facts(self.settings.device),
+            environment=device_facts(self.settings.device, cell.precision),
         )
 
     def load(self, task: Task, cell: Cell) -> Loaded:
@@ -164,7 +173,9 @@ class Stages:
         spec = classifier.backbone.spec
         key = (spec.name, spec.digest, None if tokens is None else tuple(tokens.shape), classifier.precision)
         if key not in self._batch_sizes:
-            self._batch_sizes[key] = largest_batch(CudaMemory(classifier, size, self.settings.device), size)
+            self._batch_sizes[key] = largest_batch(
+                CudaMemory(classifier, size, self.settings.device, self.settings.share), size
+            )
         return self._batch_sizes[key]
 
     def backbone(self, spec: BackboneSpec) -> Backbone:
@@ -227,6 +238,16 @@ class Stages:
             return load_state(folder)
 
 
+@contextmanager
+def repeatable_attention(device: str) -> Iterator[None]:
+    """On CUDA, attention by plain matrix products: the backward passes of the fused kernels add up in any order."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
 def epochs_to(watch: Watch) -> Callable[[Mapping[str, Any]], None]:
     """Tells `watch` about the epochs of a training."""
 
@@ -263,13 +284,14 @@ def fit_facts(state: PromptState) -> FitFacts:
     return cast("FitFacts", {**card, "digest": state.digest})
 
 
-def device_facts(device: str) -> Environment:
+def device_facts(device: str, precision: str) -> Environment:
     """The device of a measurement, and the settings of it that can change a number."""
     facts: Environment = {"device": device, "threads": torch.get_num_threads()}
     if device.startswith("cuda"):
         facts |= {
             "device_name": torch.cuda.get_device_name(device),
             "cuda": torch.version.cuda,
+            "tf32": precision == "tf32",
             "cudnn_deterministic": torch.backends.cudnn.deterministic,
         }
     return facts

@@ -210,7 +210,7 @@ def _setting(run: Run) -> Setting:
         batch_size=int(run.recipe.training["batch_size"]),
         eps=run.eps,
         inner_attack=run.recipe.inner_attack,
-        generator=run.generator("prepare", run.images.device),
+        generator=run.generator("prepare"),
     )
 
 

@@ -48,9 +48,9 @@ class Run:
     teacher_history: History = field(default_factory=list)
     passes: Passes = field(default_factory=Passes)
 
-    def generator(self, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
-        """A fresh random stream of this seed."""
-        return torch.Generator(device).manual_seed(derive_seed(stream, self.seed))
+    def generator(self, stream: str) -> torch.Generator:
+        """A fresh random stream of this seed, on the CPU: the same numbers whatever the device."""
+        return torch.Generator().manual_seed(derive_seed(stream, self.seed))
 
     def batch(self, places: Tensor, pixels: Tensor | None = None) -> Batch:
         """The batch of the training images at `places`, with other (augmented) pixels where given."""
@@ -85,7 +85,7 @@ def descend(run: Run, *, stage: str = "student", on_progress: Progress | None = 
     if isinstance(run.teacher, PromptedModel):
         optimizers["teacher_"] = _optimizer(run.teacher, training)
     parameters = [parameter for optimizer in optimizers.values() for parameter in _learned(optimizer)]
-    order, noise = run.generator("order"), run.generator("noise", images.device)
+    order, noise = run.generator("order"), run.generator("noise")
     history: History = []
     epochs = int(training["epochs"])
     for epoch in range(epochs):
