@@ -57,7 +57,8 @@ def evaluate(
 
     `data`: (images, labels) as tensors or arrays, an iterable of such batches (a loader), a split, or a loaded set (its
     test split). `attack`: a name with options, such as "pgd(steps=100)". `threat`: a ThreatModel, "Linf 4/255",
-    "L2 0.5", or a Linf budget as a number. `source`: the model that a transfer attack differentiates through.
+    "L2 0.5", or a Linf budget as a number. `batch_size`: None is 100 for images up to 64 pixels, 32 for larger ones.
+    `source`: the model that a transfer attack differentiates through.
     The result has `clean_accuracy`, `robust_accuracy`, `suspect` (why the number may be too good), per-sample
     `outcomes`, `diagnostics` and `timing`. Raises UsageError for anything that would make the answer wrong.
     """

@@ -1,6 +1,7 @@
 """`evaluate` for any callable: every form of data and threat, and one message for each mistake."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 import apd_bench
-from apd_bench.api import evaluate
+from apd_bench.api import _device_of, evaluate
 from apd_bench.core.errors import UnknownName, UsageError, UserError
 from apd_bench.core.specs import AttackSpec, ThreatModel
 
@@ -135,6 +136,16 @@ def test_outputs_within_0_and_1_are_suspect(head, case):
     assert [any("all outputs lie in [0,1]" in reason for reason in found) for found in reasons] == [True, False]
 
 
+class Hidden:
+    """A callable that does not show its module."""
+
+    def __init__(self, net):
+        self.net = net
+
+    def __call__(self, pixels):
+        return self.net(pixels)
+
+
 @pytest.mark.parametrize(
     ("model", "said"),
     [
@@ -142,7 +153,7 @@ def test_outputs_within_0_and_1_are_suspect(head, case):
         (lambda net: copy.deepcopy(net).bfloat16(), "The model computes in bfloat16"),
         (lambda net: copy.deepcopy(net).double(), "The model computes in float64"),
         (lambda net: copy.deepcopy(net).half().forward, "another precision; attacks hand it float32 pixels"),
-        (lambda net: copy.deepcopy(net).to("meta").forward, "pixels on cpu. Leave out device="),
+        (lambda net: Hidden(copy.deepcopy(net).to("meta")), "pixels on cpu. Leave out device="),
         (lambda net: nn.Sequential(nn.Flatten(), nn.Linear(27, 3)), "cannot take these pixels"),
     ],
 )
@@ -170,3 +181,33 @@ def test_transfer_takes_its_source(case):
     net, x, y = case
     threat = ThreatModel(eps=4 / 255, knowledge="transfer", source="net")
     assert evaluate(net, (x, y), "pgd", threat, source=net).robust_accuracy < 1
+
+
+class Buffers(nn.Module):
+    """A model without parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(2, device="meta"))
+
+    def logits(self, pixels):
+        return self.weight * pixels
+
+
+def test_the_device_is_that_of_the_module_behind_a_callable():
+    net = Buffers()
+    around = (net, net.logits, lambda pixels: net(pixels), functools.partial(net), functools.partial(max, net))
+    assert {_device_of(model).type for model in around} == {"meta"}
+    assert _device_of(lambda pixels: pixels) == _device_of(len) == torch.device("cpu")
+
+
+def test_no_model_is_given_all_samples_at_once_without_a_batch_size():
+    seen = []
+
+    def model(pixels):
+        seen.append(len(pixels))
+        return pixels.flatten(1)[:, :3] * torch.tensor([3.0, 2.0, 1.0])
+
+    x = torch.rand(250, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    evaluate(model, (x, torch.zeros(250, dtype=torch.int64)), "pgd(steps=2)", "Linf 4/255")
+    assert max(seen) == 100

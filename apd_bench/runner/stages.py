@@ -80,9 +80,10 @@ class Stages:
         cudnn.deterministic, cudnn.benchmark = True, False
         if settings.device.startswith("cuda"):
             place = torch.device(settings.device)
-            torch.cuda.set_device(place)  # for events and for what libraries make without naming a device
+            if place.index is not None:
+                torch.cuda.set_device(place)  # for events and for what libraries make without naming a device
             if settings.share < 1:
-                torch.cuda.set_per_process_memory_fraction(settings.share, place)
+                torch.cuda.set_per_process_memory_fraction(settings.share)  # of the current device
         self._backbones: Recent[Backbone] = Recent(2)
         self._datasets: Recent[LoadedDataset] = Recent(4)
         self._classifiers: Recent[tuple[Classifier, PromptState]] = Recent(2)

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from apd_bench.data.moving import ahead, moved
+from apd_bench.data.moving import _pinned, ahead, moved
 
 
 def read(place):
@@ -59,3 +59,8 @@ def test_no_thread_is_left_when_a_loop_ends_early():
     next(batches)
     batches.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("apd-bench-read")]
+
+
+def test_a_batch_that_is_on_a_device_is_not_pinned():
+    there = torch.zeros(2, device="meta")
+    assert _pinned(there) is there

@@ -82,7 +82,7 @@ def bench(tmp_path: Path, device: str, batch_size: int | None = None) -> Stages:
 def test_a_worker_measures_once_for_each_kind_of_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[FakeMemory] = []
 
-    def memory(model: object, image_size: int, device: str) -> FakeMemory:
+    def memory(model: object, image_size: int, device: str, share: float) -> FakeMemory:
         made.append(FakeMemory(8000 * MIB, 30 * MIB))
         return made[-1]
 

@@ -30,6 +30,8 @@ def test_a_device_that_is_not_there_is_one_sentence() -> None:
         pick_device("cuda:99")
     with pytest.raises(UsageError, match="tpu"):
         pick_device("tpu")
+    with pytest.raises(UsageError, match="MPS has no float64"):
+        pick_device("mps")
 
 
 def test_tiny_models_have_one_thread_whatever_the_number_of_jobs() -> None:

@@ -11,13 +11,16 @@ import pytest
 import torch
 
 from apd_bench.core.specs import Cell, Suite
+from apd_bench.prompts.classifier import matmul_precision
 from apd_bench.records.measured import Measured
-from apd_bench.runner.batches import out_of_memory
+from apd_bench.runner import stages
+from apd_bench.runner.batches import CudaMemory, out_of_memory
 from apd_bench.runner.executor import guarded
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import resolve
-from apd_bench.runner.stages import Recent, Stages
+from apd_bench.runner.stages import Recent, Stages, device_facts, repeatable_attention
 from apd_bench.runner.tasks import Failure, FitDone, Interrupted, Progress, Settings, Stopped, Task
+from apd_bench.training.toy import toy_backbone
 
 SUITE = Suite(
     name="s",
@@ -186,3 +189,36 @@ def test_only_the_last_things_stay_loaded() -> None:
 ])  # fmt: skip
 def test_memory_errors_are_told_from_others(error: Exception, memory: bool) -> None:
     assert out_of_memory(error) is memory
+
+
+def test_the_device_of_a_worker_is_the_current_one_and_its_memory_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[object] = []
+    monkeypatch.setattr(torch.cuda, "set_device", said.append)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", said.append)
+    place = torch.device("cuda:1")
+    Stages(Settings(fits="", checkpoints="", device="cuda:1", share=0.5)).close()
+    assert said == [place, 0.5]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (70, 100))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 30)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 20)
+    assert [CudaMemory(torch.sigmoid, 8, "cuda:1", share).free() for share in (1.0, 0.5)] == [80, 30]
+
+
+def test_fits_are_trained_in_float32_whatever_the_process_allows_and_cells_say_what_they_did(
+    bench: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    def train(*words: object, **more: object) -> None:
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cuda.flash_sdp_enabled()))
+
+    monkeypatch.setattr(stages, "train", train)
+    monkeypatch.setattr(stages, "packed", lambda state: FitDone(files={}, card={}))
+    monkeypatch.setattr(bench, "backbone", lambda spec: toy_backbone())
+    with matmul_precision("tf32"):
+        bench.fit(Task(fit=cell_of().fit), quiet)
+        with repeatable_attention("cuda"):
+            bench.fit(Task(fit=cell_of().fit), quiet)
+    assert seen == [("highest", True), ("highest", False)]
+    monkeypatch.setattr(torch.cuda, "get_device_name", str)
+    assert [device_facts("cuda", precision)["tf32"] for precision in ("tf32", "fp32")] == [True, False]
