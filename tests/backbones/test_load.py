@@ -27,6 +27,7 @@ def small(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "Small.json").write_text(json.dumps(SMALL))
     (folder / "Small-quickgelu.json").write_text(json.dumps(SMALL | {"quick_gelu": True}))
+    configs.architectures()  # the real ones are cached before the folder is another
     monkeypatch.setattr(configs, "config_folder", lambda: folder)
     monkeypatch.setattr(configs, "architectures", lambda: ("Small", "Small-quickgelu"))
     monkeypatch.setattr(load, "tokenizer_of", lambda *_: SimpleTokenizer())
