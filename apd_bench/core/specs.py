@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from apd_bench.core.errors import UsageError
+from apd_bench.core.errors import UsageError, nearest
 from apd_bench.core.identity import NOT_IDENTITY, PLACELESS, UNRECORDED, counts_as, identify
 
 Options = Mapping[str, Any]
@@ -31,10 +31,13 @@ _FOUR_DECIMALS = 5e-5
 _LEAST_L2 = 0.1  # below that, an L2 budget in 255ths is a Linf budget under the wrong norm
 
 
-def one_of(what: str, value: str, allowed: tuple[str, ...]) -> str:
-    """`value` if it is one of `allowed`, else a UsageError that lists them."""
-    if value not in allowed:
-        raise UsageError(f"{what} '{value}' is not one of: {', '.join(allowed)}.")
+def one_of(what: str, value: str, allowed: Collection[str]) -> str:
+    """`value` if it is one of `allowed`, else a UsageError that lists them and names the nearest."""
+    if value not in tuple(allowed):
+        near = nearest(str(value), allowed)
+        raise UsageError(
+            f"{what} '{value}' is not one of: {', '.join(allowed)}.", hint=f"Did you mean '{near}'?" if near else ""
+        )
     return value
 
 

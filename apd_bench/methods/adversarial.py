@@ -16,13 +16,13 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
+from apd_bench.core.specs import one_of
 from apd_bench.methods.objective import (
     Adversary,
     Batch,
     Objective,
     Predictor,
     Terms,
-    choice,
     cross_entropy,
     kl,
     probabilities,
@@ -41,7 +41,7 @@ class AdversarialCrossEntropy(Objective):
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        choice("adversarial training", "loss", self.loss, LOSSES)
+        one_of("The loss of adversarial training", self.loss, LOSSES)
 
     def __call__(self, student: Predictor, batch: Batch, adversary: Adversary, teacher: Predictor | None) -> Terms:
         """The terms of the chosen loss on clean images x and adversarial images x'."""

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from apd_bench.core.errors import UsageError
+from apd_bench.core.specs import one_of
 from apd_bench.methods.adversarial import AdversarialCrossEntropy
 from apd_bench.methods.adversary import project, start
-from apd_bench.methods.objective import Adversary, Batch, Predictor, Setting, Terms, choice, cross_entropy
+from apd_bench.methods.objective import Adversary, Batch, Predictor, Setting, Terms, cross_entropy
 
 STRATEGIES = ("onfly", "constant", "perturbed")
 
@@ -52,7 +53,7 @@ class PromptAttack(AdversarialCrossEntropy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        choice("advtp", "strategy", self.strategy, STRATEGIES)
+        one_of("The strategy of advtp", self.strategy, STRATEGIES)
         if self.strategy == "perturbed" and self.prompt_step <= 0:
             raise UsageError("The perturbed strategy needs objective.prompt_step > 0.")
 

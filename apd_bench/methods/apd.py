@@ -20,21 +20,21 @@ from typing import ClassVar
 from torch import Tensor
 
 from apd_bench.core.errors import UsageError
+from apd_bench.core.specs import one_of
 from apd_bench.methods.objective import (
+    TEACHERS,
     Adversary,
     Batch,
     Objective,
     Prediction,
     Predictor,
     Terms,
-    choice,
     cross_entropy,
     kl,
     probabilities,
     reverse_kl,
 )
 
-TEACHERS = ("online", "offline", "zero_shot")
 DIRECTIONS = {"forward": kl, "reverse": reverse_kl}
 
 
@@ -66,9 +66,9 @@ class Distillation(Objective):
     feedback: float = 0.0
 
     def __post_init__(self) -> None:
-        choice("apd", "teacher", self.teacher, TEACHERS)
-        choice("apd", "direction", self.direction, DIRECTIONS)
-        choice("apd", "label_on", self.label_on, ("adversarial", "clean"))
+        one_of("The teacher of apd", self.teacher, TEACHERS)
+        one_of("The direction of apd", self.direction, DIRECTIONS)
+        one_of("label_on of apd", self.label_on, ("adversarial", "clean"))
         if self.temperature <= 0 or not 0 <= self.label_weight <= 1:
             raise UsageError(
                 f"apd needs temperature > 0 and label_weight in [0, 1], got {self.temperature} and {self.label_weight}."

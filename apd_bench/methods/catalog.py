@@ -16,20 +16,9 @@ from apd_bench.methods.variants import variant
 from apd_bench.prompts.catalog import LEARNERS
 
 BUILTIN = (
-    "zero_shot",
-    "coop",
-    "vpt",
-    "vlp",
-    "maple",
-    "advvp",
-    "advtp",
-    "advpt",
-    "advvlp",
-    "advmaple",
-    "ce_mix",
-    "fap",
-    "apd",
-)
+    "zero_shot", "coop", "vpt", "vlp", "maple",
+    "advvp", "advtp", "advpt", "advvlp", "advmaple", "ce_mix", "fap", "apd",
+)  # fmt: skip
 
 
 def builtin() -> Iterator[MethodEntry]:

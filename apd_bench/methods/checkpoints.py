@@ -41,6 +41,9 @@ class Learned:
             name: value for name, value in state.items() if name not in self.clip and not _BUFFERS.fullmatch(name)
         }
         self.rest = list(self.stored)
+        for name, value in self.stored.items():
+            if not value.shape:
+                raise CorruptFile(f"'{name}' in '{path}' is a single number, which no format has learned.")
         self.words = [state[name] for name in ("token_prefix", "token_suffix") if name in state]
         self.texts = self.words[0].shape[0] if self.words and self.words[0].shape else None
 

@@ -6,7 +6,7 @@ PyTorch's "mean" divides by the number of classes too, which would weigh a 10-cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apd_bench.core.errors import UsageError, unknown_name
+from apd_bench.core.errors import UsageError
 from apd_bench.core.specs import Options
 
+TEACHERS = ("online", "offline", "zero_shot")
 Terms = dict[str, Tensor]
 Attacked = Callable[["Prediction"], Tensor]  # what an inner attack maximises: a sum over the samples
 
@@ -150,10 +151,3 @@ def reverse_kl(target: Tensor, logits: Tensor, temperature: float = 1.0) -> Tens
     log_p = F.log_softmax(logits / temperature, dim=-1)
     log_q = target.clamp_min(torch.finfo(target.dtype).tiny).log()
     return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
-
-
-def choice(owner: str, option: str, value: str, allowed: Iterable[str]) -> None:
-    """Raises UsageError unless `value` is one of `allowed`."""
-    names = tuple(allowed)
-    if value not in names:
-        raise unknown_name(f"{option} of {owner}", value, names)

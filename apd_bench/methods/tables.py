@@ -8,16 +8,11 @@ from typing import Any
 
 from apd_bench.core.errors import CorruptFile, UsageError, unknown_name
 from apd_bench.core.files import read_text
+from apd_bench.core.specs import one_of
 from apd_bench.core.toml import tomllib
 
 Table = dict[str, Any]
 SECTIONS = ("learner", "objective", "inner_attack", "training")
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("cosine", "constant")
-AUGMENTATIONS = ("none", "crop_flip")
-STARTS = ("uniform", "uniform-positive", "gaussian", "none")
-LAST_BATCHES = ("keep", "drop")
-INNER_LOSSES = ("ce", "stable-ce", "margin", "dlr", "kl", "feature_kl")
 
 # What the training loop reads from [training]; a recipe names what differs, and what its paper states. "last_batch" is
 # an epoch's batch that is not full: Dassl drops it where there is a full one.
@@ -37,14 +32,15 @@ TRAINING: Mapping[str, Any] = {
 }
 # The inner attack: `step` is in units of eps; `start` is where it begins inside the ball.
 INNER_ATTACK: Mapping[str, Any] = {"loss": "ce", "steps": 2, "step": 1.0, "start": "uniform"}
+DEFAULTS = {"training": TRAINING, "inner_attack": INNER_ATTACK}
 
 _CHOICES = {
-    ("training", "optimizer"): OPTIMIZERS,
-    ("training", "schedule"): SCHEDULES,
-    ("training", "augment"): AUGMENTATIONS,
-    ("training", "last_batch"): LAST_BATCHES,
-    ("inner_attack", "loss"): INNER_LOSSES,
-    ("inner_attack", "start"): STARTS,
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("cosine", "constant"),
+    "augment": ("none", "crop_flip"),
+    "last_batch": ("keep", "drop"),
+    "loss": ("ce", "stable-ce", "margin", "dlr", "kl", "feature_kl"),
+    "start": ("uniform", "uniform-positive", "gaussian", "none"),
 }
 
 
@@ -82,33 +78,29 @@ def override(base: Mapping[str, Any], changes: Mapping[str, Any], method: str) -
             raise unknown_name("recipe section", section, SECTIONS, command=f"apd-bench show {method}")
         if not isinstance(options, Mapping):
             raise UsageError(f"'{section}' is a table of the recipe.", hint=f"Write {section}.OPTION = VALUE.")
-        known = set(base.get(section, {}))
-        known |= set({"training": TRAINING, "inner_attack": INNER_ATTACK}.get(section, {}))
+        known = {*base.get(section, ()), *DEFAULTS.get(section, ())}
         for name in options:
             if section in base and name not in known:
                 raise unknown_name(f"{section} option of '{method}'", name, known, command=f"apd-bench show {method}")
-    kept = {section: options for section, options in changes.items() if section in base}
-    return overlay(base, kept)
+    return overlay(base, {section: options for section, options in changes.items() if section in base})
 
 
 def checked(section: str, given: Mapping[str, Any]) -> Table:
     """`given` completed with the defaults of the section; raises UsageError for a value out of its range."""
-    defaults = TRAINING if section == "training" else INNER_ATTACK
+    defaults = DEFAULTS[section]
     for name in given:
         if name not in defaults:
             raise unknown_name(f"{section} option", name, defaults)
     table = dict(defaults) | dict(given)
     for name, value in table.items():
-        allowed = _CHOICES.get((section, name))
-        if allowed is not None:
-            if value not in allowed:
-                raise UsageError(f"{section}.{name} = '{value}' is not one of: {', '.join(allowed)}.")
+        if name in _CHOICES:
+            one_of(f"{section}.{name}", value, _CHOICES[name])
         elif isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
             raise UsageError(f"{section}.{name} = {value!r} is not a number of 0 or more.")
         elif isinstance(defaults[name], int) and not isinstance(value, int):
             raise UsageError(f"{section}.{name} = {value!r} is not a whole number.")
     for name in ("epochs", "batch_size"):
-        if section == "training" and table[name] < 1:
+        if table.get(name, 1) < 1:
             raise UsageError(f"training.{name} = {table[name]} leaves nothing to train.")
     if table.get("last_batch") == "keep":  # as if nothing were said, for the sake of the identity
         del table["last_batch"]

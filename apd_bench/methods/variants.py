@@ -10,7 +10,7 @@ from apd_bench.core.registry import METHODS
 from apd_bench.core.specs import parse_call
 from apd_bench.methods.entry import MethodEntry
 from apd_bench.methods.recipes import tables_of
-from apd_bench.methods.tables import INNER_ATTACK, SECTIONS, TRAINING
+from apd_bench.methods.tables import DEFAULTS
 
 PLAIN = ("objective", "learner", "training")
 PREFIXES = {"inner_": "inner_attack", "learner_": "learner", "training_": "training", "objective_": "objective"}
@@ -27,13 +27,21 @@ def variant(text: str) -> MethodEntry:
     name, options = parse_call(text)
     entry: MethodEntry = METHODS.get(name)
     table, _ = tables_of(entry)
+    meanings = _meanings(table)
+    shortest = {meaning: written for written, meaning in reversed(meanings.items())}
     changes: dict[str, dict[str, Any]] = {}
     shown: dict[str, Any] = {}
     for option, value in options.items():
-        section, key = _place(entry.name, option, table)
+        if not meanings:
+            raise UsageError(f"'{entry.name}' has no options.")
+        if option not in meanings:
+            raise unknown_name(
+                f"option of '{entry.name}'", option, shortest.values(), command=f"apd-bench show {entry.name}"
+            )
+        section, key = meanings[option]
         if canonical(table[section].get(key)) != canonical(value):
             changes.setdefault(section, {})[key] = value
-            shown[_shortest(section, key, table)] = canonical(value)
+            shown[shortest[section, key]] = canonical(value)
     if not changes:
         return entry
     inner = ", ".join(f"{option}={value!r}" for option, value in sorted(shown.items()))
@@ -52,33 +60,11 @@ def variant(text: str) -> MethodEntry:
     )
 
 
-def _options(section: str, table: dict[str, Any]) -> set[str]:
-    """What may be set in a section of this method."""
-    if section not in table:
-        return set()
-    known = set(table[section]) - {"kind"}
-    return known | set({"training": TRAINING, "inner_attack": INNER_ATTACK}.get(section, {}))
-
-
-def _place(method: str, option: str, table: dict[str, Any]) -> tuple[str, str]:
-    for section in PLAIN:
-        if option in _options(section, table):
-            return section, option
-    for prefix, section in PREFIXES.items():
-        key = option.removeprefix(prefix)
-        if key != option and key in _options(section, table):
-            return section, key
-    known = {_shortest(section, key, table) for section in SECTIONS for key in _options(section, table)}
-    if not known:
-        raise UsageError(f"'{method}' has no options.")
-    raise unknown_name(f"option of '{method}'", option, known, command=f"apd-bench show {method}")
-
-
-def _shortest(section: str, key: str, table: dict[str, Any]) -> str:
-    """The shortest way to write an option of a section that means this one."""
-    for other in PLAIN:
-        if key in _options(other, table):
-            if other == section:
-                return key
-            break
-    return next(prefix for prefix, place in PREFIXES.items() if place == section) + key
+def _meanings(table: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Every way to write an option of this method, the shortest of each first: its section and its name there."""
+    known = {section: sorted({*table[section], *DEFAULTS.get(section, ())} - {"kind"}) for section in table}
+    meanings: dict[str, tuple[str, str]] = {}
+    for prefix, section in (*(("", section) for section in PLAIN), *PREFIXES.items()):
+        for key in known.get(section, ()):
+            meanings.setdefault(prefix + key, (section, key))
+    return meanings

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from apd_bench.core.errors import UsageError, unknown_name
 from apd_bench.core.identity import counted, digest
-from apd_bench.core.specs import Fit, MethodRecipe
+from apd_bench.core.specs import Fit, MethodRecipe, one_of
 from apd_bench.data.protocols import few_shot_dataset
 from apd_bench.data.splits import LoadedDataset
 from apd_bench.methods.classes import load_class
 from apd_bench.methods.clean import CleanCrossEntropy
-from apd_bench.methods.objective import Objective, Setting
+from apd_bench.methods.objective import TEACHERS, Objective, Setting
 from apd_bench.prompts.classifier import PromptedModel
 from apd_bench.records.record import plain
 from apd_bench.training.augment import TrainingImages
@@ -161,9 +161,7 @@ def _add_teacher(run: Run, on_progress: Progress | None) -> None:
     kind = run.objective.teacher_kind
     if kind is None:
         return
-    if kind not in ("online", "offline", "zero_shot"):
-        raise UsageError(f"A teacher of kind '{kind}' is not one of: online, offline, zero_shot.")
-    if kind == "zero_shot":
+    if one_of("The teacher's kind", kind, TEACHERS) == "zero_shot":
         run.teacher = _hand_made(run)
         return
     model = _model(run.recipe, run.backbone, run.data, run.seed, run.images.device)

@@ -208,22 +208,15 @@ def _ivlp(learned: Learned, init: str | None) -> Read:
 
 
 def _maple(learned: Learned, init: str | None) -> Read:
-    context, prompts, projections = _coupled(learned, "maple")
-    deep = torch.stack(prompts) if prompts else context.new_empty(0, *context.shape)
-    options = {"tokens": len(context), "depth": len(deep) + 1, "init": init or "a photo of a"}
-    return "coupled", {"context": context, "deep": deep, **projections}, options
+    return _coupled(learned, "maple", "coupled", "deep", init or "a photo of a")
 
 
 def _fap(learned: Learned, init: str | None) -> Read:
-    context, prompts, projections = _coupled(learned, "fap")
-    width = projections["first.weight"].shape[1]
-    deep = torch.stack(prompts) if prompts else context.new_empty(0, len(context), width)
-    options = {"tokens": len(context), "depth": len(deep) + 1, "init": init or "template-literal"}
-    return "fap", {"context": context, "tokens": deep, **projections}, options
+    return _coupled(learned, "fap", "fap", "tokens", init or "template-literal")
 
 
-def _coupled(learned: Learned, format: str) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
-    """Context, deep prompts in order, and the projections of the first and of the further layers."""
+def _coupled(learned: Learned, format: str, learner: str, deep: str, init: str) -> Read:
+    """Context, the prompts of the blocks behind the first under the name `deep`, and the projections of all blocks."""
     context, weight = (learned.take(name, 2) for name in (CONTEXT, "proj.weight"))
     bias = learned.take("proj.bias", 1)
     prompts = learned.numbered(_COMPOUND, 0)
@@ -235,17 +228,16 @@ def _coupled(learned: Learned, format: str) -> tuple[Tensor, list[Tensor], dict[
         )
     if prompts and guess(learned) != format:
         raise CorruptFile(f"The deep prompts and projections in '{learned.path}' are not those of {format}.")
-    empty = weight.new_empty(0)
-    return (
-        context,
-        prompts,
-        {
-            "first.weight": weight[None],
-            "first.bias": bias[None],
-            "further.weight": torch.stack(weights) if weights else empty.view(0, *weight.shape),
-            "further.bias": torch.stack(biases) if biases else empty.view(0, *bias.shape),
-        },
-    )
+    width = context.shape[-1] if format == "maple" else len(weight)
+    state = {
+        "context": context,
+        deep: torch.stack(prompts) if prompts else context.new_empty(0, len(context), width),
+        "first.weight": weight[None],
+        "first.bias": bias[None],
+        "further.weight": torch.stack(weights) if weights else weight.new_empty(0, *weight.shape),
+        "further.bias": torch.stack(biases) if biases else bias.new_empty(0, *bias.shape),
+    }
+    return learner, state, {"tokens": len(context), "depth": len(prompts) + 1, "init": init}
 
 
 def _refuse_foreign(learned: Learned) -> None:

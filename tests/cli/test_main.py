@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,14 +230,12 @@ def test_answers_that_need_no_model_do_not_import_torch(words: list[str], tmp_pa
     assert done.returncode == 0, done.stderr
 
 
-def test_help_costs_little(tmp_path: object) -> None:
-    began = time.perf_counter()
+def test_help_imports_no_library_that_costs_time() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "apd_bench", "--help"], capture_output=True, check=True
     )
     modules = {line.rsplit(b"|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert not modules & {b"numpy", b"rich", b"pandas", b"torch", b"rich.console"}
-    assert time.perf_counter() - began < 30  # a shared machine; the benchmark script measures it properly
 
 
 def test_a_reader_that_leaves_early_is_no_error(tmp_path: object) -> None:

@@ -20,12 +20,17 @@ CONFIG = {
 }
 
 
-@pytest.fixture(scope="session")
-def backbone() -> Backbone:
+def tiny(**changes) -> Backbone:
+    config = CONFIG | changes
     spec = BackboneSpec(
         name="toy", architecture="toy", weights="random", activation="gelu", image_size=16, offers=ALL_OFFERS
     )
-    return Backbone(instantiate(CONFIG), tokenizer_of("ViT-B-32", CONFIG), spec, mean=(0.5,) * 3, std=(0.25,) * 3)
+    return Backbone(instantiate(config), tokenizer_of("ViT-B-32", config), spec, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Backbone:
+    return tiny()
 
 
 @pytest.fixture(scope="session")

@@ -1,33 +1,23 @@
+"""Both views of a prompted model give the same logits; the classifier is frozen and cheap to attack."""
+
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from apd_bench.backbones.adapter import Backbone
-from apd_bench.backbones.load import instantiate, tokenizer_of
-from apd_bench.backbones.needs import ALL_OFFERS
 from apd_bench.core.errors import UsageError
-from apd_bench.core.specs import BackboneSpec
 from apd_bench.prompts.classifier import Classifier, PromptedModel, matmul_precision
 from apd_bench.prompts.independent import IndependentLearner
 from apd_bench.prompts.visual import VisualLearner
+from tests.prompts.conftest import tiny
 
-CONFIG = {
-    "embed_dim": 24,
-    "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 32, "layers": 3, "head_width": 16},
-    "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
-    "init_logit_bias": -3.0,
-}
 NAMES = ("cat", "dog", "bird")
 
 
 @pytest.fixture(scope="module")
 def backbone():
-    spec = BackboneSpec(
-        name="toy", architecture="toy", weights="random", activation="gelu", image_size=16, offers=ALL_OFFERS
-    )
-    return Backbone(instantiate(CONFIG), tokenizer_of("ViT-B-32", CONFIG), spec, mean=(0.5,) * 3, std=(0.25,) * 3)
+    return tiny(init_logit_bias=-3.0)
 
 
 @pytest.fixture

@@ -65,8 +65,7 @@ def test_what_a_suite_sets_for_one_method_is_stronger_than_a_rule() -> None:
     assert {cell.fit.method.training["epochs"] for cell in cells} == {7}
 
 
-def test_a_suite_without_rules_plans_the_cells_that_it_always_planned() -> None:
-    assert [cell.id for cell in planned(rules=())] == [cell.id for cell in planned()]
+def test_the_resize_that_a_fit_has_anyway_changes_no_cell() -> None:
     assert planned()[0].id == planned(test_resize="crop")[0].id
     assert planned()[0].id == replace(planned()[0], resize=planned()[0].fit.resize).id
 

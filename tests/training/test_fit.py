@@ -13,20 +13,10 @@ from apd_bench.training.augment import TrainingImages, crop_flip
 from apd_bench.training.fit import fit
 from apd_bench.training.loop import learning_rate
 from apd_bench.training.prompt_states import digest_of, restore
-from apd_bench.training.toy import toy_backbone, toy_dataset, toy_fit
+from apd_bench.training.toy import toy_fit
 from apd_bench.training.watch import near_chance
 
 QUICK = {"training": {"epochs": 3, "batch_size": 8, "warmup_epochs": 0, "augment": "none"}}
-
-
-@pytest.fixture(scope="module")
-def backbone():
-    return toy_backbone()
-
-
-@pytest.fixture(scope="module")
-def data():
-    return toy_dataset()
 
 
 def train(backbone, data, name, *changes, seed=1, eps=4 / 255):
@@ -52,24 +42,14 @@ def test_training_lowers_the_loss_and_logs_its_terms(backbone, data):
         assert row["loss"] == pytest.approx(row["kl_adversarial"] + row["teacher_ce"], rel=1e-5)
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_another_prompt(backbone, data):
-    first, again, other = (train(backbone, data, "apd", seed=seed) for seed in (1, 1, 2))
-    assert digest_of(first.state) == digest_of(again.state) == first.card["digest"]
-    assert first.card["sample_ids"] == again.card["sample_ids"]
-    assert digest_of(first.state) != digest_of(other.state)
-
-
 def test_seed_0_is_a_seed(backbone, data):
     assert digest_of(train(backbone, data, "apt", seed=0).state) != digest_of(train(backbone, data, "apt").state)
 
 
-def test_training_leaves_the_backbone_and_the_global_random_state_alone(backbone, data):
-    before = [parameter.clone() for parameter in backbone.parameters()]
+def test_training_leaves_the_global_random_state_alone(backbone, data):
     random_state = torch.get_rng_state()
     train(backbone, data, "apd")
     assert torch.equal(random_state, torch.get_rng_state())
-    assert all(torch.equal(old, new) for old, new in zip(before, backbone.parameters(), strict=True))
-    assert not any(parameter.requires_grad for parameter in backbone.parameters())
 
 
 def test_passes_are_counted(backbone, data):
