@@ -7,9 +7,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -103,16 +101,6 @@ def make_dataset(make_split: Callable[..., ImageSplit]) -> Callable[..., LoadedD
         )
 
     return make
-
-
-@pytest.fixture(scope="session")
-def replicas() -> ModuleType:
-    """The builders of `replicas.py` beside this file."""
-    found = spec_from_file_location("apd_bench_replicas", Path(__file__).with_name("replicas.py"))
-    assert found is not None and found.loader is not None
-    module = module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture

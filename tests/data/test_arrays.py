@@ -2,20 +2,16 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 
-import numpy as np
 import pytest
 import torch
 
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite
 from apd_bench.core.registry import DATASETS
-from apd_bench.data.cards import Card, cards
+from apd_bench.data.cards import cards
 from apd_bench.data.load import load_dataset
+from tests.data import replicas
 
-Expect = Callable[..., Card]
 FOLDERS = {
     "cifar10": ("cifar-10-batches-py", "cifar-10-batches-bin"),
     "cifar100": ("cifar-100-python", "cifar-100-binary"),
@@ -23,13 +19,13 @@ FOLDERS = {
 
 
 @pytest.fixture
-def cifar10(root: Path, replicas: ModuleType, expect: Expect) -> np.ndarray:
+def cifar10(root, expect):
     expect("cifar10", {"train": [("", 0)] * 160, "val": [("", 0)] * 40, "test": [("", 0)] * 40})
     return replicas.write_cifar(root, cards()["cifar10"], FOLDERS["cifar10"][0])
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_python_and_binary_versions_agree(name: str, root: Path, replicas: ModuleType, expect: Expect) -> None:
+def test_python_and_binary_versions_agree(name, root, expect):
     card, (python, binary) = cards()[name], FOLDERS[name]
     images = replicas.write_cifar(root / "a", card, python)
     replicas.write_cifar_binary(root / "b", card, root / "a" / python, binary)
@@ -45,7 +41,7 @@ def test_python_and_binary_versions_agree(name: str, root: Path, replicas: Modul
         assert one.images(range(9)).equal(other.images(range(9)))
 
 
-def test_pixels_are_those_of_the_batch(root: Path, cifar10: np.ndarray) -> None:
+def test_pixels_are_those_of_the_batch(root, cifar10):
     loaded = load_dataset(DATASETS.get("cifar10"), image_size=32)
     for split in (loaded.split("train"), loaded.split("val")):
         batch, row = split.ids[3].split("/")[-2:]
@@ -53,7 +49,7 @@ def test_pixels_are_those_of_the_batch(root: Path, cifar10: np.ndarray) -> None:
         assert split.images([3])[0].equal(torch.from_numpy(cifar10[place]))
 
 
-def test_a_pickle_that_runs_code_is_refused(root: Path, cifar10: np.ndarray, tmp_path: Path) -> None:
+def test_a_pickle_that_runs_code_is_refused(root, cifar10, tmp_path):
     class Evil:
         def __reduce__(self) -> tuple[object, ...]:
             return (os.mkdir, (str(tmp_path / "owned"),))
@@ -64,20 +60,20 @@ def test_a_pickle_that_runs_code_is_refused(root: Path, cifar10: np.ndarray, tmp
     assert not (tmp_path / "owned").exists()
 
 
-def test_an_absent_batch_is_named(root: Path, cifar10: np.ndarray) -> None:
+def test_an_absent_batch_is_named(root, cifar10):
     (root / "cifar-10-batches-py/data_batch_5").unlink()
     with pytest.raises(MissingPrerequisite, match="data_batch_5"):
         load_dataset(DATASETS.get("cifar10"), image_size=32)
 
 
-def test_a_torn_batch_is_named(root: Path, cifar10: np.ndarray) -> None:
+def test_a_torn_batch_is_named(root, cifar10):
     path = root / "cifar-10-batches-py/test_batch"
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(CorruptFile, match="test_batch"):
         load_dataset(DATASETS.get("cifar10"), image_size=32)
 
 
-def test_stl_images_stand_upright(root: Path, replicas: ModuleType, expect: Expect) -> None:
+def test_stl_images_stand_upright(root, expect):
     images = replicas.write_stl(root, cards()["stl10"])
     expect("stl10", {"train": [("", 0)] * 40, "val": [("", 0)] * 10, "test": [("", 0)] * 20})
     loaded = load_dataset(DATASETS.get("stl-10"), image_size=96)
@@ -86,7 +82,7 @@ def test_stl_images_stand_upright(root: Path, replicas: ModuleType, expect: Expe
     assert loaded.classes[2] == "car"
 
 
-def test_stl_with_too_few_bytes_is_corrupt(root: Path, replicas: ModuleType) -> None:
+def test_stl_with_too_few_bytes_is_corrupt(root):
     replicas.write_stl(root, cards()["stl10"])
     path = root / "stl10_binary/test_X.bin"
     path.write_bytes(path.read_bytes()[:-1])

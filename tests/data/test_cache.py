@@ -21,7 +21,7 @@ SIZE = 6
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def pictures(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(12):
@@ -52,7 +52,7 @@ def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return decoded
 
 
-def test_a_second_process_decodes_nothing(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_process_decodes_nothing(pictures, tmp_path, monkeypatch):
     assert reds(make_store(pictures, tmp_path / "cache"), [3, 1, 11]) == [3, 1, 11]
     decoded = count_decodes(monkeypatch)
     again = make_store(pictures, tmp_path / "cache")
@@ -63,14 +63,14 @@ def test_a_second_process_decodes_nothing(pictures: Path, tmp_path: Path, monkey
     assert [Path(what).name for what in decoded] == ["4.png"]
 
 
-def test_a_changed_image_is_decoded_again(pictures: Path, tmp_path: Path) -> None:
+def test_a_changed_image_is_decoded_again(pictures, tmp_path):
     reds(make_store(pictures, tmp_path / "cache"), [5])
     Image.new("RGB", (9, 9), (200, 0, 0)).save(pictures / "5.png")
     os.utime(pictures / "5.png", ns=(1, 1))
     assert reds(make_store(pictures, tmp_path / "cache"), [5]) == [200]
 
 
-def test_a_torn_slot_is_decoded_again(pictures: Path, tmp_path: Path) -> None:
+def test_a_torn_slot_is_decoded_again(pictures, tmp_path):
     reds(make_store(pictures, tmp_path / "cache"), list(range(12)))
     (path,) = (tmp_path / "cache").rglob("pixels.u8")
     data = bytearray(path.read_bytes())
@@ -79,9 +79,7 @@ def test_a_torn_slot_is_decoded_again(pictures: Path, tmp_path: Path) -> None:
     assert reds(make_store(pictures, tmp_path / "cache"), list(range(12))) == list(range(12))
 
 
-def test_a_full_disk_is_said_once_and_does_not_stop_the_run(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_disk_is_said_once_and_does_not_stop_the_run(pictures, tmp_path, monkeypatch, caplog):
     def full(path: Path, offset: int, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
@@ -95,7 +93,7 @@ def test_a_full_disk_is_said_once_and_does_not_stop_the_run(
     assert reds(make_store(pictures, tmp_path / "cache"), [0, 1]) == [0, 1]
 
 
-def test_a_write_that_only_half_fits_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_only_half_fits_is_an_error(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"0" * 10)
 
@@ -115,9 +113,7 @@ def test_a_write_that_only_half_fits_is_an_error(tmp_path: Path, monkeypatch: py
         cache_module._write(path, 0, b"1234")
 
 
-def test_a_folder_that_cannot_be_written_leaves_images_in_memory(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_folder_that_cannot_be_written_leaves_images_in_memory(pictures, tmp_path, monkeypatch, caplog):
     (tmp_path / "cache").write_text("a file where the folder should be")
     decoded = count_decodes(monkeypatch)
     store = make_store(pictures, tmp_path / "cache")
@@ -127,14 +123,14 @@ def test_a_folder_that_cannot_be_written_leaves_images_in_memory(
     assert "No image cache" in caplog.text
 
 
-def test_without_a_cache_images_stay_in_memory(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cache_images_stay_in_memory(pictures, monkeypatch):
     decoded = count_decodes(monkeypatch)
     store = make_store(pictures, None)
     assert reds(store, [1, 2]) == reds(store, [1, 2]) == [1, 2]
     assert len(decoded) == 2
 
 
-def test_several_writers_may_fill_the_same_cache(pictures: Path, tmp_path: Path) -> None:
+def test_several_writers_may_fill_the_same_cache(pictures, tmp_path):
     def fill(start: int) -> list[int]:
         store = make_store(pictures, tmp_path / "cache")
         return reds(store, [(start + step) % 12 for step in range(12)])
@@ -145,7 +141,7 @@ def test_several_writers_may_fill_the_same_cache(pictures: Path, tmp_path: Path)
     assert len(list((tmp_path / "cache").rglob("pixels.u8"))) == 1
 
 
-def test_all_undecodable_images_are_named_with_the_way_out(pictures: Path, tmp_path: Path) -> None:
+def test_all_undecodable_images_are_named_with_the_way_out(pictures, tmp_path):
     good = (pictures / "3.png").read_bytes()
     (pictures / "3.png").write_bytes(good[: len(good) // 2])
     (pictures / "7.png").write_text("<html>not an image</html>")
@@ -157,7 +153,7 @@ def test_all_undecodable_images_are_named_with_the_way_out(pictures: Path, tmp_p
     assert "exclude=['toy/test/3.png', 'toy/test/7.png', 'toy/test/9.png']" in caught.value.hint
 
 
-def test_a_store_travels_to_a_worker(pictures: Path, tmp_path: Path) -> None:
+def test_a_store_travels_to_a_worker(pictures, tmp_path):
     store = make_store(pictures, tmp_path / "cache")
     reds(store, [1])
     blob = pickle.dumps(store)
@@ -165,7 +161,7 @@ def test_a_store_travels_to_a_worker(pictures: Path, tmp_path: Path) -> None:
     assert reds(pickle.loads(blob), [1, 2]) == [1, 2]  # noqa: S301
 
 
-def test_batches_are_writable_copies(pictures: Path, tmp_path: Path) -> None:
+def test_batches_are_writable_copies(pictures, tmp_path):
     store = make_store(pictures, tmp_path / "cache")
     for _ in range(2):
         batch = store.read(np.array([1, 2]))
@@ -174,7 +170,7 @@ def test_batches_are_writable_copies(pictures: Path, tmp_path: Path) -> None:
     assert reds(store, [1, 2]) == [1, 2]
 
 
-def test_the_folder_depends_on_samples_resize_and_size(tmp_path: Path) -> None:
+def test_the_folder_depends_on_samples_resize_and_size(tmp_path):
     base = cache_folder(tmp_path, "a", "test", "crop", 224, ["x", "y"])
     others = [
         cache_folder(tmp_path, "a", "test", "squash", 224, ["x", "y"]),
@@ -186,7 +182,7 @@ def test_the_folder_depends_on_samples_resize_and_size(tmp_path: Path) -> None:
     assert base == cache_folder(tmp_path, "a", "test", "crop", 224, ["x", "y"])
 
 
-def test_an_empty_slot_is_not_an_image(tmp_path: Path) -> None:
+def test_an_empty_slot_is_not_an_image(tmp_path):
     cache = PixelCache(tmp_path / "c", 4, SIZE)
     assert cache.get(2, (0, 0)) is None
     assert cache.get_trusted(np.array([2])) is None

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from apd_bench.core.errors import CorruptFile
-from apd_bench.data.cards import Card, cards, parse_card
+from apd_bench.data.cards import cards, parse_card
 
 # CoOp (IJCV 2022), table 8: classes, train, val, test.
 COOP_TABLE = {
@@ -30,12 +28,12 @@ COOP_TABLE = {
 }
 
 
-def test_every_set_of_the_protocols_has_a_card() -> None:
+def test_every_set_of_the_protocols_has_a_card():
     assert list(cards()) == list(COOP_TABLE)
 
 
 @pytest.mark.parametrize("name", COOP_TABLE)
-def test_counts_are_those_of_the_literature(name: str) -> None:
+def test_counts_are_those_of_the_literature(name):
     classes, train, val, test = COOP_TABLE[name]
     card = cards()[name]
     counts = card.counts
@@ -43,7 +41,7 @@ def test_counts_are_those_of_the_literature(name: str) -> None:
 
 
 @pytest.mark.parametrize("card", cards().values(), ids=lambda card: card.name)
-def test_a_card_is_complete(card: Card) -> None:
+def test_a_card_is_complete(card):
     twice = {name for name in card.classes if card.classes.count(name) > 1}
     assert twice <= {"missile", "sunglasses"}, "only OpenAI's list of ImageNet names repeats two of them"
     assert not [name for name in card.classes if "_" in name or name != name.strip()]
@@ -77,23 +75,23 @@ def test_a_card_is_complete(card: Card) -> None:
         ("dtd", 46, "zigzagged"),
     ],
 )
-def test_class_names_follow_coop(name: str, label: int, expected: str) -> None:
+def test_class_names_follow_coop(name, label, expected):
     assert cards()[name].classes[label] == expected
 
 
-def test_templates_are_those_of_coop() -> None:
+def test_templates_are_those_of_coop():
     assert cards()["food101"].template == "a photo of {}, a type of food."
     assert cards()["dtd"].template == "{} texture."
     assert cards()["eurosat"].template == "a centered satellite photo of {}."
     assert cards()["ucf101"].template == "a photo of a person doing {}."
 
 
-def test_which_sets_coop_split_anew() -> None:
+def test_which_sets_coop_split_anew():
     anew = {name for name, card in cards().items() if card.derives_everything}
     assert anew == {"caltech101", "oxford_flowers", "food101", "dtd", "eurosat"}
 
 
-def test_a_damaged_card_is_named(tmp_path: Path) -> None:
+def test_a_damaged_card_is_named(tmp_path):
     path = tmp_path / "odd.toml"
     path.write_text('name = "odd"\n')
     with pytest.raises(CorruptFile, match=r"odd\.toml"):

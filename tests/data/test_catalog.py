@@ -11,7 +11,7 @@ from apd_bench.data.cards import cards
 from apd_bench.data.catalog import benchmark_spec, builtin
 
 
-def test_groups_and_order() -> None:
+def test_groups_and_order():
     groups = [spec.group for spec in builtin()]
     assert groups == sorted(groups, key=["embedded", "benchmark"].index)
     assert [spec.name for spec in builtin() if spec.group == "benchmark"] == list(cards())
@@ -21,22 +21,22 @@ def test_groups_and_order() -> None:
     ("asked", "name"),
     [("pets", "oxford_pets"), ("OxfordPets", "oxford_pets"), ("ImageNet-A", "imagenet_a"), ("DTD", "dtd")],
 )
-def test_the_names_that_people_use(asked: str, name: str) -> None:
+def test_the_names_that_people_use(asked, name):
     assert DATASETS.get(asked).name == name
 
 
-def test_another_split_shows_in_the_name() -> None:
+def test_another_split_shows_in_the_name():
     spec = DATASETS.get("pets@derived")
     assert (spec.name, spec.title) == ("oxford_pets@derived", "OxfordPets (derived split)")
     assert spec.options["split"] == "derived"
     assert DATASETS.get("oxford_pets(problems='exclude')").options == {"card": "oxford_pets", "problems": "exclude"}
 
 
-def test_the_plain_spec_has_no_options() -> None:
+def test_the_plain_spec_has_no_options():
     assert benchmark_spec(cards()["dtd"]).options == {}
 
 
-def test_unknown_splits_and_options_list_the_known_ones() -> None:
+def test_unknown_splits_and_options_list_the_known_ones():
     with pytest.raises(UsageError, match="official, publisher, derived"):
         DATASETS.get("dtd@mine")
     with pytest.raises(UnknownName, match="Did you mean 'split'"):
@@ -45,7 +45,7 @@ def test_unknown_splits_and_options_list_the_known_ones() -> None:
         DATASETS.get("nothing@derived")
 
 
-def test_specs_identities_and_checks_need_no_torch() -> None:
+def test_specs_identities_and_checks_need_no_torch():
     code = (
         "import sys; from apd_bench.core.identity import counted; from apd_bench.core.registry import DATASETS;"
         "specs = [DATASETS.get(name) for name in DATASETS.names()]; [counted(spec) for spec in specs];"

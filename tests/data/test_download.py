@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -61,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(monkeypatch):
     monkeypatch.setattr(download.time, "sleep", lambda _: None)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     running = Server(("127.0.0.1", 0), Handler)
@@ -78,7 +76,7 @@ def address(server: Server, path: str = "/data.bin") -> str:
     return f"http://127.0.0.1:{server.server_address[1]}{path}"
 
 
-def test_a_file_arrives_with_progress_and_checksum(server: Server, tmp_path: Path) -> None:
+def test_a_file_arrives_with_progress_and_checksum(server, tmp_path):
     seen: list[tuple[int, int]] = []
     checksum = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
     target = fetch(address(server), tmp_path / "a" / "b.bin", checksum=checksum, on_progress=lambda *x: seen.append(x))
@@ -87,31 +85,31 @@ def test_a_file_arrives_with_progress_and_checksum(server: Server, tmp_path: Pat
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_broken_connection_is_resumed(server: Server, tmp_path: Path) -> None:
+def test_a_broken_connection_is_resumed(server, tmp_path):
     server.cut_after = 300_000
     assert fetch(address(server), tmp_path / "x").read_bytes() == CONTENT
     assert server.log == [("/data.bin", ""), ("/data.bin", "bytes=300000-")]
 
 
-def test_an_earlier_part_is_continued(server: Server, tmp_path: Path) -> None:
+def test_an_earlier_part_is_continued(server, tmp_path):
     (tmp_path / "x.part").write_bytes(CONTENT[:1000])
     checksum = f"md5:{hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()}"
     assert fetch(address(server), tmp_path / "x", checksum=checksum).read_bytes() == CONTENT
     assert server.log == [("/data.bin", "bytes=1000-")]
 
 
-def test_a_part_longer_than_the_file_starts_over(server: Server, tmp_path: Path) -> None:
+def test_a_part_longer_than_the_file_starts_over(server, tmp_path):
     (tmp_path / "x.part").write_bytes(CONTENT + b"more")
     assert fetch(address(server), tmp_path / "x").read_bytes() == CONTENT
 
 
-def test_a_wrong_checksum_leaves_no_file(server: Server, tmp_path: Path) -> None:
+def test_a_wrong_checksum_leaves_no_file(server, tmp_path):
     with pytest.raises(CorruptFile, match="expected is 0000"):
         fetch(address(server), tmp_path / "x", checksum="sha256:" + "0" * 64)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_digest_that_a_hub_announces_is_checked(server: Server, tmp_path: Path) -> None:
+def test_the_digest_that_a_hub_announces_is_checked(server, tmp_path):
     server.announced = hashlib.sha256(CONTENT).hexdigest()
     assert fetch(address(server, "/moved/data.bin"), tmp_path / "x").read_bytes() == CONTENT
     server.announced = "f" * 64
@@ -119,14 +117,14 @@ def test_the_digest_that_a_hub_announces_is_checked(server: Server, tmp_path: Pa
         fetch(address(server, "/moved/data.bin"), tmp_path / "y")
 
 
-def test_a_page_in_place_of_a_file_is_refused(server: Server, tmp_path: Path) -> None:
+def test_a_page_in_place_of_a_file_is_refused(server, tmp_path):
     server.files["/data.bin"] = b"\n<!DOCTYPE html><html>Quota exceeded</html>"
     with pytest.raises(CorruptFile, match="HTML page"):
         fetch(address(server), tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_busy_server_is_asked_again_a_missing_file_is_not(server: Server, tmp_path: Path) -> None:
+def test_a_busy_server_is_asked_again_a_missing_file_is_not(server, tmp_path):
     server.statuses = [503, 503]
     assert fetch(address(server), tmp_path / "x").read_bytes() == CONTENT
     server.log.clear()
@@ -135,19 +133,19 @@ def test_a_busy_server_is_asked_again_a_missing_file_is_not(server: Server, tmp_
     assert len(server.log) == 1
 
 
-def test_an_unreachable_server_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(download.time, "sleep", lambda _: None)
     with pytest.raises(MissingPrerequisite, match="cannot be fetched") as caught:
         fetch("http://127.0.0.1:9/x", tmp_path / "x")
     assert str(tmp_path / "x") in caught.value.hint
 
 
-def test_a_disk_that_is_too_small_is_noticed_first(server: Server, tmp_path: Path) -> None:
+def test_a_disk_that_is_too_small_is_noticed_first(server, tmp_path):
     with pytest.raises(MissingPrerequisite, match="GB left"):
         fetch(address(server), tmp_path / "x", size=10**18)
     assert server.log == []
 
 
-def test_only_web_addresses(tmp_path: Path) -> None:
+def test_only_web_addresses(tmp_path):
     with pytest.raises(MissingPrerequisite, match="not a web address"):
         fetch("file:///etc/passwd", tmp_path / "x")

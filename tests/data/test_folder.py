@@ -33,7 +33,7 @@ def picture(path: Path, red: int = 1) -> None:
 
 
 @pytest.fixture
-def pets(tmp_path: Path) -> Path:
+def pets(tmp_path):
     folder = tmp_path / "my_pets"
     for label, name in enumerate(("big_dog", "cat", "axolotl")):
         for number in range(10):
@@ -41,7 +41,7 @@ def pets(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_plain_folder_is_a_test_set(pets: Path) -> None:
+def test_a_plain_folder_is_a_test_set(pets):
     loaded = load_dataset(DATASETS.get(f"folder:{pets}"), image_size=8)
     assert loaded.classes == ("axolotl", "big dog", "cat")
     assert (loaded.train, len(loaded.test)) == (None, 30)
@@ -50,7 +50,7 @@ def test_a_plain_folder_is_a_test_set(pets: Path) -> None:
     assert loaded.test.images()[:, 0, 0, 0].tolist() == [*range(20, 30), *range(10), *range(10, 20)]
 
 
-def test_split_folders_are_splits(tmp_path: Path) -> None:
+def test_split_folders_are_splits(tmp_path):
     for split, count in (("train", 3), ("test", 2)):
         for name in ("a", "b"):
             for number in range(count):
@@ -59,7 +59,7 @@ def test_split_folders_are_splits(tmp_path: Path) -> None:
     assert (len(loaded.split("train")), loaded.val, len(loaded.test)) == (6, None, 4)
 
 
-def test_settings_give_template_names_and_a_derived_split(pets: Path) -> None:
+def test_settings_give_template_names_and_a_derived_split(pets):
     pets.joinpath("dataset.toml").write_text(
         'template = "a drawing of a {}."\nsplit = "derived"\nlicence = "CC0"\n[classes]\nbig_dog = "mastiff"\n'
     )
@@ -93,9 +93,7 @@ def classes_of(path: Path, folders: Iterable[str]) -> dict[str, str]:
     ids=["numbers", "folders in another order", "in place", "wnid name", "wnid name twice"],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_names_from_a_list(
-    tmp_path: Path, folders: list[str], lines: list[str], expected: list[str], encoding: str
-) -> None:
+def test_names_from_a_list(tmp_path, folders, lines, expected, encoding):
     tmp_path.joinpath("set").mkdir()
     tmp_path.joinpath("set", "classnames.txt").write_text("\r\n".join(lines), encoding)
     found = classes_of(tmp_path / "set", folders)
@@ -127,21 +125,21 @@ def test_names_from_a_list(
         ("dataset.toml", b"template = ", "is not TOML"),
     ],
 )
-def test_what_a_file_says_wrong_is_one_sentence(pets: Path, file: str, content: bytes, message: str) -> None:
+def test_what_a_file_says_wrong_is_one_sentence(pets, file, content, message):
     pets.joinpath(file).write_bytes(content)
     with pytest.raises(UserError) as caught:
         folder_spec(str(pets))
     assert re.search(message, str(caught.value))
 
 
-def test_two_lists_of_names_are_refused(pets: Path) -> None:
+def test_two_lists_of_names_are_refused(pets):
     pets.joinpath("classnames.txt").write_text("gills\nwoof\nmeow\n")
     pets.joinpath("dataset.toml").write_text('[classes]\ncat = "meow"\n')
     with pytest.raises(CorruptFile, match="Keep one of them"):
         folder_spec(str(pets))
 
 
-def test_a_list_of_templates_is_an_ensemble_with_a_byte_order_mark_or_not(pets: Path) -> None:
+def test_a_list_of_templates_is_an_ensemble_with_a_byte_order_mark_or_not(pets):
     text = 'template = ["a drawing of a {}.", "a {}."]'
     for encoding in ("utf-8", "utf-8-sig"):
         pets.joinpath("dataset.toml").write_text(text, encoding)
@@ -157,14 +155,14 @@ def lay_out(base: Path, **splits: Sequence[str]) -> Path:
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "Validation", "VAL"])
-def test_without_a_test_folder_the_validation_images_are_the_test(tmp_path: Path, val: str) -> None:
+def test_without_a_test_folder_the_validation_images_are_the_test(tmp_path, val):
     spec = folder_spec(str(lay_out(tmp_path, Train=["a", "b"], **{val: ["a", "b"]})))
     loaded = load_dataset(spec, image_size=8)
     assert (len(loaded.split("train")), loaded.val, loaded.test.ids[0]) == (2, None, f"folder/test/{val}/a/1.png")
     assert f"those of {val}" in check_set(spec, ()).message
 
 
-def test_classes_are_those_of_all_splits_and_never_left_out(tmp_path: Path) -> None:
+def test_classes_are_those_of_all_splits_and_never_left_out(tmp_path):
     path = lay_out(tmp_path, train=["a", "b", "c"], test=["a", "b"])
     with pytest.raises(CorruptFile, match=r"class folder .*test/c is missing.*stays a name") as caught:
         load_dataset(folder_spec(str(path)), image_size=8)
@@ -183,13 +181,13 @@ def test_classes_are_those_of_all_splits_and_never_left_out(tmp_path: Path) -> N
         ({"a": [""], "b": ["deep"]}, "class folder .*b holds no image; .*deep is a folder among images"),
     ],
 )
-def test_other_layouts_say_what_to_do(tmp_path: Path, splits: dict[str, list[str]], message: str) -> None:
+def test_other_layouts_say_what_to_do(tmp_path, splits, message):
     with pytest.raises(UserError) as caught:
         load_dataset(folder_spec(str(lay_out(tmp_path, **splits))), image_size=8)
     assert re.search(message, str(caught.value))
 
 
-def test_the_remedy_for_training_images_alone_works_as_printed(tmp_path: Path) -> None:
+def test_the_remedy_for_training_images_alone_works_as_printed(tmp_path):
     path = lay_out(tmp_path / "my (set)", train=["a", "b"])
     for number in range(10):
         for name in ("a", "b"):
@@ -200,12 +198,12 @@ def test_the_remedy_for_training_images_alone_works_as_printed(tmp_path: Path) -
     assert [len(split) for split in load_dataset(DATASETS.get(printed), image_size=8).splits()] == [10, 4, 6]
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(MissingPrerequisite, match="nothing does not exist"):
         DATASETS.get(f"folder:{tmp_path / 'nothing'}")
 
 
-def test_a_folder_without_classes(tmp_path: Path) -> None:
+def test_a_folder_without_classes(tmp_path):
     picture(tmp_path / "flat" / "1.png")
     with pytest.raises(CorruptFile, match="0 class folders"):
         DATASETS.get(f"folder:{tmp_path / 'flat'}")
@@ -213,7 +211,7 @@ def test_a_folder_without_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["plain", "with blanks", "my (set)", "it's", 'a "b"', "a\\b", "a,b", "[x]", "x$HOME"])
 @pytest.mark.parametrize("form", ["folder:PATH", "folder:PATH(problems='exclude')", "printed"])
-def test_a_path_of_any_kind_is_typed_as_it_is_or_as_it_is_printed(pets: Path, place: str, form: str) -> None:
+def test_a_path_of_any_kind_is_typed_as_it_is_or_as_it_is_printed(pets, place, form):
     path = pets.rename(pets.parent / place)
     if form != "folder:PATH":
         (path / "cat" / "readme.md").write_text("x")
@@ -230,7 +228,7 @@ def test_a_path_of_any_kind_is_typed_as_it_is_or_as_it_is_printed(pets: Path, pl
     assert loaded.origin.get("excluded", []) == ([] if form == "folder:PATH" else ["cat/readme.md is not an image"])
 
 
-def test_odd_files_are_named_and_can_be_left_out(pets: Path) -> None:
+def test_odd_files_are_named_and_can_be_left_out(pets):
     (pets / "cat" / "gone.png").symlink_to(pets / "nowhere.png")
     (pets / "cat" / "sub").mkdir()
     with open(os.fsencode(pets / "cat") + b"/\xe9.png", "wb"):  # noqa: PTH123
@@ -246,7 +244,7 @@ def test_odd_files_are_named_and_can_be_left_out(pets: Path) -> None:
     assert (len(loaded.test), len(loaded.origin["excluded"])) == (30, 4)
 
 
-def test_check_says_what_is_left_out_and_what_is_scaled(pets: Path) -> None:
+def test_check_says_what_is_left_out_and_what_is_scaled(pets):
     (pets / "cat" / "0.png").write_bytes(b"<html>")
     Image.fromarray(np.full((8, 8), 999, np.uint16)).save(pets / "cat" / "1.png")
     finding = check_set(folder_spec(str(pets)), (), images=True)
@@ -259,7 +257,7 @@ def test_check_says_what_is_left_out_and_what_is_scaled(pets: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [b"\xe9t\xe9", b"lost"])
-def test_a_class_folder_that_cannot_be_read_is_refused(pets: Path, name: bytes) -> None:
+def test_a_class_folder_that_cannot_be_read_is_refused(pets, name):
     path = os.fsencode(pets) + b"/" + name
     if name == b"lost":
         os.symlink("/nowhere/lost", path)  # noqa: PTH211
@@ -269,7 +267,7 @@ def test_a_class_folder_that_cannot_be_read_is_refused(pets: Path, name: bytes) 
         folder_spec(str(pets))
 
 
-def test_the_name_is_what_was_typed(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_is_what_was_typed(pets, monkeypatch):
     monkeypatch.chdir(pets.parent)
     assert DATASETS.get("folder:my_pets").name == "folder:my_pets"
     spec = DATASETS.get("folder(path='my_pets', split='derived')")
@@ -281,7 +279,7 @@ def contents(loaded: LoadedDataset) -> tuple[tuple[str, ...], list[int]]:
     return loaded.test.ids, loaded.test.images()[:, 0, 0, 0].tolist()
 
 
-def test_two_copies_are_one_set_and_a_change_is_another(pets: Path, tmp_path: Path) -> None:
+def test_two_copies_are_one_set_and_a_change_is_another(pets, tmp_path):
     copy = tmp_path / "elsewhere" / "another_name"
     shutil.copytree(pets, copy)
     one, other = folder_spec(str(pets)), folder_spec(str(copy))
@@ -293,7 +291,7 @@ def test_two_copies_are_one_set_and_a_change_is_another(pets: Path, tmp_path: Pa
         load_dataset(other, image_size=8)
 
 
-def test_a_new_run_in_the_same_process_looks_at_the_folder_again(pets: Path) -> None:
+def test_a_new_run_in_the_same_process_looks_at_the_folder_again(pets):
     def planned() -> str | None:
         (name,) = resolve(load_suite("embedded"), RunOptions(datasets=(f"folder:{pets}",))).datasets
         return DATASETS.get(name).digest
@@ -313,7 +311,7 @@ def swap(one: Path, other: Path) -> None:
         os.utime(path, ns=time)
 
 
-def test_images_of_one_size_that_change_places_are_another_set(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_one_size_that_change_places_are_another_set(pets, monkeypatch):
     monkeypatch.setattr(digests, "_FRESH_NS", -1)
     for number, path in enumerate(sorted(pets.rglob("*.png"))):
         Image.new("RGB", (8, 8), (number, 0, 0)).save(path.with_suffix(".bmp"))
@@ -327,7 +325,7 @@ def test_images_of_one_size_that_change_places_are_another_set(pets: Path, monke
     assert changed["folder/test/cat/0.bmp"] == reds[ids.index("folder/test/axolotl/0.bmp")]
 
 
-def test_an_unchanged_image_is_not_read_again(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_image_is_not_read_again(pets, monkeypatch):
     monkeypatch.setattr(digests, "_FRESH_NS", -1)
     read: list[str] = []
     real = digests.file_digest
@@ -339,13 +337,13 @@ def test_an_unchanged_image_is_not_read_again(pets: Path, monkeypatch: pytest.Mo
     assert folder_spec(str(pets)).digest != before and read[30:] == ["4.png"]
 
 
-def test_an_image_that_changed_a_moment_ago_is_always_read(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_changed_a_moment_ago_is_always_read(pets, monkeypatch):
     before = folder_spec(str(pets)).digest
     read: list[Path] = []
     monkeypatch.setattr(digests, "file_digest", lambda path: read.append(path) or "0")
     assert folder_spec(str(pets)).digest != before and len(read) == 30
 
 
-def test_an_image_to_be_left_out_must_exist(pets: Path) -> None:
+def test_an_image_to_be_left_out_must_exist(pets):
     with pytest.raises(UserError, match=r"no sample 'my_pets/test/cat/0.png'.*folder/test/axolotl/0.png"):
         load_dataset(folder_spec(str(pets), exclude=["my_pets/test/cat/0.png"]), image_size=8)

@@ -19,7 +19,7 @@ def noise(width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize("shape", [(50, 40), (40, 50), (33, 57), (16, 16), (16, 41), (7, 9), (101, 16)])
 @pytest.mark.parametrize("size", [16, 15])
-def test_crop_is_torchvisions_resize_and_centre_crop(shape: tuple[int, int], size: int) -> None:
+def test_crop_is_torchvisions_resize_and_centre_crop(shape, size):
     transforms = pytest.importorskip("torchvision.transforms")
     image = noise(*shape)
     bicubic = transforms.InterpolationMode.BICUBIC
@@ -29,28 +29,28 @@ def test_crop_is_torchvisions_resize_and_centre_crop(shape: tuple[int, int], siz
 
 
 @pytest.mark.parametrize("side", [9_460, 15_000, 60_000])
-def test_an_image_that_would_fill_the_memory_is_refused_by_its_header(side: int) -> None:
+def test_an_image_that_would_fill_the_memory_is_refused_by_its_header(side):
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I4s", len(header), b"IHDR") + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     with pytest.raises(CorruptFile, match=r"bomb\.png cannot be decoded: .*pixels"):
         decode(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I4s", 0, b"IDAT"), 16, "crop", "bomb.png")
 
 
-def test_squash_ignores_the_aspect_ratio() -> None:
+def test_squash_ignores_the_aspect_ratio():
     image = noise(50, 40)
     expected = np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     assert np.array_equal(square(image, 16, "squash"), expected)
     assert not np.array_equal(square(image, 16, "squash"), square(image, 16, "crop"))
 
 
-def test_an_image_of_the_right_size_is_untouched() -> None:
+def test_an_image_of_the_right_size_is_untouched():
     image = noise(16, 16)
     for resize in ("crop", "squash"):
         assert np.array_equal(square(image, 16, resize), np.asarray(image).transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA"])
-def test_every_mode_becomes_rgb(mode: str) -> None:
+def test_every_mode_becomes_rgb(mode):
     assert square(
         noise(20, 20).convert("RGB").convert("L").convert(mode)
         if mode in ("L", "1", "LA")
@@ -60,7 +60,7 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
-def test_formats_of_image_sets_decode(kind: str) -> None:
+def test_formats_of_image_sets_decode(kind):
     buffer = io.BytesIO()
     Image.new("RGB", (20, 10), (200, 30, 10)).save(buffer, kind)
     found = decode(buffer.getvalue(), 8, "crop", "x")
@@ -68,7 +68,7 @@ def test_formats_of_image_sets_decode(kind: str) -> None:
     assert abs(int(found[0, 4, 4]) - 200) < 6
 
 
-def test_truncated_and_foreign_bytes_are_corrupt_by_name() -> None:
+def test_truncated_and_foreign_bytes_are_corrupt_by_name():
     buffer = io.BytesIO()
     noise(64, 64).save(buffer, "JPEG")
     for data in (buffer.getvalue()[:500], b"", b"<html></html>", b"%PDF-1.4"):
@@ -83,7 +83,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
-def test_grey_values_of_16_bits_are_scaled(kind: str) -> None:
+def test_grey_values_of_16_bits_are_scaled(kind):
     values = np.array([[0, 128, 257], [32896, 65407, 65535]], np.uint16)
     data = encoded(Image.fromarray(values), kind)
     found = decode(data, 4, "squash", "x")
@@ -94,7 +94,7 @@ def test_grey_values_of_16_bits_are_scaled(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "kind"), [(np.int32, "whole numbers"), (np.float32, "floats")])
-def test_pixels_of_32_bits_are_refused_by_name(dtype: type, kind: str) -> None:
+def test_pixels_of_32_bits_are_refused_by_name(dtype, kind):
     data = encoded(Image.fromarray(np.ones((4, 4), dtype)), "TIFF")
     for read in (lambda: decode(data, 4, "crop", "deep.tif"), lambda: remarks(data, "deep.tif")):
         with pytest.raises(CorruptFile, match=rf"deep\.tif cannot be decoded: its pixels are {kind} of 32 bits"):
@@ -102,7 +102,7 @@ def test_pixels_of_32_bits_are_refused_by_name(dtype: type, kind: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 10))
-def test_exif_orientation_is_told_and_applied_only_where_asked(orientation: int) -> None:
+def test_exif_orientation_is_told_and_applied_only_where_asked(orientation):
     picture = noise(6, 6)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -113,7 +113,7 @@ def test_exif_orientation_is_told_and_applied_only_where_asked(orientation: int)
     assert remarks(data, "x") == ({"turned"} if 1 < orientation < 9 else set())
 
 
-def test_an_image_that_unfolds_to_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_unfolds_to_too_many_pixels_is_refused(monkeypatch):
     monkeypatch.setattr(bounds, "PIXELS", 99)
     assert decode(encoded(noise(9, 11), "PNG"), 4, "crop", "x").shape == (3, 4, 4)
     with pytest.raises(CorruptFile, match=r"big\.png cannot be decoded: it has 10 x 10 pixels"):

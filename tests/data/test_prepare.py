@@ -6,9 +6,7 @@ import json
 import shutil
 import socket
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -16,16 +14,16 @@ from apd_bench.cli import main
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite
 from apd_bench.core.registry import DATASETS
 from apd_bench.data import prepare
-from apd_bench.data.cards import Card, cards
+from apd_bench.data.cards import cards
 from apd_bench.data.check import check_set, what_is_missing
 from apd_bench.data.prepare import drive_address, fetch_shards, plan_steps
+from tests.data import replicas
 
-Expect = Callable[..., Card]
 Listed = dict[str, list[tuple[str, int]]]
 
 
 @pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def served(tmp_path, monkeypatch):
     """A folder that stands for the web: `fetch` copies the file of the address's last part from it."""
     web = tmp_path / "web"
     web.mkdir()
@@ -43,7 +41,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def eurosat_on_the_web(served: Path, tmp_path: Path, replicas: ModuleType, expect: Expect) -> Listed:
+def eurosat_on_the_web(served, tmp_path, expect):
     card = cards()["eurosat"]
     listed: Listed = replicas.write_set(tmp_path / "made", card)
     expect("eurosat", listed)
@@ -63,9 +61,7 @@ def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "create_connection", refuse)
 
 
-def test_prepare_downloads_unpacks_and_checks(
-    root: Path, eurosat_on_the_web: Listed, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_prepare_downloads_unpacks_and_checks(root, eurosat_on_the_web, capsys):
     assert main(["datasets", "prepare", "eurosat"]) == 0
     assert "eurosat: ready" in capsys.readouterr().out
     assert not (root / "eurosat/EuroSAT.zip").exists()
@@ -74,7 +70,7 @@ def test_prepare_downloads_unpacks_and_checks(
     assert capsys.readouterr().out.endswith("eurosat: ready\n")
 
 
-def test_prepare_goes_on_where_it_stopped(root: Path, eurosat_on_the_web: Listed, served: Path) -> None:
+def test_prepare_goes_on_where_it_stopped(root, eurosat_on_the_web, served):
     split = served / drive_address(cards()["eurosat"].split_url).rpartition("/")[2]
     hidden = split.rename(served / "hidden")
     assert main(["datasets", "prepare", "eurosat"]) == 2
@@ -83,9 +79,7 @@ def test_prepare_goes_on_where_it_stopped(root: Path, eurosat_on_the_web: Listed
     assert main(["datasets", "prepare", "eurosat"]) == 0
 
 
-def test_offline_opens_no_socket_and_says_the_steps(
-    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_offline_opens_no_socket_and_says_the_steps(root, monkeypatch, capsys):
     no_sockets(monkeypatch)
     assert main(["datasets", "prepare", "eurosat", "ucf101", "stanford_cars", "--offline"]) == 2
     said = capsys.readouterr().out
@@ -96,13 +90,13 @@ def test_offline_opens_no_socket_and_says_the_steps(
 
 
 @pytest.mark.parametrize("card", cards().values(), ids=lambda card: card.name)
-def test_every_set_has_steps(card: Card, root: Path) -> None:
+def test_every_set_has_steps(card, root):
     steps = plan_steps(card, root)
     assert steps and not any(step.done for step in steps)
     assert all(step.url.startswith("http") or step.text == card.manual for step in steps)
 
 
-def test_a_split_file_with_other_counts_is_refused(root: Path, eurosat_on_the_web: Listed, expect: Expect) -> None:
+def test_a_split_file_with_other_counts_is_refused(root, eurosat_on_the_web, expect):
     card = expect("eurosat", {**eurosat_on_the_web, "test": []})
     step = next(step for step in plan_steps(card, root) if step.split)
     with pytest.raises(CorruptFile, match="samples instead of"):
@@ -110,9 +104,7 @@ def test_a_split_file_with_other_counts_is_refused(root: Path, eurosat_on_the_we
     assert not list((root / "eurosat").iterdir())
 
 
-def test_shards_are_fetched_once(
-    root: Path, served: Path, tmp_path: Path, replicas: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shards_are_fetched_once(root, served, tmp_path, monkeypatch):
     card = cards()["imagenet_a"]
     items = [(f"{n}", n) for n in range(200)]
     replicas.write_shards(tmp_path / "made", "copy", {"test": items}, {f"{n}": n for n in range(200)}, card.classes, 90)
@@ -124,14 +116,14 @@ def test_shards_are_fetched_once(
     assert fetch_shards(card, root) == folder
 
 
-def test_google_drive_links_become_downloads() -> None:
+def test_google_drive_links_become_downloads():
     assert drive_address("https://drive.google.com/file/d/abc123/view") == (
         "https://drive.google.com/uc?export=download&id=abc123"
     )
     assert drive_address("https://example.org/x.json") == "https://example.org/x.json"
 
 
-def test_check_tells_the_states_apart(root: Path, replicas: ModuleType, expect: Expect) -> None:
+def test_check_tells_the_states_apart(root, expect):
     spec, card = DATASETS.get("dtd"), cards()["dtd"]
     assert check_set(spec, (root,)).state == "absent"
     listed = replicas.write_set(root, card)
@@ -152,7 +144,7 @@ def test_check_tells_the_states_apart(root: Path, replicas: ModuleType, expect: 
     assert finding.state == "incomplete" and "problems='exclude'" in finding.fix
 
 
-def test_a_plan_learns_what_a_check_knows(root: Path, replicas: ModuleType, expect: Expect) -> None:
+def test_a_plan_learns_what_a_check_knows(root, expect):
     spec, card = DATASETS.get("dtd"), cards()["dtd"]
     assert "not on this machine" in str(what_is_missing(spec))
     listed = replicas.write_set(root, card)
@@ -171,31 +163,29 @@ def test_a_plan_learns_what_a_check_knows(root: Path, replicas: ModuleType, expe
     assert "only webdataset shards" in str(what_is_missing(spec))
 
 
-def test_check_of_everything_is_information_of_one_set_a_verdict(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_of_everything_is_information_of_one_set_a_verdict(root, capsys):
     assert main(["datasets", "check"]) == 0
     assert "absent: imagenet, caltech101" in capsys.readouterr().out
     assert main(["datasets", "check", "dtd"]) == 2
     assert "to mend it:" in capsys.readouterr().out
 
 
-def test_check_as_json(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_as_json(root, capsys):
     assert main(["datasets", "check", "dtd,eurosat", "--json"]) == 2
     assert [item["name"] for item in json.loads(capsys.readouterr().out)] == ["dtd", "eurosat"]
 
 
-def test_a_card_shows_names_template_and_citation(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_card_shows_names_template_and_citation(capsys):
     assert main(["datasets", "card", "pets"]) == 0
     said = capsys.readouterr().out
     assert "a photo of a {}, a type of pet." in said and "Parkhi" in said and "abyssinian" in said
 
 
-def test_list_has_every_set(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_has_every_set(capsys):
     assert main(["datasets", "list", "--json"]) == 0
     assert {row["name"] for row in json.loads(capsys.readouterr().out)} == set(DATASETS.names())
 
 
-def test_an_unknown_action_lists_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_action_lists_the_known_ones(capsys):
     assert main(["datasets", "chek"]) == 2
     assert "'list', 'check', 'prepare', 'card'" in capsys.readouterr().err

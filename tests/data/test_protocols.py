@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,10 +14,8 @@ from apd_bench.data.protocols import (
     limit_split,
     select_classes,
 )
-from apd_bench.data.splits import ImageSplit, LoadedDataset
+from apd_bench.data.splits import ImageSplit
 
-Make = Callable[..., ImageSplit]
-MakeSet = Callable[..., LoadedDataset]
 MIXED = [2, 0, 2, 1, 0, 1, 2, 2, 0, 1, 1, 2, 0, 0, 2, 1, 2]
 
 
@@ -39,7 +36,7 @@ def coop_draw(train: list[int], val: list[int], shots: int, seed: int) -> tuple[
 
 @pytest.mark.parametrize("shots", [1, 2, 4, 5, 16])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_draw_is_that_of_coop(make_split: Make, shots: int, seed: int) -> None:
+def test_the_draw_is_that_of_coop(make_split, shots, seed):
     val_labels = MIXED[::-1]
     train, val = few_shot(make_split(MIXED), make_split(val_labels, "val"), shots, seed)
     expected_train, expected_val = coop_draw(MIXED, val_labels, shots, seed)
@@ -48,36 +45,36 @@ def test_the_draw_is_that_of_coop(make_split: Make, shots: int, seed: int) -> No
     assert val.ids == tuple(f"toy/val/{place:06d}" for place in expected_val)
 
 
-def test_the_draw_of_seed_one_never_changes(make_split: Make) -> None:
+def test_the_draw_of_seed_one_never_changes(make_split):
     assert [int(name[-6:]) for name in few_shot(make_split(MIXED), None, 2, 1)[0].ids] == [2, 11, 1, 8, 3, 10]
 
 
-def test_seed_zero_is_a_seed(make_split: Make) -> None:
+def test_seed_zero_is_a_seed(make_split):
     split = make_split([0] * 50)
     assert few_shot(split, None, 4, 0)[0].ids == few_shot(split, None, 4, 0)[0].ids
     assert few_shot(split, None, 4, 0)[0].ids != few_shot(split, None, 4, 1)[0].ids
 
 
-def test_the_draw_leaves_the_global_generator_alone(make_split: Make) -> None:
+def test_the_draw_leaves_the_global_generator_alone(make_split):
     random.seed(5)
     before = random.getstate()
     few_shot(make_split(MIXED), None, 2, 1)
     assert random.getstate() == before
 
 
-def test_all_shots_keep_everything_in_order(make_split: Make) -> None:
+def test_all_shots_keep_everything_in_order(make_split):
     split = make_split(MIXED)
     assert few_shot(split, None, -1, 1)[0].ids == split.ids
 
 
 @pytest.mark.parametrize("shots", [0, -2])
-def test_no_shots_is_refused(make_split: Make, shots: int) -> None:
+def test_no_shots_is_refused(make_split, shots):
     with pytest.raises(UsageError, match="shots"):
         few_shot(make_split(MIXED), None, shots, 1)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 12])
-def test_a_limit_is_balanced_and_nested(make_split: Make, limit: int) -> None:
+def test_a_limit_is_balanced_and_nested(make_split, limit):
     split = make_split(MIXED)
     part = limit_split(split, limit)
     counts = Counter(part.labels.tolist())
@@ -87,19 +84,19 @@ def test_a_limit_is_balanced_and_nested(make_split: Make, limit: int) -> None:
     assert list(part.ids) == sorted(part.ids)
 
 
-def test_a_limit_depends_on_ids_not_on_order(make_split: Make) -> None:
+def test_a_limit_depends_on_ids_not_on_order(make_split):
     split = make_split(MIXED)
     turned = split.subset(list(range(len(split)))[::-1])
     assert set(limit_split(split, 6).ids) == set(limit_split(turned, 6).ids)
 
 
-def test_no_limit_or_a_large_one_keeps_the_split(make_split: Make) -> None:
+def test_no_limit_or_a_large_one_keeps_the_split(make_split):
     split = make_split(MIXED)
     assert limit_split(split, None) is split
     assert limit_split(split, 1000) is split
 
 
-def test_a_published_list_is_used_for_its_length(make_split: Make) -> None:
+def test_a_published_list_is_used_for_its_length(make_split):
     split = make_split([0, 0, 0, 1, 1, 1], "test")
     published = ("toy/test/000000", "toy/test/000001")
     marked = ImageSplit(split.name, split.ids, split.labels, split.store, split.rows, {2: published})
@@ -107,7 +104,7 @@ def test_a_published_list_is_used_for_its_length(make_split: Make) -> None:
     assert sorted(limit_split(marked, 4).labels.tolist()) == [0, 0, 1, 1]
 
 
-def test_base_and_new_halves(make_dataset: MakeSet) -> None:
+def test_base_and_new_halves(make_dataset):
     dataset = make_dataset(count=5)
     base, new = select_classes(dataset, "base"), select_classes(dataset, "new")
     assert base.classes == ("class 0", "class 1", "class 2")
@@ -118,7 +115,7 @@ def test_base_and_new_halves(make_dataset: MakeSet) -> None:
     assert [originals[name] - 3 for name in new.test.ids] == new.test.labels.tolist()
 
 
-def test_the_draw_comes_before_the_class_selection(make_dataset: MakeSet) -> None:
+def test_the_draw_comes_before_the_class_selection(make_dataset):
     dataset = make_dataset(count=4, per_class=20)
     assert dataset.train is not None
     everything = few_shot(dataset.train, None, 3, 1)[0]
@@ -128,17 +125,17 @@ def test_the_draw_comes_before_the_class_selection(make_dataset: MakeSet) -> Non
     assert new.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_a_test_only_set_cannot_be_fitted(make_dataset: MakeSet) -> None:
+def test_a_test_only_set_cannot_be_fitted(make_dataset):
     with pytest.raises(IncompatibleChoice, match="only a test split"):
         few_shot_dataset(make_dataset(train=False), shots=1, seed=1)
 
 
-def test_a_half_of_one_class_is_refused(make_dataset: MakeSet) -> None:
+def test_a_half_of_one_class_is_refused(make_dataset):
     with pytest.raises(IncompatibleChoice, match="at least 2"):
         select_classes(make_dataset(count=3), "new")
 
 
-def test_excluded_samples_are_gone_and_recorded(make_dataset: MakeSet) -> None:
+def test_excluded_samples_are_gone_and_recorded(make_dataset):
     dataset = make_dataset()
     fewer = exclude_samples(dataset, ["toy/test/000003"])
     assert len(fewer.test) == len(dataset.test) - 1
@@ -146,10 +143,10 @@ def test_excluded_samples_are_gone_and_recorded(make_dataset: MakeSet) -> None:
     assert fewer.origin["excluded"] == ["toy/test/000003"]
 
 
-def test_excluding_an_unknown_sample_shows_what_ids_look_like(make_dataset: MakeSet) -> None:
+def test_excluding_an_unknown_sample_shows_what_ids_look_like(make_dataset):
     with pytest.raises(UsageError, match=r"'toy/test/999'.*'toy/test/000000'"):
         exclude_samples(make_dataset(), ["toy/test/999"])
 
 
-def test_labels_are_int64_after_selection(make_dataset: MakeSet) -> None:
+def test_labels_are_int64_after_selection(make_dataset):
     assert select_classes(make_dataset(), "base").test.labels.dtype == torch.int64

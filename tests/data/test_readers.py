@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
-
 import pytest
 
 from apd_bench.core.errors import CorruptFile
 from apd_bench.core.registry import DATASETS
-from apd_bench.data.cards import Card, cards
+from apd_bench.data.cards import cards
 from apd_bench.data.check import check_set
 from apd_bench.data.load import load_dataset
 from apd_bench.data.protocols import few_shot_dataset, limit_split
 from apd_bench.data.splits import ImageSplit, LoadedDataset
+from tests.data import replicas
 
-Expect = Callable[..., Card]
 WITH_JSON = [name for name, card in cards().items() if card.split_file]
 WITH_LISTS = [name for name in WITH_JSON if cards()[name].publisher_counts]
 WORDNET = ["imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"]
@@ -32,7 +28,7 @@ def written(split: ImageSplit | None) -> list[tuple[str, int]]:
     return list(zip(keys, split.labels.tolist(), strict=True))
 
 
-def shows(replicas: ModuleType, split: ImageSplit, numbers: dict[str, int]) -> bool:
+def shows(split: ImageSplit, numbers: dict[str, int]) -> bool:
     """Whether every image has the colour of the file that its id names."""
     found = split.images()[:, :, 4, 4].tolist()
     return found == [list(replicas.colour(numbers[key])) for key, _ in written(split)]
@@ -43,7 +39,7 @@ def numbering(listed: dict[str, list[tuple[str, int]]]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("name", WITH_JSON)
-def test_the_layout_of_coop_with_its_split_file(name: str, root: Path, replicas: ModuleType, expect: Expect) -> None:
+def test_the_layout_of_coop_with_its_split_file(name, root, expect):
     card = cards()[name]
     listed = replicas.write_set(root, card)
     in_json = replicas.shuffled(listed)
@@ -53,7 +49,7 @@ def test_the_layout_of_coop_with_its_split_file(name: str, root: Path, replicas:
     assert loaded.classes == card.classes
     for split in ("train", "val", "test"):
         assert written(loaded.split(split)) == in_json[split]
-    assert shows(replicas, loaded.split("val"), numbering(listed))
+    assert shows(loaded.split("val"), numbering(listed))
     assert loaded.origin == {"layout": "coop", "split": card.split_file, "derived": []}
     drawn = few_shot_dataset(loaded, shots=2, seed=1)
     assert len(drawn.split("train")) == 2 * len(card.classes)
@@ -61,7 +57,7 @@ def test_the_layout_of_coop_with_its_split_file(name: str, root: Path, replicas:
 
 
 @pytest.mark.parametrize("name", WITH_LISTS)
-def test_the_publishers_lists(name: str, root: Path, replicas: ModuleType, expect: Expect) -> None:
+def test_the_publishers_lists(name, root, expect):
     card = cards()[name]
     listed = replicas.write_set(root, card)
     replicas.write_publisher_lists(root, card, listed)
@@ -79,7 +75,7 @@ def test_the_publishers_lists(name: str, root: Path, replicas: ModuleType, expec
         assert written(loaded.val) == listed["val"]
 
 
-def test_aircraft_needs_no_split_file(root: Path, replicas: ModuleType, expect: Expect) -> None:
+def test_aircraft_needs_no_split_file(root, expect):
     for layout in ("coop", "torchvision"):
         card = cards()["fgvc_aircraft"]
         listed = replicas.write_set(root / layout, card, layout)
@@ -91,7 +87,7 @@ def test_aircraft_needs_no_split_file(root: Path, replicas: ModuleType, expect: 
 
 
 @pytest.mark.parametrize("name", [n for n in WITH_JSON if any(h.layout == "torchvision" for h in cards()[n].homes)])
-def test_both_layouts_with_one_split_file_agree(name: str, root: Path, replicas: ModuleType, expect: Expect) -> None:
+def test_both_layouts_with_one_split_file_agree(name, root, expect):
     card = cards()[name]
     loaded = {}
     for layout in ("coop", "torchvision"):
@@ -110,7 +106,7 @@ def test_both_layouts_with_one_split_file_agree(name: str, root: Path, replicas:
 
 
 @pytest.mark.parametrize("name", ["oxford_pets", "stanford_cars", "food101", "sun397", "dtd", "oxford_flowers"])
-def test_shards_agree_with_the_publishers_files(name: str, root: Path, replicas: ModuleType, expect: Expect) -> None:
+def test_shards_agree_with_the_publishers_files(name, root, expect):
     """The public copies name classes their own way: year last, capitals, indoor last, underscores."""
     card = cards()[name]
     listed = replicas.write_set(root / "files", card)
@@ -141,7 +137,7 @@ def test_shards_agree_with_the_publishers_files(name: str, root: Path, replicas:
     assert sorted(zip(shards.test.images().flatten(1).tolist(), shards.test.labels.tolist(), strict=True)) == by_image
 
 
-def test_shards_of_caltech_leave_background_and_easy_faces_out(root: Path, replicas: ModuleType) -> None:
+def test_shards_of_caltech_leave_background_and_easy_faces_out(root):
     card = cards()["caltech101"]
     items = [(f"{label}.jpg", label) for label in range(102)]
     numbers = dict(items)
@@ -153,7 +149,7 @@ def test_shards_of_caltech_leave_background_and_easy_faces_out(root: Path, repli
         assert card.shard_classes[red] == card.classes[label]
 
 
-def test_imagenet_in_both_layouts(root: Path, replicas: ModuleType, expect: Expect) -> None:
+def test_imagenet_in_both_layouts(root, expect):
     card = cards()["imagenet"]
     for layout in ("coop", "torchvision"):
         listed = replicas.write_wordnet(root / layout, card, layout, per_class=1)
@@ -164,7 +160,7 @@ def test_imagenet_in_both_layouts(root: Path, replicas: ModuleType, expect: Expe
         assert loaded.classes[0] == "tench" and len(loaded.classes) == 1000
 
 
-def test_imagenet_without_training_images_can_be_tested(root: Path, replicas: ModuleType, expect: Expect) -> None:
+def test_imagenet_without_training_images_can_be_tested(root, expect):
     card = cards()["imagenet"]
     listed = replicas.write_wordnet(root, card, per_class=0)
     expect("imagenet", {"train": [("x", 0)] * 1000, "test": listed["test"]})
@@ -192,7 +188,7 @@ def test_imagenet_without_training_images_can_be_tested(root: Path, replicas: Mo
 
 
 @pytest.mark.parametrize("name", WORDNET)
-def test_the_shifted_relatives_of_imagenet(name: str, root: Path, replicas: ModuleType, expect: Expect) -> None:
+def test_the_shifted_relatives_of_imagenet(name, root, expect):
     card = cards()[name]
     listed = replicas.write_wordnet(root, card, per_class=1)
     base = root / replicas.layout_home(card, "coop")[0] / replicas.layout_home(card, "coop")[1]
@@ -204,7 +200,7 @@ def test_the_shifted_relatives_of_imagenet(name: str, root: Path, replicas: Modu
     assert loaded.classes == card.classes
 
 
-def test_coops_classnames_file_wins(root: Path, replicas: ModuleType, expect: Expect) -> None:
+def test_coops_classnames_file_wins(root, expect):
     card = cards()["imagenet_a"]
     expect("imagenet_a", replicas.write_wordnet(root, card, per_class=1))
     lines = [f"{wnid} my {name}" for wnid, name in zip(card.wnids, card.classes, strict=True)]
@@ -213,9 +209,7 @@ def test_coops_classnames_file_wins(root: Path, replicas: ModuleType, expect: Ex
 
 
 @pytest.mark.parametrize("name", [n for n, card in cards().items() if card.shards and not card.split_file])
-def test_shards_of_a_set_without_split_file_serve_the_official_one(
-    name: str, root: Path, replicas: ModuleType, expect: Expect
-) -> None:
+def test_shards_of_a_set_without_split_file_serve_the_official_one(name, root, expect):
     card = cards()[name]
     items = [(f"{label}", label) for label in range(len(card.classes))]
     splits = {"train": items, "test": items[::-1]} if "train" in card.counts else {"test": items[::-1]}
@@ -232,7 +226,7 @@ def test_shards_of_a_set_without_split_file_serve_the_official_one(
         assert fitted == len(items)
 
 
-def test_shards_of_eurosat_have_their_labels_in_another_order(root: Path, replicas: ModuleType) -> None:
+def test_shards_of_eurosat_have_their_labels_in_another_order(root):
     card = cards()["eurosat"]
     items = [(f"{label}", label) for label in range(10)]
     replicas.write_shards(root, card.shards[0], {"train": items, "test": items}, dict(items), card.shard_classes)
@@ -242,7 +236,7 @@ def test_shards_of_eurosat_have_their_labels_in_another_order(root: Path, replic
         assert card.shard_classes[red] == card.classes[label]
 
 
-def test_a_line_that_names_no_sample_is_shown(root: Path, replicas: ModuleType) -> None:
+def test_a_line_that_names_no_sample_is_shown(root):
     card = cards()["food101"]
     replicas.write_publisher_lists(root, card, replicas.write_set(root, card))
     with (root / "food-101/meta/test.txt").open("a") as stream:

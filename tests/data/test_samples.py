@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -16,17 +14,17 @@ from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrereq
 from apd_bench.core.identity import counted
 from apd_bench.core.registry import DATASETS
 from apd_bench.core.specs import DatasetSpec
-from apd_bench.data.cards import Card, cards
+from apd_bench.data.cards import cards
 from apd_bench.data.catalog import benchmark_spec
 from apd_bench.data.load import load_dataset
 from apd_bench.records.record import plain
+from tests.data import replicas
 
 Listed = dict[str, list[tuple[str, int]]]
-Expect = Callable[..., Card]
 
 
 @pytest.fixture
-def eurosat(root: Path, replicas: ModuleType, expect: Expect) -> Listed:
+def eurosat(root, expect):
     card = cards()["eurosat"]
     listed: Listed = replicas.write_set(root, card, per_class={"train": 5, "val": 2, "test": 3})
     expect("eurosat", listed)
@@ -34,7 +32,7 @@ def eurosat(root: Path, replicas: ModuleType, expect: Expect) -> Listed:
 
 
 @pytest.fixture
-def with_json(root: Path, replicas: ModuleType, eurosat: Listed) -> Path:
+def with_json(root, eurosat):
     path: Path = replicas.write_coop_json(root, cards()["eurosat"], eurosat)
     return path
 
@@ -43,20 +41,20 @@ def load(name: str = "eurosat") -> object:
     return load_dataset(DATASETS.get(name), image_size=8)
 
 
-def test_an_absent_set_says_where_it_was_looked_for(root: Path) -> None:
+def test_an_absent_set_says_where_it_was_looked_for(root):
     with pytest.raises(MissingPrerequisite, match=r"EuroSAT is not on this machine.*eurosat/2750 \(coop\)") as caught:
         load()
     assert "APD_BENCH_DATA" in caught.value.hint
 
 
-def test_an_absent_split_file_is_named_with_the_alternatives(eurosat: Listed) -> None:
+def test_an_absent_split_file_is_named_with_the_alternatives(eurosat):
     with pytest.raises(MissingPrerequisite, match=r"split_zhou_EuroSAT\.json is not") as caught:
         load()
     assert "https://drive.google.com" in caught.value.hint
     assert "eurosat@derived" in caught.value.hint
 
 
-def test_shards_cannot_serve_a_split_of_file_names(root: Path, replicas: ModuleType, with_json: Path) -> None:
+def test_shards_cannot_serve_a_split_of_file_names(root, with_json):
     card = cards()["eurosat"]
     shards = root.parent / "only_shards"
     items = [(f"{label}", label) for label in range(10)]
@@ -67,7 +65,7 @@ def test_shards_cannot_serve_a_split_of_file_names(root: Path, replicas: ModuleT
         load_dataset(DATASETS.get("eurosat"), image_size=8, root=shards)
 
 
-def test_a_derived_split_is_marked_and_has_coops_proportions(eurosat: Listed) -> None:
+def test_a_derived_split_is_marked_and_has_coops_proportions(eurosat):
     loaded = load_dataset(DATASETS.get("eurosat@derived"), image_size=8)
     assert [len(split) for split in loaded.splits()] == [50, 20, 30]
     assert loaded.origin["derived"] == ["train", "val", "test"]
@@ -75,9 +73,7 @@ def test_a_derived_split_is_marked_and_has_coops_proportions(eurosat: Listed) ->
     assert len(set().union(*(split.ids for split in loaded.splits()))) == 100
 
 
-def test_a_derived_split_does_not_depend_on_the_order_of_the_directory(
-    eurosat: Listed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_derived_split_does_not_depend_on_the_order_of_the_directory(eurosat, monkeypatch):
     before = load_dataset(DATASETS.get("eurosat@derived"), image_size=8)
     real = os.scandir
 
@@ -89,18 +85,18 @@ def test_a_derived_split_does_not_depend_on_the_order_of_the_directory(
     assert [split.ids for split in before.splits()] == [split.ids for split in after.splits()]
 
 
-def test_a_set_without_publishers_split_says_so(eurosat: Listed) -> None:
+def test_a_set_without_publishers_split_says_so(eurosat):
     with pytest.raises(IncompatibleChoice, match="gives no split"):
         load("eurosat@publisher")
 
 
-def test_an_official_split_that_is_always_there_cannot_be_derived(root: Path, replicas: ModuleType) -> None:
+def test_an_official_split_that_is_always_there_cannot_be_derived(root):
     replicas.write_set(root, cards()["fgvc_aircraft"])
     with pytest.raises(IncompatibleChoice, match="nothing to derive"):
         load("fgvc_aircraft@derived")
 
 
-def test_missing_images_are_named_or_left_out(root: Path, eurosat: Listed, with_json: Path) -> None:
+def test_missing_images_are_named_or_left_out(root, eurosat, with_json):
     lost = [eurosat["test"][0][0], eurosat["train"][7][0]]
     for path in lost:
         (root / "eurosat/2750" / path).unlink()
@@ -114,14 +110,14 @@ def test_missing_images_are_named_or_left_out(root: Path, eurosat: Listed, with_
     assert "train has 49 images instead of 50" in loaded.origin["counts"]
 
 
-def test_wrong_counts_are_an_error(with_json: Path, replicas: ModuleType, eurosat: Listed, root: Path) -> None:
+def test_wrong_counts_are_an_error(with_json, eurosat, root):
     fewer = {**eurosat, "test": eurosat["test"][:-2]}
     replicas.write_coop_json(root, cards()["eurosat"], fewer)
     with pytest.raises(CorruptFile, match="test has 28 images instead of 30"):
         load()
 
 
-def test_a_page_instead_of_json_is_recognised(with_json: Path) -> None:
+def test_a_page_instead_of_json_is_recognised(with_json):
     with_json.write_text("<!DOCTYPE html><html>Google Drive - Virus scan warning</html>")
     with pytest.raises(CorruptFile, match="is not one of CoOp's") as caught:
         load()
@@ -136,9 +132,7 @@ def test_a_page_instead_of_json_is_recognised(with_json: Path) -> None:
         (lambda entry: entry[:2], "is not one of CoOp's"),
     ],
 )
-def test_a_split_file_that_contradicts_itself(
-    with_json: Path, change: Callable[[list[object]], list[object]], message: str
-) -> None:
+def test_a_split_file_that_contradicts_itself(with_json, change, message):
     table = json.loads(with_json.read_text())
     table["train"][0] = change(table["train"][0])
     with_json.write_text(json.dumps(table))
@@ -146,13 +140,13 @@ def test_a_split_file_that_contradicts_itself(
         load()
 
 
-def test_a_file_that_is_not_an_image_is_named(root: Path, eurosat: Listed) -> None:
+def test_a_file_that_is_not_an_image_is_named(root, eurosat):
     (root / "eurosat/2750/River/notes.txt").write_text("hello")
     with pytest.raises(CorruptFile, match=r"notes\.txt is not an image"):
         load("eurosat@derived")
 
 
-def test_a_missing_shard_is_named(root: Path, replicas: ModuleType) -> None:
+def test_a_missing_shard_is_named(root):
     card = cards()["dtd"]
     items = [(f"{n}", n % 47) for n in range(94)]
     replicas.write_shards(
@@ -163,7 +157,7 @@ def test_a_missing_shard_is_named(root: Path, replicas: ModuleType) -> None:
         load("dtd@publisher")
 
 
-def test_a_torn_shard_is_named(root: Path, replicas: ModuleType) -> None:
+def test_a_torn_shard_is_named(root):
     card = cards()["dtd"]
     items = [(f"{n}", n % 47) for n in range(47)]
     replicas.write_shards(root, card.shards[0], {"test": items}, {f"{n}": n for n in range(47)}, card.classes)
@@ -173,7 +167,7 @@ def test_a_torn_shard_is_named(root: Path, replicas: ModuleType) -> None:
         load("dtd@publisher")
 
 
-def test_shards_of_other_classes_are_refused(root: Path, replicas: ModuleType) -> None:
+def test_shards_of_other_classes_are_refused(root):
     card = cards()["dtd"]
     items = [(f"{n}", n) for n in range(47)]
     names = [f"thing {n}" for n in range(47)]
@@ -186,7 +180,7 @@ def fresh_digest(split: str = "official") -> object:
     return counted(benchmark_spec(cards()["eurosat"], split=split))["digest"]
 
 
-def test_the_digest_follows_the_split_file_and_nothing_else(root: Path, with_json: Path) -> None:
+def test_the_digest_follows_the_split_file_and_nothing_else(root, with_json):
     before = fresh_digest()
     (root / "eurosat/2750/River/extra.jpg").write_bytes(b"x")
     assert fresh_digest() == before
@@ -194,9 +188,7 @@ def test_the_digest_follows_the_split_file_and_nothing_else(root: Path, with_jso
     assert fresh_digest() != before
 
 
-def test_the_digest_does_not_depend_on_where_the_data_lies(
-    root: Path, with_json: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_digest_does_not_depend_on_where_the_data_lies(root, with_json, monkeypatch):
     before = fresh_digest()
     moved = root.parent / "moved"
     root.rename(moved)
@@ -204,17 +196,17 @@ def test_the_digest_does_not_depend_on_where_the_data_lies(
     assert fresh_digest() == before
 
 
-def test_another_split_is_another_identity(with_json: Path) -> None:
+def test_another_split_is_another_identity(with_json):
     assert fresh_digest() != fresh_digest("derived")
 
 
-def test_the_digest_does_not_import_torch_or_open_images(root: Path, with_json: Path) -> None:
+def test_the_digest_does_not_import_torch_or_open_images(root, with_json):
     for path in (root / "eurosat/2750").rglob("*.jpg"):
         path.write_bytes(b"")
     assert isinstance(fresh_digest(), str)
 
 
-def test_a_record_knows_the_set_again(with_json: Path) -> None:
+def test_a_record_knows_the_set_again(with_json):
     spec = benchmark_spec(cards()["eurosat"], problems="exclude")
     stored = json.loads(json.dumps(plain(spec)))
     assert stored["digest"] == spec.digest
@@ -222,7 +214,7 @@ def test_a_record_knows_the_set_again(with_json: Path) -> None:
     assert pickle.loads(pickle.dumps(spec)) == spec  # noqa: S301
 
 
-def test_undecodable_images_can_be_left_out(root: Path, eurosat: Listed, with_json: Path) -> None:
+def test_undecodable_images_can_be_left_out(root, eurosat, with_json):
     broken = eurosat["test"][3][0]
     (root / "eurosat/2750" / broken).write_bytes(b"not an image")
     loaded = load_dataset(DATASETS.get("eurosat"), image_size=8)
@@ -236,12 +228,12 @@ def test_undecodable_images_can_be_left_out(root: Path, eurosat: Listed, with_js
         assert fewer.origin["excluded"] == [f"eurosat/test/{broken}"]
 
 
-def test_an_excluded_sample_must_exist(with_json: Path) -> None:
+def test_an_excluded_sample_must_exist(with_json):
     with pytest.raises(UsageError, match="no sample 'eurosat/test/nothing'"):
         load("eurosat(exclude='eurosat/test/nothing')")
 
 
-def shards(root: Path, replicas: ModuleType, labels: list[int]) -> Path:
+def shards(root: Path, labels: list[int]) -> Path:
     card = cards()["cifar10"]
     items = [(str(place), label) for place, label in enumerate(labels)]
     numbers = {str(place): place for place in range(len(labels))}
@@ -259,10 +251,8 @@ def shards(root: Path, replicas: ModuleType, labels: list[int]) -> Path:
     ],
 )
 @pytest.mark.parametrize("problems", ["error", "exclude"])
-def test_labels_without_a_name_are_never_left_out(
-    root: Path, replicas: ModuleType, labels: list[int], message: str, hint: str, problems: str
-) -> None:
-    shards(root, replicas, labels)
+def test_labels_without_a_name_are_never_left_out(root, labels, message, hint, problems):
+    shards(root, labels)
     if problems == "exclude" and "no image" in message:
         loaded = load_dataset(DATASETS.get("cifar10(problems='exclude')"), image_size=8)
         assert loaded.origin["classes_without_images"] == ["no image is of class 0 (airplane)"]
@@ -272,16 +262,16 @@ def test_labels_without_a_name_are_never_left_out(
     assert hint in caught.value.hint and "exclude" not in caught.value.hint
 
 
-def test_shards_count_with_their_content(root: Path, replicas: ModuleType) -> None:
+def test_shards_count_with_their_content(root):
     digests = []
     for labels in ([*range(10)], [1, 0, *range(2, 10)], [*range(10)]):
-        folder = shards(root, replicas, labels)
+        folder = shards(root, labels)
         digests.append(benchmark_spec(cards()["cifar10"]).digest)
         size = (folder / "test/0.tar").stat().st_size
     assert digests[0] == digests[2] != digests[1] and size == (folder / "test/0.tar").stat().st_size
 
 
-def test_arrays_count_with_their_content(root: Path, replicas: ModuleType) -> None:
+def test_arrays_count_with_their_content(root):
     card = cards()["cifar10"]
     replicas.write_cifar(root, card, "cifar-10-batches-py")
     before, path = benchmark_spec(card).digest, root / "cifar-10-batches-py/test_batch"
@@ -289,13 +279,13 @@ def test_arrays_count_with_their_content(root: Path, replicas: ModuleType) -> No
     assert benchmark_spec(card).digest != before
 
 
-def test_a_derived_split_counts_with_its_samples(root: Path, eurosat: Listed) -> None:
+def test_a_derived_split_counts_with_its_samples(root, eurosat):
     before = fresh_digest("derived")
     (root / "eurosat/2750/River/extra.jpg").write_bytes(b"x")
     assert fresh_digest("derived") != before
 
 
-def test_a_dangling_link_is_no_image(root: Path, eurosat: Listed, with_json: Path) -> None:
+def test_a_dangling_link_is_no_image(root, eurosat, with_json):
     path = root / "eurosat/2750" / eurosat["test"][0][0]
     path.unlink()
     path.symlink_to("/nowhere.jpg")
@@ -303,7 +293,7 @@ def test_a_dangling_link_is_no_image(root: Path, eurosat: Listed, with_json: Pat
         load()
 
 
-def test_flat_validation_images_of_imagenet_say_what_to_do(root: Path) -> None:
+def test_flat_validation_images_of_imagenet_say_what_to_do(root):
     val = root / "imagenet/images/val"
     val.mkdir(parents=True)
     for number in range(3):
@@ -313,7 +303,7 @@ def test_flat_validation_images_of_imagenet_say_what_to_do(root: Path) -> None:
     assert "valprep.sh" in caught.value.hint and "exclude" not in caught.value.hint
 
 
-def test_a_set_can_be_read_as_exif_says_and_is_another_set_then(root: Path, with_json: Path) -> None:
+def test_a_set_can_be_read_as_exif_says_and_is_another_set_then(root, with_json):
     plain, turned = DATASETS.get("eurosat"), DATASETS.get("eurosat(orientation='exif')")
     assert turned.options["orientation"] == "exif" and counted(turned) != counted(plain)
     assert torch.equal(
