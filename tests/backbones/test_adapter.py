@@ -10,46 +10,33 @@ NAMES = ["cat", "x_ray", "ice cream cone"]
 PHRASE = "a photo of a"
 
 
-def test_words_as_context_give_the_features_of_the_plain_text(backbones):
-    for kind in ("plain", "custom_text", "quick_gelu", "eos_pool"):
-        backbone = backbones[kind]
-        layout = backbone.prompt_layout(NAMES, 4)
-        with torch.no_grad():
-            prompted = backbone.encode_text(layout.tokens, TextPrompts(backbone.embed_words(PHRASE), rows=layout.rows))
-            plain = backbone.encode_text(backbone.tokenize([f"{PHRASE} {name.replace('_', ' ')}." for name in NAMES]))
-        assert torch.allclose(prompted, plain, atol=1e-5), kind
+def same_features(backbone, layout, context, texts):
+    """Whether words put in as context give the features of the plain texts."""
+    with torch.no_grad():
+        prompted = backbone.encode_text(layout.tokens, TextPrompts(context, rows=layout.rows))
+        return torch.allclose(prompted, backbone.encode_text(backbone.tokenize(texts)), atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["plain", "custom_text", "quick_gelu", "eos_pool"])
 @pytest.mark.parametrize(
     ("position", "text"), [("front", "{} a photo of a."), ("middle", "a photo {} of a."), ("end", "a photo of a {}.")]
 )
-def test_the_class_name_stands_where_the_position_says(position, text, plain):
-    layout = plain.prompt_layout(NAMES, 4, position)
-    context = TextPrompts(plain.embed_words(PHRASE), rows=layout.rows)
-    with torch.no_grad():
-        prompted = plain.encode_text(layout.tokens, context)
-        expected = plain.encode_text(plain.tokenize([text.format(name.replace("_", " ")) for name in NAMES]))
-    assert torch.allclose(prompted, expected, atol=1e-5)
+def test_the_class_name_stands_where_the_position_says(kind, position, text, backbones):
+    texts = [text.format(name.replace("_", " ")) for name in NAMES]
+    layout = backbones[kind].prompt_layout(NAMES, 4, position)
+    assert same_features(backbones[kind], layout, backbones[kind].embed_words(PHRASE), texts)
 
 
 def test_words_beyond_the_context_stay_behind_it(plain):
     layout = plain.prompt_layout(["cat"], 2, prefix=PHRASE)
-    with torch.no_grad():
-        context = TextPrompts(plain.embed_words("big red"), rows=layout.rows)
-        prompted = plain.encode_text(layout.tokens, context)
-        expected = plain.encode_text(plain.tokenize(["big red of a cat."]))
-    assert torch.allclose(prompted, expected, atol=1e-5)
+    assert same_features(plain, layout, plain.embed_words("big red"), ["big red of a cat."])
     with pytest.raises(UsageError, match="as many words"):
         plain.prompt_layout(["cat"], 2, "middle", prefix=PHRASE)
 
 
 def test_class_wise_context_goes_to_its_class(plain):
-    layout = plain.prompt_layout(["cat", "dog"], 1)
     context = torch.stack([plain.embed_words("red"), plain.embed_words("blue")])
-    with torch.no_grad():
-        prompted = plain.encode_text(layout.tokens, TextPrompts(context))
-        expected = plain.encode_text(plain.tokenize(["red cat.", "blue dog."]))
-    assert torch.allclose(prompted, expected, atol=1e-5)
+    assert same_features(plain, plain.prompt_layout(["cat", "dog"], 1), context, ["red cat.", "blue dog."])
 
 
 def deep_reference(blocks, x, deep, place, mask=None):
@@ -185,7 +172,8 @@ def test_prompts_that_a_tower_cannot_take_are_refused(backbones):
         backbones["resnet"].encode_image(torch.rand(1, 3, 32, 32), VisualPrompts(torch.randn(1, 2, 8)))
 
 
-def test_logit_scale_and_bias_are_plain_numbers(backbones):
+def test_logit_scale_and_bias_are_plain_numbers_and_the_activation_is_that_of_the_modules(backbones):
+    assert (backbones["plain"].activation, backbones["quick_gelu"].activation) == ("gelu", "quick_gelu")
     assert backbones["plain"].logit_scale == pytest.approx(1 / 0.07)
     assert backbones["plain"].logit_bias == 0.0
     assert backbones["siglip"].logit_bias == -10.0
@@ -212,8 +200,3 @@ def test_autocast_runs_both_towers(plain, pixels):
         image, text = plain.encode_image(pixels), plain.encode_text(plain.tokenize(["a cat."]))
     assert torch.allclose(image.float(), plain.encode_image(pixels), atol=0.1)
     assert torch.allclose(text.float(), plain.encode_text(plain.tokenize(["a cat."])), atol=0.1)
-
-
-def test_the_activation_is_read_from_the_modules(backbones):
-    assert backbones["quick_gelu"].activation == "quick_gelu"
-    assert backbones["plain"].activation == "gelu"

@@ -34,25 +34,25 @@ def small(tmp_path, monkeypatch):
     return load.instantiate(SMALL, seed=5)
 
 
-def visual_of(backbone):
-    return backbone.model.visual.state_dict()
+def opened(name):
+    return load.load_backbone(catalog.resolve(name))
 
 
 @pytest.mark.parametrize("form", ["state", "wrapped", "data_parallel", "safetensors", "half"])
 def test_a_whole_checkpoint_loads_in_float32_whatever_its_form(form, small, tmp_path):
-    state = small.state_dict()
+    state = {key: value.clone() for key, value in small.state_dict().items()}
     path = tmp_path / ("clip.safetensors" if form == "safetensors" else "clip.pt")
-    if form == "safetensors":
-        save_file({key: value.clone() for key, value in state.items()}, path)
-    elif form == "wrapped":
-        torch.save({"epoch": 3, "state_dict": state}, path)
-    elif form == "data_parallel":
-        torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, path)
-    else:
-        torch.save({key: value.half() for key, value in state.items()} if form == "half" else state, path)
-    backbone = load.load_backbone(catalog.resolve(f"local:{path}@Small"))
+    content = {
+        "state": state,
+        "wrapped": {"epoch": 3, "state_dict": state},
+        "data_parallel": {"state_dict": {f"module.{key}": value for key, value in state.items()}},
+        "half": {key: value.half() for key, value in state.items()},
+        "safetensors": state,
+    }[form]
+    (save_file if form == "safetensors" else torch.save)(content, path)
+    backbone = opened(f"local:{path}@Small")
     assert backbone.digest == file_digest(path)
-    for key, value in visual_of(backbone).items():
+    for key, value in backbone.model.visual.state_dict().items():
         assert value.dtype == torch.float32
         assert torch.allclose(value, small.visual.state_dict()[key], atol=1e-3 if form == "half" else 0)
 
@@ -62,13 +62,13 @@ def test_a_tecoa_image_tower_is_laid_over_its_base(prefix, small, tmp_path):
     path = tmp_path / "vitb32_eps4.pth.tar"
     tower = {prefix + key: value for key, value in small.visual.state_dict().items()}
     torch.save({"epoch": 10, "best_acc1": 0.3, "vision_encoder_state_dict": tower}, path)
-    base = load.load_backbone(catalog.resolve("Small/random"))
-    backbone = load.load_backbone(catalog.resolve(f"local-robust:{path}@Small/random"))
+    base = opened("Small/random")
+    backbone = opened(f"local-robust:{path}@Small/random")
     assert backbone.spec.training == "robust"
     assert torch.equal(backbone.model.visual.proj, small.visual.proj)
     assert torch.equal(backbone.model.token_embedding.weight, base.model.token_embedding.weight)
     with pytest.raises(IncompatibleChoice, match="holds an image tower only"):
-        load.load_backbone(catalog.resolve(f"local:{path}@Small"))
+        opened(f"local:{path}@Small")
 
 
 def test_weights_of_another_architecture_are_refused_by_name(small, tmp_path):
@@ -76,10 +76,10 @@ def test_weights_of_another_architecture_are_refused_by_name(small, tmp_path):
     other = load.instantiate({**SMALL, "embed_dim": 24})
     torch.save(other.state_dict(), path)
     with pytest.raises(IncompatibleChoice, match=r"other.pt does not fit the architecture"):
-        load.load_backbone(catalog.resolve(f"local:{path}@Small"))
+        opened(f"local:{path}@Small")
     torch.save({"vision_encoder_state_dict": {"nothing": torch.zeros(1)}}, path)
     with pytest.raises(IncompatibleChoice, match=r"other.pt does not fit the architecture"):
-        load.load_backbone(catalog.resolve(f"local:{path}@Small/random"))
+        opened(f"local:{path}@Small/random")
 
 
 def test_pickled_code_is_never_run(small, tmp_path):
@@ -87,7 +87,7 @@ def test_pickled_code_is_never_run(small, tmp_path):
     marker = tmp_path / "ran"
     torch.save(_Evil(str(marker)), path)
     with pytest.raises(CorruptFile, match="cannot be read as weights"):
-        load.load_backbone(catalog.resolve(f"local:{path}@Small"))
+        opened(f"local:{path}@Small")
     assert not marker.exists()
 
 
@@ -107,25 +107,23 @@ def test_a_torn_file_and_a_changed_file_are_named(small, tmp_path):
     with pytest.raises(CorruptFile, match=r"clip.safetensors are damaged: SHA-256 .* expected"):
         load.load_backbone(spec)
     with pytest.raises(CorruptFile, match="cannot be read as weights"):
-        load.load_backbone(catalog.resolve(f"local:{path}@Small"))
+        opened(f"local:{path}@Small")
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_an_openai_archive_loads_and_needs_quick_gelu(small, tmp_path):
     path = tmp_path / "ViT-S.pt"
     torch.jit.save(torch.jit.script(load.instantiate(SMALL | {"quick_gelu": True}, seed=5)), path)
-    backbone = load.load_backbone(catalog.resolve(f"local:{path}@Small-quickgelu"))
+    backbone = opened(f"local:{path}@Small-quickgelu")
     assert torch.equal(backbone.model.visual.proj, small.visual.proj)
     with pytest.raises(IncompatibleChoice, match=r"weights of OpenAI, trained with quick_gelu.*-quickgelu"):
-        load.load_backbone(catalog.resolve(f"local:{path}@Small"))
+        opened(f"local:{path}@Small")
     state = load.instantiate(SMALL | {"quick_gelu": True}, seed=5).state_dict()
     sizes = dict.fromkeys(("input_resolution", "context_length", "vocab_size"), torch.tensor(9))
     torch.save({**state, **sizes}, path)
-    assert torch.equal(
-        load.load_backbone(catalog.resolve(f"local:{path}@Small-quickgelu")).model.visual.proj, small.visual.proj
-    )
+    assert torch.equal(opened(f"local:{path}@Small-quickgelu").model.visual.proj, small.visual.proj)
     with pytest.raises(IncompatibleChoice, match=r"weights of OpenAI, trained with quick_gelu.*-quickgelu"):
-        load.load_backbone(catalog.resolve(f"local:{path}@Small"))
+        opened(f"local:{path}@Small")
 
 
 @pytest.mark.parametrize("architecture", ["RN50", "coca_ViT-B-32", "ViT-B-16-SigLIP", "ViT-S-32"])
@@ -133,7 +131,7 @@ def test_a_checkpoint_under_a_wrong_architecture_gets_the_right_one(architecture
     path = tmp_path / "clip.pt"
     torch.save(load.instantiate(configs.model_config("ViT-S-16")).state_dict(), path)
     with pytest.raises(IncompatibleChoice, match=r"It looks like ViT-S-16.* local:.*clip.pt@ViT-S-16"):
-        load.load_backbone(catalog.resolve(f"local:{path}@{architecture}"))
+        opened(f"local:{path}@{architecture}")
 
 
 def test_an_activation_that_the_architecture_lacks_is_refused(small):
@@ -146,7 +144,7 @@ def test_random_weights_are_the_same_every_time_and_leave_the_seed_alone(small):
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)
-    one, two = (load.load_backbone(catalog.resolve("Small/random")) for _ in range(2))
+    one, two = (opened("Small/random") for _ in range(2))
     assert torch.equal(torch.rand(1), expected)
     assert torch.equal(one.model.visual.proj, two.model.visual.proj)
 
@@ -156,14 +154,14 @@ def test_a_hub_repository_brings_its_own_configuration_and_statistics(small, tmp
     (tmp_path / "open_clip_config.json").write_text(json.dumps(content))
     torch.save(small.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
     monkeypatch.setattr(load, "hub_file", lambda repository, names: tmp_path / names[-1])
-    backbone = load.load_backbone(catalog.resolve("hf-hub:someone/clip"))
+    backbone = opened("hf-hub:someone/clip")
     assert backbone.activation == "quick_gelu"
     assert backbone.shapes.image_size == 16
     assert backbone.scale.flatten().tolist() == [2.0] * 3
     assert backbone.digest == file_digest(tmp_path / "open_clip_pytorch_model.bin")
     (tmp_path / "open_clip_config.json").write_text("{}")
     with pytest.raises(CorruptFile, match=r"open_clip_config.json of someone/clip has no model_cfg"):
-        load.load_backbone(catalog.resolve("hf-hub:someone/clip"))
+        opened("hf-hub:someone/clip")
 
 
 @pytest.fixture
@@ -186,7 +184,7 @@ def test_offline_no_socket_is_opened_and_the_message_says_what_to_do(name, varia
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(load, "instantiate", lambda *_: pytest.fail("the weights come first"))
     with pytest.raises(MissingPrerequisite, match=r"the network is switched off.*(hf download|Download https)"):
-        load.load_backbone(catalog.resolve(name))
+        opened(name)
 
 
 class TestEmbedded:
@@ -216,26 +214,21 @@ class TestEmbedded:
         assert backbone.scale.flatten().tolist() == [4.0, 2.0, 1.0]
         assert torch.allclose(backbone.shift.flatten(), torch.tensor([-2.0, -0.8, -0.3]))
 
-    def test_a_damaged_file_is_named_with_what_mends_it(self, models):
-        path = models / "one.safetensors"
-        content = bytearray(path.read_bytes())
-        content[-1] ^= 1
-        path.write_bytes(content)
-        with pytest.raises(CorruptFile, match=r"one.safetensors are damaged: SHA-256 .*Install it again: pip install"):
-            load.load_backbone(self.SPEC)
-
-    def test_missing_weights_and_cards_are_named(self, models):
-        (models / "one.safetensors").unlink()
-        with pytest.raises(MissingPrerequisite, match=r"one.safetensors are missing"):
-            load.load_backbone(self.SPEC)
-        (models / "one.json").write_text("{")
-        with pytest.raises(CorruptFile, match=r"one.json is not valid JSON"):
-            load.load_backbone(self.SPEC)
-        (models / "one.json").write_text('{"sha256": "0"}')
-        with pytest.raises(CorruptFile, match=r"one.json lacks 'preprocess_cfg'"):
-            load.load_backbone(self.SPEC)
-        (models / "one.json").unlink()
-        with pytest.raises(MissingPrerequisite, match=r"one.json is missing"):
+    @pytest.mark.parametrize(
+        ("name", "content", "error", "message"),
+        [
+            ("one.safetensors", b"x", CorruptFile, "are damaged: SHA-256 .*Install it again: pip install"),
+            ("one.safetensors", None, MissingPrerequisite, "are missing"),
+            ("one.json", b"{", CorruptFile, "is not valid JSON"),
+            ("one.json", b'{"sha256": "0"}', CorruptFile, "lacks 'preprocess_cfg'"),
+            ("one.json", None, MissingPrerequisite, "is missing"),
+        ],
+    )
+    def test_damaged_and_missing_files_are_named_with_what_mends_them(self, models, name, content, error, message):
+        (models / name).unlink()
+        if content is not None:
+            (models / name).write_bytes(content)
+        with pytest.raises(error, match=f"{name} {message}"):
             load.load_backbone(self.SPEC)
 
 

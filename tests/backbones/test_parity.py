@@ -8,12 +8,9 @@ from apd_bench.backbones.adapter import Backbone
 from apd_bench.backbones.catalog import resolve
 from apd_bench.backbones.load import load_backbone
 from apd_bench.backbones.slots import TextPrompts, VisualPrompts
+from tests.backbones.conftest import KINDS
 
 TEXTS = ["a photo of a cat.", "an x-ray of a hand, a medical image.", "ice cream."]
-KINDS = (
-    "plain", "quick_gelu", "custom_text", "mean_pool", "mean_pool_ln_first", "layer_scale", "custom_block",
-    "bidirectional", "eos_pool", "projected", "siglip", "resnet",
-)  # fmt: skip
 TOLERANCE = 1e-5
 
 

@@ -18,6 +18,11 @@ FOLDERS = {
 }
 
 
+class Evil:
+    def __reduce__(self):
+        return (os.mkdir, ("owned",))
+
+
 @pytest.fixture
 def cifar10(root, expect):
     expect("cifar10", {"train": [("", 0)] * 160, "val": [("", 0)] * 40, "test": [("", 0)] * 40})
@@ -49,28 +54,21 @@ def test_pixels_are_those_of_the_batch(root, cifar10):
         assert split.images([3])[0].equal(torch.from_numpy(cifar10[place]))
 
 
-def test_a_pickle_that_runs_code_is_refused(root, cifar10, tmp_path):
-    class Evil:
-        def __reduce__(self) -> tuple[object, ...]:
-            return (os.mkdir, (str(tmp_path / "owned"),))
-
-    (root / "cifar-10-batches-py/data_batch_2").write_bytes(pickle.dumps({b"data": Evil()}, protocol=2))
-    with pytest.raises(CorruptFile, match=r"data_batch_2.*mkdir"):
+@pytest.mark.parametrize(
+    ("stem", "damage", "error", "message"),
+    [
+        ("data_batch_2", lambda path: path.write_bytes(pickle.dumps({b"data": Evil()}, 2)), CorruptFile, "mkdir"),
+        ("data_batch_5", lambda path: path.unlink(), MissingPrerequisite, "is missing"),
+        ("test_batch", lambda path: path.write_bytes(path.read_bytes()[:-500]), CorruptFile, "is not a CIFAR batch"),
+    ],
+    ids=["runs code", "absent", "torn"],
+)
+def test_a_batch_that_cannot_be_read_is_named(root, cifar10, monkeypatch, stem, damage, error, message):
+    monkeypatch.chdir(root)
+    damage(root / "cifar-10-batches-py" / stem)
+    with pytest.raises(error, match=f"{stem}.*{message}"):
         load_dataset(DATASETS.get("cifar10"), image_size=32)
-    assert not (tmp_path / "owned").exists()
-
-
-def test_an_absent_batch_is_named(root, cifar10):
-    (root / "cifar-10-batches-py/data_batch_5").unlink()
-    with pytest.raises(MissingPrerequisite, match="data_batch_5"):
-        load_dataset(DATASETS.get("cifar10"), image_size=32)
-
-
-def test_a_torn_batch_is_named(root, cifar10):
-    path = root / "cifar-10-batches-py/test_batch"
-    path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(CorruptFile, match="test_batch"):
-        load_dataset(DATASETS.get("cifar10"), image_size=32)
+    assert not (root / "owned").exists()
 
 
 def test_stl_images_stand_upright(root, expect):

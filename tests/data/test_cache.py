@@ -5,6 +5,7 @@ import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -63,20 +64,15 @@ def test_a_second_process_decodes_nothing(pictures, tmp_path, monkeypatch):
     assert [Path(what).name for what in decoded] == ["4.png"]
 
 
-def test_a_changed_image_is_decoded_again(pictures, tmp_path):
-    reds(make_store(pictures, tmp_path / "cache"), [5])
-    Image.new("RGB", (9, 9), (200, 0, 0)).save(pictures / "5.png")
-    os.utime(pictures / "5.png", ns=(1, 1))
-    assert reds(make_store(pictures, tmp_path / "cache"), [5]) == [200]
-
-
-def test_a_torn_slot_is_decoded_again(pictures, tmp_path):
+def test_a_changed_image_and_a_torn_slot_are_decoded_again(pictures, tmp_path):
     reds(make_store(pictures, tmp_path / "cache"), list(range(12)))
+    Image.new("RGB", (9, 9), (200, 0, 0)).save(pictures / "7.png")
+    os.utime(pictures / "7.png", ns=(1, 1))
     (path,) = (tmp_path / "cache").rglob("pixels.u8")
     data = bytearray(path.read_bytes())
     data[5 * 3 * SIZE * SIZE] ^= 255
     path.write_bytes(bytes(data))
-    assert reds(make_store(pictures, tmp_path / "cache"), list(range(12))) == list(range(12))
+    assert reds(make_store(pictures, tmp_path / "cache"), list(range(12))) == [*range(7), 200, *range(8, 12)]
 
 
 def test_a_full_disk_is_said_once_and_does_not_stop_the_run(pictures, tmp_path, monkeypatch, caplog):
@@ -97,37 +93,23 @@ def test_a_write_that_only_half_fits_is_an_error(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"0" * 10)
 
-    class Short:
-        def __enter__(self) -> Short:
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def seek(self, offset: int) -> None: ...
-
-        def write(self, data: bytes) -> int:
-            return len(data) // 2
-
-    monkeypatch.setattr(Path, "open", lambda *_, **__: Short())
+    short = MagicMock()
+    short.__enter__.return_value.write = lambda data: len(data) // 2
+    monkeypatch.setattr(Path, "open", lambda *_, **__: short)
     with pytest.raises(OSError, match="only a part"):
         cache_module._write(path, 0, b"1234")
 
 
-def test_a_folder_that_cannot_be_written_leaves_images_in_memory(pictures, tmp_path, monkeypatch, caplog):
-    (tmp_path / "cache").write_text("a file where the folder should be")
+@pytest.mark.parametrize("cache", ["a file where the folder should be", None])
+def test_without_a_cache_folder_images_stay_in_memory(pictures, tmp_path, monkeypatch, caplog, cache):
+    if cache is not None:
+        (tmp_path / "cache").write_text(cache)
     decoded = count_decodes(monkeypatch)
-    store = make_store(pictures, tmp_path / "cache")
+    store = make_store(pictures, cache and tmp_path / "cache")
     with caplog.at_level(logging.WARNING):
         assert reds(store, [1, 2]) == reds(store, [1, 2]) == [1, 2]
     assert len(decoded) == 2
-    assert "No image cache" in caplog.text
-
-
-def test_without_a_cache_images_stay_in_memory(pictures, monkeypatch):
-    decoded = count_decodes(monkeypatch)
-    store = make_store(pictures, None)
-    assert reds(store, [1, 2]) == reds(store, [1, 2]) == [1, 2]
-    assert len(decoded) == 2
+    assert ("No image cache" in caplog.text) == (cache is not None)
 
 
 def test_several_writers_may_fill_the_same_cache(pictures, tmp_path):

@@ -10,7 +10,6 @@ import torch
 
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite, UsageError
 from apd_bench.core.identity import counted
-from apd_bench.data.catalog import embedded
 from apd_bench.data.load import load_dataset
 
 
@@ -51,59 +50,60 @@ def test_another_size_resizes(spec):
     assert loaded.test.image_size == 56
 
 
-def test_damaged_images_name_the_file_and_the_cure(spec):
-    path = Path(spec.options["path"])
+def flip_a_byte(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    path.write_bytes(bytes(data))
-    with pytest.raises(CorruptFile, match=r"animals\.npz are damaged.*pip install"):
+    path.write_bytes(data)
+
+
+def change_arrays(change):
+    def damage(path):
+        arrays = dict(np.load(path))
+        np.savez(path, **{**arrays, **change(arrays)})
+
+    return damage
+
+
+def change_card(change):
+    def damage(path):
+        file = path.with_suffix(".json")
+        card = json.loads(file.read_text())
+        change(card)
+        file.write_text(json.dumps(card))
+
+    return damage
+
+
+DAMAGES = {
+    "flipped byte": (flip_a_byte, CorruptFile, r"animals\.npz are damaged.*pip install"),
+    "absent": (Path.unlink, MissingPrerequisite, r"animals\.npz"),
+    "a name too few": (
+        change_card(lambda card: card["classes"].pop()),
+        CorruptFile,
+        "label 2, .* only 2 class names",
+    ),
+    "no template": (change_card(lambda card: card.pop("template")), CorruptFile, "lacks template"),
+}
+OTHER_FILES = {
+    "no zip": (lambda path: path.write_bytes(b"not a zip"), "cannot be read"),
+    "empty": (lambda path: path.write_bytes(b""), "cannot be read"),
+    "lengths": (change_arrays(lambda arrays: {"label": arrays["label"][:-1]}), "do not fit together"),
+    "pickled": (change_arrays(lambda arrays: {"source": np.array([{"a": 1}], dtype=object)}), "allow_pickle"),
+}
+
+
+@pytest.mark.parametrize(("damage", "error", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_what_is_damaged_is_named_with_the_cure(spec, damage, error, message):
+    damage(Path(spec.options["path"]))
+    with pytest.raises(error, match=message):
         load_dataset(spec, image_size=40)
 
 
-def test_absent_images_are_a_missing_prerequisite(spec):
-    Path(spec.options["path"]).unlink()
-    with pytest.raises(MissingPrerequisite, match=r"animals\.npz"):
-        load_dataset(spec, image_size=40)
-
-
-@pytest.mark.parametrize("content", [b"not a zip", b""])
-def test_a_file_of_another_format_is_corrupt(spec, content):
-    Path(spec.options["path"]).write_bytes(content)
-    with pytest.raises(CorruptFile, match="cannot be read"):
+@pytest.mark.parametrize(("damage", "message"), OTHER_FILES.values(), ids=OTHER_FILES)
+def test_a_file_whose_digest_is_not_known_is_checked_for_its_form(spec, damage, message):
+    damage(Path(spec.options["path"]))
+    with pytest.raises(CorruptFile, match=message):
         load_dataset(dataclasses.replace(spec, digest=None), image_size=40)
-
-
-def test_arrays_of_different_lengths_are_corrupt(spec):
-    path = Path(spec.options["path"])
-    arrays = dict(np.load(path))
-    np.savez(path, **{**arrays, "label": arrays["label"][:-1]})
-    with pytest.raises(CorruptFile, match="do not fit together"):
-        load_dataset(dataclasses.replace(spec, digest=None), image_size=40)
-
-
-def test_a_pickled_array_is_refused(spec):
-    path = Path(spec.options["path"])
-    arrays = dict(np.load(path))
-    np.savez(path, **{**arrays, "source": np.array([{"a": 1}], dtype=object)})
-    with pytest.raises(CorruptFile, match="allow_pickle"):
-        load_dataset(dataclasses.replace(spec, digest=None), image_size=40)
-
-
-def test_a_label_without_a_name_is_named(spec):
-    card_path = Path(spec.options["path"]).with_suffix(".json")
-    card = json.loads(card_path.read_text())
-    card_path.write_text(json.dumps({**card, "classes": card["classes"][:2]}))
-    with pytest.raises(CorruptFile, match=r"label 2, but there are only 2 class names"):
-        load_dataset(spec, image_size=40)
-
-
-def test_a_card_without_a_key_says_which(spec):
-    card_path = Path(spec.options["path"]).with_suffix(".json")
-    card = json.loads(card_path.read_text())
-    del card["template"]
-    card_path.write_text(json.dumps(card))
-    with pytest.raises(CorruptFile, match="lacks template"):
-        list(embedded(card_path.parent))
 
 
 def test_unknown_resize_lists_the_known_ones(spec):
