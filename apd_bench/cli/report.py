@@ -11,7 +11,7 @@ from apd_bench.cli.console import err, out
 from apd_bench.core.errors import EXIT_DONE, RegressionFound, UsageError, UserError
 from apd_bench.core.files import atomic_write
 from apd_bench.core.options import Source, numbers
-from apd_bench.core.registry import DATASETS, METHODS
+from apd_bench.core.registry import BACKBONES, DATASETS, METHODS
 from apd_bench.core.specs import NORMS, parse_eps
 from apd_bench.leaderboard.boards import View, check_boards, collect, render_one, write_boards
 from apd_bench.runner.selection import split_list
@@ -73,7 +73,7 @@ def view_of(args: argparse.Namespace) -> View:
     """What the options ask for; names may be aliases, budgets are written as 4/255 or 0.0157."""
     given = {name: tuple(split_list(getattr(args, name) or [])) for name in _LISTS}
     return View(
-        backbones=given["backbones"],
+        backbones=tuple(canonical_or_recorded(BACKBONES, name) for name in given["backbones"]),
         methods=tuple(canonical_or_recorded(METHODS, name) for name in given["methods"]),
         datasets=tuple(canonical_or_recorded(DATASETS, name) for name in given["datasets"]),
         attacks=tuple(_attack(text) for text in given["attacks"]),

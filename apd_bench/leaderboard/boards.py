@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from apd_bench.core.errors import CorruptFile, MissingPrerequisite, RegressionFound, UsageError
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite, RegressionFound, UsageError, unknown_name
 from apd_bench.core.files import atomic_write
 from apd_bench.core.text import file_name
 from apd_bench.leaderboard.aggregate import tables, unique
@@ -135,16 +135,35 @@ def _read(stores: Sequence[Path]) -> tuple[list[Measurement], list[str]]:
 
 
 def collect(stores: Sequence[Path], cells: Container[str] | None = None, *, view: View | None = None) -> Boards:
-    """The tables of all records in `stores` (only of `cells`, only what `view` wants); none when there is nothing."""
+    """The tables of all records in `stores` (only of `cells`, only what `view` wants); none when there is nothing.
+
+    Raises UnknownName for a name in `view` that no record has.
+    """
     view = view or View()
     measurements, notes = read_measurements(stores)
     kept = [item for item in measurements if (cells is None or item.id in cells) and view.wants(item)]
+    if measurements:
+        _refuse_unmeasured(view, measurements)
     return Boards(
         tuple(kept),
         tuple(tables(kept, tuple(map(column_of, view.attacks)))),
         tuple(notes),
         tuple(load_examples(stores)),
     )
+
+
+def _refuse_unmeasured(view: View, measurements: Sequence[Measurement]) -> None:
+    cells = [item.cell for item in measurements]
+    for kind, asked, measured in (
+        ("backbone", view.backbones, {cell.fit.backbone.name for cell in cells}),
+        ("method", view.methods, {item.method for item in measurements}),
+        ("dataset", view.datasets, {cell.dataset.name for cell in cells}),
+        ("attack", view.attacks, {item.attack for item in measurements}),
+        ("group", view.groups, {cell.dataset.group for cell in cells}),
+    ):
+        for name in asked:
+            if name not in measured:
+                raise unknown_name(f"measured {kind}", name, measured, command="apd-bench list cells")
 
 
 def render_files(boards: Boards, formats: Sequence[str] = DEFAULT_FORMATS) -> dict[str, str]:

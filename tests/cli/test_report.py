@@ -50,6 +50,17 @@ def test_a_budget_is_that_of_the_norms_that_have_it(
     assert "eps 'nan' is not a number" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("option", "name", "near"), [
+    ("--methods", "advpt", "advtp"), ("--datasets", "foot", "food"), ("--backbones", "tiny-clear", "tiny-clean"),
+    ("--group", "embeded", "embedded"), ("--attacks", "pgdd", "pgd"),
+])  # fmt: skip
+def test_a_name_that_no_record_has_is_said(
+    option: str, name: str, near: str, store: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", store, option, name]) == 2
+    assert f"'{name}'. Did you mean '{near}'?" in capsys.readouterr().err
+
+
 def test_files_and_check(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "boards")
     assert main(["report", store, "--out", out, "--format", "md,csv,json,tex"]) == 0
