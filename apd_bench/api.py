@@ -64,7 +64,7 @@ def evaluate(
     """
     if not callable(model):
         raise UsageError(f"The model is a {type(model).__name__}, not a callable from pixels to logits.")
-    spec = parse_attack(attack) if isinstance(attack, str) else _checked(attack)
+    spec = _checked(attack)
     place = torch.device(pick_device(str(_device_of(model) if device is None else device)))
     samples, within = _samples(data), _threat(threat)
     if not len(samples):
@@ -89,7 +89,11 @@ def evaluate(
         raise problem from error
 
 
-def _checked(spec: AttackSpec) -> AttackSpec:
+def _checked(spec: str | AttackSpec) -> AttackSpec:
+    if isinstance(spec, str):
+        return parse_attack(spec)
+    if not isinstance(spec, AttackSpec):
+        raise UsageError(f"The attack is a {type(spec).__name__}.", hint="Pass a name, such as 'pgd(steps=100)'.")
     return spec_of(ATTACKS.get(spec.name), spec.options)
 
 

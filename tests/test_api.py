@@ -118,6 +118,13 @@ def test_wrong_pixels_and_labels(x, y, said, case):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("attack", [3, None, ["pgd"]])
+def test_what_is_no_attack_is_refused(attack, case):
+    net, x, y = case
+    with pytest.raises(UsageError, match="The attack is a"):
+        evaluate(net, (x, y), attack)
+
+
 def test_probabilities_and_nan_are_refused(case):
     net, x, y = case
     with pytest.raises(UsageError, match="probabilities"):
@@ -151,7 +158,10 @@ class Hidden:
     [
         (lambda net: copy.deepcopy(net).half(), "The model computes in float16; attacks hand it float32 pixels. Pass"),
         (lambda net: copy.deepcopy(net).bfloat16(), "The model computes in bfloat16"),
-        (lambda net: copy.deepcopy(net).double(), "The model computes in float64"),
+        (
+            lambda net: copy.deepcopy(net).double(),
+            "float64; attacks hand it float32 pixels. Pass model.float(), or convert inside: lambda x: model(x.double",
+        ),
         (lambda net: copy.deepcopy(net).half().forward, "another precision; attacks hand it float32 pixels"),
         (lambda net: Hidden(copy.deepcopy(net).to("meta")), "pixels on cpu. Leave out device="),
         (lambda net: nn.Sequential(nn.Flatten(), nn.Linear(27, 3)), "cannot take these pixels"),

@@ -116,9 +116,10 @@ def model_problem(error: RuntimeError, model: Any, device: torch.device) -> Usag
     kinds = {item.dtype for item in parameters if item.is_floating_point()}
     kind = str(next(iter(kinds))).removeprefix("torch.") if len(kinds) == 1 else "another precision"
     if re.search(r"same dtype|scalar type|bias type|weight type|not implemented for 'Half'", text):
+        to = {"float64": "double", "bfloat16": "bfloat16"}.get(kind, "half")
         return UsageError(
             f"The model computes in {kind}; attacks hand it float32 pixels.",
-            hint="Pass model.float(), or convert inside: lambda x: model(x.half()).float().",
+            hint=f"Pass model.float(), or convert inside: lambda x: model(x.{to}()).float().",
         )
     if re.search(r"same device|on device|expected device", text):
         places = ", ".join(sorted({str(item.device) for item in parameters})) or "another device"

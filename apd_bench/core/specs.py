@@ -45,7 +45,8 @@ def parse_eps(text: str | float, norm: str = "Linf") -> float:
     """A budget in [0,1] pixel units from "4/255" or "0.0157"; 0 is the no-op budget. Raises UsageError otherwise.
 
     A Linf budget within 5e-5 (what four decimals leave open) of a whole number of 255ths is that number of 255ths:
-    0.0157 and 4/255 are one budget. An L2 budget below 0.1 that is a number of 255ths is refused: it is a Linf budget.
+    0.0157 and 4/255 are one budget, and so are any two that are written alike. An L2 budget below 0.1 that is a number
+    of 255ths is refused: it is a Linf budget.
     """
     spelling = "0.5" if norm == "L2" else "4/255 or 0.0157"
     try:
@@ -58,19 +59,22 @@ def parse_eps(text: str | float, norm: str = "Linf") -> float:
     if value < 0 or (norm == "Linf" and value > 1):
         numerator = f"{value:g}/255"
         meant = f" Did you mean {numerator}?" if 1 < value <= 255 else ""
+        if norm == "L2":
+            raise UsageError(f"eps '{text}' is below 0.", hint=f"Write it as {spelling}.")
         raise UsageError(
             f"eps '{text}' lies outside [0, 1]: budgets are in units of pixels between 0 and 1.{meant}",
             hint=f"Write --eps {numerator}." if meant else f"Write it as {spelling}.",
         )
     whole = round(value * 255)
-    if norm == "Linf":
-        return whole / 255 if whole and abs(value - whole / 255) < _FOUR_DECIMALS else value
+    if norm == "Linf" and whole and abs(value - whole / 255) < _FOUR_DECIMALS:
+        return whole / 255
     if norm == "L2" and 0 < value < _LEAST_L2 and "/" in format_eps(value):
         raise UsageError(
             f"eps {format_eps(value)} is the size of a Linf budget, but L2 measures the length of the whole change.",
             hint=f"The usual L2 budget is 0.5; where so small a one is meant, write {value:.2g}.",
         )
-    return value
+    above, _, below = format_eps(value, norm).partition("/")
+    return float(above) / float(below or 1)
 
 
 def format_eps(eps: float, norm: str = "Linf") -> str:

@@ -66,9 +66,17 @@ def test_other_decimals_stay_what_they_are():
         assert parse_eps(text) == float(text)
 
 
+@pytest.mark.parametrize(("one", "other", "norm"), [
+    (0.1 + 0.2, 0.3, "L2"), ("127.5/255", 0.5, "L2"),
+    ("0.5/255", 0.0019607843, "Linf"), (0.0123 + 1e-9, 0.0123, "Linf"),
+])  # fmt: skip
+def test_budgets_that_are_written_alike_are_one(one, other, norm):
+    assert parse_eps(one, norm) == parse_eps(other, norm) == parse_eps(parse_eps(one, norm), norm)
+
+
 def test_an_l2_budget_is_decimal_and_never_the_size_of_a_linf_budget():
     assert parse_eps("3.0", norm="L2") == 3.0
-    assert parse_eps("0.2", norm="L2") == 0.2 and parse_eps("128/255", norm="L2") == 128 / 255
+    assert parse_eps("0.2", norm="L2") == 0.2 and parse_eps("128/255", norm="L2") == 0.501961
     assert [format_eps(value, "L2") for value in (0.5, 0.2, 3.0)] == ["0.5", "0.2", "3"]
     assert ThreatModel(eps=0.5, norm="L2").label == "L2 0.5 white-box"
     for given in ("3/255", 3 / 255, "0.5/255"):
@@ -79,6 +87,8 @@ def test_an_l2_budget_is_decimal_and_never_the_size_of_a_linf_budget():
         ThreatModel(eps=3 / 255, norm="L2")
     with pytest.raises(UsageError, match=r"Write it as 0\.5\."):
         parse_eps("much", norm="L2")
+    with pytest.raises(UsageError, match=r"eps '-1' is below 0"):
+        parse_eps("-1", norm="L2")
 
 
 def test_eps_is_printed_as_people_write_it():
