@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from apd_bench.cli.console import err, err_again, out, out_json, table
+from apd_bench.cli.console import err, err_again, out, out_json
 from apd_bench.core.errors import EXIT_DONE, EXIT_USAGE, IncompatibleChoice, MissingPrerequisite
 from apd_bench.core.registry import DATASETS
 from apd_bench.core.specs import DatasetSpec
+from apd_bench.core.text import table
 from apd_bench.data.cards import Card, cards
 from apd_bench.data.catalog import read_card
 from apd_bench.data.check import ABSENT, INCOMPLETE, READY, Finding, check_set
@@ -57,12 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Carries out one action."""
-    actions: dict[str, Callable[[argparse.Namespace, list[DatasetSpec]], int]] = {
-        "list": _list,
-        "check": _check,
-        "prepare": _prepare,
-        "card": _card,
-    }
+    actions = {"list": _list, "check": _check, "prepare": _prepare, "card": _card}
     names = split_list(args.names)
     chosen = DATASETS.select(names) if names else DATASETS.names()
     return actions[args.action](args, [DATASETS.get(name) for name in chosen])
@@ -94,7 +90,10 @@ def _check(args: argparse.Namespace, specs: list[DatasetSpec]) -> int:
         ]
         out(table(rows, ("set", "state", "layout", "train/val/test", "remarks")))
         absent = [item.name for item in findings if item.state == ABSENT and not args.names]
-        _say_repairs([item for item in findings if item.state != READY and item.name not in absent])
+        for item in findings:
+            if item.state != READY and item.name not in absent:
+                fix = item.fix or f"apd-bench datasets card {item.name}"
+                out(f"\n{item.name}: {item.message}\n  to mend it: {fix}")
         if absent:
             out(f"\nabsent: {', '.join(absent)}\n  where to get one: apd-bench datasets prepare NAME --offline")
         err(f"looked below: {', '.join(map(str, roots))}")
@@ -104,11 +103,6 @@ def _check(args: argparse.Namespace, specs: list[DatasetSpec]) -> int:
 
 def _given(data: str | None) -> tuple[Path, ...]:
     return tuple(Path(part) for part in (data or "").split(os.pathsep) if part)
-
-
-def _say_repairs(findings: list[Finding]) -> None:
-    for item in findings:
-        out(f"\n{item.name}: {item.message}\n  to mend it: {item.fix or 'apd-bench datasets card ' + item.name}")
 
 
 def _counts(item: Finding) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from apd_bench.cli.console import err, out, out_json, table
+from apd_bench.cli.console import err, out, out_json
 from apd_bench.cli.installation import OK, PROBLEM, examine
 from apd_bench.core.errors import EXIT_DONE, EXIT_USAGE
+from apd_bench.core.text import table
 
 EXAMPLES = """examples:
   apd-bench doctor          every finding, then what to do

@@ -10,9 +10,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from apd_bench.cli.console import err, out, out_json, table
+from apd_bench.cli.console import err, out, out_json
 from apd_bench.core.errors import EXIT_DONE, unknown_name
 from apd_bench.core.registry import REGISTRIES
+from apd_bench.core.text import table
 from apd_bench.records.store import Store
 from apd_bench.suites import load_suite, suite_names
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from apd_bench.cli.console import table
 from apd_bench.core.specs import Cell
+from apd_bench.core.text import table
 from apd_bench.runner.plan import Plan
 
 _FIRST = 3  # cells that are named for each state

@@ -10,7 +10,7 @@ from typing import Any
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, out_json
 from apd_bench.core.errors import EXIT_DONE, UnknownName, UsageError, unknown_name
-from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
+from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS, REGISTRIES
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.records.record import plain
 from apd_bench.records.store import Store
@@ -51,7 +51,7 @@ def execute(args: argparse.Namespace) -> int:
     except UnknownName as error:
         if set(args.name.lower()) <= set("0123456789abcdef"):
             raise
-        names = [*METHODS.names(), *ATTACKS.names(), *DATASETS.names(), *BACKBONES.names()]
+        names = [item for registry in REGISTRIES for item in registry.names()]
         raise unknown_name("name or cell", args.name, names, command="apd-bench list") from error
     if args.as_command:
         return _command(record, args.results)
@@ -72,13 +72,13 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _entry(name: str) -> dict[str, Any] | None:
-    for kind, registry in (("method", METHODS), ("attack", ATTACKS), ("dataset", DATASETS), ("backbone", BACKBONES)):
+    for registry in (METHODS, ATTACKS, DATASETS, BACKBONES):
         try:
             canonical = registry.canonical(name)
         except UsageError:
             continue
-        data = {"entry": kind, "origin": registry.origin(canonical), **plain(registry.get(canonical))}
-        if kind == "method":
+        data = {"entry": registry.kind, "origin": registry.origin(canonical), **plain(registry.get(canonical))}
+        if registry is METHODS:
             data["recipe"] = plain(load_recipe(canonical))
         return data
 

@@ -7,9 +7,10 @@ import tempfile
 from pathlib import Path
 
 from apd_bench.cli import arguments
-from apd_bench.cli.console import err, out, table
+from apd_bench.cli.console import err, out
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_REGRESSION
 from apd_bench.core.options import DISPLAY, HOW, RunOptions
+from apd_bench.core.text import table
 from apd_bench.records import regression
 from apd_bench.records.regression import Counts, Difference
 from apd_bench.records.store import Store

@@ -9,10 +9,11 @@ import tempfile
 from pathlib import Path
 
 from apd_bench.cli import arguments
-from apd_bench.cli.console import err, out, table
+from apd_bench.cli.console import err, out
 from apd_bench.core.errors import EXIT_DONE, EXIT_REGRESSION
 from apd_bench.core.options import DISPLAY, HOW
 from apd_bench.core.specs import Cell, Suite
+from apd_bench.core.text import table
 from apd_bench.core.versions import MANIFEST
 from apd_bench.records.store import Store
 from apd_bench.records.submission import check_records, disagreement, draw_cells, unpack

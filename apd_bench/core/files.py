@@ -24,15 +24,8 @@ from apd_bench.core.errors import CorruptFile, MissingPrerequisite
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-}
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
 _CHECKPOINTS = {".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".tar"}
 
 

@@ -226,16 +226,20 @@ class Registry(Generic[T]):
                 self._add_plugin(point)
 
     def _add_plugin(self, point: EntryPoint) -> None:
-        distribution = point.dist.name if point.dist is not None else point.value
-        origin = f"{distribution} {point.dist.version}" if point.dist is not None else distribution
+        origin = source_of(point)
         try:
             loaded = point.load()
         except Exception as error:
             raise UsageError(
                 f"The plug-in '{point.name}' of {origin} cannot be loaded: {type(error).__name__}: {error}.",
-                hint=f"Mend or uninstall it: pip uninstall {distribution}",
+                hint=f"Mend or uninstall it: pip uninstall {origin.partition(' ')[0]}",
             ) from error
         self._add_foreign(loaded, origin)
+
+
+def source_of(point: EntryPoint) -> str:
+    """Distribution and version of a plug-in."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
 
 
 def _same(held: Any, entry: Any) -> bool:

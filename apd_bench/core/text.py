@@ -1,8 +1,9 @@
-"""Text from files and from people made safe to show on one line, and to name a file with."""
+"""Text from files and from people made safe to show on one line, in a table, and to name a file with."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _HARMFUL = "\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff"
 _CONTROL = re.compile(f"[\x00-\x1f{_HARMFUL}]+")
@@ -42,6 +43,15 @@ def printable(text: object) -> str:
     So is a byte of a file name that is not UTF-8. Line ends and tabs stay.
     """
     return _UNPRINTABLE.sub(_escaped, str(text))
+
+
+def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = (), *, right: bool = False) -> str:
+    """Rows as aligned columns, safe for a terminal; with `right`, all but the first are aligned to the right."""
+    lines = [tuple(" ".join(printable(text).split("\n")) for text in row) for row in (header, *rows) if row]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    sides = [str.rjust if right and place else str.ljust for place in range(len(widths))]
+    cells = ([side(text, width) for side, text, width in zip(sides, line, widths, strict=True)] for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in cells)
 
 
 def _escaped(found: re.Match[str]) -> str:

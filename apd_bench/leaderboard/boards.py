@@ -89,15 +89,6 @@ FORMATS: dict[str, Callable[[Boards, str], dict[str, str]]] = {  # file contents
 }
 
 
-def read_measurements(stores: Sequence[Path]) -> tuple[list[Measurement], list[str]]:
-    """All measurements of the stores (each cell once), and notes on damaged or contradicting records.
-
-    Raises MissingPrerequisite for a folder that holds no records.
-    """
-    with _no_collection():
-        return _read(stores)
-
-
 @contextmanager
 def _no_collection() -> Iterator[None]:
     """Without the collection of cycles: reading makes none, and looking for them among 100,000 records takes long."""
@@ -110,7 +101,12 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _read(stores: Sequence[Path]) -> tuple[list[Measurement], list[str]]:
+@_no_collection()
+def read_measurements(stores: Sequence[Path]) -> tuple[list[Measurement], list[str]]:
+    """All measurements of the stores (each cell once), and notes on damaged or contradicting records.
+
+    Raises MissingPrerequisite for a folder that holds no records.
+    """
     found: list[Measurement] = []
     notes: list[str] = []
     shared = Shared()

@@ -94,13 +94,13 @@ def compare_rows(table: Table, first: Row, second: Row) -> Comparison | None:
             shared.append(name)
     if not shared:
         return None
-    columns = ("worst", "clean", *table.attacks)
     contests: list[Contest] = []
     overall: list[Contest] = []
-    for column in columns:
+    for column in ("worst", "clean", *table.attacks):
         both = [_pair(first, second, name, column) for name in shared]
-        single = _holm([_contest(name, column, [hits]) for name, hits in zip(shared, both, strict=True)])
-        contests += single
+        single = [_contest(name, column, [hits]) for name, hits in zip(shared, both, strict=True)]
+        adjusted = statistics.holm([item.p for item in single])
+        contests += [replace(item, adjusted=value) for item, value in zip(single, adjusted, strict=True)]
         overall.append(_contest("", column, both))
     return Comparison(
         table=table,
@@ -144,14 +144,9 @@ def _contest(dataset: str, column: str, panel: list[NDArray[np.bool_]]) -> Conte
     )
 
 
-def _holm(contests: list[Contest]) -> list[Contest]:
-    adjusted = statistics.holm([item.p for item in contests])
-    return [replace(item, adjusted=value) for item, value in zip(contests, adjusted, strict=True)]
-
-
 def _disagreements(table: Table, first: Row, second: Row, dataset: str) -> list[ContestedSample]:
-    hits = _pair(first, second, dataset, "worst").sum(axis=1)
-    seeds = _pair(first, second, dataset, "worst").shape[1]
+    pair = _pair(first, second, dataset, "worst")
+    hits, seeds = pair.sum(axis=1), pair.shape[1]
     return [
         ContestedSample(dataset, table.ids[dataset][place], int(hits[0, place]), int(hits[1, place]), seeds)
         for place in np.argsort(-np.abs(hits[0] - hits[1]), kind="stable")

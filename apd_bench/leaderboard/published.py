@@ -107,14 +107,11 @@ def select(**wanted: str | None) -> list[Published]:
     for name, text in wanted.items():
         if text is None:
             continue
-        exact = name in ("table", "method", "dataset")
-        low = text.lower()
-
-        def matches(item: Published, name: str = name, low: str = low, exact: bool = exact) -> bool:
-            value = str(getattr(item, name)).lower()
-            return value == low if exact else low in value
-
-        kept = [item for item in chosen if matches(item)]
+        values = [str(getattr(item, name)).lower() for item in chosen]
+        exact, low = name in ("table", "method", "dataset"), text.lower()
+        kept = [
+            item for item, value in zip(chosen, values, strict=True) if value == low or (low in value and not exact)
+        ]
         if not kept:
             known = sorted({str(getattr(item, name)) for item in chosen})
             raise unknown_name(f"published {name}", text, known, command="apd-bench published")

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from typing import Any
 
 from apd_bench.core.package_data import package_path
-from apd_bench.core.registry import REGISTRIES
+from apd_bench.core.registry import REGISTRIES, source_of
 from apd_bench.core.versions import package_version
 
 _PACKAGES = (
@@ -33,12 +33,8 @@ def describe_environment() -> dict[str, Any]:
 
 def plugins() -> dict[str, str]:
     """Distribution and version of every plug-in that adds entries to a registry, by "group: name"."""
-    found = {}
-    for registry in REGISTRIES:
-        for point in entry_points(group=registry.group):
-            source = f"{point.dist.name} {point.dist.version}" if point.dist is not None else point.value
-            found[f"{registry.group}: {point.name}"] = source
-    return found
+    groups = (registry.group for registry in REGISTRIES)
+    return {f"{group}: {point.name}": source_of(point) for group in groups for point in entry_points(group=group)}
 
 
 def source_revision() -> dict[str, Any]:

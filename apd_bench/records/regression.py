@@ -168,10 +168,7 @@ def _short(value: float) -> float:
 
 def _losses(store: Store, record: Record) -> dict[str, dict[str, float]]:
     """The loss terms of the last epoch from the card of the record's fit; nothing for methods that do not train."""
-    card = store.fit_path(record.cell.fit.id) / "card.json"
-    if not record.cell.fit.method.trains or not card.is_file():
-        return {}
-    history: Sequence[Any] = json.loads(card.read_text(encoding="utf-8")).get("history") or ()
+    history: Sequence[Any] = store.card(record.cell.fit.id).get("history") or ()
     last = history[-1] if history else {}
     terms = last.get("losses", last) if isinstance(last, Mapping) else {}
     losses = {
@@ -179,4 +176,4 @@ def _losses(store: Store, record: Record) -> dict[str, dict[str, float]]:
         for name, value in terms.items()
         if isinstance(value, (int, float)) and name not in ("epoch", "lr") and not name.endswith("gradient_norm")
     }
-    return {f"fit {fit_name(record.cell.fit)}": losses} if losses else {}
+    return {f"fit {fit_name(record.cell.fit)}": losses} if losses and record.cell.fit.method.trains else {}

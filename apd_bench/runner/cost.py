@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from apd_bench.core.text import table
 from apd_bench.records.record import Record
 from apd_bench.records.store import Store
 from apd_bench.runner.reporter import duration
@@ -50,30 +51,15 @@ def stages_of(store: Store, records: Iterable[Record], fits: Iterable[str]) -> l
 
 def summary(stages: list[Stage], wall_seconds: float) -> list[str]:
     """The stages as lines of a table, with the share of attack time outside the model's passes."""
-    rows = [("stage", "runs", "seconds", "forwards", "backwards", "outside model")]
+    rows = []
     for stage in stages:
         outside = f"{100 * (1 - stage.model_seconds / stage.attack_seconds):.0f}%" if stage.attack_seconds else ""
-        rows.append(
-            (
-                stage.name,
-                str(stage.runs),
-                f"{stage.seconds:.1f}",
-                f"{stage.forwards:,.0f}",
-                f"{stage.backwards:,.0f}",
-                outside,
-            )
-        )
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            text.ljust(width) if not place else text.rjust(width)
-            for place, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+        passes = (f"{stage.forwards:,.0f}", f"{stage.backwards:,.0f}")
+        rows.append((stage.name, str(stage.runs), f"{stage.seconds:.1f}", *passes, outside))
+    header = ("stage", "runs", "seconds", "forwards", "backwards", "outside model")
     attack = sum(stage.attack_seconds for stage in stages)
     model = sum(stage.model_seconds for stage in stages)
     share = f"; {100 * (1 - model / attack):.1f}% of attack time was outside the model's passes" if attack else ""
     worked = sum(stage.seconds for stage in stages)
-    lines.append(f"{duration(worked)} of work in {duration(wall_seconds)}{share}.")
-    return [line.rstrip() for line in lines]
+    total = f"{duration(worked)} of work in {duration(wall_seconds)}{share}."
+    return [*table(rows, header, right=True).splitlines(), total]

@@ -60,12 +60,12 @@ class InProcess:
 
     slots: int = 1
 
-    def __init__(self, settings: Settings, *, workbench: str = STAGES, on_tick: Callable[[], None] | None = None):
+    def __init__(self, settings: Settings, *, workbench: str = STAGES) -> None:
         self._bench: Workbench | None = None
         self._target, self._settings = workbench, settings
         self._progress: dict[str, Progress] = {}
         self._stopping = False
-        self.on_tick: Callable[[], None] = on_tick or _nothing
+        self.on_tick: Callable[[], None] = lambda: None
 
     def submit(self, task: Task) -> Future[Result]:
         """Runs the task and returns the finished future."""
@@ -100,10 +100,6 @@ class InProcess:
         if self._bench is not None:
             self._bench.close()
             self._bench = None
-
-
-def _nothing() -> None:
-    """What happens on a tick that nobody asked for."""
 
 
 @contextmanager

@@ -123,23 +123,7 @@ def _undisturbed() -> Iterator[None]:
 # ------------------------------------------------------------------ inside a worker
 
 
-class _Worker:
-    """What one worker process keeps between tasks."""
-
-    def __init__(self, settings: Settings, workbench: str, stop: Any, board: Any) -> None:
-        self.bench: Workbench = make_workbench(workbench, settings)
-        self.stop, self.board = stop, board
-
-    def run(self, task: Task, place: int) -> Result:
-        def watch(progress: Progress) -> None:
-            self.board[place * _FIELDS : (place + 1) * _FIELDS] = astuple(progress)
-            if self.stop.value:
-                raise Interrupted
-
-        return guarded(self.bench, task, watch)
-
-
-_worker: list[_Worker | Failure] = []
+_kept: list[Any] = []  # between tasks: the workbench, or the failure to make one; the stop flag; the board
 
 
 def _begin(settings: Settings, workbench: str, stop: Any, board: Any) -> None:
@@ -147,10 +131,12 @@ def _begin(settings: Settings, workbench: str, stop: Any, board: Any) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    bench: Workbench | Failure
     try:
-        _worker[:] = [_Worker(settings, workbench, stop, board)]
+        bench = make_workbench(workbench, settings)
     except Exception as error:  # an initializer that raises breaks the whole pool without saying why
-        _worker[:] = [Failure.of(error)]
+        bench = Failure.of(error)
+    _kept[:] = [bench, stop, board]
 
 
 def _end_with(sentinel: int) -> None:
@@ -159,5 +145,11 @@ def _end_with(sentinel: int) -> None:
 
 
 def _work(task: Task, place: int) -> Result:
-    worker = _worker[0]
-    return worker if isinstance(worker, Failure) else worker.run(task, place)
+    bench, stop, board = _kept
+
+    def watch(progress: Progress) -> None:
+        board[place * _FIELDS : (place + 1) * _FIELDS] = astuple(progress)
+        if stop.value:
+            raise Interrupted
+
+    return bench if isinstance(bench, Failure) else guarded(bench, task, watch)

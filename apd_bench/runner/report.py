@@ -9,23 +9,18 @@ from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_INTERRUPTED
 from apd_bench.core.specs import Cell
 from apd_bench.runner.tasks import Failure
 
-STRATEGIES = ("unfinished", "missing", "failed", "force", "cached")
+STRATEGIES: dict[str, tuple[str | None, ...]] = {  # the statuses of the cells that each works on; None: no record
+    "unfinished": (None, "error", "cancelled"),
+    "missing": (None,),
+    "failed": ("error", "cancelled"),
+    "force": (None, "error", "cancelled", "success"),
+    "cached": (),
+}
 
 
 def choose(cells: Iterable[Cell], statuses: Mapping[str, str], strategy: str) -> list[Cell]:
-    """The cells to work on, given the statuses of the stored records.
-
-    "unfinished": all without a success; "missing": those without any record; "failed": those whose record says error
-    or cancelled; "force": all; "cached": none.
-    """
-    statuses_wanted: dict[str, tuple[str | None, ...]] = {
-        "unfinished": (None, "error", "cancelled"),
-        "missing": (None,),
-        "failed": ("error", "cancelled"),
-        "force": (None, "error", "cancelled", "success"),
-        "cached": (),
-    }
-    return [cell for cell in cells if statuses.get(cell.id) in statuses_wanted[strategy]]
+    """The cells to work on by one of the STRATEGIES, given the statuses of the stored records."""
+    return [cell for cell in cells if statuses.get(cell.id) in STRATEGIES[strategy]]
 
 
 @dataclass

@@ -6,7 +6,7 @@ import sys
 
 from rich.console import Console
 
-from apd_bench.cli.console import err, err_again, out, out_json, table
+from apd_bench.cli.console import err, err_again, out, out_json
 from apd_bench.core.errors import (
     EXIT_REGRESSION,
     EXIT_USAGE,
@@ -16,7 +16,7 @@ from apd_bench.core.errors import (
     UsageError,
     unknown_name,
 )
-from apd_bench.core.text import plain, printable
+from apd_bench.core.text import plain, printable, table
 from apd_bench.runner.live import LiveReporter
 from apd_bench.runner.reporter import PlainReporter
 

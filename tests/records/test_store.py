@@ -16,37 +16,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
 
 from apd_bench.core import files
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite, NewerSchema, UnknownName, UsageError
 from apd_bench.core.files import atomic_write, exclusive_lock, sha256
 from apd_bench.core.identity import identify
-from apd_bench.core.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record, sealed
 from apd_bench.records.store import Store
 
 
 def make_record(number: int = 0, status: str = "success") -> Record:
-    backbone = BackboneSpec(name="tiny", architecture="ViT", weights="random", activation="gelu")
-    dataset = DatasetSpec(name="shapes", template="a {}.")
-    fit = Fit(
-        backbone=backbone, method=MethodRecipe(name="zs", learner="template", objective=None), dataset=dataset, seed=1
-    )
-    cell = Cell(
-        fit=fit, dataset=dataset, threat=ThreatModel(eps=0.01), attack=AttackSpec(name="pgd", options={"steps": number})
-    )
-    return Record(id=cell.id, cell=cell, status=status, metrics={"n": 3} if status == "success" else {})
+    spec = synthetic.cell(method_spec=synthetic.method(trains=False), seed=1, limit=number + 1)
+    return Record(id=spec.id, cell=spec, status=status, metrics={"n": 3} if status == "success" else {})
 
 
 def make_outcomes(shift: int = 0) -> Outcomes:
-    return Outcomes(
-        sample_id=["a", "b", "c"],
-        label=[0, 1, 2],
-        clean_prediction=[0, 1, 2],
-        adversarial_prediction=np.asarray([0, 1, 2]) + shift,
-        broken=[False, True, False],
-    )
+    made = synthetic.outcomes([1, 1, 1], [1, 0, 1])
+    return replace(made, adversarial_prediction=np.asarray([0, 1, 2]) + shift)
 
 
 @pytest.fixture
