@@ -42,6 +42,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fill(tmp_path_factory.mktemp("boards") / "results", grid(SHARES))
 
 
+def on_a_console(path: Path, *, width: int = 80, terminal: bool = True) -> str:
+    """What a store's tables are on a terminal, or in a pipe."""
+    console = Console(file=(stream := io.StringIO()), force_terminal=terminal, width=width, color_system=None)
+    render_terminal(collect([path]), console)
+    return stream.getvalue()
+
+
 def test_markdown_says_embedded_and_not_vit(store: Path, tmp_path: Path) -> None:
     (page,) = write_boards([store], tmp_path, ["md"])
     text = page.read_text()
@@ -130,9 +137,7 @@ def test_hostile_names_break_no_format(tmp_path: Path) -> None:
     body = [line for line in texts[".tex"].splitlines() if line.endswith("\\\\")]
     assert len({re.sub(r"\\[&%]", "", line).count("&") for line in body}) == 1
 
-    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
-    render_terminal(collect([path]), console)
-    assert "\x1b]" not in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b]" not in on_a_console(path)
 
 
 def test_a_hostile_group_stays_in_its_folder(tmp_path: Path) -> None:
@@ -150,19 +155,15 @@ def test_escapes() -> None:
 
 
 def test_terminal_table_fits_80_columns_with_three_attacks(store: Path) -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
-    render_terminal(collect([store]), console)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    lines = on_a_console(store).splitlines()
     assert max(map(len, lines)) <= 80
     row = next(line for line in lines if " apd " in line)
     assert len(row.split()) == 12
-    assert all(cut not in "\n".join(lines) for cut in ("…",))
+    assert "…" not in "\n".join(lines)
 
 
 def test_pipe_gets_markdown(store: Path) -> None:
-    console = Console(file=io.StringIO(), width=80)
-    render_terminal(collect([store]), console)
-    assert "| rank | method |" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "| rank | method |" in on_a_console(store, terminal=False)
 
 
 def test_missing_store_empty_store_and_unknown_format_are_explained(store: Path, tmp_path: Path) -> None:
@@ -223,15 +224,7 @@ def test_a_new_column_is_one_entry_and_stands_in_every_format_and_in_the_legend(
     monkeypatch.setattr(columns, "_AFTER", (*columns._AFTER, new))
     texts = {path.name: path.read_text() for path in write_boards([store], tmp_path, FORMATS)}
     page = re.sub(r"<(script|style)\b.*?</\1>", "", texts["embedded.html"], flags=re.S)
-    console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
-    render_terminal(collect([store]), console)
-    shown = {
-        "md": texts["embedded.md"],
-        "tex": texts["embedded.tex"],
-        "html": page,
-        "terminal": console.file.getvalue(),
-    }  # type: ignore[attr-defined]
-    for text in shown.values():
+    for text in (texts["embedded.md"], texts["embedded.tex"], page, on_a_console(store, width=120)):
         assert "0.281" in text and "0.094" in text  # 18 / 64 and 6 / 64, by method
         assert "done share: cells done in 64ths." in " ".join(text.split())
     lines = list(csv.DictReader(io.StringIO(texts["embedded.csv"])))

@@ -22,13 +22,15 @@ from apd_bench.core import files
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite, NewerSchema, UnknownName, UsageError
 from apd_bench.core.files import atomic_write, exclusive_lock, sha256
 from apd_bench.core.identity import identify
+from apd_bench.core.specs import DatasetSpec
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record, sealed
 from apd_bench.records.store import Store
 
 
 def make_record(number: int = 0, status: str = "success") -> Record:
-    spec = synthetic.cell(method_spec=synthetic.method(trains=False), seed=1, limit=number + 1)
+    data = DatasetSpec(name="shapes", template="a {}.")
+    spec = synthetic.cell(data=data, method_spec=synthetic.method(trains=False), limit=number + 1)
     return Record(id=spec.id, cell=spec, status=status, metrics={"n": 3} if status == "success" else {})
 
 

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,6 +134,28 @@ def untimed(lines: list[str]) -> Iterator[str]:
             yield line.rsplit("|", timed + 1)[0] if timed else line
 
 
+def survive(
+    command: Callable[[Store], list[str]], environment: dict[str, str], folder: Path, *, kills: int, share: float = 1.0
+) -> Iterator[tuple[Store, Store]]:
+    """Runs that were killed until they ended, each with an undisturbed one whose records it has."""
+    calm = Store(folder / "calm")
+    longest = share * run_to_the_end(command(calm), environment)
+    environment["FAKE_LOG"] = str(folder / "work.log")
+    chance, killed = random.Random(7), 0
+    while killed < kills:
+        store = Store(folder / f"killed-{killed}")
+        story = torment(command(store), environment, store, kills=kills - killed, longest=longest, chance=chance)
+        killed += story.times
+        assert story.lost == [] and story.repeated == []
+        assert essence(store) == essence(calm)
+        yield store, calm
+
+
+def apd_bench(store: Store, *words: str) -> list[str]:
+    """A verb as a command, with records and boards beside each other."""
+    return [sys.executable, "-m", "apd_bench", *words, "--results", str(store.path), "--boards", f"{store.path}-boards"]
+
+
 @pytest.mark.timeout(6000)
 @pytest.mark.parametrize(("jobs", "shard"), [(1, 500), (2, 4)])
 def test_a_grid_of_fakes_survives_sigkill_at_any_moment(tmp_path: Path, jobs: int, shard: int) -> None:
@@ -145,42 +167,19 @@ def test_a_grid_of_fakes_survives_sigkill_at_any_moment(tmp_path: Path, jobs: in
         script.write_text(FAKE.format(results=str(store.path), jobs=jobs, shard=shard))
         return [sys.executable, str(script)]
 
-    calm = Store(tmp_path / "calm")
-    seconds = run_to_the_end(command(calm), environment)
-    environment["FAKE_LOG"] = str(tmp_path / "work.log")
-    chance, killed = random.Random(7), 0
-    while killed < (KILLS or 5):
-        store = Store(tmp_path / f"killed-{killed}")
-        left = (KILLS or 5) - killed
-        story = torment(command(store), environment, store, kills=left, longest=seconds, chance=chance)
-        killed += story.times
-        assert story.lost == [] and story.repeated == []
-        assert essence(store) == essence(calm)
+    for store, calm in survive(command, environment, tmp_path, kills=KILLS or 5):
         assert not list(store.path.rglob("*.tmp")) and not list(store.path.rglob("*.damaged"))
-    assert len(essence(calm)) == 24
+        assert len(essence(calm)) == 24
 
 
 @pytest.mark.timeout(6000)
 def test_the_embedded_suite_survives_sigkill_at_any_moment(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("APD_BENCH_")}
-
     def command(store: Store) -> list[str]:
-        places = ("--results", str(store.path), "--boards", f"{store.path}-boards")
-        return [sys.executable, "-m", "apd_bench", *REAL, *places]
+        return apd_bench(store, *REAL)
 
-    calm = Store(tmp_path / "calm")
-    seconds = run_to_the_end(command(calm), environment)
-    expected = boards(calm, tmp_path / "boards")
-    chance, killed = random.Random(7), 0
-    while killed < (KILLS or 2):
-        store = Store(tmp_path / f"killed-{killed}")
-        left = (KILLS or 2) - killed
-        story = torment(command(store), environment, store, kills=left, longest=SHARE * seconds, chance=chance)
-        killed += story.times
-        assert story.lost == [] and story.repeated == []
-        assert essence(store) == essence(calm)
-        assert boards(store, tmp_path / "boards") == expected
-    assert len(essence(calm)) == CELLS
+    for store, calm in survive(command, dict(os.environ), tmp_path, kills=KILLS or 2, share=SHARE):
+        assert boards(store, tmp_path / "boards") == boards(calm, tmp_path / "boards")
+        assert len(essence(calm)) == CELLS
 
 
 HARD = "autoattack(members=['apgd-ce', 'apgd-t', 'square'], iterations=5, queries=400)"
@@ -188,13 +187,8 @@ HARD = "autoattack(members=['apgd-ce', 'apgd-t', 'square'], iterations=5, querie
 
 @pytest.mark.timeout(6000)
 def test_an_autoattack_that_is_killed_in_its_middle_repeats_no_finished_member_or_batch(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("APD_BENCH_")}
-
-    def command(store: Store) -> list[str]:
-        words = ("run", "--methods", "zero_shot", "--datasets", "fashion", "--limit", "8", "--attacks", HARD,
-                 "--eps", "1/255", "--batch-size", "2", "--jobs", "1", "--device", "cpu", "-q")  # fmt: skip
-        places = ("--results", str(store.path), "--boards", f"{store.path}-boards")
-        return [sys.executable, "-m", "apd_bench", *words, *places]
+    words = ("run", "--methods", "zero_shot", "--datasets", "fashion", "--limit", "8", "--attacks", HARD,
+             "--eps", "1/255", "--batch-size", "2", "--jobs", "1", "--device", "cpu", "-q")  # fmt: skip
 
     def stage(store: Store) -> tuple[int, int]:
         """The member under way and how many samples wait for it, from the checkpoint; zeros where there is none."""
@@ -204,13 +198,13 @@ def test_an_autoattack_that_is_killed_in_its_middle_repeats_no_finished_member_o
         return 0, 0
 
     calm, killed = Store(tmp_path / "calm"), Store(tmp_path / "killed")
-    run_to_the_end(command(calm), environment)
-    with subprocess.Popen(command(killed), env=environment) as process:
+    run_to_the_end(apd_bench(calm, *words), dict(os.environ))
+    with subprocess.Popen(apd_bench(killed, *words)) as process:
         while process.poll() is None and not (stage(killed)[0] == 2 and stage(killed)[1] > 0):
             time.sleep(0.01)
         assert process.poll() is None
         process.kill()  # within Square, after some of its batches
-    run_to_the_end(command(killed), environment)
+    run_to_the_end(apd_bench(killed, *words), dict(os.environ))
     assert essence(killed) == essence(calm)
     (record,), (whole,) = killed.records(), calm.records()
     assert record.effective["resumed_at"] == 2
