@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from apd_bench.cli import arguments
-from apd_bench.cli.console import err, out, table
+from apd_bench.cli.console import err, out
 from apd_bench.core.errors import UsageError
 from apd_bench.core.options import DISPLAY, HOW, WHAT, WHERE, RunOptions
+from apd_bench.core.text import table
 from apd_bench.records.store import Store
 from apd_bench.runner.session import make_reporter, tell_workers
 from apd_bench.suites import load_suite
