@@ -366,10 +366,9 @@ class Suite:
 
     `recipe` overrides every method's recipe, `recipes[NAME]` one method's; `reference` lists methods that are always
     run for comparison. `train_eps` None means: train at the tested budget; `test_resize` None: test images as those of
-    training); `split` "val": test on validation images, "held_out": also on training images that the fit did not draw.
-    `rules` are recipes for some fits only: tables with `datasets` (trained on) and/or `shots` that they hold for, and a
-    `recipe` that is laid over the common one, the last rule strongest. `options` are defaults of the command line, such
-    as `jobs`, that no cell depends on.
+    training; `split` "val": test on validation images, "held_out": also on training images that the fit did not draw.
+    Each of `rules` has the training sets (`datasets`) and/or `shots` it applies to and a `recipe` that overrides the
+    common one; later rules win. `options` are defaults of the command line, such as `jobs`, that no cell depends on.
     """
 
     name: str

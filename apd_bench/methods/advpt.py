@@ -37,14 +37,14 @@ class FeatureBank(Objective):
         """Attacks the embedding of every training image and stores the result."""
         encode = setting.backbone.encode_image
         parts: list[Tensor] = []
-        for places in torch.split(torch.arange(setting.size), max(32, setting.batch_size)):
-            pixels = setting.images(places)
+        for indexes in torch.split(torch.arange(setting.size), max(32, setting.batch_size)):
+            pixels = setting.images(indexes)
             with torch.no_grad():
                 target = F.softmax(encode(pixels), dim=-1)
             attacked = self._attack(pixels, target, setting)
             with torch.no_grad():
                 parts.append(F.normalize(encode(attacked), dim=-1))
-            setting.count(len(places), int(setting.inner_attack["steps"]) + 2, int(setting.inner_attack["steps"]))
+            setting.count(len(indexes), int(setting.inner_attack["steps"]) + 2, int(setting.inner_attack["steps"]))
         self._bank = torch.cat(parts)
         self._scale, self._bias = setting.backbone.logit_scale, setting.backbone.logit_bias
 
@@ -52,7 +52,7 @@ class FeatureBank(Objective):
         """The cross-entropy of the current text features on the stored image features; no image is encoded."""
         if self._bank is None:
             raise UsageError("The feature bank was not made.", hint="Call prepare(setting) first.")
-        features = self._bank[batch.places.to(self._bank.device)]
+        features = self._bank[batch.indexes.to(self._bank.device)]
         logits = self._scale * F.linear(features, student.text_features) + self._bias
         return {"ce_adversarial": F.cross_entropy(logits, batch.labels)}
 

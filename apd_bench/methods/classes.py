@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import marshal
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from apd_bench.backbones.needs import ALL_OFFERS
 from apd_bench.core.errors import UsageError, unknown_name
@@ -47,8 +47,7 @@ def needs_of(learner: str, digest: str | None) -> tuple[str, ...]:
     """What a backbone has to offer for a learner: of this package from its table, of a plug-in from its class."""
     if learner in NEEDS:
         return NEEDS[learner]
-    own: Any = _of_plugin(learner, digest)
-    return tuple(sorted(getattr(own, "needs", ())))
+    return tuple(sorted(getattr(_of_plugin(learner, digest), "needs", ())))
 
 
 def name_of(section: str, given: type | str) -> tuple[str, str | None]:

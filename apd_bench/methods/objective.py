@@ -76,12 +76,12 @@ class Adversary(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one step: pixels [B, 3, H, W] in [0,1], labels [B], sample ids, places in the training set [B]."""
+    """Images of one step: pixels [B, 3, H, W] in [0,1], labels [B], sample ids, indexes [B] in the training set."""
 
     pixels: Tensor
     labels: Tensor
     ids: tuple[str, ...]
-    places: Tensor
+    indexes: Tensor
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Setting:
     """What a method may look at once, before training: see `Objective.prepare`.
 
     `model` is the student to be bound, `hand_made(text)` the model with a hand-made class text (default: the set's
-    template), `images(places [B])` the un-augmented pixels of the `size` training images; `count(images, forwards,
+    template), `images(indexes [B])` the un-augmented pixels of the `size` training images; `count(images, forwards,
     backwards)` reports the passes that the method makes on its own.
     """
 

@@ -11,7 +11,7 @@ from apd_bench.core.registry import METHODS
 from apd_bench.core.specs import MethodRecipe
 from apd_bench.methods.classes import needs_of
 from apd_bench.methods.entry import MethodEntry
-from apd_bench.methods.tables import SECTIONS, Table, checked, numbers, overlay, override, read_toml
+from apd_bench.methods.tables import SECTIONS, Sections, checked, numbers, overlay, override, read_toml
 
 OVERRIDDEN = "set by the suite or on the command line"
 
@@ -48,19 +48,19 @@ def recipe_of(entry: MethodEntry, *overrides: Mapping[str, Any]) -> MethodRecipe
     return _recipe(entry, table, sources, digest)
 
 
-def suite_recipe(name: str, common: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]) -> MethodRecipe:
-    """The recipe of the method `name` inside a suite: `common` overrides every method, `own[METHOD]` one of them.
+def suite_recipe(name: str, common: Mapping[str, Any], by_method: Mapping[str, Mapping[str, Any]]) -> MethodRecipe:
+    """The recipe of `name` inside a suite: `common` overrides every method, `by_method[METHOD]` one of them.
 
     What a suite sets for a method also holds for its presets and variants, which then differ from it in nothing but
-    what they are named for. Where they meet, the stronger one last: the recipe file, `common`, `own` of the method, the
-    preset (but not against `common`: a suite's budget is the same for all), `own` of the preset, and what stands in the
-    name itself, as in `apd(epochs=40)`.
+    what they are named for. From weak to strong: the recipe file, `common`, `by_method` of the method, the preset (but
+    not against `common`: a suite's budget is the same for all), `by_method` of the preset, and what stands in the name
+    itself, as in `apd(epochs=40)`.
     """
     entry = METHODS.get(name)
-    return _recipe(entry, *_stacked(entry, common, own))
+    return _recipe(entry, *_stacked(entry, common, by_method))
 
 
-def tables_of(entry: MethodEntry) -> tuple[Table, dict[str, str]]:
+def tables_of(entry: MethodEntry) -> tuple[Sections, dict[str, str]]:
     """The sections of an entry and the sources of their numbers, before any override."""
     table, sources, _ = _stacked(entry, {}, {})
     return table, _stated(table, sources)
@@ -90,10 +90,10 @@ def _layer(name: str, content: Mapping[str, Any], digest: str | None = None, *, 
 
 
 def _stacked(
-    entry: MethodEntry, common: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]
-) -> tuple[Table, dict[str, str], str | None]:
+    entry: MethodEntry, common: Mapping[str, Any], by_method: Mapping[str, Mapping[str, Any]]
+) -> tuple[Sections, dict[str, str], str | None]:
     """The layers of an entry laid over one another, as `suite_recipe` says: sections, sources, digests of the code."""
-    table: Table = {}
+    table: Sections = {}
     sources: dict[str, str] = {}
     digests: dict[str, None] = {}
     for place, layer in enumerate(layers(entry)):
@@ -102,12 +102,12 @@ def _stacked(
         digests |= dict.fromkeys((layer.digest or "").split("+"))
         if place == 0:
             table = _overridden(table, common, layer.name, sources)
-        if layer.name in own:
-            table = _overridden(table, own[layer.name], layer.name, sources)
+        if layer.name in by_method:
+            table = _overridden(table, by_method[layer.name], layer.name, sources)
     return table, sources, "+".join(filter(None, digests)) or None
 
 
-def _overridden(table: Table, changes: Mapping[str, Any], method: str, sources: dict[str, str]) -> Table:
+def _overridden(table: Sections, changes: Mapping[str, Any], method: str, sources: dict[str, str]) -> Sections:
     """`table` with the overrides laid over it; `sources` learns which values came from there."""
     changed = override(table, changes, method)
     for section, options in changed.items():
@@ -117,7 +117,7 @@ def _overridden(table: Table, changes: Mapping[str, Any], method: str, sources: 
     return changed
 
 
-def _without(tables: Mapping[str, Any], common: Mapping[str, Any]) -> Table:
+def _without(tables: Mapping[str, Any], common: Mapping[str, Any]) -> Sections:
     """`tables` less the options that `common` sets."""
     return {
         section: {name: value for name, value in options.items() if name not in common.get(section, {})}
@@ -125,17 +125,17 @@ def _without(tables: Mapping[str, Any], common: Mapping[str, Any]) -> Table:
     }
 
 
-def _stated(table: Table, sources: Mapping[str, str]) -> dict[str, str]:
+def _stated(table: Sections, sources: Mapping[str, str]) -> dict[str, str]:
     stated = set(numbers(table))
     return {name: source for name, source in sources.items() if name in stated}
 
 
-def _spoken(options: Mapping[str, Any]) -> Table:
+def _spoken(options: Mapping[str, Any]) -> Sections:
     """`options` without an empty `text`, which means the set's template as if nothing were said: one identity."""
     return {name: value for name, value in options.items() if (name, value) != ("text", "")}
 
 
-def _recipe(entry: MethodEntry, table: Table, sources: dict[str, str], digest: str | None) -> MethodRecipe:
+def _recipe(entry: MethodEntry, table: Sections, sources: dict[str, str], digest: str | None) -> MethodRecipe:
     learner, objective = (_spoken(table.get(section, {})) for section in ("learner", "objective"))
     for section, options in (("learner", learner), ("objective", objective)):
         if "kind" not in options and (section == "learner" or section in table):

@@ -11,7 +11,7 @@ from apd_bench.core.files import read_text
 from apd_bench.core.specs import one_of
 from apd_bench.core.toml import tomllib
 
-Table = dict[str, Any]
+Sections = dict[str, Any]
 SECTIONS = ("learner", "objective", "inner_attack", "training")
 
 # What the training loop reads from [training]; a recipe names what differs, and what its paper states. "last_batch" is
@@ -44,10 +44,10 @@ _CHOICES = {
 }
 
 
-def read_toml(path: str | Path) -> Table:
+def read_toml(path: str | Path) -> Sections:
     """The tables of a TOML file; raises UsageError when it is missing and CorruptFile when it does not parse."""
     try:
-        table: Table = tomllib.loads(read_text(Path(path)))
+        table: Sections = tomllib.loads(read_text(Path(path)))
     except OSError as error:
         raise UsageError(f"Cannot read the recipe '{path}': {error.strerror or error}.") from error
     except tomllib.TOMLDecodeError as error:
@@ -55,9 +55,9 @@ def read_toml(path: str | Path) -> Table:
     return table
 
 
-def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
+def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Sections:
     """The sections of `base` with those of `changes` laid over; another `kind` replaces its whole section."""
-    merged: Table = {section: dict(base[section]) for section in SECTIONS if section in base}
+    merged: Sections = {section: dict(base[section]) for section in SECTIONS if section in base}
     for section in SECTIONS:
         if section in changes:
             given = dict(changes[section])
@@ -67,7 +67,7 @@ def overlay(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Table:
     return merged
 
 
-def override(base: Mapping[str, Any], changes: Mapping[str, Any], method: str) -> Table:
+def override(base: Mapping[str, Any], changes: Mapping[str, Any], method: str) -> Sections:
     """Like `overlay` for what a suite or the command line sets: it may change only options that `base` has.
 
     Raises UnknownName for a section or option that does not exist. A method that trains nothing ignores overrides of
@@ -85,7 +85,7 @@ def override(base: Mapping[str, Any], changes: Mapping[str, Any], method: str) -
     return overlay(base, {section: options for section, options in changes.items() if section in base})
 
 
-def checked(section: str, given: Mapping[str, Any]) -> Table:
+def checked(section: str, given: Mapping[str, Any]) -> Sections:
     """`given` completed with the defaults of the section; raises UsageError for a value out of its range."""
     defaults = DEFAULTS[section]
     for name in given:

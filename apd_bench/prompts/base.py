@@ -20,10 +20,12 @@ INIT_STD = 0.02  # CoOp, MaPLe, VPT: every prompt that has no words to start fro
 
 
 class PromptLearner(nn.Module):
-    """Learnable prompts for one backbone and one list of classes.
+    """Learnable prompts for one backbone and one list of C class names.
 
-    `options` may set what `defaults` lists, nothing else. All randomness comes from `generator`. The backbone is held
-    but is no submodule: parameters and state are the learner's alone.
+    A subclass makes its parameters in `start` and returns them as `Prompts` from `forward`. `options` may set what
+    `defaults` lists, nothing else. All randomness comes from `generator`. The backbone is no submodule: parameters and
+    state are the learner's alone. Raises UnknownName or UsageError for options, IncompatibleChoice where the backbone
+    lacks what the learner `needs`.
     """
 
     needs: ClassVar[Collection[str]] = ()  # of "text_tokens", "deep_text", "visual_tokens", "frame"
@@ -86,12 +88,12 @@ class PromptLearner(nn.Module):
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Takes over a saved state; raises CorruptFile that names missing, unexpected or wrongly shaped tensors."""
-        own = dict(self.named_parameters())
-        problems = [f"'{name}' is missing" for name in own if name not in state]
-        problems += [f"'{name}' is unexpected" for name in state if name not in own]
+        parameters = dict(self.named_parameters())
+        problems = [f"'{name}' is missing" for name in parameters if name not in state]
+        problems += [f"'{name}' is unexpected" for name in state if name not in parameters]
         problems += [
             f"'{name}' is {[*state[name].shape]} instead of {[*value.shape]}"
-            for name, value in own.items()
+            for name, value in parameters.items()
             if name in state and state[name].shape != value.shape
         ]
         if problems:
@@ -100,7 +102,7 @@ class PromptLearner(nn.Module):
                 hint="It was learned with another recipe, backbone or class list; fit it again.",
             )
         with torch.no_grad():
-            for name, value in own.items():
+            for name, value in parameters.items():
                 value.copy_(state[name])
 
     def rebind(self, class_names: Sequence[str], template: str | None = None) -> None:

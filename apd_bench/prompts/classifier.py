@@ -71,7 +71,7 @@ class PromptedModel(nn.Module):
         self._fixed: tuple[Tensor, Tensor] | None = None
 
     def bind(self) -> BoundModel:
-        """Runs the learner and the text tower once, with a graph; the features of a fixed text are kept."""
+        """The model of this step: runs the learner and the text tower once, with a graph; fixed text once in all."""
         if self.learner.by_image:
             raise IncompatibleChoice(
                 f"The text of {type(self.learner).__name__} depends on the image: it is evaluated here, not trained.",
@@ -156,9 +156,9 @@ class Classifier(nn.Module):
         return twin
 
     def clean_logits(self, pixels: Tensor, predict: Callable[[Tensor], Tensor]) -> tuple[Tensor, bool]:
-        """What `predict` says of unchanged images [B, 3, H, W], and whether it had to be asked: once for each batch.
+        """The logits [B, C] of `predict` for unchanged images [B, 3, H, W], and whether it was called for them.
 
-        The batch is known by its content. About 16 MB of logits are kept, the last ones.
+        It is called once for a batch, known by its content, whose logits are among the last 16 MB.
         """
         key = hashlib.blake2b(pixels.cpu().contiguous().numpy().tobytes(), digest_size=16).digest()
         if key in self._clean:

@@ -31,7 +31,7 @@ class ContextPlan:
 
     def phrase(self, template: str) -> str:
         """The words that the context starts from and stands in; empty for a random start."""
-        template = first(template)
+        template = first_template(template)
         if self.init == RANDOM:
             return ""
         if self.init == TEMPLATE:
@@ -50,7 +50,7 @@ class ContextPlan:
 
     def layout(self, backbone: Backbone, class_names: Sequence[str], template: str) -> PromptLayout:
         """Token ids and context rows; behind the name stands a full stop, or the template's own ending."""
-        suffix = first(template).partition("{}")[2] if self.init == TEMPLATE else "."
+        suffix = first_template(template).partition("{}")[2] if self.init == TEMPLATE else "."
         return backbone.prompt_layout(class_names, self.tokens, self.position, self.phrase(template), suffix)
 
 
@@ -71,7 +71,7 @@ class ContextLearner(PromptLearner):
     @property
     def used_templates(self) -> tuple[str, ...]:
         """The template whose words the context starts from, if it does."""
-        return (first(self.template),) if self.plan.init in (TEMPLATE, LITERAL) else ()
+        return (first_template(self.template),) if self.plan.init in (TEMPLATE, LITERAL) else ()
 
     def rows(self) -> Tensor | None:
         """The rows [C, n] of the context vectors in `texts()`; None for 1 .. n."""
@@ -84,6 +84,6 @@ class ContextLearner(PromptLearner):
         return layout.tokens
 
 
-def first(template: str) -> str:
+def first_template(template: str) -> str:
     """The template, or the first of an ensemble."""
     return template.partition("\n")[0]

@@ -18,7 +18,7 @@ RATIO = (3 / 4, 4 / 3)
 
 
 class TrainingImages:
-    """The images of a split by place, as float32 [B, 3, S, S] in [0,1] on `device`."""
+    """The images of a split by index, as float32 [B, 3, S, S] in [0,1] on `device`."""
 
     def __init__(self, split: ImageSplit, device: torch.device) -> None:
         self.split = split
@@ -27,15 +27,15 @@ class TrainingImages:
         size = len(split) * 3 * split.image_size**2
         self.held = split.images().to(device) if size <= MEMORY_LIMIT else None
 
-    def __call__(self, places: Tensor) -> Tensor:
-        """The images at `places` [B], un-augmented."""
-        images = self.split.images(places) if self.held is None else self.held[places.to(self.device)]
+    def __call__(self, indexes: Tensor) -> Tensor:
+        """The images at `indexes` [B], un-augmented."""
+        images = self.split.images(indexes) if self.held is None else self.held[indexes.to(self.device)]
         return images.to(self.device, torch.float32).div_(255.0)
 
     def batches(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
         """The images of each of `batches`, in their order; those not held in memory are read ahead where that pays."""
         if self.held is not None:
-            return (self(places) for places in batches)
+            return (self(indexes) for indexes in batches)
         return (images.to(torch.float32).div_(255.0) for images in moved(self.split.images, batches, self.device))
 
 

@@ -1,8 +1,8 @@
 """From a fit to its prompt state: every method is a learner, an objective and a recipe, and is trained here.
 
 One step computes the prompts and the text features once; the attack (detached), the clean and the adversarial pass
-share them. The loop itself is `descent`; here is what comes before it (the draw, the student, the teacher) and after it
-(the card).
+share them. `loop` holds the steps; here is what comes before them (the few-shot images, the student, the teacher) and
+after them (the card).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from apd_bench.methods.objective import TEACHERS, Objective, Setting
 from apd_bench.prompts.classifier import PromptedModel
 from apd_bench.records.record import plain
 from apd_bench.training.augment import TrainingImages
-from apd_bench.training.loop import Progress, Run, descend
+from apd_bench.training.loop import OnEpoch, Run, descend
 from apd_bench.training.passes import Counted, Passes
 from apd_bench.training.prompt_states import (
     PromptState,
@@ -50,13 +50,13 @@ def fit(
     data: LoadedDataset,
     *,
     device: str | torch.device = "cpu",
-    on_progress: Progress | None = None,
+    on_progress: OnEpoch | None = None,
 ) -> PromptState:
     """The prompt state of `fit`: the few-shot images are drawn from `data`, the prompts trained on `device`.
 
-    `data` is the whole set; the draw, the class half and the excluded samples of `fit` are applied here. `on_progress`
-    receives `{"stage", "epoch", "epochs", "loss"}` after each epoch. Raises UsageError when the objective attacks and
-    `fit` has no training budget.
+    `data` is the whole set, of which the classes and shots of `fit` are drawn here. `on_progress` receives
+    `{"stage", "epoch", "epochs", "loss"}` after each epoch. Raises UsageError when the objective attacks and `fit` has
+    no training budget.
     """
     if not fit.method.trains:
         learner, facts = _untrained(fit.method, backbone, data)
@@ -88,7 +88,7 @@ def prepare(
     data: LoadedDataset,
     *,
     device: str | torch.device = "cpu",
-    on_progress: Progress | None = None,
+    on_progress: OnEpoch | None = None,
 ) -> Run:
     """Everything up to the first step: the draw, the student, the teacher, what the objective computes in advance."""
     recipe = fit.method
@@ -156,7 +156,7 @@ def _model(
     return PromptedModel(backbone, learner.to(device))
 
 
-def _add_teacher(run: Run, on_progress: Progress | None) -> None:
+def _add_teacher(run: Run, on_progress: OnEpoch | None) -> None:
     """Gives `run` the teacher that its objective asks for: trained along, tuned before, or hand-made."""
     kind = run.objective.teacher_kind
     if kind is None:

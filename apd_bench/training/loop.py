@@ -27,7 +27,7 @@ from apd_bench.training.passes import Counted, Passes
 if TYPE_CHECKING:
     from apd_bench.backbones.adapter import Backbone
 
-Progress = Callable[[Mapping[str, Any]], None]
+OnEpoch = Callable[[Mapping[str, Any]], None]
 History = list[dict[str, Any]]
 
 
@@ -52,13 +52,13 @@ class Run:
         """A fresh random stream of this seed, on the CPU: the same numbers whatever the device."""
         return torch.Generator().manual_seed(derive_seed(stream, self.seed))
 
-    def batch(self, places: Tensor, pixels: Tensor | None = None) -> Batch:
-        """The batch of the training images at `places`, with other (augmented) pixels where given."""
+    def batch(self, indexes: Tensor, pixels: Tensor | None = None) -> Batch:
+        """The batch of the training images at `indexes`, with other (augmented) pixels where given."""
         return Batch(
-            pixels=self.images(places) if pixels is None else pixels,
-            labels=self.images.labels[places.to(self.images.device)],
-            ids=tuple(self.ids[place] for place in places.tolist()),
-            places=places,
+            pixels=self.images(indexes) if pixels is None else pixels,
+            labels=self.images.labels[indexes.to(self.images.device)],
+            ids=tuple(self.ids[index] for index in indexes.tolist()),
+            indexes=indexes,
         )
 
     def terms(self, batch: Batch, noise: torch.Generator, adversary: Adversary | None = None) -> Terms:
@@ -74,7 +74,7 @@ class Run:
         return Counted(model.bind(), self.passes)
 
 
-def descend(run: Run, *, stage: str = "student", on_progress: Progress | None = None) -> tuple[History, str]:
+def descend(run: Run, *, stage: str = "student", on_progress: OnEpoch | None = None) -> tuple[History, str]:
     """Trains the model of `run`, and its online teacher, in place.
 
     Returns one row per epoch (rate, mean terms, mean gradient norms), and why training stopped early or "": an epoch
@@ -97,10 +97,10 @@ def descend(run: Run, *, stage: str = "student", on_progress: Progress | None = 
         batches = torch.split(torch.randperm(len(run.ids), generator=order), int(training["batch_size"]))
         if training.get("last_batch") == "drop" and len(batches) > 1 and len(batches[-1]) < len(batches[0]):
             batches = batches[:-1]
-        for places, pixels in zip(batches, images.batches(batches), strict=True):
+        for indexes, pixels in zip(batches, images.batches(batches), strict=True):
             if training["augment"] == "crop_flip":
                 pixels = crop_flip(pixels, order)
-            for name, value in _step(run, run.batch(places, pixels), noise, optimizers).items():
+            for name, value in _step(run, run.batch(indexes, pixels), noise, optimizers).items():
                 sums[name] = sums[name] + value if name in sums else value
         row = {"epoch": epoch, "lr": rate, **{name: float(value) / len(batches) for name, value in sums.items()}}
         history.append(row)

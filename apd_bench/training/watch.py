@@ -1,4 +1,4 @@
-"""The warning lights of a fit: collapse to chance, and a consistency term that vanished.
+"""Checks a finished fit for collapse to chance and for a consistency term that vanished.
 
 Nothing here is a reported accuracy: it sees the training images alone.
 """
@@ -30,11 +30,11 @@ def watch(
     """
     total = len(images.labels)
     count = min(total, WATCHED_IMAGES)
-    places = torch.linspace(0, total - 1, count).round().long()
+    indexes = torch.linspace(0, total - 1, count).round().long()
     with torch.no_grad():
         right = sum(
             int((model(images(part)).logits.argmax(dim=1) == images.labels[part.to(images.device)]).sum())
-            for part in torch.split(places, 128)
+            for part in torch.split(indexes, 128)
         )
     classes = len(model.text_features)
     accuracy, chance = right / count, 1 / classes
