@@ -38,13 +38,12 @@ def encoded(number: int, kind: str = "PNG", size: tuple[int, int] = (12, 10)) ->
 
 def write_images(base: Path, paths: Iterable[str]) -> None:
     for number, path in enumerate(paths):
-        file = base / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(encoded(number))
+        write(base / path, encoded(number))
 
 
-def image_paths(card: Card, name: Callable[[int, int], str], per_class: int) -> list[list[str]]:
-    return [[name(label, number) for number in range(per_class)] for label in range(len(card.classes))]
+def write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 # The file names of each set: label, number within the class -> path relative to the folder with images.
@@ -105,14 +104,12 @@ def write_set(root: Path, card: Card, layout: str = "coop", per_class: dict[str,
     """The images of a set in a layout, and how they are to be split (not written to disk)."""
     counts = per_class or COOP_COUNTS
     folder, images = layout_home(card, layout)
-    paths = image_paths(card, NAMES[card.name](card), sum(counts.values()))
+    file_name, order = NAMES[card.name](card), [name for name, count in counts.items() for _ in range(count)]
     listed: Listed = {name: [] for name in counts}
-    for label, found in enumerate(paths):
-        begin = 0
-        for name, count in counts.items():
+    for label in range(len(card.classes)):
+        for number, name in enumerate(order):
             prefix = ("cars_test/" if name == "test" else "cars_train/") if card.name == "stanford_cars" else ""
-            listed[name] += [(prefix + path, label) for path in found[begin : begin + count]]
-            begin += count
+            listed[name].append((prefix + file_name(label, number), label))
     write_images(root / folder / images, (path for items in listed.values() for path, _ in items))
     return listed
 
@@ -135,9 +132,8 @@ def json_names(card: Card) -> list[str]:
 def write_coop_json(root: Path, card: Card, listed: Listed, folder: str | None = None) -> Path:
     names = json_names(card)
     path = root / (folder or card.homes[0].folder) / card.split_file
-    path.parent.mkdir(parents=True, exist_ok=True)
     table = {split: [[file, label, names[label]] for file, label in items] for split, items in listed.items()}
-    path.write_text(json.dumps(table))
+    write(path, json.dumps(table).encode())
     return path
 
 
@@ -161,15 +157,12 @@ def write_publisher_lists(root: Path, card: Card, listed: Listed, layout: str = 
                 rows[0, column] = (np.uint8(1), np.uint8(label + 1), Path(file).name)
             matlab(folder / path, annotations=rows)
     elif card.name == "oxford_flowers":
-        numbered_labels = {
-            int(Path(path).stem.rpartition("_")[2]): label for items in listed.values() for path, label in items
-        }
-        labels = np.ones((1, max(numbered_labels)), np.uint8)
-        for number, label in numbered_labels.items():
-            labels[0, number - 1] = label + 1
+        labels = np.ones((1, 10 * len(card.classes)), np.uint8)
+        for path, label in (item for items in listed.values() for item in items):
+            labels[0, image_number(path) - 1] = label + 1
         matlab(folder / "imagelabels.mat", labels=labels)
         ids = {
-            key: np.array([[int(Path(path).stem.rpartition("_")[2]) for path, _ in listed[split]]], np.uint16)
+            key: np.array([[image_number(path) for path, _ in listed[split]]], np.uint16)
             for key, split in (("trnid", "train"), ("valid", "val"), ("tstid", "test"))
         }
         matlab(folder / "setid.mat", **ids)
@@ -214,12 +207,8 @@ def write_wordnet(root: Path, card: Card, layout: str = "coop", per_class: int =
             for number in range(per_class if split == "train" or card.name != "imagenet" else 1):
                 stem = f"ILSVRC2012_val_{label + 1:08d}" if prefix == "val/" else f"{wnid}_{number}"
                 listed[split].append((f"{prefix}{name}/{stem}.JPEG", label))
-    content = encoded(7)
-    for items in listed.values():
-        for path, _ in items:
-            file = base / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+    for path, _ in (item for items in listed.values() for item in items):
+        write(base / path, encoded(7))
     return listed
 
 
@@ -245,7 +234,6 @@ def write_cifar(root: Path, card: Card, folder: str, per_batch: int = 40) -> np.
     """The python version: batches pickled by Python 2 (protocol 2, byte-string keys). Returns all training images."""
     fine = len(card.classes) == 100
     base = root / folder
-    base.mkdir(parents=True)
     stems = [*(["train"] if fine else [f"data_batch_{n}" for n in range(1, 6)]), "test" if fine else "test_batch"]
     batches = []
     for seed, stem in enumerate(stems):
@@ -253,7 +241,7 @@ def write_cifar(root: Path, card: Card, folder: str, per_batch: int = 40) -> np.
         labels = [place % len(card.classes) for place in range(len(data))]
         key = b"fine_labels" if fine else b"labels"
         table = {b"data": data, key: labels, b"filenames": [b"x.png"] * len(data), b"batch_label": b"batch"}
-        base.joinpath(stem).write_bytes(pickle.dumps(table, protocol=2))
+        write(base / stem, pickle.dumps(table, protocol=2))
         batches.append(data)
     names = [name.replace(" ", "_").encode() for name in card.classes]
     meta = {b"fine_label_names": names} if fine else {b"label_names": names, b"num_vis": 3072}
@@ -264,18 +252,15 @@ def write_cifar(root: Path, card: Card, folder: str, per_batch: int = 40) -> np.
 def write_cifar_binary(root: Path, card: Card, python_folder: Path, folder: str) -> None:
     """The binary version of the same images: label byte(s), then 3,072 pixels."""
     fine = len(card.classes) == 100
-    (root / folder).mkdir(parents=True)
     for path in sorted(python_folder.iterdir()):
         if "meta" in path.name:
             continue
         table = pickle.loads(path.read_bytes())  # noqa: S301
         labels = np.array(table[b"fine_labels" if fine else b"labels"], np.uint8)[:, None]
         columns = [np.zeros_like(labels), labels] if fine else [labels]
-        (root / folder / f"{path.name}.bin").write_bytes(np.hstack([*columns, table[b"data"]]).tobytes())
-    put(
-        root / folder / ("fine_label_names.txt" if fine else "batches.meta.txt"),
-        [n.replace(" ", "_") for n in card.classes],
-    )
+        write(root / folder / f"{path.name}.bin", np.hstack([*columns, table[b"data"]]).tobytes())
+    names = "fine_label_names.txt" if fine else "batches.meta.txt"
+    put(root / folder / names, [name.replace(" ", "_") for name in card.classes])
 
 
 def write_stl(root: Path, card: Card, folder: str = "stl10_binary") -> dict[str, np.ndarray]:
@@ -284,16 +269,18 @@ def write_stl(root: Path, card: Card, folder: str = "stl10_binary") -> dict[str,
     for seed, (stem, per_class) in enumerate((("train", 5), ("test", 2))):
         labels = np.tile(np.arange(1, 11), per_class).astype(np.uint8)
         images[stem] = np.random.default_rng(seed).integers(0, 256, (len(labels), 3, 96, 96), np.uint8)
-        (root / folder).mkdir(parents=True, exist_ok=True)
-        (root / folder / f"{stem}_X.bin").write_bytes(images[stem].transpose(0, 1, 3, 2).tobytes())
-        (root / folder / f"{stem}_y.bin").write_bytes(labels.tobytes())
+        write(root / folder / f"{stem}_X.bin", images[stem].transpose(0, 1, 3, 2).tobytes())
+        write(root / folder / f"{stem}_y.bin", labels.tobytes())
     put(root / folder / "class_names.txt", card.classes)
     return images
 
 
 def put(path: Path, lines: Iterable[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    write(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def image_number(path: str) -> int:
+    return int(Path(path).stem.rpartition("_")[2])
 
 
 def cells(values: list[str]) -> np.ndarray:

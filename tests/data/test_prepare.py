@@ -123,44 +123,38 @@ def test_google_drive_links_become_downloads():
     assert drive_address("https://example.org/x.json") == "https://example.org/x.json"
 
 
-def test_check_tells_the_states_apart(root, expect):
+def test_check_tells_the_states_apart_and_a_plan_learns_it(root, expect):
     spec, card = DATASETS.get("dtd"), cards()["dtd"]
-    assert check_set(spec, (root,)).state == "absent"
+
+    def look(**options):
+        finding, missing = check_set(spec, (root,), **options), what_is_missing(spec)
+        assert options or (missing is None) == (finding.state == "ready")
+        return finding, str(missing)
+
+    finding, missing = look()
+    assert finding.state == "absent" and "not on this machine" in missing
     listed = replicas.write_set(root, card)
     expect("dtd", listed)
-    finding = check_set(spec, (root,))
+    finding, missing = look()
     assert (finding.state, finding.layout) == ("no official split", "coop")
-    assert "split_zhou_DescribableTextures.json" in finding.message
+    for said in (finding.message, missing):
+        assert "official split split_zhou_DescribableTextures.json is not" in said
     replicas.write_coop_json(root, card, listed)
-    finding = check_set(spec, (root,))
+    finding, _ = look()
     assert (finding.state, finding.counts) == ("ready", {"train": 94, "val": 47, "test": 47})
     broken = root / "dtd/images" / listed["test"][2][0]
     broken.write_bytes(b"")
-    assert check_set(spec, (root,)).state == "ready"
-    finding = check_set(spec, (root,), images=True)
+    assert look()[0].state == "ready"
+    finding, _ = look(images=True)
     assert (finding.state, finding.undecodable) == ("incomplete", (listed["test"][2][0],))
     broken.unlink()
-    finding = check_set(spec, (root,))
-    assert finding.state == "incomplete" and "problems='exclude'" in finding.fix
-
-
-def test_a_plan_learns_what_a_check_knows(root, expect):
-    spec, card = DATASETS.get("dtd"), cards()["dtd"]
-    assert "not on this machine" in str(what_is_missing(spec))
-    listed = replicas.write_set(root, card)
-    assert "official split split_zhou_DescribableTextures.json is not" in str(what_is_missing(spec))
-    expect("dtd", listed)
-    replicas.write_coop_json(root, card, listed)
-    assert what_is_missing(spec) is None
-    lost = root / "dtd/images" / listed["test"][0][0]
-    lost.unlink()
-    assert f"{lost} is missing" in str(what_is_missing(spec))
-    assert what_is_missing(DATASETS.get("animals")) is None
+    finding, missing = look()
+    assert finding.state == "incomplete" and "problems='exclude'" in finding.fix and f"{broken} is missing" in missing
     shutil.rmtree(root / "dtd/images")
-    replicas.write_shards(
-        root, card.shards[0], {"test": listed["test"]}, {p: 0 for p, _ in listed["test"]}, card.classes
-    )
-    assert "only webdataset shards" in str(what_is_missing(spec))
+    numbers = {path: 0 for path, _ in listed["test"]}
+    replicas.write_shards(root, card.shards[0], {"test": listed["test"]}, numbers, card.classes)
+    assert "only webdataset shards" in look()[1]
+    assert what_is_missing(DATASETS.get("animals")) is None
 
 
 def test_check_of_everything_is_information_of_one_set_a_verdict(root, capsys):
