@@ -79,10 +79,20 @@ def override(base: Mapping[str, Any], changes: Mapping[str, Any], method: str) -
         if not isinstance(options, Mapping):
             raise UsageError(f"'{section}' is a table of the recipe.", hint=f"Write {section}.OPTION = VALUE.")
         known = {*base.get(section, ()), *DEFAULTS.get(section, ())}
-        for name in options:
+        for name, value in options.items():
             if section in base and name not in known:
                 raise unknown_name(f"{section} option of '{method}'", name, known, command=f"apd-bench show {method}")
+            check_kind(f"{section}.{name}", value, base.get(section, {}).get(name))
     return overlay(base, {section: options for section, options in changes.items() if section in base})
+
+
+def check_kind(option: str, value: Any, before: Any) -> None:
+    """Raises UsageError where `value` is of another kind than the value that stood there before (None: any kind)."""
+    for kinds, what in (((bool,), "true or false"), ((int, float), "a number"), ((str,), "text")):
+        if isinstance(before, kinds):
+            if not isinstance(value, kinds) or (isinstance(value, bool) and what == "a number"):
+                raise UsageError(f"{option} = {value!r} is not {what}, such as {before!r}.")
+            return
 
 
 def checked(section: str, given: Mapping[str, Any]) -> Sections:

@@ -10,7 +10,7 @@ from apd_bench.core.registry import METHODS
 from apd_bench.core.specs import parse_call
 from apd_bench.methods.entry import MethodEntry
 from apd_bench.methods.recipes import tables_of
-from apd_bench.methods.tables import DEFAULTS
+from apd_bench.methods.tables import DEFAULTS, check_kind
 
 PLAIN = ("objective", "learner", "training")
 PREFIXES = {"inner_": "inner_attack", "learner_": "learner", "training_": "training", "objective_": "objective"}
@@ -39,6 +39,7 @@ def variant(text: str) -> MethodEntry:
                 f"option of '{entry.name}'", option, shortest.values(), command=f"apd-bench show {entry.name}"
             )
         section, key = meanings[option]
+        check_kind(option, value, table[section].get(key))
         if canonical(table[section].get(key)) != canonical(value):
             changes.setdefault(section, {})[key] = value
             shown[shortest[section, key]] = canonical(value)

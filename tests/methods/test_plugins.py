@@ -206,6 +206,7 @@ def test_a_variant_of_a_preset_keeps_the_preset():
         ("apd(temprature=2)", "Did you mean 'temperature'"),
         ("apdd(temperature=2)", "Did you mean 'apd'"),
         ("apd(2)", "does not read as NAME"),
+        ("fap(difference=3)", "difference = 3 is not true or false"),
         ("zero_shot(tokens=2)", "Available: text"),
     ],
 )

@@ -85,6 +85,9 @@ def test_a_preset_is_its_base_with_its_own_switches():
         ({"training": {"lr": -1}}, "0 or more"),
         ({"training": {"optimizer": "adam"}}, "sgd, adamw"),
         ({"training": 5}, "is a table"),
+        ({"objective": {"temperature": "2"}}, "temperature = '2' is not a number, such as 1.0"),
+        ({"learner": {"text_tokens": True}}, "is not a number"),
+        ({"learner": {"init": 3}}, "init = 3 is not text"),
     ],
 )
 def test_a_mistaken_override_is_explained(override, message):
