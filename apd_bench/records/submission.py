@@ -16,6 +16,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,19 @@ from typing import Any
 import numpy as np
 
 from apd_bench.core.bounds import ALWAYS_FINE, JSON_BYTES, LARGEST_FILE, TIMES_LARGER, parse_json
-from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UsageError, UserError
+from apd_bench.core.errors import (
+    CorruptFile,
+    IncompatibleChoice,
+    MissingPrerequisite,
+    OtherSchema,
+    UsageError,
+    UserError,
+)
 from apd_bench.core.files import atomic_write, sha256
 from apd_bench.core.registry import BACKBONES, DATASETS
 from apd_bench.core.specs import Cell
 from apd_bench.core.text import plain
+from apd_bench.core.versions import refuse_newer, refuse_older
 from apd_bench.records.interning import is_of
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record
@@ -115,8 +124,9 @@ def unpack(archive: Path, folder: Path) -> dict[str, Any]:
                 raise ValueError(f"the entry '{name}' of its {MANIFEST} is {manifest[name]!r:.60}")
         declared = manifest["files"]
         manifest["methods"] = [plain(name) for name in manifest["methods"]]
-        if manifest["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {manifest['schema']}, not {SCHEMA}")
+        with _by_another_version(folder):
+            refuse_newer(manifest["schema"], SCHEMA, MANIFEST)
+            refuse_older(manifest["schema"], SCHEMA, MANIFEST)
     except FileNotFoundError as error:
         raise MissingPrerequisite(f"There is no submission at {error.filename}.") from error
     except (
@@ -138,7 +148,8 @@ def check_records(store: Store) -> list[Record]:
 
     There is at least one, each is a success, and its prompt state is there.
     """
-    records = list(store.records())
+    with _by_another_version(store.path):
+        records = list(store.records())
     for damage in store.damaged():
         raise CorruptFile(f"Record {damage.id}: {damage.reason.rstrip('.')}.")
     if not records:
@@ -159,6 +170,18 @@ def check_records(store: Store) -> list[Record]:
         if not len(outcomes) or np.any(~outcomes.broken & (outcomes.clean_prediction != outcomes.label)):
             raise CorruptFile(f"Record {record.id} has no samples, or counts misclassified ones as robust.")
     return records
+
+
+@contextmanager
+def _by_another_version(folder: Path) -> Iterator[None]:
+    """Says of an archive, not of a store, what to do when another version wrote it."""
+    try:
+        yield
+    except OtherSchema as error:
+        raise type(error)(
+            f"The archive: {error.message.replace(f'{folder}/', '')}",
+            hint="Check it with the version that its environment names, or have it packed again with this one.",
+        ) from error
 
 
 def draw_cells(records: Sequence[Record], count: int, seed: int) -> list[Cell]:

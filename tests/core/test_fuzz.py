@@ -5,12 +5,14 @@ Mutations are drawn from a seed that stands in the failure, so that each can be 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,10 @@ from PIL import Image
 from synthetic import cell, fill, method, outcomes, record
 from test_submission import METRICS, rewritten
 
+from apd_bench.backbones.adapter import Backbone
 from apd_bench.backbones.weights import read_checkpoint
+from apd_bench.cli import main
+from apd_bench.cli.import_ import FORMATS
 from apd_bench.core.errors import UserError
 from apd_bench.core.files import sha256
 from apd_bench.core.options import RunOptions
@@ -29,7 +34,8 @@ from apd_bench.core.package_data import package_path
 from apd_bench.core.registry import DATASETS
 from apd_bench.core.specs import DatasetSpec
 from apd_bench.data.load import load_dataset
-from apd_bench.leaderboard.boards import FORMATS, collect, render_files
+from apd_bench.leaderboard.boards import FORMATS as BOARDS
+from apd_bench.leaderboard.boards import collect, render_files
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import sealed
 from apd_bench.records.store import Store
@@ -37,7 +43,9 @@ from apd_bench.records.submission import check_records, draw_cells, pack, unpack
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import resolve
 from apd_bench.suites import load_suite
-from apd_bench.training.prompt_states import PromptState, load_state, save_state
+from apd_bench.training.importers import import_prompts
+from apd_bench.training.prompt_states import PromptState, load_state, restore, save_state
+from apd_bench.training.toy import toy_backbone
 
 VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2**70, 10**400, 0.5, -0.0, 1e308, "", "x", "1/255", "\x1b[31m\x07", "../../x",
@@ -149,7 +157,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full((8, 8, 3), number + 9 * (label == "cat"), np.uint8)).save(path)
     (home / "suite.json").write_text(json.dumps(SUITE))
-    (home / "boards.csv").write_text("".join(tables_of(store.path, FORMATS)[0]))
+    (home / "boards.csv").write_text("".join(tables_of(store.path, tuple(BOARDS))[0]))
     assert load_state(home / "state").recipe
     opened(home / "images")
     planned(home / "suite.json")
@@ -307,9 +315,64 @@ def fuzz_weights(home: Path, work: Path, chance: random.Random) -> None:
         read_checkpoint(path)
 
 
+@cache
+def backbone() -> Backbone:
+    """The toy CLIP, built once."""
+    return toy_backbone()
+
+
+def fuzz_import(home: Path, work: Path, chance: random.Random) -> None:
+    """A checkpoint of somebody else's code, its names, shapes and values changed: all of it is used, or none."""
+    text, visual = backbone().shapes.text_width, backbone().shapes.visual_width
+    block = "transformer.resblocks.1.VPT_shallow"
+    width = {"ctx": text, f"text_encoder.{block}": text, "image_encoder.VPT": visual, f"image_encoder.{block}": visual}
+    names = [*width, "proj.weight", "proj.bias", "compound_prompts_text.0", "compound_prompt_projections.0.weight",
+             "meta_net.linear1.weight", "logit_scale", "token_prefix", "bonus", "\x1b", "", "ctx." * 50]  # fmt: skip
+    tensors: dict[Any, Any] = {}
+    for name in [*chance.sample(names, chance.randint(0, 4)), *["ctx"] * chance.randint(0, 1)]:
+        shape = (chance.choice((0, 1, 2, 2, 99)), chance.choice((width.get(name, 3), width.get(name, 3), 1)))
+        tensors[name] = torch.full(shape[chance.randint(0, 9) == 0 :], chance.choice((1.0, 0.5, 0.0, float("nan"))))
+    if chance.random() < 0.3:
+        tensors[chance.choice(("ctx", 3, None, "epoch"))] = chance.choice(
+            [*VALUES, np.float64(1), torch.ones(2).long()]
+        )
+    path = work.with_suffix(".pt")
+    torch.save(chance.choice((tensors, {"state_dict": tensors, "epoch": 3, "optimizer": {"x": {}}}, [tensors])), path)
+    if chance.random() < 0.2:
+        path.write_bytes(bent(path.read_bytes(), chance))
+    with sentence():
+        state = import_prompts(path, chance.choice(FORMATS), backbone(), classes=chance.choice((None, ("a", "b"), ())))
+        restore(state, backbone(), ("cat", "dog"), "a {}.")
+
+
+def fuzz_command(home: Path, work: Path, chance: random.Random) -> None:
+    """Verbs with words that somebody may mistype: an exit code, and nothing raw on the terminal."""
+    shutil.copytree(home / "store", work / "results")
+    words = [
+        "apd", "mine", "pgd", "embedded", "animals", "tiny-clean", "all", "!apd", "*", "[", "apd(", "pgd(steps=1)", "",
+        "folder:.", "folder:", "local:x@y", "./x.pt", "x.py:Y", "-", "--", "-1", "0", "1/255", "1-3", "3-1", "nan",
+        "\x1b[31m", "\udcff", "x" * 5000, "results", ".", "/dev/null", "md", "html", "eps", "--json", "--samples",
+        "--as-command", "--methods", "--eps", "--seeds", "--out", "--results", "--board", "--limit", "--set", "--help",
+        "--format", "--attacks", "--device", "--status", "error", "check", "card", "list", "methods", "cells",
+    ]  # fmt: skip
+    verb = chance.choice(("list", "show", "report", "compare", "plot", "published", "submit", "verify-submission",
+                          "plan", "datasets", "import", "run", "examples", "wrong", "help"))  # fmt: skip
+    given = [verb, *chance.choices(words, k=chance.randint(0, 5)), *(["--dry-run"] if verb == "run" else [])]
+    out, err, here = io.StringIO(), io.StringIO(), Path.cwd()
+    os.chdir(work)
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            assert main(given) in (0, 1, 2, 3), given
+    except Exception as error:
+        raise AssertionError(f"{given}: {type(error).__name__}: {error}") from error
+    finally:
+        os.chdir(here)
+    assert not set(out.getvalue() + err.getvalue()) & set("\x1b\x07\udcff"), given
+
+
 FUZZ: list[Callable[[Path, Path, random.Random], None]] = [
     fuzz_record, fuzz_sealed_record, fuzz_archive, fuzz_npz, fuzz_state, fuzz_suite, fuzz_setting, fuzz_dataset,
-    fuzz_weights,
+    fuzz_weights, fuzz_import, fuzz_command,
 ]  # fmt: skip
 
 

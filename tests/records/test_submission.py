@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from synthetic import cell, dataset, fill, method, outcomes, record
 
-from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UsageError
+from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, OtherSchema, UsageError
+from apd_bench.core.files import sha256
 from apd_bench.leaderboard.boards import collect
 from apd_bench.records import submission
-from apd_bench.records.record import Record
+from apd_bench.records.record import Record, sealed
 from apd_bench.records.store import Store
 from apd_bench.records.submission import check_records, disagreement, draw_cells, pack, unpack
 
@@ -126,7 +127,7 @@ def test_a_bomb_is_refused_by_what_it_would_unpack_to(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize(
     "manifest",
-    [None, b"[]", b"{}", b"[" * 100_000, b'{"schema": 9, "files": {}, "methods": []}', b'{"files": 1}', b"\xff",
+    [None, b"[]", b"{}", b"[" * 100_000, b'{"files": 1}', b"\xff",
      b'{"schema": 1, "files": {}, "methods": 3}', b'{"schema": 1, "schema": 1}',
      b'{"schema": 1, "files": {}, "methods": [], "author": 1, "cells": 0}',
      b'{"schema": 1, "files": {}, "methods": [], "author": "", "cells": NaN}'],
@@ -136,6 +137,31 @@ def test_a_strange_list_is_refused(manifest: bytes | None, tmp_path: Path) -> No
     bad = rewritten(tmp_path / "a.tar.gz", tmp_path / "bad.tar.gz", {"submission.json": manifest})
     with pytest.raises(CorruptFile, match="is not a submission"):
         unpack(bad, tmp_path / "u")
+
+
+@pytest.mark.parametrize("schema", [2, 99])
+@pytest.mark.parametrize("part", ["submission.json", "cells"])
+def test_an_archive_of_another_version_is_said_to_be_one(schema: int, part: str, tmp_path: Path) -> None:
+    pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="")
+    unpack(tmp_path / "a.tar.gz", tmp_path / "u")
+    manifest = json.loads((tmp_path / "u" / "submission.json").read_text())
+    changes: dict[str, bytes | None] = {}
+    if part == "cells":
+        (path,) = (tmp_path / "u" / "cells").glob("*/*.json")
+        name = str(path.relative_to(tmp_path / "u"))
+        changes[name] = content = sealed(json.loads(path.read_text()) | {"schema": schema}).encode()
+        manifest["files"][name] = sha256(content)
+    else:
+        manifest["schema"] = schema - 2  # 0 or 97
+    changes["submission.json"] = json.dumps(manifest).encode()
+    bad = rewritten(tmp_path / "a.tar.gz", tmp_path / "bad.tar.gz", changes)
+    wrote = "later" if schema == 99 else "earlier"
+    with pytest.raises(
+        OtherSchema, match=f"^The archive: {part}.* was written by an? {wrote} .*Check it with"
+    ) as caught:
+        unpack(bad, tmp_path / "v")
+        check_records(Store(tmp_path / "v"))
+    assert str(tmp_path) not in str(caught.value)
 
 
 def test_a_torn_or_flipped_archive_is_refused(tmp_path: Path) -> None:
