@@ -98,9 +98,28 @@ def pairs(
     options = f"(steps={steps}, step=0.25, schedule='constant')"  # of eps: the step of APT's protocol
     usually = {"eps": eps, "steps": steps, "step": 0.25 * eps}
 
-    def row(title: str, sides: Mapping[str, Side], theirs: str, ours: str, limit: bool = False) -> Row:
-        return _row(f"{title} on {name}, {format_eps(eps)}", parts, sides[theirs], sides[ours],
-                    sides["limit"].seconds if limit else (), trained)  # fmt: skip
+    ids = [name for part in parts for name in part.ids]
+
+    def row(title: str, sides: Mapping[str, Side], theirs: str, ours: str, *, limit: bool = False) -> Row:
+        both = (sides[theirs], sides[ours])
+
+        def each(number: Callable[[Side], float], digits: int = 1) -> str:
+            return " / ".join(f"{number(side):.{digits}f}" for side in both)
+
+        facts = {"robust accuracy, %": each(lambda side: side.robust)} if trained else {}
+        facts["forwards per image"] = each(lambda side: side.forwards / len(ids))
+        facts["backwards per image"] = each(lambda side: side.backwards / len(ids))
+        if both[0].memory and both[1].memory:
+            facts["peak MiB"] = each(lambda side: max(side.memory), 0)
+        return Row(
+            part="attacks",
+            what=f"{title} on {name}, {format_eps(eps)}, {len(ids)} images",
+            usual=both[0].seconds,
+            ours=both[1].seconds,
+            limit=sides["limit"].seconds if limit else (),
+            facts=facts,
+            evidence={"ids": ids, "broken": {"usual": both[0].broken, "ours": both[1].broken}},
+        )
 
     runs = {
         "limit": _counted(lambda model, x, y: usual.limit(model, x, steps=steps)),
@@ -175,22 +194,3 @@ def verdicts(part: Samples, points: Tensor, eps: float) -> list[bool]:
     with torch.no_grad():
         clean, attacked = part.classifier(part.pixels).argmax(1), part.classifier(points).argmax(1)
     return ((clean != part.labels) | (inside & (attacked != part.labels))).tolist()
-
-
-def _row(what: str, parts: Sequence[Samples], theirs: Side, ours: Side, limit: tuple[float, ...], trained: bool) -> Row:
-    ids = [name for part in parts for name in part.ids]
-    n, both = len(ids), (theirs, ours)
-    facts = {"robust accuracy, %": " / ".join(f"{side.robust:.1f}" for side in both)} if trained else {}
-    facts["forwards per image"] = " / ".join(f"{side.forwards / n:.1f}" for side in both)
-    facts["backwards per image"] = " / ".join(f"{side.backwards / n:.1f}" for side in both)
-    if theirs.memory and ours.memory:
-        facts["peak MiB"] = " / ".join(f"{max(side.memory):.0f}" for side in both)
-    return Row(
-        part="attacks",
-        what=f"{what}, {n} images",
-        usual=theirs.seconds,
-        ours=ours.seconds,
-        limit=limit,
-        facts=facts,
-        evidence={"ids": ids, "broken": {"usual": theirs.broken, "ours": ours.broken}},
-    )

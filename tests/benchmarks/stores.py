@@ -10,7 +10,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -106,7 +106,7 @@ def grid(number: int) -> Plan:
 def fill(store: Store, cells: Plan) -> None:
     """Writes a success for every cell, without waiting for the disk each time."""
     generator = np.random.default_rng(0)
-    made: dict[tuple[str, int], _Packed] = {}
+    made: dict[tuple[str, int], Outcomes] = {}
     with patch("os.fsync", lambda handle: None), store.writer():
         for number, cell in enumerate(cells.cells):
             key = (cell.dataset.name, number % DIFFERENT)
@@ -122,20 +122,10 @@ def fill(store: Store, cells: Plan) -> None:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Packed(Outcomes):
-    """Outcomes that are packed once and written many times."""
-
-    content: bytes = b""
-
-    def to_bytes(self) -> bytes:
-        return self.content
-
-
-def _outcomes(dataset: str, generator: np.random.Generator) -> _Packed:
+def _outcomes(dataset: str, generator: np.random.Generator) -> Outcomes:
     label = np.arange(SAMPLES) % 10
     broken = generator.random(SAMPLES) < 0.7
-    outcomes = Outcomes(
+    return Outcomes(
         sample_id=np.asarray([f"{dataset}/{row:05d}" for row in range(SAMPLES)]),
         label=label,
         clean_prediction=label,
@@ -143,4 +133,3 @@ def _outcomes(dataset: str, generator: np.random.Generator) -> _Packed:
         broken=broken,
         extra={name: generator.random(SAMPLES, dtype=np.float32) for name in ("margin", "norm")},
     )
-    return _Packed(**vars(outcomes), content=outcomes.to_bytes())

@@ -28,31 +28,25 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.log.append((self.path, self.headers.get("Range", "")))
+        content = self.server.files.get(self.path, b"")
+        begin = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
         if self.server.statuses:
             self.send_error(self.server.statuses.pop(0))
-            return
-        if self.path.startswith("/moved/"):
-            self.send_response(302)
-            self.send_header("Location", self.path.removeprefix("/moved"))
-            self.send_header("X-Linked-ETag", f'"{self.server.announced}"')
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        content = self.server.files.get(self.path)
-        if content is None:
-            self.send_error(404)
-            return
-        begin = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-        if begin >= len(content):
-            self.send_error(416)
-            return
-        self.send_response(206 if begin else 200)
-        self.send_header("Content-Length", str(len(content) - begin))
+        elif self.path.startswith("/moved/"):
+            tag = f'"{self.server.announced}"'
+            self.answer(302, {"Location": self.path.removeprefix("/moved"), "X-Linked-ETag": tag, "Content-Length": 0})
+        elif begin >= len(content):
+            self.send_error(416 if content else 404)
+        else:
+            self.answer(206 if begin else 200, {"Content-Length": len(content) - begin})
+            end, self.server.cut_after = begin + (self.server.cut_after or len(content)), 0
+            self.wfile.write(content[begin:end])
+
+    def answer(self, status: int, headers: dict[str, object]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, str(value))
         self.end_headers()
-        end = len(content)
-        if self.server.cut_after:
-            end, self.server.cut_after = begin + self.server.cut_after, 0
-        self.wfile.write(content[begin:end])
 
     def log_message(self, *_: object) -> None:
         pass

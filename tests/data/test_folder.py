@@ -15,6 +15,7 @@ from apd_bench.core.errors import CorruptFile, MissingPrerequisite, UserError
 from apd_bench.core.identity import counted
 from apd_bench.core.options import RunOptions
 from apd_bench.core.registry import DATASETS
+from apd_bench.core.specs import DatasetSpec
 from apd_bench.data import digests
 from apd_bench.data.catalog import folder_spec
 from apd_bench.data.check import check_set
@@ -32,6 +33,10 @@ def picture(path: Path, red: int = 1) -> None:
     Image.new("RGB", (8, 8), (red, 0, 0)).save(path)
 
 
+def load(spec: DatasetSpec | str) -> LoadedDataset:
+    return load_dataset(DATASETS.get(spec) if isinstance(spec, str) else spec, image_size=8)
+
+
 @pytest.fixture
 def pets(tmp_path):
     folder = tmp_path / "my_pets"
@@ -42,7 +47,7 @@ def pets(tmp_path):
 
 
 def test_a_plain_folder_is_a_test_set(pets):
-    loaded = load_dataset(DATASETS.get(f"folder:{pets}"), image_size=8)
+    loaded = load(f"folder:{pets}")
     assert loaded.classes == ("axolotl", "big dog", "cat")
     assert (loaded.train, len(loaded.test)) == (None, 30)
     assert loaded.template == "a photo of a {}."
@@ -55,7 +60,7 @@ def test_split_folders_are_splits(tmp_path):
         for name in ("a", "b"):
             for number in range(count):
                 picture(tmp_path / "set" / split / name / f"{number}.png")
-    loaded = load_dataset(DATASETS.get(f"folder:{tmp_path / 'set'}"), image_size=8)
+    loaded = load(f"folder:{tmp_path / 'set'}")
     assert (len(loaded.split("train")), loaded.val, len(loaded.test)) == (6, None, 4)
 
 
@@ -64,7 +69,7 @@ def test_settings_give_template_names_and_a_derived_split(pets):
         'template = "a drawing of a {}."\nsplit = "derived"\nlicence = "CC0"\n[classes]\nbig_dog = "mastiff"\n'
     )
     spec = DATASETS.get(f"folder:{pets}")
-    loaded = load_dataset(spec, image_size=8)
+    loaded = load(spec)
     assert (loaded.template, spec.licence) == ("a drawing of a {}.", "CC0")
     assert loaded.classes == ("axolotl", "mastiff", "cat")
     assert [len(split) for split in loaded.splits()] == [15, 6, 9]
@@ -75,7 +80,7 @@ def classes_of(path: Path, folders: Iterable[str]) -> dict[str, str]:
     """Class folder -> the name that its image is labelled with; image i lies in the i-th of the sorted folders."""
     for red, name in enumerate(sorted(folders)):
         picture(path / "test" / name / "1.png", red)
-    loaded = load_dataset(folder_spec(str(path)), image_size=8)
+    loaded = load(folder_spec(str(path)))
     reds = loaded.test.images()[:, 0, 0, 0].tolist()
     names = [loaded.classes[label] for label in loaded.test.labels]
     return {sorted(folders)[red]: name for red, name in zip(reds, names, strict=True)}
@@ -157,7 +162,7 @@ def lay_out(base: Path, **splits: Sequence[str]) -> Path:
 @pytest.mark.parametrize("val", ["val", "valid", "Validation", "VAL"])
 def test_without_a_test_folder_the_validation_images_are_the_test(tmp_path, val):
     spec = folder_spec(str(lay_out(tmp_path, Train=["a", "b"], **{val: ["a", "b"]})))
-    loaded = load_dataset(spec, image_size=8)
+    loaded = load(spec)
     assert (len(loaded.split("train")), loaded.val, loaded.test.ids[0]) == (2, None, f"folder/test/{val}/a/1.png")
     assert f"those of {val}" in check_set(spec, ()).message
 
@@ -165,9 +170,9 @@ def test_without_a_test_folder_the_validation_images_are_the_test(tmp_path, val)
 def test_classes_are_those_of_all_splits_and_never_left_out(tmp_path):
     path = lay_out(tmp_path, train=["a", "b", "c"], test=["a", "b"])
     with pytest.raises(CorruptFile, match=r"class folder .*test/c is missing.*stays a name") as caught:
-        load_dataset(folder_spec(str(path)), image_size=8)
+        load(folder_spec(str(path)))
     assert "emove" not in str(caught.value)
-    loaded = load_dataset(folder_spec(str(path), problems="exclude"), image_size=8)
+    loaded = load(folder_spec(str(path), problems="exclude"))
     assert (loaded.classes, len(loaded.test)) == (("a", "b", "c"), 2)
     assert loaded.origin["classes_without_images"] == ["class folder test/c is missing"]
 
@@ -195,7 +200,7 @@ def test_the_remedy_for_training_images_alone_works_as_printed(tmp_path):
     with pytest.raises(CorruptFile) as caught:
         folder_spec(str(path))
     (printed,) = shlex.split(caught.value.hint.partition("images: ")[2])
-    assert [len(split) for split in load_dataset(DATASETS.get(printed), image_size=8).splits()] == [10, 4, 6]
+    assert [len(split) for split in load(printed).splits()] == [10, 4, 6]
 
 
 def test_a_folder_that_is_not_there(tmp_path):
@@ -218,12 +223,12 @@ def test_a_path_of_any_kind_is_typed_as_it_is_or_as_it_is_printed(pets, place, f
     name = form.replace("PATH", str(path))
     if form == "printed":
         with pytest.raises(CorruptFile, match=r"1 sample problem: .*readme\.md is not an image") as caught:
-            load_dataset(folder_spec(str(path)), image_size=8)
+            load(folder_spec(str(path)))
         (name,) = shlex.split(caught.value.hint.partition("(recorded): ")[2])
         assert shlex.split(excluding(name)) == [name]
     (one, other) = split_list(f"{name},animals")
     assert (one, other, DATASETS.select([one])) == (name, "animals", [DATASETS.get(name).name])
-    loaded = load_dataset(DATASETS.get(name), image_size=8)
+    loaded = load(name)
     assert len(loaded.test) == 30
     assert loaded.origin.get("excluded", []) == ([] if form == "folder:PATH" else ["cat/readme.md is not an image"])
 
@@ -237,10 +242,10 @@ def test_odd_files_are_named_and_can_be_left_out(pets):
     spec = folder_spec(str(pets))
     assert isinstance(spec.digest, str)
     with pytest.raises(CorruptFile) as caught:
-        load_dataset(spec, image_size=8)
+        load(spec)
     for said in ("gone.png is a link to nothing", r"\xe9.png is named", "sub is a folder", "beside.png lies beside"):
         assert said in str(caught.value).encode().decode()
-    loaded = load_dataset(folder_spec(str(pets), problems="exclude"), image_size=8)
+    loaded = load(folder_spec(str(pets), problems="exclude"))
     assert (len(loaded.test), len(loaded.origin["excluded"])) == (30, 4)
 
 
@@ -253,7 +258,7 @@ def test_check_says_what_is_left_out_and_what_is_scaled(pets):
     finding = check_set(DATASETS.get(name), (), images=True)
     assert finding.state == "ready" and not finding.fix
     assert "1 images cannot be decoded and are left out: cat/0.png; 1 images have 16-bit" in finding.message
-    assert len(load_dataset(DATASETS.get(name), image_size=8).test) == 29
+    assert len(load(name).test) == 29
 
 
 @pytest.mark.parametrize("name", [b"\xe9t\xe9", b"lost"])
@@ -272,7 +277,7 @@ def test_the_name_is_what_was_typed(pets, monkeypatch):
     assert DATASETS.get("folder:my_pets").name == "folder:my_pets"
     spec = DATASETS.get("folder(path='my_pets', split='derived')")
     assert DATASETS.get(spec.name) is spec
-    assert len(load_dataset(spec, image_size=8).test) == 9
+    assert len(load(spec).test) == 9
 
 
 def contents(loaded: LoadedDataset) -> tuple[tuple[str, ...], list[int]]:
@@ -284,11 +289,11 @@ def test_two_copies_are_one_set_and_a_change_is_another(pets, tmp_path):
     shutil.copytree(pets, copy)
     one, other = folder_spec(str(pets)), folder_spec(str(copy))
     assert counted(one) == counted(other)
-    assert contents(load_dataset(one, image_size=8)) == contents(load_dataset(other, image_size=8))
+    assert contents(load(one)) == contents(load(other))
     picture(copy / "cat" / "new.png")
     assert counted(folder_spec(str(copy))) != counted(one)
     with pytest.raises(CorruptFile, match="has changed since"):
-        load_dataset(other, image_size=8)
+        load(other)
 
 
 def test_a_new_run_in_the_same_process_looks_at_the_folder_again(pets):
@@ -317,11 +322,11 @@ def test_images_of_one_size_that_change_places_are_another_set(pets, monkeypatch
         Image.new("RGB", (8, 8), (number, 0, 0)).save(path.with_suffix(".bmp"))
         path.unlink()
     before = folder_spec(str(pets))
-    ids, reds = contents(load_dataset(before, image_size=8))
+    ids, reds = contents(load(before))
     swap(pets / "cat" / "0.bmp", pets / "axolotl" / "0.bmp")
     after = folder_spec(str(pets))
     assert counted(after) != counted(before)
-    changed = dict(zip(*contents(load_dataset(after, image_size=8)), strict=True))
+    changed = dict(zip(*contents(load(after)), strict=True))
     assert changed["folder/test/cat/0.bmp"] == reds[ids.index("folder/test/axolotl/0.bmp")]
 
 
@@ -346,4 +351,4 @@ def test_an_image_that_changed_a_moment_ago_is_always_read(pets, monkeypatch):
 
 def test_an_image_to_be_left_out_must_exist(pets):
     with pytest.raises(UserError, match=r"no sample 'my_pets/test/cat/0.png'.*folder/test/axolotl/0.png"):
-        load_dataset(folder_spec(str(pets), exclude=["my_pets/test/cat/0.png"]), image_size=8)
+        load(folder_spec(str(pets), exclude=["my_pets/test/cat/0.png"]))

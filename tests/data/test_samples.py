@@ -45,6 +45,7 @@ def test_an_absent_set_says_where_it_was_looked_for(root):
     with pytest.raises(MissingPrerequisite, match=r"EuroSAT is not on this machine.*eurosat/2750 \(coop\)") as caught:
         load()
     assert "APD_BENCH_DATA" in caught.value.hint
+    assert isinstance(fresh_digest("derived"), str)
 
 
 def test_an_absent_split_file_is_named_with_the_alternatives(eurosat):
