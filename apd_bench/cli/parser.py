@@ -40,6 +40,8 @@ class _Switch(_FromEnvironment):
         super().__init__(option_strings, dest, default=default, nargs=0, **how)
 
     def written(self, text: str, variable: str) -> bool:
+        from apd_bench.core.options import Source, switch  # not for --help
+
         return switch(text, Source(variable, f"{variable}={{}}"))
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
