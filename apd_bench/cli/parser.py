@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from apd_bench.core.errors import UsageError, unknown_name
-from apd_bench.core.options import Source, switch  # not for --help
 
 
 class _FromEnvironment(argparse.Action):
