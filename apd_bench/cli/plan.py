@@ -24,7 +24,16 @@ from apd_bench.runner.plan import Plan, fits_of
 from apd_bench.runner.report import choose
 from apd_bench.runner.reporter import duration
 from apd_bench.runner.session import plan_of
-from apd_bench.runner.speed import Speed, calibrate, calibrated, disk_bytes, speeds_of, work_seconds
+from apd_bench.runner.speed import (
+    Speed,
+    calibrate,
+    calibrated,
+    device_here,
+    disk_bytes,
+    estimated,
+    speeds_of,
+    work_seconds,
+)
 
 _ROWS = 30  # cells of a plan that a terminal shows one by one
 _RECORDS_TIMED = 200  # enough to know a speed, few enough to read at once
@@ -32,6 +41,7 @@ EXAMPLES = """examples:
   apd-bench plan                                    the embedded suite
   apd-bench plan --methods all --eps 1/255,4/255    what a larger grid would cost
   apd-bench plan fap-cross --data ~/data            the cells of a paper, and what of its data is missing here
+  apd-bench plan fap-fewshot --gpu a100             with hours on a GPU that is not here: an estimate
   apd-bench plan --calibrate                        with hours, after some seconds of measuring
   apd-bench plan --json | jq '.cells[].id'
 """
@@ -91,7 +101,7 @@ def _outlook(options: RunOptions, store: Store) -> _Outlook:
     passes = [passes_of(cell) for cell in todo] + [fit_passes(fit) for fit in to_train]
     sets = {spec.name: spec for cell in todo for spec in (cell.fit.dataset, cell.dataset)}
     backbones = {cell.fit.backbone.name: cell.fit.backbone for cell in todo}
-    speeds = _speeds(options, store, backbones)
+    speeds = _speeds(options, grid.suite.precision, store, backbones)
     seconds, untimed = work_seconds(todo, to_train, speeds)
     return _Outlook(
         grid=grid,
@@ -168,14 +178,20 @@ def _estimate(outlook: _Outlook) -> Iterator[str]:
         yield f"No timing of {name} on this machine yet: add --calibrate to measure it for some seconds."
 
 
-def _speeds(options: RunOptions, store: Store, backbones: Mapping[str, BackboneSpec]) -> dict[str, Speed]:
-    """The speed of each backbone of the plan: a calibration where asked for or kept, else the stored records."""
-    if not backbones:
-        return {}
-    found = speeds_of(islice(store.records(), _RECORDS_TIMED))
+def _speeds(
+    options: RunOptions, precision: str, store: Store, backbones: Mapping[str, BackboneSpec]
+) -> dict[str, Speed]:
+    """The speed of each backbone of the plan: a calibration where asked for or kept, else the stored records.
+
+    On a GPU that is named, the estimate for it.
+    """
+    if options.gpu is not None:
+        guesses = {name: estimated(spec, options.gpu, precision) for name, spec in backbones.items()}
+        return {name: speed for name, speed in guesses.items() if speed is not None}
+    device = options.device or device_here()
+    found = speeds_of(islice(store.records(), _RECORDS_TIMED), device) if backbones else {}
     speeds = {name: found[name] for name in backbones if name in found}
     for name, spec in backbones.items():
-        device = options.device or "cpu"
         speed = calibrate(spec, device) if options.calibrate else calibrated(spec, device)
         if speed is not None:
             speeds[name] = speed

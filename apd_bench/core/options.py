@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from apd_bench.core.errors import UsageError, unknown_name
+from apd_bench.core.gpus import GPUS
 
 # What carries out the work: by name the function that makes it, and the package that it needs (extra of the same name).
 EXECUTORS = {
@@ -246,6 +247,10 @@ class RunOptions:
         metavar="KEY=VALUE,...",
     )  # fmt: skip
     calibrate: bool = option(False, switch, HOW, "with a plan: time the backbones on this machine first")
+    gpu: str | None = option(
+        None, choice(*GPUS), HOW, "with a plan: estimate the hours on this GPU from the arithmetic of the models",
+        metavar=f"{{{','.join(GPUS)}}}",
+    )  # fmt: skip
     wait: bool = option(False, switch, HOW, "wait for another run on the same folder instead of refusing")
     display: str = option(
         "auto", choice("auto", "rich", "plain", "json", "none"), DISPLAY,

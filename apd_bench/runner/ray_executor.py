@@ -37,9 +37,10 @@ Numbers = tuple[float, ...]
 
 
 class RayExecutor:
-    """Tasks on a Ray cluster, each with a GPU (or a share of one, where more `jobs` than GPUs are asked for) or a core.
+    """Tasks on a Ray cluster, each with a core, or in an actor that has a GPU (with `jobs`, a share of one).
 
-    `settings.device` "auto" means: GPUs where the cluster has them, whatever the driver's own machine has.
+    `settings.device` "auto" means: GPUs where the cluster has them, whatever the driver's own machine has. An actor is
+    a process that keeps its GPU: a worker of Ray is lent to task after task, and CUDA stays on the GPU of the first.
     """
 
     def __init__(
@@ -54,31 +55,39 @@ class RayExecutor:
             _connect(address, jobs, settings.threads)
         there = _resources().get("GPU", 0.0)
         device, self._gpus = share_of_gpus(settings.device, jobs, there)
-        self._settings = replace(settings, device=device, threads=None if self._gpus else settings.threads)
+        threads = None if self._gpus else settings.threads
+        self._settings = replace(settings, device=device, threads=threads, share=self._gpus or 1.0)
+        self._actors: dict[str, Any] = {}
+        self._idle: list[Any] = []
         self._function = ray.remote(_work).options(num_cpus=1, num_gpus=self._gpus, max_retries=_RETRIES)
         self._board = _View()
 
     @property
     def slots(self) -> int:
         """How many tasks the cluster can run now; nodes may come and go."""
-        if self._jobs is not None:
-            return self._jobs
-        have = _resources()
-        return max(int(have.get("GPU", 0) / self._gpus if self._gpus else have.get("CPU", 0)), 1)
+        if self._gpus:
+            return max(int(_resources().get("GPU", 0)) * int(1 / self._gpus), 1)
+        return self._jobs or max(int(_resources().get("CPU", 0)), 1)
 
     def submit(self, task: Task) -> Future[Result]:
         """Hands the task to the cluster."""
         needed = () if task.cell is None else fits_of(task.cell)
         states = {fit.id: self._state(fit.id) for fit in needed}
         board = self._board.actor
-        ref = self._function.remote(task, self._settings, self._workbench, board, list(states), *states.values())
+        words = (task, self._settings, self._workbench, board, list(states), *states.values())
+        if self._gpus:
+            self._actors[task.id] = self._idle.pop() if self._idle else self._actor()
+            ref = self._actors[task.id].work.remote(*words)
+        else:
+            ref = self._function.remote(*words)
         self._refs[task.id] = ref
         if self._stopping:  # the request came while the task was handed over
-            ray.cancel(ref, force=False, recursive=False)
+            self._cancel(task.id, ref)
         result: Future[Result] = Future()
 
         def finished(done: Future[Any]) -> None:
             self._refs.pop(task.id, None)
+            self._release(self._actors.pop(task.id, None))
             result.set_result(_result_of(done))
 
         ref.future().add_done_callback(finished)
@@ -91,19 +100,41 @@ class RayExecutor:
     def stop(self) -> None:
         """Cancels what waits, and asks what is under way to stop at its next safe point."""
         self._stopping = True
-        for ref in list(self._refs.values()):
-            ray.cancel(ref, force=False, recursive=False)
+        for task_id, ref in list(self._refs.items()):
+            self._cancel(task_id, ref)
 
     def revive(self) -> None:
         """Nothing to do: Ray replaces its own workers."""
 
     def close(self, *, kill: bool = False) -> None:
         """Leaves the cluster, and ends it when it was started here."""
-        for ref in list(self._refs.values()) if kill else ():
+        for ref in list(self._refs.values()) if kill and not self._gpus else ():
             ray.cancel(ref, force=True)
+        for actor in [*self._actors.values(), *self._idle]:
+            ray.kill(actor)
         self._board.close()
         if self._began_ray:
             ray.shutdown()
+
+    def _actor(self) -> Any:
+        lives = {
+            "max_restarts": -1,
+            "max_task_retries": _RETRIES,
+            "max_concurrency": 2,
+        }  # a thread to work, one to stop
+        return ray.remote(_Worker).options(num_cpus=1, num_gpus=self._gpus, **lives).remote()
+
+    def _release(self, actor: Any) -> None:
+        """Keeps an actor for the next task, or ends it where nodes went away: another may wait for its GPU."""
+        if actor is not None and len(self._actors) + len(self._idle) < self.slots:
+            self._idle.append(actor)
+        elif actor is not None:
+            ray.kill(actor)
+
+    def _cancel(self, task_id: str, ref: Any) -> None:
+        ray.cancel(ref, force=False, recursive=False)
+        if task_id in self._actors:
+            self._actors[task_id].stop.remote()
 
     def _state(self, fit_id: str) -> Any:
         """The files of a fit in Ray's object store, put there once."""
@@ -162,7 +193,7 @@ def _resources() -> dict[str, float]:
 
 
 def share_of_gpus(device: str, jobs: int | None, there: float) -> tuple[str, float]:
-    """The device of the workers and the GPUs that each task takes, on a cluster that has `there` GPUs.
+    """The device of the workers and the share of a GPU that each takes, `jobs` on each of the cluster's `there` GPUs.
 
     Raises MissingPrerequisite when GPUs are asked for and it has none, UsageError when one is asked for by number.
     """
@@ -174,7 +205,7 @@ def share_of_gpus(device: str, jobs: int | None, there: float) -> tuple[str, flo
         raise UsageError(f"On Ray, Ray chooses the GPU of a task: '{device}' cannot be.", hint="Use --device cuda.")
     if not there:
         raise MissingPrerequisite("The Ray cluster has no GPU.", hint="Use --device cpu, or add a node that has one.")
-    return device, math.floor(there / jobs * 1e4) / 1e4 if jobs and jobs > there else 1.0
+    return device, math.floor(1 / (jobs or 1) * 1e4) / 1e4
 
 
 def _connect(address: str | None, jobs: int | None, threads: int | None) -> None:
@@ -219,8 +250,34 @@ def executor_for(settings: Settings, options: RunOptions, work: int, workbench: 
 _benches: dict[tuple[Settings, str], Workbench] = {}  # a Ray worker carries out many tasks; models stay loaded
 
 
-def _work(
-    task: Task, settings: Settings, workbench: str, board: Any, fit_ids: list[str], *states: Mapping[str, bytes]
+class _Worker:
+    """The actor that keeps a share of a GPU and works in one of its threads."""
+
+    def __init__(self) -> None:
+        self._cancelled = threading.Event()
+
+    def work(self, *words: Any) -> Result:
+        """Carries out a task."""
+        return _carry_out(self._cancelled, *words)
+
+    def stop(self) -> None:
+        """Asks the task to stop at its next safe point."""
+        self._cancelled.set()
+
+
+def _work(*words: Any) -> Result:
+    with _cancelled() as cancelled:
+        return _carry_out(cancelled, *words)
+
+
+def _carry_out(
+    cancelled: threading.Event,
+    task: Task,
+    settings: Settings,
+    workbench: str,
+    board: Any,
+    fit_ids: list[str],
+    *states: Mapping[str, bytes],
 ) -> Result:
     key = (settings, workbench)
     if key not in _benches:
@@ -229,8 +286,7 @@ def _work(
             place = Path(tempfile.gettempdir()) / "apd-bench-checkpoints"
         _benches[key] = make_workbench(workbench, replace(settings, checkpoints=str(place)))
     carried = replace(task, files=dict(zip(fit_ids, states, strict=True)) or None)
-    with _cancelled() as cancelled:
-        return guarded(_benches[key], carried, _Watch(task.id, board, cancelled))
+    return guarded(_benches[key], carried, _Watch(task.id, board, cancelled))
 
 
 @contextmanager

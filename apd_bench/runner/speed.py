@@ -9,18 +9,23 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from apd_bench.backbones.configs import model_config
 from apd_bench.backbones.present import missing_weights, stand_in
 from apd_bench.core.cache import keep, kept
 from apd_bench.core.errors import MissingPrerequisite
+from apd_bench.core.gpus import GPUS
 from apd_bench.core.specs import BackboneSpec, Cell, Fit
 from apd_bench.records.record import Record
 from apd_bench.runner.estimate import BACKWARD, fit_passes, passes_of, samples_of
 
 _FILE = "calibration.json"
 _RECORD_BYTES, _SAMPLE_BYTES, _FIT_BYTES = 9_000, 60, 150_000  # measured on the embedded suite
+EFFICIENCY = 0.35  # of the peak that passes through a ViT are assumed to reach
 _ENOUGH = 200  # image passes below which a record's time says more about loading than about the model
 
 
@@ -37,15 +42,16 @@ class Speed:
         return passes[0] * self.forward + passes[1] * self.backward
 
 
-def speeds_of(records: Iterable[Record]) -> dict[str, Speed]:
-    """The speed of every backbone that stored records were measured with, as seconds of attack per image pass."""
+def speeds_of(records: Iterable[Record], device: str) -> dict[str, Speed]:
+    """The speed of every backbone that records were measured with on this kind of device: seconds per image pass."""
     seconds: dict[str, float] = {}
     units: dict[str, float] = {}
     for record in records:
         timing = record.timing
         forwards, backwards = timing.get("forwards") or 0.0, timing.get("backwards") or 0.0
         spent = timing.get("attack_seconds") or 0.0
-        if forwards + backwards >= _ENOUGH and spent > 0:
+        same = _kind(record.environment.get("device", "cpu")) == _kind(device)
+        if same and forwards + backwards >= _ENOUGH and spent > 0:
             name = record.cell.fit.backbone.name
             seconds[name] = seconds.get(name, 0.0) + spent
             units[name] = units.get(name, 0.0) + forwards + BACKWARD * backwards
@@ -53,6 +59,33 @@ def speeds_of(records: Iterable[Record]) -> dict[str, Speed]:
         name: Speed(seconds[name] / units[name], BACKWARD * seconds[name] / units[name], "the stored records")
         for name in seconds
     }
+
+
+def estimated(backbone: BackboneSpec, gpu: str, precision: str) -> Speed | None:
+    """The speed of a GPU at EFFICIENCY of its peak; None for towers whose arithmetic is unknown."""
+    operations = forward_operations(model_config(backbone.architecture) or {})
+    peak = GPUS[gpu].get(precision, GPUS[gpu]["fp32"])
+    if operations is None:
+        return None
+    seconds = operations / (EFFICIENCY * peak * 1e12)
+    source = f"an estimate, {EFFICIENCY:.0%} of the peak of one {gpu} in {precision}: nothing was measured"
+    return Speed(seconds, BACKWARD * seconds, source)
+
+
+def forward_operations(config: Mapping[str, Any]) -> float | None:
+    """Floating-point operations of one image's forward pass through a vision transformer's blocks; None for others."""
+    vision = config.get("vision_cfg", {})
+    width, layers, patch = (vision.get(name) for name in ("width", "layers", "patch_size"))
+    if not all(isinstance(value, int) for value in (width, layers, patch)):
+        return None
+    tokens = (vision.get("image_size", 224) // patch) ** 2 + 1
+    weights = (4 + 2 * vision.get("mlp_ratio", 4.0)) * width**2
+    return float(2 * (layers * (weights * tokens + 2 * tokens**2 * width) + 3 * patch**2 * width * (tokens - 1)))
+
+
+def device_here() -> str:
+    """The device that a run takes by default, as far as that can be told without torch."""
+    return "cuda" if Path("/dev/nvidia0").exists() else "cpu"
 
 
 def calibrated(backbone: BackboneSpec, device: str) -> Speed | None:
@@ -97,6 +130,10 @@ def work_seconds(cells: Iterable[Cell], fits: Iterable[Fit], speeds: dict[str, S
 def disk_bytes(cells: Iterable[Cell], fits: Iterable[Fit]) -> int:
     """About how much the records, outcomes and prompt states take on disk."""
     return sum(_RECORD_BYTES + _SAMPLE_BYTES * samples_of(cell) for cell in cells) + _FIT_BYTES * sum(1 for _ in fits)
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]
 
 
 def _key(backbone: BackboneSpec, device: str) -> str:

@@ -252,12 +252,15 @@ def test_no_cluster_at_an_address_is_one_sentence(tmp_path: Path) -> None:
         run_plan(make_plan(), Store(tmp_path / "far"), machine, Reporter(), workbench=FAKE)
 
 
-def test_a_cluster_with_gpus_gives_each_task_one_whatever_the_driver_has(cluster: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [None, 3])
+def test_a_cluster_with_gpus_gives_each_task_one_whatever_the_driver_has(
+    cluster: Any, tmp_path: Path, jobs: int | None
+) -> None:
     cluster.add_node(num_cpus=4, num_gpus=2)  # as Ray counts them; the fake workbench computes nothing on them
     cluster.wait_for_nodes()
     far = Store(tmp_path / "far")
-    machine = RunOptions(executor="ray")
-    assert run_plan(make_plan(methods=("one",)), far, machine, Reporter(), workbench=FAKE).exit_code == EXIT_DONE
+    machine = RunOptions(executor="ray", jobs=jobs)
+    assert run_plan(make_plan(), far, machine, Reporter(), workbench=FAKE).exit_code == EXIT_DONE
     seen = {(record.environment["device"], record.environment["visible"]) for record in far.records()}
     assert seen <= {("cuda", "0"), ("cuda", "1")} and seen
 
@@ -268,7 +271,7 @@ def test_a_cluster_with_gpus_gives_each_task_one_whatever_the_driver_has(cluster
         ("auto", None, 0, ("cpu", 0.0)),
         ("auto", None, 4, ("cuda", 1.0)),
         ("cpu", 8, 4, ("cpu", 0.0)),
-        ("cuda", 4, 8, ("cuda", 1.0)),
+        ("cuda", 2, 8, ("cuda", 0.5)),
         ("cuda", 3, 1, ("cuda", 0.3333)),
     ],
 )

@@ -8,13 +8,23 @@ from pathlib import Path
 import pytest
 from fakes import make_plan
 
+from apd_bench.backbones.configs import model_config
 from apd_bench.core.cache import keep, kept
 from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.core.registry import BACKBONES
 from apd_bench.records.record import Record
 from apd_bench.runner import speed
 from apd_bench.runner.estimate import fit_passes, passes_of
-from apd_bench.runner.speed import Speed, calibrate, calibrated, disk_bytes, speeds_of, work_seconds
+from apd_bench.runner.speed import (
+    Speed,
+    calibrate,
+    calibrated,
+    disk_bytes,
+    estimated,
+    forward_operations,
+    speeds_of,
+    work_seconds,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +39,30 @@ def record(seconds: float, forwards: float, backwards: float) -> Record:
 
 
 def test_records_tell_the_seconds_of_a_pass() -> None:
-    (name,) = found = speeds_of([record(3.0, 100, 100), record(3.0, 100, 100)])
+    (name,) = found = speeds_of([record(3.0, 100, 100), record(3.0, 100, 100)], "cpu")
     assert name == "fake"
     assert found[name].forward == pytest.approx(0.01) and found[name].backward == pytest.approx(0.02)
     assert found[name].seconds((100, 100)) == pytest.approx(3.0)
+
+
+def test_records_of_another_device_tell_nothing() -> None:
+    gpu = replace(record(1.0, 1000, 0), environment={"device": "cuda:1"})
+    assert speeds_of([gpu, record(3.0, 100, 100)], "cpu") == speeds_of([record(3.0, 100, 100)], "cpu")
+    assert speeds_of([gpu, record(3.0, 100, 100)], "cuda")["fake"].forward == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("ViT-B-16", 17.6e9), ("ViT-B-32", 4.4e9), ("ViT-L-14", 81.1e9)])
+def test_the_arithmetic_of_towers_is_the_published_one(name: str, expected: float) -> None:
+    config = model_config(name)
+    assert config is not None and forward_operations(config) == pytest.approx(2 * expected, rel=0.05)
+
+
+def test_hours_on_a_named_gpu_are_marked_as_an_estimate() -> None:
+    spec = BACKBONES.get("ViT-B-16-quickgelu/openai")
+    fp32, tf32 = (estimated(spec, "a100", precision) for precision in ("fp32", "tf32"))
+    assert fp32 is not None and tf32 is not None and fp32.forward == pytest.approx(8 * tf32.forward)
+    assert "estimate" in fp32.source and "nothing was measured" in fp32.source
+    assert estimated(BACKBONES.get("RN50-quickgelu/openai"), "a100", "fp32") is None
 
 
 def test_without_a_cache_folder_no_calibration_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,7 +72,7 @@ def test_without_a_cache_folder_no_calibration_is_kept(monkeypatch: pytest.Monke
 
 
 def test_records_of_few_passes_or_without_time_tell_nothing() -> None:
-    assert speeds_of([record(3.0, 10, 10), record(0.0, 1000, 1000)]) == {}
+    assert speeds_of([record(3.0, 10, 10), record(0.0, 1000, 1000)], "cpu") == {}
 
 
 def test_work_is_the_sum_over_cells_and_fits_and_names_what_it_lacks() -> None:
