@@ -14,10 +14,9 @@ from apd_bench.core.errors import EXIT_DONE, EXIT_USAGE, IncompatibleChoice, Mis
 from apd_bench.core.registry import DATASETS
 from apd_bench.core.specs import DatasetSpec
 from apd_bench.core.text import table
-from apd_bench.data.cards import Card, cards
-from apd_bench.data.catalog import read_card
+from apd_bench.data.cards import Card, card_of
+from apd_bench.data.catalog import class_names
 from apd_bench.data.check import ABSENT, INCOMPLETE, READY, Finding, check_set
-from apd_bench.data.folder import describe_folder
 from apd_bench.data.places import data_roots
 from apd_bench.data.prepare import carry_out, fetch_shards, plan_steps, webdataset_steps
 from apd_bench.runner.selection import split_list
@@ -112,9 +111,9 @@ def _counts(item: Finding) -> str:
 def _card(args: argparse.Namespace, specs: list[DatasetSpec]) -> int:
     for spec in specs:
         if spec.group == "benchmark":
-            facts = asdict(cards()[spec.options.get("card", spec.name)]) | {"template": spec.template.splitlines()}
+            facts = asdict(card_of(spec)) | {"template": spec.template.splitlines()}
         else:
-            facts = asdict(spec) | {"classes": _embedded_classes(spec)}
+            facts = asdict(spec) | {"classes": class_names(spec)}
         facts = {key: value for key, value in facts.items() if value not in (None, "", (), {}, [])}
         if args.json:
             out_json(facts)
@@ -134,11 +133,6 @@ def _line(value: object) -> str:
     return str(value)
 
 
-def _embedded_classes(spec: DatasetSpec) -> tuple[str, ...]:
-    path = Path(spec.options["path"])
-    return describe_folder(path)[1] if path.is_dir() else tuple(read_card(path.with_suffix(".json"))["classes"])
-
-
 def _prepare(args: argparse.Namespace, specs: list[DatasetSpec]) -> int:
     roots = data_roots(*_given(args.data))
     left = 0
@@ -148,7 +142,7 @@ def _prepare(args: argparse.Namespace, specs: list[DatasetSpec]) -> int:
             continue
         if spec.group != "benchmark":
             raise IncompatibleChoice(f"{spec.name} is a folder of yours; there is nothing to prepare.")
-        card = cards()[spec.options.get("card", spec.name)]
+        card = card_of(spec)
         if check_set(spec, roots).state == READY:
             out(f"{spec.name}: ready")
             continue

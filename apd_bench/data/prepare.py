@@ -21,14 +21,16 @@ FetchProgress = Callable[[str], Progress]
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One thing to do: `url` is empty for what has to be done by hand; `done` says that it is there already."""
+    """One thing to do: `url` is empty for what has to be done by hand; `done` says that it is there already.
+
+    Without a `download`, what lies at `url` is CoOp's split file.
+    """
 
     text: str
     url: str = ""
     target: Path = Path()
     done: bool = False
     download: Download | None = None
-    split: bool = False
 
 
 def plan_steps(card: Card, root: Path) -> list[Step]:
@@ -37,12 +39,11 @@ def plan_steps(card: Card, root: Path) -> list[Step]:
     home = card.homes[0]
     images_there = any(root.joinpath(h.folder, h.probe or h.images).is_dir() for h in card.homes)
     if card.manual:
-        steps.append(Step(text=card.manual, done=images_there, target=root / home.folder / home.images))
+        steps.append(Step(text=card.manual, done=images_there))
     for download in card.downloads:
         target = root / download.to / download.url.rpartition("/")[2].partition("?")[0]
         there = root.joinpath(download.to, download.provides).exists()
-        if download.provides == home.images:
-            there = there or images_there
+        there |= images_there and download.provides == home.images
         size = f" ({download.size / 1e9:.2f} GB)" if download.size > 1e7 else ""
         verb = "unpack" if download.unpack else "put"
         text = f"download {download.url}{size} and {verb} it into {root / download.to}"
@@ -51,7 +52,7 @@ def plan_steps(card: Card, root: Path) -> list[Step]:
         target = root / home.folder / card.split_file
         text = f"download {card.split_url} as {target}"
         there = find_split_file(card, (root,)) is not None
-        steps.append(Step(text=text, url=drive_address(card.split_url), target=target, done=there, split=True))
+        steps.append(Step(text=text, url=drive_address(card.split_url), target=target, done=there))
     return steps
 
 
@@ -62,14 +63,12 @@ def carry_out(card: Card, step: Step, *, on_fetch: FetchProgress | None = None, 
     CoOp's, too.
     """
     progress = on_fetch(step.target.name) if on_fetch is not None else None
-    if step.split:
+    if step.download is None:
         whole = step.target.with_name(step.target.name + ".new")
         fetch(step.url, whole, on_progress=progress)
         _check_split(card, whole)
         whole.replace(step.target)
         return
-    if step.download is None:
-        raise MissingPrerequisite("This step has to be done by hand.", hint=step.text)
     what = step.download
     fetch(step.url, step.target, checksum=what.checksum, size=what.size, on_progress=progress)
     if what.unpack:

@@ -98,7 +98,7 @@ def test_every_set_has_steps(card, root):
 
 def test_a_split_file_with_other_counts_is_refused(root, eurosat_on_the_web, expect):
     card = expect("eurosat", {**eurosat_on_the_web, "test": []})
-    step = next(step for step in plan_steps(card, root) if step.split)
+    step = next(step for step in plan_steps(card, root) if step.url and step.download is None)
     with pytest.raises(CorruptFile, match="samples instead of"):
         prepare.carry_out(card, step)
     assert not list((root / "eurosat").iterdir())
