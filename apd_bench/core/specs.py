@@ -249,7 +249,8 @@ class MethodRecipe:
     """A method made concrete: learner, objective and every number; `sources` says where each number comes from.
 
     `learner` and `objective` are names, of this package or of a plug-in's classes; `digest` is that of the files that
-    define the latter. `state` is the folder of a prompt state that is evaluated as it stands.
+    define the latter. `state` is the folder of a prompt state that is evaluated as it stands. `reconstruction`: neither
+    the code nor the settings of its paper are public.
     """
 
     name: str
@@ -265,6 +266,7 @@ class MethodRecipe:
     paper: str = field(default="", metadata=NOT_IDENTITY)
     digest: str | None = None
     state: str | None = field(default=None, metadata=UNRECORDED)
+    reconstruction: bool = field(default=False, metadata=NOT_IDENTITY)
 
     @property
     def trains(self) -> bool:

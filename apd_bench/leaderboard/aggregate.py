@@ -138,7 +138,7 @@ def _with_means(
 ) -> list[Row]:
     """Complete rows with means, intervals and ranks, best first; then the others by name."""
     complete = [draft for draft in drafts if draft.complete]
-    others = [draft.row({}, None) for draft in drafts if not draft.complete]
+    others = [draft.row({}) for draft in drafts if not draft.complete]
     if not complete:
         return others
 
@@ -154,13 +154,22 @@ def _with_means(
     worst, columns = panel(["worst"]), ("clean", *attacks)
     draws = statistics.resampled_means(worst, statistics.resamples_for(len(complete)))  # Holm needs many
     values = statistics.estimates(worst, draws)
-    ranks = statistics.shared_ranks(np.array([value.value for value in values]), draws)
+    ranks = statistics.rank_ranges(np.array([value.value for value in values]), draws)
+    hand_made = next((place for place, draft in enumerate(complete) if draft.hand_made), None)
+    gains = [
+        None
+        if hand_made in (None, place)
+        else statistics.difference(draws[place], draws[hand_made], value.value - values[hand_made].value, value.n)
+        for place, value in enumerate(values)
+    ]
     rest = panel(columns)
     values += statistics.estimates(rest, statistics.resampled_means(rest, _DRAWS))
     count = len(complete)
     rows = [
         draft.row(
-            {column: values[place * count + index] for place, column in enumerate(("worst", *columns))}, ranks[index]
+            {column: values[place * count + index] for place, column in enumerate(("worst", *columns))},
+            ranks[index],
+            gains[index],
         )
         for index, draft in enumerate(complete)
     ]

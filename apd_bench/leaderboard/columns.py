@@ -85,10 +85,16 @@ def interval(estimate: Estimate | None, digits: int = 1) -> str:
     return f"{100 * estimate.low:.{digits}f}–{100 * estimate.high:.{digits}f}"
 
 
-def with_interval(estimate: Estimate) -> str:
-    """`41.2 (38.0–44.1)`, without brackets where there is no interval."""
-    inner = interval(estimate)
-    return percent(estimate.value) if inner == "–" else f"{percent(estimate.value)} ({inner})"
+def with_interval(estimate: Estimate, sign: str = "") -> str:
+    """`41.2 (38.0–44.1)`, without brackets where there is no interval; with `sign` "+" `+1.2 (-0.3 to +2.1)`."""
+    edges = [percent_of(edge, sign) for edge in (estimate.low, estimate.high) if edge is not None]
+    joined = (" to " if sign else "–").join(edges)
+    return percent_of(estimate.value, sign) + (f" ({joined})" if joined else "")
+
+
+def percent_of(share: float, sign: str = "") -> str:
+    """A share in percent with one decimal, with a plus before it where `sign` is "+"."""
+    return f"{100 * share:{sign}.1f}"
 
 
 def missing_text(row: Row) -> str:
@@ -133,6 +139,11 @@ def _suspect_text(row: Row) -> str:
     return " ".join([*parts, f"collapsed {row.collapsed}"] if row.collapsed else parts)
 
 
+def _ranks(row: Row) -> str:
+    """The ranks that a row may have: `1–3`, or `2`; a dash for a row without a mean."""
+    return "–".join(map(str, dict.fromkeys(row.ranks))) if row.ranks else "–"
+
+
 def _parameters(row: Row) -> str:
     """The number of learned parameters with thousands separated."""
     if not row.trains:
@@ -166,12 +177,28 @@ _BEFORE = (
     Column(
         key="rank",
         value=lambda _, r: r.rank,
+        text=lambda _, r: _ranks(r),
         order=lambda _, r: 9999 if r.rank is None else r.rank,
         narrow=True,
-        help="one plus the number of methods that are significantly better (paired bootstrap on the same samples, Holm "
-        "over all pairs of the table, 5 %); methods that cannot be told apart share a rank.",
+        help="from one plus the number of methods that are significantly better to the number of those that are not "
+        "significantly worse (paired bootstrap on the same samples, Holm over all pairs of the table, 5 %).",
     ),
+    Column(key="last rank", value=lambda _, r: r.ranks[1] if r.ranks else None, formats=PROGRAMS),
     Column(key="method", value=lambda _, r: r.method, formats=FORMATS | {"gaps"}, narrow=True, left=True),
+    Column(
+        key="reconstruction",
+        title="source",
+        value=lambda _, r: int(r.reconstruction),
+        text=lambda _, r: "reconstruction" if r.reconstruction else "",
+        left=True,
+        help="neither code nor settings of the paper are public, so the recipe is our reading of it.",
+    ),
+    Column(
+        key="family",
+        value=lambda _, r: r.family,
+        left=True,
+        help="trained on clean or adversarial images; prompts in the text or the image tower, or in both.",
+    ),
     Column(
         key="parameters",
         title="learned",
@@ -191,6 +218,17 @@ _AFTER = (
         formats=frozenset({"html", "terminal"}),
         narrow=True,
         help="the interval of worst.",
+    ),
+    Column(
+        key="gain",
+        title="vs zero-shot",
+        value=lambda _, r: r.gain.value if r.gain else None,
+        text=lambda _, r: with_interval(r.gain, "+") if r.gain else "–",
+        share=True,
+        estimate=lambda r: r.gain,
+        formats=FORMATS - {"tex"},
+        narrow=True,
+        help="worst less that of zero_shot on the same samples, in points, with its 95 % interval.",
     ),
     Column(
         key="harmonic mean",

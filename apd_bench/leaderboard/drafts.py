@@ -82,14 +82,25 @@ class Draft:
         """True when every planned cell is there and comparable."""
         return self.planned > 0 and not self.missing
 
-    def row(self, estimates: Mapping[str, Estimate], rank: int | None) -> Row:
+    @property
+    def hand_made(self) -> bool:
+        """True for zero-shot CLIP with the template of each set, which the others are compared with."""
+        return self.label == "zero_shot"
+
+    def row(
+        self,
+        estimates: Mapping[str, Estimate],
+        ranks: tuple[int, int] | None = None,
+        gain: Estimate | None = None,
+    ) -> Row:
         """The finished row; `estimates` is empty for one that is not complete."""
         done = [item for item in self.used if item.done]
         return Row(
             method=self.label,
             variant=(self.used or self.items)[0].variant,
             recipes=tuple({item.variant: item.cell.fit.method for item in self.items}.values()),
-            rank=rank,
+            ranks=ranks,
+            gain=gain,
             parameters=_parameters(done),
             estimates=estimates,
             datasets=self.results,

@@ -47,12 +47,13 @@ def _table(table: Table, group: str) -> list[str]:
 
 
 def _cell(table: Table, row: Row, column: Column) -> str:
-    """The value of a column, the best accuracy of the table in bold."""
+    """The value of a column; in bold the best accuracies, in the worst case all that cannot be told from the best."""
     estimate = column.estimate(row) if column.estimate else None
     if estimate is None:
         return latex_text(column.shown(table, row, "tex"))
     text = percent(estimate.value)
-    if estimate.value == max(other.estimates[column.key].value for other in table.ranked):
+    best = max(other.estimates[column.key].value for other in table.ranked)
+    if estimate.value == best or (column.key == "worst" and row.rank == 1):
         text = f"\\textbf{{{text}}}"
     edges = interval(estimate) if "tex" in column.spread else "–"
     return text if edges == "–" else f"{text} {{\\scriptsize {edges}}}"

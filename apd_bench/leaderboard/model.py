@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from apd_bench.core.registry import METHODS
 from apd_bench.core.specs import Cell, MethodRecipe, ThreatModel
 from apd_bench.leaderboard.statistics import Estimate, harmonic_mean
 
@@ -72,13 +73,15 @@ class Row:
     """One method in one table; `estimates` (means over datasets) is empty unless the row is complete.
 
     `missing` counts the cells that a dataset lacks, `failed` the cells that ended in each error. A row has several
-    recipes where they differ by dataset.
+    recipes where they differ by dataset. `ranks` are the best and the worst rank that it may have, `gain` the difference
+    of its worst case to that of zero-shot.
     """
 
     method: str
     variant: str
     recipes: tuple[MethodRecipe, ...]
-    rank: int | None
+    ranks: tuple[int, int] | None
+    gain: Estimate | None
     parameters: int | None
     estimates: Mapping[str, Estimate]
     datasets: Mapping[str, DatasetResult]
@@ -95,9 +98,36 @@ class Row:
     notes: tuple[str, ...] = ()
 
     @property
+    def rank(self) -> int | None:
+        """The best rank that it may have."""
+        return self.ranks[0] if self.ranks else None
+
+    @property
     def trains(self) -> bool:
         """False for a method that learns nothing."""
         return self.recipes[0].trains
+
+    @property
+    def family(self) -> str:
+        """What it is trained on, and which tower its prompts are in: "adversarial, both"; "hand-made" for neither."""
+        recipe = self.recipes[0]
+        if not recipe.trains:
+            return "hand-made"
+        towers = [
+            tower for tower, need in (("text", "text_tokens"), ("image", "visual_tokens")) if need in recipe.needs
+        ]
+        kind = "adversarial" if recipe.inner_attack else "clean"
+        return f"{kind}, {'both' if len(towers) > 1 else ''.join(towers) or 'other'}"
+
+    @property
+    def reconstruction(self) -> bool:
+        """Whether code and settings of its paper are not public, so that its recipe is our reading.
+
+        Records from before recipes said so are marked as the registered method of their name is.
+        """
+        name = self.method.partition("(")[0]
+        known = METHODS.get(name).reconstruction if name in METHODS.names() else False
+        return bool(known) or any(recipe.reconstruction for recipe in self.recipes)
 
     @property
     def complete(self) -> bool:

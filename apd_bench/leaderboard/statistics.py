@@ -125,19 +125,34 @@ def resamples_for(rows: int) -> int:
     return int(np.clip(100 * pairs, 5000, 50_000)) - 1
 
 
-def shared_ranks(means: Floats, draws: Floats) -> list[int]:
-    """Rank of each row: one plus the number of rows that are significantly better (paired, Holm over all pairs).
+def rank_ranges(means: Floats, draws: Floats) -> list[tuple[int, int]]:
+    """The ranks that each row may have, given all differences that are significant (paired, Holm over all pairs).
 
-    A row never ranks behind one with a lower mean: paired differences vary in spread, so the counts alone could.
+    The first is one plus the number of rows that are better, the last leaves out those that are worse. A row is never
+    behind one with a lower mean: paired differences vary in spread, so the counts alone could be.
     """
     rows = len(means)
     pairs = [(i, j) for i in range(rows) for j in range(i + 1, rows)]
     adjusted = holm([bootstrap_p(draws[i] - draws[j]) for i, j in pairs])
-    better = [0] * rows
+    better, worse = [0] * rows, [0] * rows
     for (i, j), p in zip(pairs, adjusted, strict=True):
         if p < ALPHA and means[i] != means[j]:
-            better[j if means[i] > means[j] else i] += 1
-    return [1 + min(better[j] for j in range(rows) if means[j] <= means[i]) for i in range(rows)]
+            high, low = (i, j) if means[i] > means[j] else (j, i)
+            better[low] += 1
+            worse[high] += 1
+    return [
+        (
+            1 + min(better[j] for j in range(rows) if means[j] <= means[i]),
+            rows - min(worse[j] for j in range(rows) if means[j] >= means[i]),
+        )
+        for i in range(rows)
+    ]
+
+
+def difference(draws: Floats, reference: Floats, value: float, n: int) -> Estimate:
+    """A mean less that of a reference, `value`, with the interval of their paired draws; none where nothing varies."""
+    low, high = np.quantile(draws - reference, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return Estimate(value, low, high, n) if low < high else Estimate(value, None, None, n)
 
 
 def harmonic_mean(first: float, second: float) -> float:

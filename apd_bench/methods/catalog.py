@@ -32,14 +32,16 @@ def entries_of(name: str, path: str) -> Iterator[MethodEntry]:
     table = read_toml(path)
     about = table.get("method", {})
     aliases = tuple(about.get("aliases", ()))
-    paper = str(about.get("paper", ""))
-    yield MethodEntry(name=name, aliases=aliases, title=str(about.get("title", "")), paper=paper, recipe=path)
+    paper, guessed = str(about.get("paper", "")), about.get("reconstruction") is True
+    title = str(about.get("title", ""))
+    yield MethodEntry(name=name, aliases=aliases, title=title, paper=paper, recipe=path, reconstruction=guessed)
     for preset, changes in table.get("presets", {}).items():
         yield MethodEntry(
             name=f"{name}.{preset}",
             aliases=(*(f"{alias}.{preset}" for alias in aliases), *changes.get("aliases", ())),
             title=str(changes.get("title", "")),
             paper=str(changes.get("paper", paper)),
+            reconstruction=guessed,
             recipe=path,
             preset=preset,
         )

@@ -14,7 +14,7 @@ class MethodEntry:
     `recipe` is the path of a `recipe.toml`, `preset` the name of one of its `[presets.NAME]` tables. A plug-in may
     instead start from the method called `base` and give `changes`, tables of the same layout; `digest` is that of the
     files that define its learner and objective, or of the prompt state in the folder `state`. `written` marks changes
-    that stand in the method's name: a suite does not override them.
+    that stand in the method's name: a suite does not override them. `reconstruction`: see `MethodRecipe`.
     """
 
     name: str
@@ -28,3 +28,4 @@ class MethodEntry:
     state: str | None = None
     digest: str | None = None
     written: bool = False
+    reconstruction: bool = False

@@ -158,4 +158,5 @@ def _recipe(entry: MethodEntry, table: Sections, sources: dict[str, str], digest
         paper=entry.paper,
         digest=digest,
         state=entry.state,
+        reconstruction=entry.reconstruction,
     )

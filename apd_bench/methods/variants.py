@@ -53,6 +53,7 @@ def variant(text: str) -> MethodEntry:
         name=f"{entry.name}({inner})",
         title=f"{entry.title} [{inner}]",
         paper=entry.paper,
+        reconstruction=entry.reconstruction,
         base=entry.name,
         changes={**changes, "sources": sources},
         state=entry.state,

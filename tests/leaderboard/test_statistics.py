@@ -105,8 +105,8 @@ def test_mcnemar_is_the_binomial_test_on_discordant_pairs(first: int, second: in
 def test_ranks_are_shared_until_a_difference_is_significant() -> None:
     means = np.array([0.60, 0.59, 0.20])
     noise = np.random.default_rng(0).normal(0, 0.01, (3, 4999))
-    assert statistics.shared_ranks(means, means[:, None] + noise) == [1, 1, 3]
-    assert statistics.shared_ranks(means[:1], means[:1, None] + noise[:1]) == [1]
+    assert statistics.rank_ranges(means, means[:, None] + noise) == [(1, 2), (1, 2), (3, 3)]
+    assert statistics.rank_ranges(means[:1], means[:1, None] + noise[:1]) == [(1, 1)]
 
 
 def test_no_method_ranks_behind_one_with_a_lower_mean() -> None:
@@ -114,7 +114,7 @@ def test_no_method_ranks_behind_one_with_a_lower_mean() -> None:
     steady, wild = generator.normal(0, 0.01, (2, 4999)), generator.normal(0, 0.2, 4999)
     means = np.array([0.60, 0.50, 0.49])  # the second is surely behind the first; of the third nobody knows
     draws = means[:, None] + np.stack([steady[0], steady[1], wild])
-    assert statistics.shared_ranks(means, draws) == [1, 1, 1]
+    assert statistics.rank_ranges(means, draws) == [(1, 2), (1, 3), (1, 3)]
 
 
 def test_outcomes_that_are_all_alike_have_wilsons_interval() -> None:
