@@ -158,7 +158,7 @@ def _with_means(
     hand_made = next((place for place, draft in enumerate(complete) if draft.hand_made), None)
     gains = [
         None
-        if hand_made in (None, place)
+        if hand_made is None or hand_made == place
         else statistics.difference(draws[place], draws[hand_made], value.value - values[hand_made].value, value.n)
         for place, value in enumerate(values)
     ]

@@ -227,7 +227,6 @@ _AFTER = (
         share=True,
         estimate=lambda r: r.gain,
         formats=FORMATS - {"tex"},
-        narrow=True,
         help="worst less that of zero_shot on the same samples, in points, with its 95 % interval.",
     ),
     Column(

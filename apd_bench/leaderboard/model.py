@@ -73,8 +73,8 @@ class Row:
     """One method in one table; `estimates` (means over datasets) is empty unless the row is complete.
 
     `missing` counts the cells that a dataset lacks, `failed` the cells that ended in each error. A row has several
-    recipes where they differ by dataset. `ranks` are the best and the worst rank that it may have, `gain` the difference
-    of its worst case to that of zero-shot.
+    recipes where they differ by dataset. `ranks` are the best and the worst rank that it may have, `gain` is its worst
+    case less that of zero-shot.
     """
 
     method: str

@@ -153,7 +153,7 @@ COUNTS_NOT = {
         "title", "group", "num_classes", "counts", "image_size", "licence", "source", "aliases", "loader", "citation",
         "description",
     },
-    "MethodRecipe": {"needs", "sources", "title", "paper", "state"},
+    "MethodRecipe": {"needs", "sources", "title", "paper", "state", "reconstruction"},
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from synthetic import BACKBONE, cell, dataset, grid, method, outcomes, record, tables_of
@@ -37,6 +38,31 @@ def test_worst_aligns_samples_by_id_not_by_position() -> None:
 def test_a_misclassified_sample_is_never_robust() -> None:
     lucky = outcomes([0, 1], [1, 1])  # the attack "repaired" the first sample
     assert tables_of([(record(cell()), lucky)])[0].ranked[0].estimates["pgd"].value == 0.5
+
+
+def test_the_gain_is_the_paired_difference_to_zero_shot_with_its_interval() -> None:
+    table = tables_of(grid({"apd": {"clean": 0.9, "pgd": 0.6}, "zero_shot": {"clean": 0.9, "pgd": 0.2}}))[0]
+    rows = {row.method: row for row in table.ranked}
+    gain = rows["apd"].gain
+    assert gain and gain.low and gain.high and rows["zero_shot"].gain is None
+    worst = [rows[name].estimates["worst"].value for name in ("apd", "zero_shot")]
+    assert gain.value == pytest.approx(worst[0] - worst[1])
+    assert 0 < gain.low < gain.value < gain.high
+    assert (rows["apd"].ranks, rows["zero_shot"].ranks) == ((1, 1), (2, 2))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "family", "reconstruction"),
+    [
+        ({"needs": ("text_tokens",)}, "clean, text", False),
+        ({"needs": ("visual_tokens",), "inner_attack": {"steps": 2}}, "adversarial, image", False),
+        ({"needs": ("text_tokens", "visual_tokens"), "reconstruction": True}, "clean, both", True),
+        ({"trains": False}, "hand-made", False),
+    ],
+)
+def test_families_and_reconstructions(recipe: dict[str, Any], family: str, reconstruction: bool) -> None:
+    (row,) = tables_of([(record(cell(method_spec=method("mine", **recipe))), outcomes([1, 1], [1, 0]))])[0].rows
+    assert (row.family, row.reconstruction) == (family, reconstruction)
 
 
 def test_incomplete_rows_have_no_mean_and_no_rank() -> None:

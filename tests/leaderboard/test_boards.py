@@ -94,7 +94,9 @@ def test_check_passes_on_fresh_boards_and_names_a_stale_file(store: Path, tmp_pa
 def test_csv_keeps_its_declared_columns(store: Path, tmp_path: Path) -> None:
     write_boards([store], tmp_path, ["csv"])
     rows = list(csv.DictReader(io.StringIO((tmp_path / "embedded.csv").read_text())))
-    assert list(rows[0])[10:16] == ["rank", "method", "parameters", "clean", "clean low", "clean high"]
+    assert list(rows[0])[10:15] == ["rank", "last rank", "method", "reconstruction", "family"]
+    assert list(rows[0])[15:19] == ["parameters", "clean", "clean low", "clean high"]
+    assert {row["method"]: row["reconstruction"] for row in rows} == {"apd": "1", "zero_shot": "0"}
     assert {row["method"]: row["cells done"] for row in rows} == {"apd": "18", "zero_shot": "6"}
     long = list(csv.DictReader(io.StringIO((tmp_path / "embedded-datasets.csv").read_text())))
     assert {row["attack"] for row in long} == {"clean", "pgd", "cw", "autoattack", "worst"}
