@@ -8,7 +8,7 @@ from rich.text import Text
 
 from apd_bench.core.text import plain
 from apd_bench.leaderboard.boards import Boards
-from apd_bench.leaderboard.columns import table_columns
+from apd_bench.leaderboard.columns import Column, table_columns
 from apd_bench.leaderboard.markdown import table_section
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.wording import EMBEDDED_WARNING, heading, legend_lines, notes_of, threat_text
@@ -40,18 +40,31 @@ def _grid(table: Table, width: int) -> Grid:
     """The table; where it is narrow, without what can be spared, and always without columns in which nothing stands."""
     title = f"{plain(heading(table))} · accuracy in % · mean over {len(table.datasets)} datasets"
     grid = Grid(title=Text(title), title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    wide = width >= 62 + 6 * len(table.attacks)
     lines = []
-    for column in table_columns(table.attacks, "terminal"):
-        texts = [plain(column.shown(table, row, "terminal"), 40) for row in table.rows]
-        if (column.narrow or wide) and any(texts):
-            heading_text = Text(_SHORT.get(column.heading, plain(column.heading, 14)))
-            justify: JustifyMethod = "left" if column.left else "right"
-            grid.add_column(heading_text, justify=justify, overflow="fold", no_wrap=not column.left)
-            lines.append(texts)
+    for column, texts in _fitting(table, width):
+        justify: JustifyMethod = "left" if column.left else "right"
+        grid.add_column(Text(texts[0]), justify=justify, overflow="fold", no_wrap=not column.left)
+        lines.append(texts[1:])
     for row, *texts in zip(table.rows, *lines, strict=True):
         grid.add_row(*map(Text, texts), style="" if row.complete else "dim")
     return grid
+
+
+def _fitting(table: Table, width: int) -> list[tuple[Column, list[str]]]:
+    """The columns with their texts, the heading first; of those that can be spared, as many as there is room for."""
+    columns = []
+    for column in table_columns(table.attacks, "terminal"):
+        texts = [plain(column.shown(table, row, "terminal"), 40) for row in table.rows]
+        if any(texts):
+            columns.append((column, [_SHORT.get(column.heading, plain(column.heading, 14)), *texts]))
+    sizes = [1 + max(map(len, texts)) for _, texts in columns]
+    room = width - sum(size for size, (column, _) in zip(sizes, columns, strict=True) if column.narrow)
+    shown = {place for place, (column, _) in enumerate(columns) if column.narrow}
+    for place in sorted(range(len(columns)), key=sizes.__getitem__):
+        if place not in shown and sizes[place] <= room:
+            shown.add(place)
+            room -= sizes[place]
+    return [item for place, item in enumerate(columns) if place in shown]
 
 
 def _footer(table: Table) -> list[str]:

@@ -12,7 +12,7 @@ from browser import CHROMIUM, Browser
 from synthetic import cell, dataset, fill, grid, method, outcomes, record
 
 from apd_bench.cli import arguments, run
-from apd_bench.leaderboard import write_boards
+from apd_bench.leaderboard.boards import write_boards
 from apd_bench.leaderboard.command import crossings, words
 from apd_bench.records.store import Store
 from apd_bench.runner.plan import plan
@@ -85,28 +85,28 @@ def test_hostile_names_stay_text(hostile_page: Path) -> None:
 def test_sort_filter_and_columns(page: Path, browser: Browser) -> None:
     browser.open(page.as_uri())
     assert shows(browser, ["apd", "advtp", "zero_shot"])
-    browser.run("document.querySelectorAll('#board-0 thead th')[3].click()")  # clean, ascending
+    browser.run("document.querySelectorAll('#board-0 thead th')[5].click()")  # clean, ascending
     assert shows(browser, ["advtp", "apd", "zero_shot"])
-    browser.run("document.querySelectorAll('#board-0 thead th')[3].querySelector('[tabindex]').focus()")
+    browser.run("document.querySelectorAll('#board-0 thead th')[5].querySelector('[tabindex]').focus()")
     browser.press("Enter")
     assert shows(browser, ["zero_shot", "apd", "advtp"])
     browser.run("document.querySelector('#board-0 input[type=search]').focus()")
     for sign in "advtp":
         browser.press(sign)
     assert shows(browser, ["advtp"])
-    browser.run("document.querySelector('#board-0 input[data-column=\"2\"]').click()")
+    browser.run("document.querySelector('#board-0 input[data-column=\"4\"]').click()")
     head = "[...document.querySelectorAll('#board-0 thead th')].map(th => th.textContent.trim())"
     assert "learned" not in browser.run(head)
-    assert browser.run("location.hash") == "#board=0&q=advtp&sort=3%2Cdesc&hide=2"
+    assert browser.run("location.hash") == "#board=0&q=advtp&sort=5%2Cdesc&hide=4"
     assert browser.problems() == []
 
 
 def test_a_link_opens_the_same_view(page: Path, browser: Browser) -> None:
-    browser.open(f"{page.as_uri()}#board=1&q=a&sort=3,desc&hide=2,4")
+    browser.open(f"{page.as_uri()}#board=1&q=clean&sort=5,desc&hide=4,6")
     assert browser.run("document.getElementById('board').value") == "1"
     assert browser.run("document.getElementById('board-0').hidden") is True
     assert shows(browser, ["apd", "advtp"], 1)
-    assert browser.run("document.querySelector('#board-1 input[data-column=\"4\"]').checked") is False
+    assert browser.run("document.querySelector('#board-1 input[data-column=\"6\"]').checked") is False
     browser.open(f"{page.as_uri()}#method-apd")
     assert browser.run("document.querySelector(location.hash).getBoundingClientRect().top < innerHeight") is True
     assert browser.problems() == []
