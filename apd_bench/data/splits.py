@@ -30,7 +30,7 @@ class PixelStore(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ImageSplit:
-    """N labelled images. `ids` are stable and unique, `rows` place them in `store`.
+    """N labelled images: labels int64 [N], ids that are stable and unique, rows int64 [N] of the images in `store`.
 
     `published` holds sample lists that the literature fixed, by their length (ImageNet's 5,000 test ids).
     Raises CorruptFile when ids are not unique or the lengths differ.

@@ -18,7 +18,7 @@ from apd_bench.core.errors import UsageError
 from apd_bench.core.specs import Options
 
 TEACHERS = ("online", "offline", "zero_shot")
-Terms = dict[str, Tensor]
+Terms = dict[str, Tensor]  # the terms of a loss by name, each a scalar in float32; see `Objective`
 Attacked = Callable[["Prediction"], Tensor]  # what an inner attack maximises: a sum over the samples
 
 

@@ -75,15 +75,12 @@ class Subject:
 def check(name: str | MethodEntry, *, backbone: Backbone | None = None) -> list[CheckResult]:
     """The results of all checks on a registered name, a `path/to/file.py:NAME`, or an entry."""
     entry = METHODS.get(name) if isinstance(name, str) else name
-    results: list[CheckResult] = []
     try:
         subject = Subject(recipe_of(entry, QUICK), backbone if backbone is not None else toy_backbone())
     except UserError as error:
         return [CheckResult("the recipe can be read", False, str(error))]
-    for title, function in CHECKS.items():
-        if subject.recipe.trains or function in ALWAYS:
-            results.append(_run(title, function, subject))
-    return results
+    checks = {title: function for title, function in CHECKS.items() if subject.recipe.trains or function in ALWAYS}
+    return [_run(title, function, subject) for title, function in checks.items()]
 
 
 def _run(title: str, function: Callable[[Subject], str], subject: Subject) -> CheckResult:
@@ -98,12 +95,8 @@ def _run(title: str, function: Callable[[Subject], str], subject: Subject) -> Ch
 
 def states_its_numbers(subject: Subject) -> str:
     """Every option of the objective exists and the objective can be built."""
-    if not subject.recipe.trains:
-        return ""
-    objective = build_objective(subject.recipe)
-    if objective.attacks and not subject.recipe.inner_attack:
-        return "the objective attacks, but the recipe has no [inner_attack] section"
-    return ""
+    lacks = subject.recipe.trains and build_objective(subject.recipe).attacks and not subject.recipe.inner_attack
+    return "the objective attacks, but the recipe has no [inner_attack] section" if lacks else ""
 
 
 def one_step_lowers_the_loss(subject: Subject) -> str:
@@ -174,16 +167,9 @@ def attack_spares_the_text_tower(subject: Subject) -> str:
     learner = restore(subject.state, subject.backbone)
     classifier = Classifier.from_learner(subject.backbone, learner)
     pixels = subject.data.test.pixels(range(4))
-    options = {"steps": 2, "step": 1.0, "start": "uniform"}
+    options, generator = {"steps": 2, "step": 1.0, "start": "uniform"}, torch.Generator().manual_seed(0)
     with _counted_text(subject.backbone) as calls:
-        attacked = ascend(
-            classifier,
-            pixels,
-            lambda logits: logits.logsumexp(dim=1).sum() - logits[:, 0].sum(),
-            eps=EPS,
-            options=options,
-            generator=torch.Generator().manual_seed(0),
-        )
+        attacked = ascend(classifier, pixels, _away_from_class_0, eps=EPS, options=options, generator=generator)
     if calls:
         return f"the text tower was called {len(calls)} times during an attack"
     return "" if not torch.equal(attacked, pixels) else "the attack could not move any pixel: no gradient"
@@ -229,6 +215,10 @@ class _Replay:
 
     def rewind(self) -> None:
         self.turn = 0
+
+
+def _away_from_class_0(logits: Tensor) -> Tensor:
+    return logits.logsumexp(dim=1).sum() - logits[:, 0].sum()
 
 
 def _student_loss(terms: Terms) -> Tensor:

@@ -5,11 +5,9 @@ import torch
 
 from apd_bench import attacks
 from apd_bench.attacks.parse import parse_attack
-from apd_bench.cli import main
-from apd_bench.core.errors import EXIT_DONE, UnknownName, UsageError
+from apd_bench.core.errors import UnknownName, UsageError
 from apd_bench.core.registry import ATTACKS
 from apd_bench.core.specs import ThreatModel
-from apd_bench.records.store import Store
 from tests.pages import EXAMPLES
 
 THREAT = ThreatModel(eps=4 / 255)
@@ -42,15 +40,6 @@ def test_the_example_is_an_attack_like_any_other(small_net, file):
     assert result.backwards < 20 * 12  # who is broken leaves
     with pytest.raises(UnknownName, match="option of mi-fgsm 'decay'"):
         parse_attack("mi-fgsm(decay=1)")
-
-
-def test_its_cells_are_measured_as_those_of_the_catalogue(tmp_path, file, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    words = ["--methods", "zero_shot", "--no-reference", "--datasets", "fashion", "--limit", "6", "--eps", "2/255",
-             "--shots", "1", "--jobs", "1", "--device", "cpu", "--quiet"]  # fmt: skip
-    assert main(["run", *words, "--attacks", f"{file}:MI_FGSM(steps=3)"]) == EXIT_DONE
-    (record,) = Store("results").records()
-    assert record.done and record.cell.attack.label == "mi-fgsm(steps=3)" and record.timing["backwards"] > 0
 
 
 @pytest.mark.parametrize(

@@ -138,22 +138,6 @@ def test_a_method_builds_on_the_class_of_another_plugin(example, backbone, data)
     assert fit(toy_fit(recipe, backbone, data), backbone, data).card["history"][0]["anchor"] > 0
 
 
-def test_a_learner_of_your_own(backbone, tmp_path):
-    (tmp_path / "mine.py").write_text(
-        "from apd_bench.plugin import define\n"
-        "from apd_bench.prompts.text import TextLearner\n"
-        "class Halved(TextLearner):\n"
-        "    def forward(self):\n"
-        "        prompts = super().forward()\n"
-        "        return type(prompts)(text=type(prompts.text)(context=self.context / 2, rows=self.rows()))\n"
-        "METHOD = define('halved', base='apt', learner=Halved, learner_options={'tokens': 2})\n"
-    )
-    entry = resolve(f"{tmp_path / 'mine.py'}:METHOD")
-    assert recipe_of(entry).needs == ("text_tokens",)
-    results = check(entry, backbone=backbone)
-    assert [result for result in results if not result.passed] == []
-
-
 def test_a_class_typed_into_a_session_works_in_that_session_alone():
     typed = type("Typed", (CleanCrossEntropy,), {"__module__": "__main__"})
     recipe = recipe_of(define("typed", base="coop", objective=typed))
