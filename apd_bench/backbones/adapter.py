@@ -11,9 +11,8 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from apd_bench.backbones.needs import ALL_OFFERS, DEEP_TEXT, FRAME, TEXT_TOKENS, VISUAL_TOKENS
 from apd_bench.backbones.slots import Shapes, TextPrompts, VisualPrompts
-from apd_bench.backbones.text import TextTransformer, text_tower
 from apd_bench.backbones.tokens import PLACEHOLDER, PromptLayout, arrange, check_length, clean_name, encode_words
-from apd_bench.backbones.vision import ImageTransformer, has_quick_gelu, image_tower
+from apd_bench.backbones.towers import ImageTransformer, TextTransformer, has_quick_gelu, image_tower, text_tower
 from apd_bench.core.errors import IncompatibleChoice, UsageError
 from apd_bench.core.specs import BackboneSpec
 

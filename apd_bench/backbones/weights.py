@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from apd_bench.backbones.guesses import architectures_of
 from apd_bench.backbones.present import HUB_WEIGHTS, URL_CACHE
 from apd_bench.backbones.torchfile import StoredTensor, is_torchscript, read_safetensors, read_torch, tensors_of
-from apd_bench.backbones.vision import has_quick_gelu
+from apd_bench.backbones.towers import has_quick_gelu
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, first_line
 from apd_bench.core.files import file_digest
 

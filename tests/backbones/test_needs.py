@@ -7,8 +7,7 @@ from apd_bench.backbones.catalog import builtin
 from apd_bench.backbones.configs import model_config
 from apd_bench.backbones.load import instantiate
 from apd_bench.backbones.needs import offers_of, require
-from apd_bench.backbones.text import TextTransformer
-from apd_bench.backbones.vision import ImageTransformer
+from apd_bench.backbones.towers import ImageTransformer, TextTransformer
 from apd_bench.core.errors import IncompatibleChoice
 from apd_bench.core.registry import BACKBONES
 
