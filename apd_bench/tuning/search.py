@@ -96,7 +96,12 @@ def split_of(dataset: str, limit: int | None) -> str:
 
 
 def untested(grid: Plan) -> Plan:
-    """`grid`, if nothing of it is scored on test images; raises UsageError else."""
+    """`grid`, if all of it can be measured and nothing of it on test images; raises UsageError else."""
+    for item in grid.impossible:
+        raise UsageError(
+            f"All methods get the same tries on the same sets, and one cannot be made: {item.reason}.",
+            hint="Leave the method or the set out.",
+        )
     wrong = next((cell for cell in grid.cells if cell.split == "test"), None)
     if wrong is not None:
         raise UsageError(f"A search never looks at test images, and this cell would: {wrong.label}.")

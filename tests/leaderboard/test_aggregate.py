@@ -65,6 +65,13 @@ def test_families_and_reconstructions(recipe: dict[str, Any], family: str, recon
     assert (row.family, row.reconstruction) == (family, reconstruction)
 
 
+def test_validation_images_are_never_in_a_table_of_test_images() -> None:
+    measured = outcomes([1, 1], [1, 0])
+    made = tables_of([(record(cell(split=split)), measured) for split in ("test", "val", "held_out")])
+    assert sorted(table.key.protocol.split for table in made) == ["held_out", "test", "val"]
+    assert all(len(table.rows) == 1 and table.rows[0].done == 1 for table in made)
+
+
 def test_incomplete_rows_have_no_mean_and_no_rank() -> None:
     items = grid(SHARES)
     gone = next(index for index, (one, _) in enumerate(items) if one.cell.fit.method.name == "apd")

@@ -68,6 +68,12 @@ def test_the_plan_refuses_test_images():
         untested(plan(resolve(load_suite("ci"), RunOptions())))
 
 
+def test_what_cannot_be_measured_is_refused_before_anything_is_spent():
+    hunt = search(load_suite("embedded"), RunOptions(methods=("apd", "coop"), backbones=("RN50-quickgelu/openai",)), 1)
+    with pytest.raises(UsageError, match=r"apd needs .* Leave the method or the set out"):
+        list(hunt.plans(0))
+
+
 def test_two_tries_on_the_ci_suite_and_again_from_the_table_alone(tmp_path, capsys):
     words = ["tune", "ci", "--methods", "coop,apd", "--limit", "4", "--display", "none", "--jobs", "1"]
     assert main([*words, "--trials", "2", "--results", str(tmp_path / "one")]) == 0
