@@ -42,7 +42,7 @@ def execute(args: argparse.Namespace) -> int:
         err(line)
     store = Store(options.store)
     report = run_plan(grid, store, options, make_reporter(options), strategy=options.strategy)
-    if options.quiet:
+    if options.quiet or options.display == "none":
         for failure, number in report.messages():
             err(f"apd-bench: error: {number} cells: {failure.message} {failure.hint}".rstrip())
     if options.verbose:

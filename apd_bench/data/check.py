@@ -9,6 +9,7 @@ from pathlib import Path
 
 from apd_bench.core.errors import CorruptFile, UserError
 from apd_bench.core.specs import DatasetSpec
+from apd_bench.core.text import printable
 from apd_bench.data.cards import card_of
 from apd_bench.data.embedded import read_arrays
 from apd_bench.data.images import DEEP, TURNED, remarks
@@ -42,12 +43,12 @@ def check_set(spec: DatasetSpec, roots: tuple[Path, ...], *, images: bool = Fals
         source = _source(spec, roots)
     except UserError as error:
         return _failed(spec, error, roots)
-    bad, marks = _decode_all(source) if images else ((), Counter[str]())
+    bad, marks = _decode_all(source) if images else ({}, Counter[str]())
     lacking = bool(bad) and spec.options.get("problems") != "exclude"
     said = []
     if bad:
         fate = "" if lacking else " and are left out"
-        said.append(f"{len(bad)} images cannot be decoded{fate}: {', '.join(bad[:5])}")
+        said.append(f"{len(bad)} images cannot be decoded{fate}: {', '.join([*bad][:5])} ({next(iter(bad.values()))})")
     if not lacking:
         said += [*_remarks_on_set(source, spec), *_remarks_on_images(marks, spec)]
     return Finding(
@@ -58,7 +59,7 @@ def check_set(spec: DatasetSpec, roots: tuple[Path, ...], *, images: bool = Fals
         counts={name: len(source.splits[name]) for name in SPLITS if source.splits.get(name)},
         message="; ".join(said),
         fix=f"Restore them, or leave them out (recorded): {excluding(spec.name)}" if lacking else "",
-        undecodable=bad,
+        undecodable=tuple(bad),
     )
 
 
@@ -75,15 +76,15 @@ def what_is_missing(spec: DatasetSpec) -> str | None:
     return None if finding.state == READY else f"{finding.message} {finding.fix}".strip()
 
 
-def _decode_all(source: Source) -> tuple[tuple[str, ...], Counter[str]]:
-    """The keys of the images that cannot be decoded, and how many there are with each mark of `remarks`."""
-    bad, marks = [], Counter[str]()
+def _decode_all(source: Source) -> tuple[dict[str, str], Counter[str]]:
+    """The keys of the images that cannot be decoded, with the reasons, and how many have each mark of `remarks`."""
+    bad, marks = dict[str, str](), Counter[str]()
     for item in source.items() if not source.arrays else ():
         try:
             marks.update(remarks(item.read(source.base), str(item.file(source.base))))
-        except (OSError, CorruptFile):
-            bad.append(item.key)
-    return tuple(bad), marks
+        except (OSError, CorruptFile) as error:
+            bad[item.key] = str(error).rpartition("decoded: ")[2].removesuffix(".")
+    return bad, marks
 
 
 def _remarks_on_images(marks: Counter[str], spec: DatasetSpec) -> Iterator[str]:
@@ -107,6 +108,8 @@ def _remarks_on_set(source: Source, spec: DatasetSpec) -> Iterator[str]:
         yield f"no training images ({notes['no_train']})"
     if "test_images" in notes:
         yield f"test images: {notes['test_images']}"
+    if "not_read" in notes:
+        yield f"folders beside the splits, not read: {', '.join(map(printable, notes['not_read']))}"
     if "shared_names" in notes:
         yield f"several classes share the name {notes['shared_names'][0]}"
     if "classes_without_images" in notes:

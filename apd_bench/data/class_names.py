@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 from apd_bench.core.errors import CorruptFile
 from apd_bench.core.files import read_lines
@@ -38,7 +40,7 @@ def name_classes(path: Path, folders: Sequence[str], table: Mapping[str, str]) -
     names = {folder: prompt_name(table.get(folder, folder)) for folder in folders}
     first: dict[str, str] = {}
     for folder, name in names.items():
-        other = first.setdefault(name.casefold(), folder)
+        other = first.setdefault(normalize("NFC", name).casefold(), folder)
         if other != folder:
             raise CorruptFile(
                 f"The class folders '{other}' and '{folder}' of {path} are both called '{name}', so no text can tell "
@@ -74,6 +76,11 @@ def _in_place(file: Path, folders: Sequence[str], lines: Sequence[str]) -> dict[
         raise CorruptFile(f"{file} has the name '{twice}' twice, so no text can tell the two classes apart.")
     if set(meant) == set(folders):
         return {folder: line for folder, line in zip(meant, lines, strict=True) if folder}
+    if _is_table(lines, folders):
+        raise CorruptFile(
+            f"The lines of {file} hold more than names, as '{lines[0]}'.",
+            hint="Write one name a line in the order of the class folders, or lines of `folder name`.",
+        )
     for line, folder, other in zip(lines, folders, meant, strict=True):
         first, *rest = line.split(maxsplit=1)
         another = line if other not in (None, folder) else first if rest and first in folders else folder
@@ -83,3 +90,18 @@ def _in_place(file: Path, folders: Sequence[str], lines: Sequence[str]) -> dict[
                 hint='Say it folder by folder in dataset.toml, under [classes]: folder = "name".',
             )
     return dict(zip(folders, lines, strict=True))
+
+
+def _is_table(lines: Sequence[str], folders: Sequence[str]) -> bool:
+    """Whether all lines have numbers, quotes, the folder before a separator, or at the end a folder that is a key."""
+    numbers = [match and int(match[1]) for match in (re.match(r"(\d+)[.:)]?\s", line) for line in lines)]
+    if numbers in ([*range(len(lines))], [*range(1, len(lines) + 1)]):
+        return True
+    forms = (
+        (rf"[\"'].*[\"']|{re.escape(f)}\s*[,:;=|].*", rf".*\W{re.escape(f)}", f.isalpha() or f.isdigit())
+        for f in folders
+    )
+    return all(
+        re.fullmatch(before, line) or (not word and re.fullmatch(behind, line))
+        for line, (before, behind, word) in zip(lines, forms, strict=True)
+    )

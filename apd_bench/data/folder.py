@@ -25,7 +25,7 @@ from apd_bench.core.files import read_text
 from apd_bench.core.specs import DatasetSpec
 from apd_bench.core.text import is_utf8
 from apd_bench.core.toml import tomllib
-from apd_bench.data.class_names import in_order, name_classes
+from apd_bench.data.class_names import NAMES, in_order, name_classes
 from apd_bench.data.digests import content_digests
 from apd_bench.data.listing import SPLITS, Source, derive_splits, entries, folder_items, is_image
 from apd_bench.data.names import excluding, quoted
@@ -86,6 +86,8 @@ def read_folder(path: Path, split: str = "official") -> Source:
         raise IncompatibleChoice(f"{path} is split by its folders {', '.join(parts.values())}; nothing is derived.")
     for name, folder in parts.items():
         source.splits[name] = folder_items(source, labels, below=folder)
+    if parts and (beside := [e.name for e in entries(path) if e.is_dir() and e.name not in parts.values()]):
+        source.notes["not_read"] = beside
     if not parts:
         source.splits["all" if derived else "test"] = folder_items(source, labels)
         source.problems += [f"{path / e.name} lies beside the class folders" for e in entries(path) if is_image(e)]
@@ -94,6 +96,11 @@ def read_folder(path: Path, split: str = "official") -> Source:
     if shared := [name for name, count in Counter(source.classes).items() if count > 1]:
         source.notes["shared_names"] = shared
     derive_splits(source)
+    if source.derived and not source.splits["test"]:
+        raise CorruptFile(
+            f"{path} has too few images in each class for derived splits: none is left to test on.",
+            hint='Put at least 4 into each class folder, or leave split = "derived" out.',
+        )
     return source
 
 
@@ -120,6 +127,9 @@ def _digest(source: Source) -> str:
 
 def _settings(path: Path) -> dict[str, Any]:
     """The table of `dataset.toml`, checked, with a list of templates as one ensemble."""
+    for entry in entries(path):
+        if entry.name not in (SETTINGS, NAMES) and entry.name.casefold() in (SETTINGS, NAMES):
+            raise CorruptFile(f"{path / entry.name} is not read.", hint=f"Call it {entry.name.casefold()}.")
     file = path / SETTINGS
     if not file.is_file():
         return {}

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from apd_bench.core.errors import CorruptFile
 from apd_bench.core.text import is_utf8, printable
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+)
 SPLITS = ("train", "val", "test")
 TRAIN_SHARE, VAL_SHARE, VAL_OF_TRAINVAL = 0.5, 0.2, 0.2  # CoOp: DATASETS.md, datasets/dtd.py, datasets/oxford_pets.py
 

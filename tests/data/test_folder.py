@@ -113,6 +113,11 @@ def test_names_from_a_list(tmp_path, folders, lines, expected, encoding):
         ("classnames.txt", b"gills\naxolotl\nmeow", "'axolotl' is a folder itself"),
         ("classnames.txt", b"gills\ncat house\nmeow", "'cat' is a folder itself"),
         ("classnames.txt", b"gills\nBig dog\nbig  dog", "'big  dog' is a folder itself"),
+        ("classnames.txt", b"0 gills\n1. woof\n2 meow", "hold more than names, as '0 gills'"),
+        ("classnames.txt", b"axolotl, a\nbig_dog: b\ncat;c", "hold more than names"),
+        ("classnames.txt", b'"gills"\n"woof"\n"meow"', "hold more than names"),
+        ("Classnames.txt", b"gills\nwoof\nmeow", "is not read. Call it classnames.txt"),
+        ("classnames.txt", "caf\u00e9\nwoof\ncafe\u0301".encode(), "are both called"),
         ("classnames.txt", b"cat a\ncat b\naxolotl c\nbig_dog d", "names the folder 'cat' twice"),
         ("classnames.txt", "gills\nl\u00f6we\nmeow".encode("latin-1"), "line 2 holds the byte 0xf6.*iconv"),
         ("classnames.txt", "gills\nwoof\nmeow".encode("utf-16-le"), "NUL"),
@@ -192,6 +197,18 @@ def test_other_layouts_say_what_to_do(tmp_path, splits, message):
     assert re.search(message, str(caught.value))
 
 
+def test_other_folders_beside_the_splits_are_named(tmp_path: Path) -> None:
+    path = lay_out(tmp_path / "set", trainval=["a", "b"], test=["a", "b"])
+    assert "folders beside the splits, not read: trainval" in check_set(folder_spec(str(path)), ()).message
+
+
+def test_derived_splits_without_test_images_are_seen_before_a_run(tmp_path: Path) -> None:
+    for name in ("a/1", "a/2", "a/3", "b/1", "b/2", "b/3"):
+        picture(tmp_path / "set" / f"{name}.png")
+    finding = check_set(folder_spec(str(tmp_path / "set"), split="derived"), ())
+    assert (finding.state, "none is left to test on" in finding.message) == ("incomplete", True)
+
+
 def test_the_remedy_for_training_images_alone_works_as_printed(tmp_path):
     path = lay_out(tmp_path / "my (set)", train=["a", "b"])
     for number in range(10):
@@ -257,7 +274,8 @@ def test_check_says_what_is_left_out_and_what_is_scaled(pets):
     (name,) = shlex.split(finding.fix.partition("(recorded): ")[2])
     finding = check_set(DATASETS.get(name), (), images=True)
     assert finding.state == "ready" and not finding.fix
-    assert "1 images cannot be decoded and are left out: cat/0.png; 1 images have 16-bit" in finding.message
+    for said in ("1 images cannot be decoded and are left out: cat/0.png (it is none of JPEG", "1 images have 16-bit"):
+        assert said in finding.message
     assert len(load(name).test) == 29
 
 
