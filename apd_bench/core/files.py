@@ -84,16 +84,14 @@ def read_text(path: Path) -> str:
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = data.decode("utf-16" if wide else "utf-8-sig")
+        problem, encoding = ("it holds NUL characters", "UTF-16") if "\0" in text else ("", "")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
+        problem, encoding = f"line {line} holds the byte 0x{data[error.start]:02x}", "LATIN1"
+    if problem:
         raise CorruptFile(
-            f"{path} is not UTF-8 text: line {line} holds the byte 0x{data[error.start]:02x}.",
-            hint=f"Convert it: iconv -f LATIN1 -t UTF-8 {shlex.quote(str(path))} > {path.name}.new",
-        ) from error
-    if "\0" in text:
-        raise CorruptFile(
-            f"{path} is not UTF-8 text: it holds NUL characters.",
-            hint=f"Convert it: iconv -f UTF-16 -t UTF-8 {shlex.quote(str(path))} > {path.name}.new",
+            f"{path} is not UTF-8 text: {problem}.",
+            hint=f"Convert it: iconv -f {encoding} -t UTF-8 {shlex.quote(str(path))} > {path.name}.new",
         )
     return text
 

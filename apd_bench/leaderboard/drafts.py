@@ -88,10 +88,7 @@ class Draft:
         return self.label == "zero_shot"
 
     def row(
-        self,
-        estimates: Mapping[str, Estimate],
-        ranks: tuple[int, int] | None = None,
-        gain: Estimate | None = None,
+        self, estimates: Mapping[str, Estimate], ranks: tuple[int, int] | None = None, gain: Estimate | None = None
     ) -> Row:
         """The finished row; `estimates` is empty for one that is not complete."""
         done = [item for item in self.used if item.done]
