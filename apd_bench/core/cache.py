@@ -30,17 +30,17 @@ def cache_root() -> Path | None:
 
 def remember(digest: str, place: str) -> None:
     """Notes that what has `digest` lies at `place`."""
-    keep(_FILE, digest, place)
+    cache_value(_FILE, digest, place)
 
 
 def recall(start: str) -> str | None:
     """Where the thing lay whose digest begins with `start`; None when that is not known, or not of one thing alone."""
-    found = [str(place) for digest, place in kept(_FILE).items() if digest.startswith(start)]
+    found = [str(place) for digest, place in cached_values(_FILE).items() if digest.startswith(start)]
     return found[0] if len(found) == 1 else None
 
 
-def kept(file: str) -> dict[str, Any]:
-    """What `keep` left in a file of the cache folder, by key; empty where there is none or it is not one."""
+def cached_values(file: str) -> dict[str, Any]:
+    """The values that `cache_value` wrote into a file, by key; empty where it is missing or damaged."""
     folder = cache_root()
     try:
         return dict(json.loads((folder / file).read_bytes())) if folder is not None else {}
@@ -48,9 +48,9 @@ def kept(file: str) -> dict[str, Any]:
         return {}
 
 
-def keep(file: str, key: str, value: object) -> None:
-    """Keeps a JSON value in a file of the cache folder; does nothing where there is no folder to write to."""
-    folder, known = cache_root(), kept(file)
+def cache_value(file: str, key: str, value: object) -> None:
+    """Writes a JSON value into a file of the cache folder; does nothing where there is no folder to write to."""
+    folder, known = cache_root(), cached_values(file)
     if folder is not None and known.get(key) != value:
         with suppress(Exception):  # a convenience: no full or closed disk may stop the work
             atomic_write(folder / file, json.dumps({**known, key: value}, indent=1, sort_keys=True).encode())

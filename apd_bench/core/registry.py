@@ -178,7 +178,7 @@ class Registry(Generic[T]):
         return entry
 
     def _add_resolved(self, entry: T, text: str) -> T:
-        """Adds what a name gave; what the same name, or the same content, gave before is replaced."""
+        """Adds the entry that a name resolved to; an earlier entry of the same name or content is replaced."""
         held = self._entries.get(entry.name)
         if held is entry:  # another spelling of it
             return entry

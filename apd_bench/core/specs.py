@@ -118,7 +118,7 @@ class ThreatModel:
         return self.label_with(self.eps)
 
     def label_with(self, *budgets: float) -> str:
-        """The label with these budgets in the place of its own: several tables may differ in nothing else."""
+        """The label with these budgets instead of its own, for a table of several."""
         eps = ", ".join(dict.fromkeys(format_eps(budget, self.norm) for budget in budgets))
         source = f" from {self.source}" if self.source else ""
         return f"{self.norm} {eps} {self.knowledge.replace('_', '-')}{source}"

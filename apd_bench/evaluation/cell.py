@@ -109,7 +109,7 @@ def evaluate_samples(
 
 @dataclass(frozen=True, kw_only=True)
 class _Cell:
-    """What is asked, of which models: `judge` gives the verdicts, `adversary` is differentiated through."""
+    """One evaluation: `judge` gives the verdicts, the attack differentiates through `adversary`."""
 
     test: Samples
     labels: Tensor

@@ -52,7 +52,7 @@ class CudaMemory:
         self._share = share
 
     def free(self) -> int:
-        """What the driver has left, and what torch holds without using it; no more than is left of the share."""
+        """Free bytes: those of the driver and those that torch reserves unused, no more than the rest of the share."""
         used = torch.cuda.memory_allocated(self._device)
         left, whole = torch.cuda.mem_get_info(self._device)
         unused = torch.cuda.memory_reserved(self._device) - used

@@ -27,7 +27,7 @@ from apd_bench.runner.plan import Plan, fits_of
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport, choose
 from apd_bench.runner.reporter import Reporter
-from apd_bench.runner.shards import SHARD, Shard, keep, kept, shards_of
+from apd_bench.runner.shards import SHARD, Shard, load_shard, save_shard, shards_of
 from apd_bench.runner.tasks import Failure, FitDone, Result, Stopped, Task
 
 _TICK = 0.25
@@ -59,7 +59,7 @@ class Driver:
         self._last_tick = 0.0
 
     def run(self) -> RunReport:
-        """Does what is left to do and returns what happened; raises what makes going on pointless (a full disk)."""
+        """Carries out the remaining tasks and reports; raises errors that end the whole run (a full disk)."""
         began = time.perf_counter()
         cells = self._cells()
         self._environment = describe_environment() if cells else {}
@@ -124,7 +124,9 @@ class Driver:
 
     def _shards_to_do(self, cell: Cell) -> list[Shard | None]:
         folder = self.store.checkpoint_path(cell.id)
-        return [shard for shard in shards_of(cell, self.shard_size) if shard is None or kept(folder, shard) is None]
+        return [
+            shard for shard in shards_of(cell, self.shard_size) if shard is None or load_shard(folder, shard) is None
+        ]
 
     def _without_complete(self, cells: list[Cell]) -> list[Cell]:
         """Records the cells whose last shard was written just before the last run was killed; returns the others."""
@@ -133,7 +135,7 @@ class Driver:
     def _merge(self, cell: Cell) -> bool:
         """Makes the record of a cell when all of its shards are there, and says whether they are."""
         folder = self.store.checkpoint_path(cell.id)
-        parts = [kept(folder, shard) for shard in shards_of(cell, self.shard_size) if shard is not None]
+        parts = [load_shard(folder, shard) for shard in shards_of(cell, self.shard_size) if shard is not None]
         whole = [part for part in parts if part is not None]
         if not parts or len(whole) < len(parts):
             return False
@@ -197,7 +199,7 @@ class Driver:
             if task.shard is None:
                 self._success(task.cell, result)
             else:
-                keep(self.store.checkpoint_path(task.cell.id), task.shard, result)
+                save_shard(self.store.checkpoint_path(task.cell.id), task.shard, result)
                 self._merge(task.cell)
         elif isinstance(result, Stopped):
             self.report.cancelled += 1

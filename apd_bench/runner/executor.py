@@ -46,7 +46,7 @@ def make_workbench(target: str, settings: Settings) -> Workbench:
 
 
 def guarded(bench: Workbench, task: Task, watch: Watch) -> Result:
-    """What came of a task: its result, a Failure for what went wrong, or Stopped."""
+    """The result of a task, a Failure for the exception that it raised, or Stopped."""
     try:
         return bench.run(task, watch)
     except Interrupted:

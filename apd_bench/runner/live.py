@@ -105,7 +105,7 @@ class LiveReporter(Reporter):
             self.message(line)
 
     def render(self) -> RenderableType:
-        """The whole view as it stands now, no larger than the terminal."""
+        """The whole view of this moment, no larger than the terminal."""
         room = max(self.console.height - 2, 3)  # the footer, and the line that the cursor is on
         running = self._running()[: max(room // 3, 1)]
         return Group(self._grid(room - len(running)), *running, self._footer())

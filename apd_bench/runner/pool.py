@@ -94,7 +94,7 @@ class Pool:
         ]
 
     def _inherited(self, place: int) -> dict[str, str]:
-        """What the worker of a place inherits: idle OpenMP threads sleep, a few threads and one GPU of its own."""
+        """The environment of the worker number `place`: idle OpenMP threads sleep, a few threads, one GPU."""
         variables = {"OMP_WAIT_POLICY": "PASSIVE"}
         if self._settings.threads is not None:
             names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -62,7 +62,7 @@ def load_records(path: str | Path) -> Records:
 
 
 def run(suite: str | Suite = "embedded", *, strategy: str = "unfinished", **given: Any) -> Records:
-    """Runs what is left of a suite and returns the records of its cells.
+    """Runs the unfinished cells of a suite and returns the records of all of its cells.
 
     `suite` is a name, a file or a Suite. All further options are those of the command line by the names of
     `apd_bench.core.options.RunOptions`, written as there ("apd,apt", "all", "!food", "1-3") or as Python values:

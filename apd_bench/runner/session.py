@@ -72,7 +72,7 @@ def run_plan(
     workbench: str = STAGES,
     alone: bool = False,
 ) -> RunReport:
-    """Does what is left of `plan`, recorded in `store`, and says what happened; `workbench` carries out the tasks.
+    """Carries out the unfinished part of `plan` with `workbench`, records it in `store` and returns the report.
 
     `alone`: where the work is done on this machine, it is done in this process.
     Of `options` it takes how the work is done: processes, device, batches, parts of cells, and whether to wait.

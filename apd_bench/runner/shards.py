@@ -36,7 +36,7 @@ def shard_rows(shard: Shard, samples: int) -> range:
     return range(place * samples // number, (place + 1) * samples // number)
 
 
-def keep(folder: Path, shard: Shard, measured: Measured) -> None:
+def save_shard(folder: Path, shard: Shard, measured: Measured) -> None:
     """Writes a finished shard into `folder`; the JSON file comes last and names the digest of the other."""
     content = measured.outcomes.to_bytes()
     stem = _stem(shard)
@@ -45,7 +45,7 @@ def keep(folder: Path, shard: Shard, measured: Measured) -> None:
     atomic_write(folder / f"{stem}.json", json.dumps(facts, sort_keys=True).encode())
 
 
-def kept(folder: Path, shard: Shard) -> Measured | None:
+def load_shard(folder: Path, shard: Shard) -> Measured | None:
     """The finished shard in `folder`; None when there is none that can be trusted."""
     stem = _stem(shard)
     try:

@@ -28,7 +28,7 @@ from apd_bench.core.files import atomic_write
 from apd_bench.core.options import RunOptions
 from apd_bench.records.measured import Measured
 from apd_bench.runner.executor import STAGES, guarded, make_workbench
-from apd_bench.runner.shards import keep, kept
+from apd_bench.runner.shards import load_shard, save_shard
 from apd_bench.runner.tasks import Failure, FitDone, Interrupted, Progress, Result, Settings, Stopped, Task
 
 SLOTS = 256  # tasks that wait or work at a time, without --jobs
@@ -312,7 +312,7 @@ def write_result(folder: Path, result: Result) -> None:
     """Writes a result as data into a folder; `result.json` comes last."""
     facts: dict[str, Any] = {"kind": type(result).__name__}
     if isinstance(result, Measured):
-        keep(folder, (0, 1), result)
+        save_shard(folder, (0, 1), result)
     elif isinstance(result, FitDone):
         for name, content in result.files.items():
             atomic_write(folder / "fit" / name, content)
@@ -327,7 +327,7 @@ def read_result(folder: Path) -> Result | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
         facts = json.loads((folder / "result.json").read_bytes())
         if facts["kind"] == "Measured":
-            return kept(folder, (0, 1))
+            return load_shard(folder, (0, 1))
         if facts["kind"] == "FitDone":
             files = {name: (folder / "fit" / Path(name).name).read_bytes() for name in facts["files"]}
             return FitDone(files=files, card=facts["card"])

@@ -16,7 +16,7 @@ from typing import Any
 
 from apd_bench.backbones.configs import model_config
 from apd_bench.backbones.present import missing_weights, stand_in
-from apd_bench.core.cache import keep, kept
+from apd_bench.core.cache import cache_value, cached_values
 from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.core.gpus import GPUS
 from apd_bench.core.specs import BackboneSpec, Cell, Fit
@@ -89,9 +89,9 @@ def device_here() -> str:
 
 
 def calibrated(backbone: BackboneSpec, device: str) -> Speed | None:
-    """The kept calibration of a backbone on this machine, or None."""
+    """The stored calibration of a backbone on this machine, or None."""
     try:
-        row = kept(_FILE)[_key(backbone, device)]
+        row = cached_values(_FILE)[_key(backbone, device)]
         return Speed(float(row["forward"]), float(row["backward"]), "a calibration on this machine")
     except (ValueError, KeyError, TypeError):
         return None  # none yet, or a file that is not one: it is made anew
@@ -110,7 +110,7 @@ def calibrate(backbone: BackboneSpec, device: str) -> Speed:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise MissingPrerequisite(f"{backbone.name} could not be timed: {reason}")
     row = json.loads(done.stdout.splitlines()[-1])
-    keep(_FILE, _key(backbone, device), row)
+    cache_value(_FILE, _key(backbone, device), row)
     return Speed(row["forward"], row["backward"], "a calibration on this machine")
 
 

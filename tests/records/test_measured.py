@@ -24,13 +24,13 @@ from pathlib import Path
 from test_record import make_outcomes, make_record
 from apd_bench.records.measured import Measured
 from apd_bench.records.record import Record, sealed
-from apd_bench.runner.shards import keep, kept
+from apd_bench.runner.shards import load_shard, save_shard
 
 parts = [Measured(outcomes=make_outcomes(2, offset=2 * place), weather=("rain",)) for place in range(2)]
 for place, part in enumerate(parts):
-    keep(Path("shards"), (place, 2), part)
+    save_shard(Path("shards"), (place, 2), part)
 assert '"weather": ["rain"]' in Path("shards/shard-0000-of-0002.json").read_text()
-whole = Measured.merge([kept(Path("shards"), (place, 2)) for place in range(2)])
+whole = Measured.merge([load_shard(Path("shards"), (place, 2)) for place in range(2)])
 assert len(whole.outcomes) == 4 and whole.weather == ("rain",)
 record = make_record(**whole.facts())
 assert Record.from_json(record.to_json()) == record and record.weather == ("rain",)

@@ -15,7 +15,7 @@ from test_driver import Interrupting, ends, go
 from apd_bench.records.measured import Measured
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.store import Store
-from apd_bench.runner.shards import keep, kept, shard_rows, shards_of
+from apd_bench.runner.shards import load_shard, save_shard, shard_rows, shards_of
 
 Log = Callable[[], list[str]]
 
@@ -84,19 +84,19 @@ def test_merging_adds_up_events_and_names_what_shards_did_differently() -> None:
 
 
 def test_a_kept_shard_is_read_back_and_a_torn_one_is_not(tmp_path: Path) -> None:
-    assert kept(tmp_path, (0, 2)) is None
-    keep(tmp_path, (0, 2), part(range(3)))
-    again = kept(tmp_path, (0, 2))
+    assert load_shard(tmp_path, (0, 2)) is None
+    save_shard(tmp_path, (0, 2), part(range(3)))
+    again = load_shard(tmp_path, (0, 2))
     assert again is not None and again.timing == part(range(3)).timing
     assert again.outcomes.extra["distance"].tolist() == [0, 1, 2]
-    assert kept(tmp_path, (0, 3)) is None  # of another division
+    assert load_shard(tmp_path, (0, 3)) is None  # of another division
     for path in tmp_path.iterdir():
         content = path.read_bytes()
         for torn in (b"", content[:30], content[:-1] + b"x"):
             path.write_bytes(torn)
-            assert kept(tmp_path, (0, 2)) is None
+            assert load_shard(tmp_path, (0, 2)) is None
         path.write_bytes(content)
-    assert kept(tmp_path, (0, 2)) is not None
+    assert load_shard(tmp_path, (0, 2)) is not None
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -135,7 +135,7 @@ def test_a_run_killed_between_the_last_shard_and_the_record_only_merges(tmp_path
     store = Store(tmp_path / "results")
     go(plan, store, only_fits=True)
     for place in range(3):
-        keep(store.checkpoint_path(cell.id), (place, 3), part(shard_rows((place, 3), SAMPLES)))
+        save_shard(store.checkpoint_path(cell.id), (place, 3), part(shard_rows((place, 3), SAMPLES)))
     report = go(plan, store, shard_size=4)
     assert report.computed == [cell.id] and not ends(log(), "cell")
     assert len(store.outcomes(cell.id)) == SAMPLES
@@ -145,7 +145,7 @@ def test_shards_of_a_fit_that_is_trained_again_are_dropped(tmp_path: Path, log: 
     plan = make_plan(methods=("one",), datasets=("a",), attacks=("pgd",))
     (cell,) = plan.cells
     store = Store(tmp_path / "results")
-    keep(store.checkpoint_path(cell.id), (0, 3), part(shard_rows((0, 3), SAMPLES)))
+    save_shard(store.checkpoint_path(cell.id), (0, 3), part(shard_rows((0, 3), SAMPLES)))
     go(plan, store, shard_size=4)
     assert len(ends(log(), "cell")) == 3
 

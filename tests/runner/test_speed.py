@@ -9,7 +9,7 @@ import pytest
 from fakes import make_plan
 
 from apd_bench.backbones.configs import model_config
-from apd_bench.core.cache import keep, kept
+from apd_bench.core.cache import cache_value, cached_values
 from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.core.registry import BACKBONES
 from apd_bench.records.record import Record
@@ -67,8 +67,8 @@ def test_hours_on_a_named_gpu_are_marked_as_an_estimate() -> None:
 
 def test_without_a_cache_folder_no_calibration_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APD_BENCH_CACHE", "none")
-    keep("calibration.json", "key", {})
-    assert kept("calibration.json") == {} and calibrated(BACKBONES.get("tiny-clean"), "cpu") is None
+    cache_value("calibration.json", "key", {})
+    assert cached_values("calibration.json") == {} and calibrated(BACKBONES.get("tiny-clean"), "cpu") is None
 
 
 def test_records_of_few_passes_or_without_time_tell_nothing() -> None:
