@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from apd_bench.core.specs import format_eps
 from apd_bench.leaderboard.columns import percent, with_interval
-from apd_bench.leaderboard.curves import base_new_pairs, few_shot_families
+from apd_bench.leaderboard.curves import base_new_pairs, eps_families, few_shot_families
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.published import reproductions
 from apd_bench.leaderboard.statistics import harmonic_mean
 from apd_bench.leaderboard.wording import heading
+
+_BUDGETS = 3  # so many make a curve
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Listing:
 
 def listings(tables: Sequence[Table]) -> list[Listing]:
     """All that several tables of one group say together."""
-    return [*_base_to_new(tables), *_few_shot(tables), *_reported(tables)]
+    return [*_base_to_new(tables), *_few_shot(tables), *_over_budgets(tables), *_reported(tables)]
 
 
 def distances(table: Table) -> Listing | None:
@@ -74,6 +77,21 @@ def _few_shot(tables: Sequence[Table]) -> Iterator[Listing]:
         methods = sorted({row.method for table in family for row in table.rows})
         body = tuple((method, *(worst_and_clean(rows.get((count, method))) for count in shots)) for method in methods)
         yield Listing(f"Few-shot curve: {heading(*family)}", "Worst case, clean in brackets", header, body)
+
+
+def _over_budgets(tables: Sequence[Table]) -> Iterator[Listing]:
+    """The worst case by budget and its mean over them, where there are three or more, best mean first."""
+    for family in eps_families(tables):
+        rows = [{row.method: row.estimates["worst"].value for row in table.ranked} for table in family]
+        shares = {name: [row[name] for row in rows] for name in set.intersection(*map(set, rows))}
+        means = {name: sum(values) / len(values) for name, values in shares.items()}
+        if len(family) < _BUDGETS or not shares:
+            continue
+        header = ("method", *(format_eps(table.key.threat.eps, table.key.threat.norm) for table in family), "mean")
+        order = sorted(means, key=lambda name: (-means[name], name))
+        body = tuple((name, *map(percent, (*shares[name], means[name]))) for name in order)
+        caption = "Worst case in percent and its mean over the budgets: the area under the curve"
+        yield Listing(f"Over the budgets: {heading(*family)}", caption, header, body)
 
 
 def _reported(tables: Sequence[Table]) -> Iterator[Listing]:

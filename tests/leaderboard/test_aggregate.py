@@ -9,6 +9,7 @@ import pytest
 from synthetic import BACKBONE, cell, dataset, grid, method, outcomes, record, tables_of
 
 from apd_bench.leaderboard.aggregate import tables, unique
+from apd_bench.leaderboard.listings import listings
 from apd_bench.leaderboard.tidy import measurement
 from apd_bench.records.outcomes import Outcomes
 
@@ -230,3 +231,14 @@ def test_base_new_and_cross_dataset_cells_have_tables_of_their_own() -> None:
         ("few_shot", "all", ""), ("base_to_new", "base", ""), ("base_to_new", "new", ""),
         ("cross_dataset", "all", "objects"),
     ]  # fmt: skip
+
+
+def test_three_budgets_have_a_mean_over_them_and_two_have_none() -> None:
+    shares = {"apd": {"clean": 0.9, "pgd": 0.5}, "coop": {"clean": 0.9, "pgd": 0.2}}
+    budgets = [tables_of(grid(shares, eps=eps / 255)) for eps in (1, 2, 4)]
+    (one,) = listings([table for tables in budgets for table in tables])
+    assert one.header == ("method", "1/255", "2/255", "4/255", "mean")
+    assert [line[0] for line in one.body] == ["apd", "coop"]
+    for line in one.body:
+        assert float(line[4]) == pytest.approx(sum(map(float, line[1:4])) / 3, abs=0.1)
+    assert listings([*budgets[0], *budgets[1]]) == []
