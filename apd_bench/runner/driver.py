@@ -53,6 +53,7 @@ class Driver:
         self.report = RunReport(planned=len(plan.cells))
         self._stopping = False
         self._deaths: dict[str, int] = {}
+        self._repeated: set[str] = set()
         self._running: dict[Future[Result], Task] = {}
         self._environment: dict[str, Any] = {}
         self._done: dict[str, list[Cell]] = {}
@@ -165,17 +166,14 @@ class Driver:
             for future in done - set(broken):
                 self._finished(queue, self._running.pop(future), future)
             if broken:
-                self._worker_died(queue)
+                self._worker_died(queue, [self._running.pop(future) for future in broken])
 
     def _may_start(self) -> bool:
         """False while a task runs alone that was there when a worker died."""
         return not any(self._deaths.get(task.id) for task in self._running.values())
 
-    def _worker_died(self, queue: WorkQueue) -> None:
-        tasks = list(self._running.values())
-        self._running.clear()
+    def _worker_died(self, queue: WorkQueue, tasks: list[Task]) -> None:
         self.report.deaths += 1
-        self.executor.revive()
         for task in tasks:
             self._deaths[task.id] = self._deaths.get(task.id, 0) + 1
             if self._deaths[task.id] < _DEATHS_ALLOWED:
@@ -205,6 +203,10 @@ class Driver:
             self.report.cancelled += 1
             if task.cell is not None:
                 self._put(task.cell, "cancelled", None)
+        elif isinstance(result, Failure) and result.sticky and task.id not in self._repeated:
+            self._repeated.add(task.id)
+            queue.again(task, alone=False)
+            self.reporter.message(f"{task.label}: {result.message}; it is tried once more, by a new worker")
         elif isinstance(result, Failure):
             self._failed(queue, task, result)
         self.reporter.task_finished(task, result)

@@ -31,9 +31,6 @@ class Executor(Protocol):
     def stop(self) -> None:
         """Asks the running tasks to stop at their next safe point."""
 
-    def revive(self) -> None:
-        """Makes the executor usable again after a worker died."""
-
     def close(self, *, kill: bool = False) -> None:
         """Ends the workers, at once with `kill`."""
 
@@ -91,9 +88,6 @@ class InProcess:
     def stop(self) -> None:
         """Makes the next report of the running task raise."""
         self._stopping = True
-
-    def revive(self) -> None:
-        """Nothing to do: there is no worker that could die alone."""
 
     def close(self, *, kill: bool = False) -> None:
         """Forgets the loaded models and sets."""

@@ -36,7 +36,8 @@ class Pool:
         self._stop = _CONTEXT.RawValue("b", 0)
         self._board = _CONTEXT.RawArray("d", jobs * _FIELDS)
         self._places: dict[str, tuple[int, Future[Result]]] = {}
-        self._pools = self._start()
+        self._spoiled: set[int] = set()  # places whose worker died or lost its GPU
+        self._pools = self._start(self.slots)
 
     def submit(self, task: Task) -> Future[Result]:
         """Hands the task to a free worker."""
@@ -44,6 +45,10 @@ class Pool:
         place = min(set(range(self.slots)) - {place for place, _ in self._places.values()})
         self._board[place * _FIELDS : (place + 1) * _FIELDS] = [0.0] * _FIELDS
         future: Future[Result]
+        if place in self._spoiled:
+            self._pools[place].shutdown(wait=True)
+            self._pools[place] = self._start(1)[0]
+            self._spoiled.discard(place)
         try:
             # Workers are started on the first submissions.
             with _undisturbed(), environment(**self._inherited(place)):
@@ -66,12 +71,6 @@ class Pool:
         """Raises the flag that workers look at whenever they report."""
         self._stop.value = 1
 
-    def revive(self) -> None:
-        """Starts new workers in place of a broken pool."""
-        self.close(kill=True)
-        self._places.clear()
-        self._pools = self._start()
-
     def close(self, *, kill: bool = False) -> None:
         """Ends the workers at once: they hold nothing that is not stored, and leaving by themselves takes seconds."""
         for worker in self._workers():
@@ -85,13 +84,12 @@ class Pool:
 
     def _forget_done(self) -> None:
         """Frees the places of finished tasks; a callback could come after the driver has seen that they are done."""
+        self._spoiled |= {place for place, future in self._places.values() if future.done() and _is_spoiled(future)}
         self._places = {task_id: held for task_id, held in self._places.items() if not held[1].done()}
 
-    def _start(self) -> list[ProcessPoolExecutor]:
+    def _start(self, number: int) -> list[ProcessPoolExecutor]:
         words = (self._settings, self._workbench, self._stop, self._board)
-        return [
-            ProcessPoolExecutor(1, mp_context=_CONTEXT, initializer=_begin, initargs=words) for _ in range(self.slots)
-        ]
+        return [ProcessPoolExecutor(1, mp_context=_CONTEXT, initializer=_begin, initargs=words) for _ in range(number)]
 
     def _inherited(self, place: int) -> dict[str, str]:
         """The environment of the worker number `place`: idle OpenMP threads sleep, a few threads, one GPU."""
@@ -100,6 +98,13 @@ class Pool:
             names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
             variables |= dict.fromkeys(names, str(self._settings.threads))
         return variables | ({"CUDA_VISIBLE_DEVICES": self._gpus[place % len(self._gpus)]} if self._gpus else {})
+
+
+def _is_spoiled(future: Future[Result]) -> bool:
+    """Whether the worker of a finished task is of no use any more."""
+    error = future.exception()
+    result = None if error is not None else future.result()
+    return isinstance(error, BrokenExecutor) or (isinstance(result, Failure) and result.sticky)
 
 
 @contextmanager

@@ -87,8 +87,9 @@ class RayExecutor:
 
         def finished(done: Future[Any]) -> None:
             self._refs.pop(task.id, None)
-            self._release(self._actors.pop(task.id, None))
-            result.set_result(_result_of(done))
+            came = _result_of(done)
+            self._release(self._actors.pop(task.id, None), spoiled=isinstance(came, Failure) and came.sticky)
+            result.set_result(came)
 
         ref.future().add_done_callback(finished)
         return result
@@ -102,9 +103,6 @@ class RayExecutor:
         self._stopping = True
         for task_id, ref in list(self._refs.items()):
             self._cancel(task_id, ref)
-
-    def revive(self) -> None:
-        """Nothing to do: Ray replaces its own workers."""
 
     def close(self, *, kill: bool = False) -> None:
         """Leaves the cluster, and ends it when it was started here."""
@@ -124,9 +122,9 @@ class RayExecutor:
         }  # a thread to work, one to stop
         return ray.remote(_Worker).options(num_cpus=1, num_gpus=self._gpus, **lives).remote()
 
-    def _release(self, actor: Any) -> None:
-        """Keeps an actor for the next task, or ends it where nodes went away: another may wait for its GPU."""
-        if actor is not None and len(self._actors) + len(self._idle) < self.slots:
+    def _release(self, actor: Any, *, spoiled: bool) -> None:
+        """Keeps an actor for the next task; ends one that lost its GPU, or that holds what another may wait for."""
+        if actor is not None and not spoiled and len(self._actors) + len(self._idle) < self.slots:
             self._idle.append(actor)
         elif actor is not None:
             ray.kill(actor)

@@ -137,7 +137,7 @@ def local_executor(settings: Settings, options: RunOptions, work: int, workbench
     """The calling process, or a pool of `options.jobs` (at most one a task); on "cuda" as many on each visible GPU."""
     gpus = visible_gpus() if settings.device == "cuda" and work > 1 else []
     jobs = min((options.jobs or 1) * (len(gpus) or 1), work)
-    if jobs <= 1:
+    if jobs <= 1 and not gpus:  # a worker that lost its GPU can be replaced, this process cannot
         return InProcess(settings, workbench=workbench)
     if gpus:
         share = 1 / -(-jobs // len(gpus))

@@ -96,9 +96,6 @@ class SlurmExecutor:
             held.cancel()
             self._finish(held, Stopped())
 
-    def revive(self) -> None:
-        """Nothing to do: no job depends on another."""
-
     def close(self, *, kill: bool = False) -> None:
         """Forgets the jobs, and with `kill` cancels them first."""
         for held in list(self._held.values()) if kill else ():

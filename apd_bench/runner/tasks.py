@@ -93,6 +93,12 @@ class Failure:
             said = {"message": error.message, "hint": error.hint}
         return cls(type=type(error).__name__, traceback=text, prerequisite=isinstance(error, UserError), **said)
 
+    @property
+    def sticky(self) -> bool:
+        """Whether the GPU is lost to the process: after such an error of CUDA every later call fails as well."""
+        memory = ("out of memory", "ALLOC_FAILED")
+        return "CUDA error" in self.message and not any(word in self.message for word in memory)
+
     def as_error(self, stage: str) -> dict[str, Any]:
         """The `error` entry of a record; `stage` is "fit" or "cell"."""
         return {**asdict(self), "stage": stage}

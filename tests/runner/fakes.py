@@ -26,6 +26,8 @@ BATCH = 4
 class FakeBench:
     """Follows `learner_options["behave"]` of the fit, or `options["behave"]` of the attack."""
 
+    lost = False  # its GPU
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.pause = float(os.environ.get("FAKE_SECONDS", "0"))
@@ -37,6 +39,9 @@ class FakeBench:
         _log(f"start-{task.kind} {task.id}")
         behave = task.fit.method.learner_options if task.cell is None else task.cell.attack.options
         watch(Progress(total=SAMPLES))
+        self.lost |= _loses_its_gpu(str(behave.get("behave", "")), task)
+        if self.lost:
+            raise RuntimeError("CUDA error: device-side assert triggered")
         _misbehave(str(behave.get("behave", "")), task)
         result: Result = self.fit(task) if task.cell is None else self.cell(task, task.cell, watch)
         _log(f"end-{task.kind} {task.id}")
@@ -85,9 +90,21 @@ def _digest(learned: bytes) -> str:
     return hashlib.sha256(learned).hexdigest()
 
 
+def _marker(task: Task) -> Path:
+    return Path(os.environ.get("FAKE_LOG", "/nonexistent")).with_name(f"died-{task.id}")
+
+
+def _loses_its_gpu(behave: str, task: Task) -> bool:
+    """`sticky` (always) and `sticky-once`."""
+    lost = behave == "sticky" or (behave == "sticky-once" and not _marker(task).exists())
+    if lost:
+        _marker(task).touch()
+    return lost
+
+
 def _misbehave(behave: str, task: Task) -> None:
     """`raise`, `prerequisite`, `die` (always) and `die-once` (the first time)."""
-    marker = Path(os.environ.get("FAKE_LOG", "/nonexistent")).with_name(f"died-{task.id}")
+    marker = _marker(task)
     if behave == "raise":
         raise ZeroDivisionError("the attack divided by zero")
     if behave == "prerequisite":

@@ -20,6 +20,7 @@ from fakes import SAMPLES, make_plan
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, MissingPrerequisite
 from apd_bench.core.options import RunOptions
 from apd_bench.records.store import Store
+from apd_bench.runner import session
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.report import RunReport
 from apd_bench.runner.reporter import JsonReporter, PlainReporter, Reporter
@@ -153,6 +154,21 @@ def test_a_worker_that_dies_once_costs_nothing(store: Store, log: Log) -> None:
     assert report.deaths >= 1
     assert set(store.statuses().values()) == {"success"}
     assert sorted(set(ends(log(), "cell"))) == sorted(cell.id for cell in plan.cells)
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_worker_that_lost_its_gpu_is_replaced_and_its_cell_tried_once_more(
+    store: Store, log: Log, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    monkeypatch.setattr(session, "pick_device", lambda asked: "cuda")
+    monkeypatch.setattr(session, "visible_gpus", lambda: ["0"])
+    plan = make_plan(methods=("one",), attacks=("cw:sticky-once", "pgd", "fgsm:sticky", "apgd-ce"))
+    report = run_plan(plan, store, RunOptions(jobs=jobs), Reporter(), workbench="fakes:FakeBench")
+    assert report.exit_code == EXIT_CELLS_FAILED and len(report.computed) == 6
+    errors = {record.cell.attack.name: record.error and record.error["message"] for record in store.records()}
+    assert errors == dict.fromkeys(("cw", "pgd", "apgd-ce")) | {"fgsm": "CUDA error: device-side assert triggered"}
+    starts = [line for line in log() if line.startswith("start-cell")]
+    assert len(starts) == len(plan.cells) + 4  # no neighbour was tried twice
 
 
 def test_a_worker_that_dies_always_is_an_error_record_and_its_neighbours_are_not_blamed(store: Store) -> None:
