@@ -53,10 +53,10 @@ def resolve(name: str) -> MethodEntry | None:
     `NAME(option=value)` is a method with options changed, and a folder with a prompt state (imported, or a fit of a
     store) is a method that is evaluated without training.
     """
-    if name.endswith(")") and "(" in name:
-        return variant(name)
     if is_trained(name):
         return _trained(Path(name).expanduser())
+    if name.endswith(")") and "(" in name:
+        return variant(name)
     if is_path(name):
         raise UnknownName(
             f"'{name}' is neither a method nor a folder of imported prompts.",

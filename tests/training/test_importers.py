@@ -483,7 +483,7 @@ class TestVerb:
         checkpoint(file, tensors)
         monkeypatch.chdir(tmp_path)
         words = ["import", "--format", format, str(file), "--backbone", "tiny-clean", "--dataset", "fashion"]
-        words += ["--output", f"my prompts, {format}"]  # a path that a list of methods must not cut
+        words += ["--output", f"my prompts, ({format})"]  # a path that a list of methods must not cut
         assert main(words) == 0
         line = capsys.readouterr().out.splitlines()[-1]
         command = shlex.split(line.removeprefix("Evaluate them: "))
