@@ -44,6 +44,9 @@ def check_set(spec: DatasetSpec, roots: tuple[Path, ...], *, images: bool = Fals
     except UserError as error:
         return _failed(spec, error, roots)
     bad, marks = _decode_all(source) if images else ({}, Counter[str]())
+    if not source.splits.get("test"):
+        none = CorruptFile(f"{spec.title or spec.name} has no test images.", hint="Put some into the set's folder.")
+        return _failed(spec, none, roots)
     lacking = bool(bad) and spec.options.get("problems") != "exclude"
     said = []
     if bad:

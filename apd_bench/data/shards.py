@@ -8,6 +8,7 @@ Only tar headers and label files are read here; images are later read in place, 
 
 from __future__ import annotations
 
+import re
 import tarfile
 from pathlib import Path
 
@@ -61,14 +62,17 @@ def _items(path: Path, split: str, problems: list[str]) -> list[Item]:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 stem, _, suffix = member.name.rpartition(".")
-                if not member.isfile() or not stem:
+                if not member.isfile() or not stem or (suffix != "cls" and f".{suffix.lower()}" not in IMAGE_SUFFIXES):
                     continue
                 if stem in (labels if suffix == "cls" else images):
                     raise CorruptFile(f"The shard {path} has {member.name} twice.", hint="Write it again.")
                 if suffix == "cls":
                     content = archive.extractfile(member)
-                    labels[stem] = int(content.read(32)) if content is not None else -1
-                elif f".{suffix.lower()}" in IMAGE_SUFFIXES:
+                    label = content.read(32).strip() if content is not None else b""
+                    if not re.fullmatch(rb"-?\d{1,9}", label):
+                        raise ValueError(f"the label of {stem} is {label.decode('latin1')!r}, not a number")
+                    labels[stem] = int(label)
+                else:
                     images[stem] = (member.offset_data, member.size)
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise CorruptFile(f"The shard {path} cannot be read: {error}.", hint="Download it again.") from error

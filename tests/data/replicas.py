@@ -227,6 +227,7 @@ def write_shards(
                 for path, label in shard:
                     member(archive, f"s{index:07d}.webp", encoded(numbers[path], "WEBP"))
                     member(archive, f"s{index:07d}.cls", str(label).encode())
+                    member(archive, f"s{index:07d}.json", b"{}")  # what other writers put beside
                     index += 1
 
 

@@ -16,7 +16,9 @@ from apd_bench.core.registry import DATASETS
 from apd_bench.core.specs import DatasetSpec
 from apd_bench.data.cards import cards
 from apd_bench.data.catalog import benchmark_spec
+from apd_bench.data.check import check_set, what_is_missing
 from apd_bench.data.load import LoadedDataset, load_dataset
+from apd_bench.data.places import data_roots
 from apd_bench.records.record import plain
 from tests.data import replicas
 
@@ -239,6 +241,7 @@ def shards(root: Path, labels: list[int]) -> Path:
         ([*range(10), 11], "go from 0 to 11", "different versions"),
         ([*range(10), -1], "go from -1 to 9", "different versions"),
         ([*range(1, 10)], "no image is of class 0", "Restore what is missing"),
+        ([*range(9), "cat"], "the label of s0000009 is 'cat', not a number", "Download it again"),
     ],
 )
 @pytest.mark.parametrize("problems", ["error", "exclude"])
@@ -251,6 +254,14 @@ def test_labels_without_a_name_are_never_left_out(root, labels, message, hint, p
     with pytest.raises(CorruptFile, match=message) as caught:
         load("cifar10" if problems == "error" else "cifar10(problems='exclude')")
     assert hint in caught.value.hint and "exclude" not in caught.value.hint
+
+
+def test_a_set_without_test_images_is_never_ready(root):
+    shards(root, [])
+    spec = DATASETS.get("cifar10(problems='exclude')")
+    finding, missing = check_set(spec, data_roots()), what_is_missing(spec)
+    assert finding.state == "incomplete"
+    assert "has no test images" in finding.message and "has no test images" in missing
 
 
 def test_shards_count_with_their_content(root):
