@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from apd_bench.attacks.projections import Region, distance
+from apd_bench.attacks.projections import Region, _draw_all, distance
 from apd_bench.core.specs import ThreatModel
 
 IMAGES = torch.randint(0, 256, (5, 3, 8, 8), generator=torch.Generator().manual_seed(0)).float() / 255
@@ -44,3 +44,9 @@ def test_the_step_is_signed_or_normalised():
     l2 = Region.around(middle, ThreatModel(eps=1.0, norm="L2"))
     assert torch.allclose(distance(l2.step(middle, g, 0.25), middle, "L2").float(), torch.full((5,), 0.25), atol=1e-5)
     assert torch.equal(l2.step(middle, torch.zeros_like(g), 0.25), middle)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_draws_in_threads_are_those_drawn_one_by_one(norm):
+    one, many = (_draw_all(IMAGES.shape[1:], norm, range(40), threads=threads) for threads in (1, 8))
+    assert torch.equal(one, many) and not torch.equal(one[0], one[1])
