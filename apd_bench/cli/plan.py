@@ -18,6 +18,7 @@ from apd_bench.core.errors import EXIT_DONE
 from apd_bench.core.options import HOW, WHAT, WHERE, WHICH, RunOptions
 from apd_bench.core.specs import BackboneSpec, Cell, Fit
 from apd_bench.data.check import what_is_missing
+from apd_bench.prompts.catalog import BY_IMAGE
 from apd_bench.records.store import Store
 from apd_bench.runner.estimate import fit_passes, passes_of
 from apd_bench.runner.plan import Plan, fits_of
@@ -174,6 +175,8 @@ def _estimate(outlook: _Outlook) -> Iterator[str]:
             f"That is at most {duration(outlook.seconds)} of work for one process, by {source}; "
             f"{outlook.disk_bytes / 1e6:,.1f} MB on disk."
         )
+    for name in dict.fromkeys(c.fit.method.name for c in todo if c.fit.method.learner in BY_IMAGE):
+        yield f"{name} runs the text tower for every image and class too, which no count or timing here includes."
     for name in outlook.untimed:
         yield f"No timing of {name} on this machine yet: add --calibrate to measure it for some seconds."
 

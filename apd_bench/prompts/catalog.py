@@ -12,6 +12,7 @@ LEARNERS: dict[str, str] = {
     "frame": "apd_bench.prompts.frame:FrameLearner",
     "conditional": "apd_bench.prompts.conditional:ConditionalLearner",
 }
+BY_IMAGE = frozenset({"conditional"})  # class texts depend on the image
 _BOTH = ("text_tokens", "deep_text", "visual_tokens")
 NEEDS: dict[str, tuple[str, ...]] = {  # the attribute `needs` of their classes, and of a plug-in's that inherits
     "template": (),

@@ -487,6 +487,8 @@ class TestVerb:
         assert main(words) == 0
         line = capsys.readouterr().out.splitlines()[-1]
         command = shlex.split(line.removeprefix("Evaluate them: "))
+        assert main(["plan", *command[2:]]) == 0
+        assert ("runs the text tower for every image" in capsys.readouterr().err) == (format == "cocoop")
         quick = ["--limit", "2", "--attacks", "pgd(steps=2)", "--no-reference", "--display", "none"]
         assert main([*command[1:], *quick]) == 0
         board = (tmp_path / "leaderboards" / "embedded.csv").read_text()
