@@ -12,7 +12,7 @@ from apd_bench.cli.console import err, out, out_json
 from apd_bench.core.errors import EXIT_DONE, UnknownName, UsageError, unknown_name
 from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS, REGISTRIES
 from apd_bench.methods.recipes import load_recipe
-from apd_bench.records.record import plain
+from apd_bench.records.record import json_form
 from apd_bench.records.store import Store
 from apd_bench.runner.command import command_for, differences
 from apd_bench.suites import load_suite, suite_names
@@ -61,7 +61,7 @@ def execute(args: argparse.Namespace) -> int:
         out_json(json.loads(record.to_json()))
         return EXIT_DONE
 
-    data = plain(record)
+    data = json_form(record)
     failure = data.pop("error") or {}
     trace = failure.pop("traceback", "")
     data["cell"] = record.cell.label
@@ -77,12 +77,12 @@ def _entry(name: str) -> dict[str, Any] | None:
             canonical = registry.canonical(name)
         except UsageError:
             continue
-        data = {"entry": registry.kind, "origin": registry.origin(canonical), **plain(registry.get(canonical))}
+        data = {"entry": registry.kind, "origin": registry.origin(canonical), **json_form(registry.get(canonical))}
         if registry is METHODS:
-            data["recipe"] = plain(load_recipe(canonical))
+            data["recipe"] = json_form(load_recipe(canonical))
         return data
 
-    return {"entry": "suite", **plain(load_suite(name))} if name in suite_names() else None
+    return {"entry": "suite", **json_form(load_suite(name))} if name in suite_names() else None
 
 
 def _command(record: Any, results: Path) -> int:

@@ -72,7 +72,7 @@ class Record(Facts):
 
     def to_json(self) -> str:
         """The record as JSON text with sorted keys, ending in a newline."""
-        return sealed(plain(self, recorded=True))
+        return sealed(json_form(self, recorded=True))
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str = "record", parts: Parts | None = None) -> Record:
@@ -168,7 +168,7 @@ def _check_outcomes(outcomes: Mapping[str, Any] | None) -> None:
         raise ValueError(f"{n} is no number of samples")
 
 
-def plain(value: Any, *, recorded: bool = False) -> Any:
+def json_form(value: Any, *, recorded: bool = False) -> Any:
     """`value` as JSON types: dataclasses by field, numpy scalars as numbers, NaN as null, infinities as text.
 
     With `recorded`, what no record holds (see `specs.UNRECORDED`) is left out.
@@ -181,17 +181,17 @@ def plain(value: Any, *, recorded: bool = False) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        return plain(value.tolist())
+        return json_form(value.tolist())
     if is_dataclass(value) and not isinstance(value, type):
         items = {item: getattr(value, item.name) for item in fields(value) if not recorded or is_recorded(item)}
         parts = {item.name: recorded_part(item, part) if recorded else part for item, part in items.items()}
-        return {name: plain(part, recorded=recorded) for name, part in parts.items()}
+        return {name: json_form(part, recorded=recorded) for name, part in parts.items()}
     if isinstance(value, Mapping):
-        return {str(key): plain(item, recorded=recorded) for key, item in value.items()}
+        return {str(key): json_form(item, recorded=recorded) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item, recorded=recorded) for item in value]
+        return [json_form(item, recorded=recorded) for item in value]
     if isinstance(value, (set, frozenset)):
-        return sorted((plain(item) for item in value), key=str)
+        return sorted((json_form(item) for item in value), key=str)
     if isinstance(value, PurePath):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no place in a record: {value!r}")

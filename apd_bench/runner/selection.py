@@ -14,7 +14,7 @@ from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS, Regis
 from apd_bench.core.specs import Suite, format_eps, parse_eps
 from apd_bench.data.catalog import is_folder
 from apd_bench.methods.catalog import is_trained
-from apd_bench.records.record import plain
+from apd_bench.records.record import json_form
 from apd_bench.suites import merge_tables, suite_from
 
 RECIPE_SECTIONS = ("learner", "objective", "inner_attack", "training")
@@ -216,7 +216,7 @@ def _literal(text: str) -> Any:
 
 def describe(suite: Suite) -> Mapping[str, Any]:
     """The resolved suite as a table that `suite_from` reads back, without what no cell depends on."""
-    table = {key: value for key, value in plain(suite).items() if value not in (None, "", [], {})}
+    table = {key: value for key, value in json_form(suite).items() if value not in (None, "", [], {})}
     table.pop("options", None)
     table["eps"] = [format_eps(item, suite.norm) for item in suite.eps]
     if suite.train_eps is not None:

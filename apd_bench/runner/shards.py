@@ -15,7 +15,7 @@ from apd_bench.core.files import atomic_write, sha256
 from apd_bench.core.specs import Cell
 from apd_bench.records.measured import Measured, facts_of
 from apd_bench.records.outcomes import Outcomes
-from apd_bench.records.record import plain
+from apd_bench.records.record import json_form
 from apd_bench.runner.estimate import samples_of
 
 Shard = tuple[int, int]
@@ -40,7 +40,7 @@ def save_shard(folder: Path, shard: Shard, measured: Measured) -> None:
     """Writes a finished shard into `folder`; the JSON file comes last and names the digest of the other."""
     content = measured.outcomes.to_bytes()
     stem = _stem(shard)
-    facts = {"sha256": sha256(content), **plain(measured.facts())}
+    facts = {"sha256": sha256(content), **json_form(measured.facts())}
     atomic_write(folder / f"{stem}.npz", content)
     atomic_write(folder / f"{stem}.json", json.dumps(facts, sort_keys=True).encode())
 

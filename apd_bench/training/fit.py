@@ -24,7 +24,7 @@ from apd_bench.methods.classes import load_class
 from apd_bench.methods.clean import CleanCrossEntropy
 from apd_bench.methods.objective import TEACHERS, Objective, Setting
 from apd_bench.prompts.classifier import PromptedModel
-from apd_bench.records.record import plain
+from apd_bench.records.record import json_form
 from apd_bench.training.augment import TrainingImages
 from apd_bench.training.loop import OnEpoch, Run, descend
 from apd_bench.training.passes import Counted, Passes
@@ -218,7 +218,7 @@ def _card(
     return {
         "fit": fit.id,
         "method": fit.method.name,
-        "recipe": plain(fit.method, recorded=True),
+        "recipe": json_form(fit.method, recorded=True),
         "backbone": counted(backbone.spec),
         "dataset": data.spec.name,
         "classes": list(data.classes),

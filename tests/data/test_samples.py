@@ -19,7 +19,7 @@ from apd_bench.data.catalog import benchmark_spec
 from apd_bench.data.check import check_set, what_is_missing
 from apd_bench.data.load import LoadedDataset, load_dataset
 from apd_bench.data.places import data_roots
-from apd_bench.records.record import plain
+from apd_bench.records.record import json_form
 from tests.data import replicas
 
 Listed = dict[str, list[tuple[str, int]]]
@@ -201,7 +201,7 @@ def test_the_digest_does_not_depend_on_where_the_data_lies(root, with_json, monk
 
 def test_a_record_knows_the_set_again(with_json):
     spec = benchmark_spec(cards()["eurosat"], problems="exclude")
-    stored = json.loads(json.dumps(plain(spec)))
+    stored = json.loads(json.dumps(json_form(spec)))
     assert stored["digest"] == spec.digest
     assert counted(DatasetSpec(**{**stored, "aliases": ()})) == counted(spec)
     assert pickle.loads(pickle.dumps(spec)) == spec  # noqa: S301

@@ -11,7 +11,7 @@ from PIL import Image
 from apd_bench.core.errors import UnknownName, UsageError
 from apd_bench.core.specs import Cell, Suite
 from apd_bench.records.interning import Parts
-from apd_bench.records.record import plain
+from apd_bench.records.record import json_form
 from apd_bench.runner.command import differences
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import describe, resolve
@@ -120,7 +120,7 @@ def test_test_images_have_their_own_resize(tmp_path: Path, monkeypatch: pytest.M
     assert stages.test_set(squashed, 20).test.images().min() < 50
     stages.close()
     assert cropped.fit.id == squashed.fit.id and cropped.id != squashed.id
-    assert Parts().cell(plain(cropped, recorded=True)).id == cropped.id
+    assert Parts().cell(json_form(cropped, recorded=True)).id == cropped.id
     assert replace(cropped, resize="squash").id == squashed.id
 
 
