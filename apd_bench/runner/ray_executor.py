@@ -120,7 +120,7 @@ class RayExecutor:
             "max_task_retries": _RETRIES,
             "max_concurrency": 2,
         }  # a thread to work, one to stop
-        return ray.remote(_Worker).options(num_cpus=1, num_gpus=self._gpus, **lives).remote()
+        return ray.remote(_Worker).options(num_cpus=0, num_gpus=self._gpus, **lives).remote()
 
     def _release(self, actor: Any, *, spoiled: bool) -> None:
         """Keeps an actor for the next task; ends one that lost its GPU, or that holds what another may wait for."""
