@@ -65,3 +65,22 @@ def test_a_saved_checkpoint_is_fitted_and_attacked_by_two_methods(
         assert record.cell.fit.backbone.digest == file_digest(path)
         assert record.metrics["robust_accuracy"] <= record.metrics["clean_accuracy"]
         assert record.timing["backwards"] > 0
+
+
+def test_a_local_name_of_a_record_can_be_typed_again(cli: Cli, pictures: Path, tmp_path: Path) -> None:
+    """Records hold no path: the file is known by its digest, to show, submit, examples and verify-submission."""
+    path = saved("ViT-S-32", tmp_path / "clip.pt")
+    quick = ("--suite", "blank", "--methods", "zero_shot", "--attacks", "fgsm", "--eps", "1/255")
+    where = ("--datasets", f"folder:{pictures}", "--device", "cpu", "--jobs", "1")
+    assert cli("run", *quick, *where, "--backbone", f"local:{path}@ViT-S-32").code == 0
+    (record,) = Store("results").records()
+    name = record.cell.fit.backbone.name
+    assert name == f"local:clip.pt@ViT-S-32#{file_digest(path)[: len(name.rpartition('#')[2])]}"
+    shown = cli("show", record.id, "--as-command")
+    assert f"--backbone '{name}'" in shown.out, shown.err
+    again = cli("plan", *quick, *where, "--backbone", name)
+    assert again.code == 0 and "1 need nothing" in again.err, again.err
+    assert cli("submit", "--out", "mine.tar.gz").code == 0
+    assert cli("examples", "--backbones", name, "--count", "1").code == 0
+    verified = cli("verify-submission", "mine.tar.gz", "--jobs", "1", "--device", "cpu")
+    assert verified.code == 0 and "all 2 samples agree" in verified.out, verified.err
