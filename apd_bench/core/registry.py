@@ -117,9 +117,10 @@ class Registry(Generic[T]):
         """Canonical names that match `patterns`, in catalog order.
 
         A pattern is a name, an alias, a wildcard, or `all`; a leading `!` excludes. `universe` limits what `all` and
-        wildcards mean. Raises UnknownName when a pattern matches nothing.
+        wildcards mean; without it they mean all names but calls such as `apd(temperature=2)`, which somebody wrote.
+        Raises UnknownName when a pattern matches nothing.
         """
-        known = universe if universe is not None else self.names()
+        known = universe if universe is not None else [name for name in self.names() if "(" not in name]
         chosen: list[str] = []
         excluded: set[str] = set()
         for pattern in patterns:

@@ -77,7 +77,7 @@ def tunable(patterns: Iterable[str]) -> tuple[str, ...]:
     Raises UserError for a method that has nothing to choose.
     """
     wanted = list(patterns)
-    known = [entry.name for entry in METHODS if entry.preset is None and has_space(entry.name)]
+    known = [entry.name for entry in METHODS if not entry.preset and not entry.written and has_space(entry.name)]
     wild = any(name == "all" or name.startswith("!") or "*" in name for name in wanted)
     names = METHODS.select(wanted, universe=known if wild else None)
     for name in names:

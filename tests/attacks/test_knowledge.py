@@ -29,10 +29,10 @@ def measured(tmp_path_factory):
         for name, words in threats.items():
             seen = asked.setdefault(name, set())
 
-            def gradient(self, x, loss, seen=seen):
+            def gradient(self, x, loss, *columns, seen=seen):
                 if self.persist:
                     seen.add(self.model.visual_tokens is not None)
-                return real(self, x, loss)
+                return real(self, x, loss, *columns)
 
             patch.setattr(Meter, "gradient", gradient)
             code = main(["run", *WORDS, *words, "--results", str(results), "--boards", str(boards / name)])

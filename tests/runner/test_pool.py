@@ -45,8 +45,10 @@ def test_a_place_is_free_once_its_task_is_done_whenever_callbacks_run(
 
 
 def test_a_second_ctrl_c_while_workers_are_started_leaves_none_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     pool = Pool(Settings(fits=str(tmp_path), checkpoints=str(tmp_path)), 2, workbench="fakes:FakeBench")
     started = pool._pools[0].submit
 
