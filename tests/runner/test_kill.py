@@ -103,8 +103,12 @@ def essence(store: Store) -> dict[str, Any]:
         for name in ("timing", "created", "environment", "digest"):
             data.pop(name)
         data["fit"].pop("seconds", None)
+        by_shard = data["effective"].get("by_shard", {})
         for name in ("checkpoint", "resumed_at"):
             data["effective"].pop(name, None)
+            by_shard.pop(name, None)
+        if not by_shard:
+            data["effective"].pop("by_shard", None)
         found[record.id] = (data, store.outcomes(record.id, record).to_bytes())
     return found
 
