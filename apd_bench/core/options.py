@@ -84,6 +84,14 @@ def path(value: Any, source: Source) -> Path:
     return Path(text(value, source))
 
 
+def device(value: Any, source: Source) -> str:
+    """The name of a kind of device, perhaps with a number; whether it is there, the run finds out."""
+    name = text(value, source)
+    if not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d+)?", name):
+        raise UsageError(f"Device '{name}' is not one of: cpu, cuda, cuda:N, xpu.", hint="Use --device cpu.")
+    return name
+
+
 def switch(value: Any, source: Source) -> bool:
     """Whether something is wanted."""
     word = str(value).lower()
@@ -225,7 +233,7 @@ class RunOptions:
         metavar="N",
     )  # fmt: skip
     device: str | None = option(
-        None, text, HOW, "cpu, cuda (every visible GPU), cuda:1 (default: cuda where there is one)", metavar="NAME"
+        None, device, HOW, "cpu, cuda (every visible GPU), cuda:1 (default: cuda where there is one)", metavar="NAME"
     )
     batch_size: int | None = option(
         None, count("images", 32, auto=None), HOW,

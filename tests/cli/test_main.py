@@ -72,6 +72,7 @@ def test_every_verb_has_help_with_examples(cli: Cli, verb: str) -> None:
         (("run", "--force", "--missing"), "not allowed with"),
         (("run", "--set", "training.epoch=3"), "Did you mean 'epochs'?"),
         (("run", "--device", "tpu"), "Device 'tpu' is not one of"),
+        (("run", "--device", "tpu", "--dry-run"), "Device 'tpu' is not one of"),
         (("list", "metods"), "Did you mean 'methods'?"),
         (("show", "apdd"), "Did you mean 'apd'?"),
         (("show", "deadbeef"), "There is no cell 'deadbeef'"),
