@@ -1,7 +1,5 @@
 """apd-bench: fair, attackable, resumable comparison of adversarial prompt tuning for CLIP-like models."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,5 @@
 """The engine for any model: `evaluate(model, data, attack, threat)` for a callable from [0,1] pixels to logits."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext

@@ -5,8 +5,6 @@ Each name is documented where it is defined (`help(apd_bench.plugin.Search)`) an
 file with nothing but a `DatasetSpec` does not import torch.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -3,8 +3,6 @@
 Unlike the original, samples leave as soon as they are broken, and the last gradient, which no step would use, is saved.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 
 import torch
@@ -95,7 +93,7 @@ class _State:
     checked_f: Tensor
     halved: Tensor
 
-    def take(self, mask: Tensor) -> _State:
+    def take(self, mask: Tensor) -> "_State":
         return _State(*(getattr(self, item.name)[mask] for item in fields(self)))
 
 

@@ -5,8 +5,6 @@ with the parameters of the standard version. What the adapter adds is bookkeepin
 every member and batch, the class count repaired, logits that cannot saturate, and nothing left changed.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version

@@ -5,8 +5,6 @@ gradient where a pixel is 0 or 1. The margin is divided by that of the image, so
 c and the step length start from the model's linearisation, where the best c is 2 d² for a boundary at distance d.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

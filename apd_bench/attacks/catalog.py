@@ -1,7 +1,5 @@
 """Every attack by name: where its function is, what its options are and which paper it comes from. Torch-free."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -59,7 +57,7 @@ class AttackEntry:
 
     def preset(
         self, name: str, title: str, *, aliases: tuple[str, ...] = (), paper: str = "", **defaults: Any
-    ) -> AttackEntry:
+    ) -> "AttackEntry":
         """The same function under another name, with other defaults."""
         defaults = {**self.defaults, **defaults}
         return replace(self, name=name, title=title, defaults=defaults, aliases=aliases, paper=paper or self.paper)

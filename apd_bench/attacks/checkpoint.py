@@ -1,7 +1,5 @@
 """The members of a suite in turn, and where it is, on disk: a killed one goes on after the last member and batch."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence

@@ -5,8 +5,6 @@ found as well as large ones; the radius' factor falls along with the step, and a
 walk aims at the class that is nearest by the linearisation, because cross-entropy aims at a mixture of classes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

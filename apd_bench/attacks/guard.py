@@ -1,7 +1,5 @@
 """Everything an attack might disturb, as it was before: flags, random numbers, trace function, log handlers."""
 
-from __future__ import annotations
-
 import logging
 import random
 import sys

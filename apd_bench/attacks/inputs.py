@@ -1,7 +1,5 @@
 """Refuses pixels, labels and logits that would make an attack's answer wrong: one message each, before any time."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -6,8 +6,6 @@ drops out of the float32 gradient, above about 88 nothing is left of it. `stable
 cross-entropy, so signed and normalised steps are the same in exact arithmetic, and it never saturates.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import Tensor

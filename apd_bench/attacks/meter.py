@@ -4,8 +4,6 @@ Own attacks call `predict` and `gradient`. Libraries call the meter itself, like
 pixels and never writes a `.grad` into the model.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any
@@ -45,7 +43,7 @@ class Meter:
         self._reported = time.perf_counter()
 
     @classmethod
-    def of(cls, model: Model | Meter) -> Meter:
+    def of(cls, model: "Model | Meter") -> "Meter":
         """`model` itself when it is a meter already, else a new meter around it."""
         return model if isinstance(model, Meter) else cls(model)
 

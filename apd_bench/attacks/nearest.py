@@ -1,7 +1,5 @@
 """What the minimal-norm attacks share: the nearest adversarial point of each sample, and how to tighten it."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

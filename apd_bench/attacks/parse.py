@@ -1,7 +1,5 @@
 """From "pgd(steps=100)" to an AttackSpec: names and options are checked here, before any time is spent. Torch-free."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """Projected gradient descent (Madry et al., ICLR 2018), and with it CW-Linf (margin loss), TPGD and MultiTargeted."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

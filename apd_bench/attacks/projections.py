@@ -1,7 +1,5 @@
 """The feasible set of an attack, the norm ball around each image cut with [0,1], and how to move in it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,14 +24,14 @@ class Region:
     norm: str
 
     @classmethod
-    def around(cls, x0: Tensor, threat: ThreatModel) -> Region:
+    def around(cls, x0: Tensor, threat: ThreatModel) -> "Region":
         """The region that the threat allows around x0."""
         ε = float(threat.eps)
         if threat.norm == "Linf":
             return cls(x0, (x0 - ε).clamp_(min=0), (x0 + ε).clamp_(max=1), ε, "Linf")
         return cls(x0, torch.zeros_like(x0), torch.ones_like(x0), ε, "L2")
 
-    def take(self, rows: Tensor) -> Region:
+    def take(self, rows: Tensor) -> "Region":
         """The region of some samples, by index or mask."""
         return Region(self.x0[rows], self.low[rows], self.high[rows], self.ε, self.norm)
 

@@ -1,7 +1,5 @@
 """What every attack hands back."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -3,8 +3,6 @@
 Samples leave the active set as soon as they are broken; a sample that is misclassified by itself never enters it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The attacks that others are measured against: none, uniform noise, one gradient step."""
 
-from __future__ import annotations
-
 from apd_bench.attacks.losses import LOSSES
 from apd_bench.attacks.pgd import projected_ascent
 from apd_bench.attacks.search import Search

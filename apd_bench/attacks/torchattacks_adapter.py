@@ -4,8 +4,6 @@ The library sees float32 logits of an evaluated, frozen model; the random state 
 projected and judged here. Its AutoAttack and CW are refused by the catalog.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from importlib import import_module

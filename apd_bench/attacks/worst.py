@@ -5,8 +5,6 @@ the class that is nearest there, in runs of 30 steps and on two losses in turn; 
 these leave and AutoAttack breaks is close to the boundary by then, so those that are close get more, and longer, runs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from apd_bench.attacks import apgd

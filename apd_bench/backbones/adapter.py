@@ -1,7 +1,5 @@
 """An open_clip model made ready for prompts: the one backbone interface of the package."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 

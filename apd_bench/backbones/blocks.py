@@ -5,8 +5,6 @@ another kernel when no gradient is wanted. Here its own weights go through the s
 of the block (up to rounding) and the same with and without gradient. Blocks of any other kind are called as they are.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from open_clip.transformer import ResidualAttentionBlock

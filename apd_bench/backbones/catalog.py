@@ -6,8 +6,6 @@ weights, for timing); `hf-hub:ORG/NAME`; `local:FILE@ARCHITECTURE` (a whole chec
 `local:` says that the weights were trained adversarially. Records add `#DIGEST`, by which the file is found again.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Model configurations read from JSON, without importing torch: the embedded one and those that open_clip ships."""
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from importlib.util import find_spec

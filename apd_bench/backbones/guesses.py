@@ -1,7 +1,5 @@
 """What a name that is no backbone's probably means, and which architecture a weight file is of. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

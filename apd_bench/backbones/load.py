@@ -1,7 +1,5 @@
 """From a BackboneSpec to a Backbone: one path for embedded, tagged, hub, local and random weights."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 from typing import Any
 

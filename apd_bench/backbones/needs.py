@@ -1,7 +1,5 @@
 """Whether a method and a backbone go together, decided before torch is imported."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -3,8 +3,6 @@
 Imports torch only to look a tag up in open_clip's own table.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from apd_bench.backbones.catalog import HUB, HUB_CONFIG, RANDOM, ROBUST_HUB

@@ -3,8 +3,6 @@
 Shapes: C classes, n prompt length, d prompt depth, Wv and Wt the widths of the image and the text tower.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -33,7 +31,7 @@ class TextPrompts(_Slots):
     deep: Tensor | None = None
     rows: Tensor | None = None
 
-    def classes(self, start: int, stop: int) -> TextPrompts:
+    def classes(self, start: int, stop: int) -> "TextPrompts":
         """The prompts of the classes `start` .. `stop`-1."""
         context, deep = self.context, self.deep
         if context is not None and context.ndim == 3:

@@ -1,7 +1,5 @@
 """Where the words and the placeholders of a prompt stand in the token sequence."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ rebuild tensors, and those only make notes of where a tensor lies: numbers are r
 them. Sizes are those of the file: nothing is inflated, and no tensor is larger than its bytes.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import os
@@ -57,7 +55,7 @@ class StandIn:
         self.name = name
         self.state: Any = None
 
-    def __call__(self, *args: object, **options: object) -> StandIn:
+    def __call__(self, *args: object, **options: object) -> "StandIn":
         """Another stand-in: an object of what `name` names."""
         return StandIn(self.name)
 
@@ -71,7 +69,7 @@ class StandIn:
 class StoredTensor:
     """A tensor of a file that has not been read yet: where its storage lies, its type, shape and strides."""
 
-    storage: Storage
+    storage: "Storage"
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]

@@ -5,8 +5,6 @@ text prompts replace the same rows at block entry; the causal mask is untouched)
 the positional embedding, before `ln_pre`, after the patches; replaced at block entry up to the prompt depth).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

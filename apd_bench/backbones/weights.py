@@ -1,7 +1,5 @@
 """Finding, checking and reading weight files; offline, no socket is opened."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ Every option also reads the environment variable `APD_BENCH_<OPTION>`; the comma
 table [options] of the suite.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import os

@@ -1,7 +1,5 @@
 """The options of `run`, `plan`, `fit` and `verify` on the command line."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

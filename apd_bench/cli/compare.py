@@ -1,7 +1,5 @@
 """`apd-bench compare A B`: two methods on the same samples, from stored records."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 from pathlib import Path

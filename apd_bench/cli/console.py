@@ -1,7 +1,5 @@
 """Where text goes: results to standard output, everything said to a person to standard error."""
 
-from __future__ import annotations
-
 import json
 import sys
 from typing import Any

@@ -1,7 +1,5 @@
 """`apd-bench datasets`: what there is, what of it is on this machine, and how to get the rest."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """`apd-bench doctor`: what this machine has and what it lacks, with what to do about each problem."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import asdict
 

@@ -1,7 +1,5 @@
 """`apd-bench examples`: pictures of attacked images for the web page."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

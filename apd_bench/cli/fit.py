@@ -1,7 +1,5 @@
 """`apd-bench fit`: trains the prompts that a run needs and attacks nothing."""
 
-from __future__ import annotations
-
 import argparse
 
 from apd_bench.cli import arguments

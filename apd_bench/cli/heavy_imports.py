@@ -4,8 +4,6 @@ It runs in a process of its own, so that a package whose import crashes or hangs
 of output is one JSON object and is written before the next import begins. It uses nothing of apd_bench.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from importlib import import_module

@@ -1,7 +1,5 @@
 """`apd-bench import --format FORMAT FILE`: prompts trained by the code of the papers, made ready for evaluation."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 from collections.abc import Sequence

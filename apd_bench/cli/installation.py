@@ -3,8 +3,6 @@
 Imports no torch itself: torch, torchvision and open_clip are tried in another process (`heavy_imports.py`).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

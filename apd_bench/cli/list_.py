@@ -1,7 +1,5 @@
 """`apd-bench list`: what there is to choose from, and what has been measured."""
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """The parser of the command line: options read the environment, lists add up, complaints are UsageErrors."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

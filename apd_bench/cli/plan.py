@@ -1,7 +1,5 @@
 """`apd-bench plan`: every cell of a run, what is done, what is to do, what is impossible and why."""
 
-from __future__ import annotations
-
 import argparse
 import shutil
 import sys

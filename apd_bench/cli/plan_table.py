@@ -1,7 +1,5 @@
 """A plan as text: every cell, or for a terminal the counts by method and set with the first cells of each state."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass

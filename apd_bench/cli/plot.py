@@ -1,7 +1,5 @@
 """`apd-bench plot`: figures for papers from stored records."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`apd-bench published`: numbers from the literature with their source and protocol."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import dataclasses

@@ -1,7 +1,5 @@
 """`apd-bench report`: stored records in, leaderboards out; needs neither a model nor a GPU."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`apd-bench run`: the whole grid, or what is left of it, from planning to the leaderboard."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`apd-bench show`: one thing in full, a stored cell or an entry of a registry."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

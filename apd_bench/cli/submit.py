@@ -1,7 +1,5 @@
 """`apd-bench submit`: packs results so that somebody else can check them."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

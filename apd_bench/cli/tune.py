@@ -1,7 +1,5 @@
 """`apd-bench tune`: the same number of tries for every method, scored on validation images."""
 
-from __future__ import annotations
-
 import argparse
 
 from apd_bench.cli import arguments

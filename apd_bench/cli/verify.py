@@ -1,7 +1,5 @@
 """`apd-bench verify`: runs the reduced grid from nothing and compares it with the expected values."""
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`apd-bench verify-submission`: checks an archive, measures some of its cells again, and compares sample by sample."""
 
-from __future__ import annotations
-
 import argparse
 import secrets
 import shutil

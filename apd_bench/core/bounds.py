@@ -3,8 +3,6 @@
 Whatever is refused here raises ValueError with half a sentence that says why; readers put the file before it.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

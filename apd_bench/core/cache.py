@@ -4,8 +4,6 @@ Records hold digests and no paths; by this list the names in them can be typed a
 it is ever run, and what it says of a file is only believed when the file still has the digest.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from contextlib import suppress

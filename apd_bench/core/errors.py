@@ -1,7 +1,5 @@
 """Errors that a person can act on: one message, one hint, one exit code, no traceback."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher

@@ -1,7 +1,5 @@
 """Writing files so that a crash at any moment leaves the old content or the new one, and a lock for one writer."""
 
-from __future__ import annotations
-
 import codecs
 import errno
 import hashlib

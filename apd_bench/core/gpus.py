@@ -1,7 +1,5 @@
 """Peak rates of GPUs by name, from their data sheets: dense matrix products in 10^12 operations a second."""
 
-from __future__ import annotations
-
 _H100 = {"fp32": 67.0, "tf32": 494.0, "bf16": 989.0}
 GPUS: dict[str, dict[str, float]] = {
     "a100": {"fp32": 19.5, "tf32": 156.0, "bf16": 312.0},

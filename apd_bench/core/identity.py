@@ -5,8 +5,6 @@ instead of mixing. What cannot change a number (device, workers, batch size, whe
 declared. Ids are computed from specs alone, so that a planned cell and a finished record agree.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -4,8 +4,6 @@ From that table are made the command line of `run`, `plan`, `fit` and `verify`, 
 table [options] of a suite, and the arguments of `apd_bench.run`.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping

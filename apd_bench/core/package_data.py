@@ -1,7 +1,5 @@
 """Where the package's own data lies: suites, recipes, published and expected values, the embedded models and sets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]

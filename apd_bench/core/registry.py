@@ -4,8 +4,6 @@ The four registries at the end are the only global state of the package. Their e
 descriptions ("catalog" modules); what an entry's `target` points at is imported only when it is used.
 """
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Callable, Iterator

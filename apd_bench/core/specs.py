@@ -4,8 +4,6 @@ Nothing here imports torch. A spec says everything that can change a number; a f
 otherwise counts in the id of a cell (see `identity.py`).
 """
 
-from __future__ import annotations
-
 import ast
 import math
 from collections.abc import Collection, Mapping
@@ -401,6 +399,6 @@ class Suite:
     options: Options = field(default_factory=dict)
     notes: str = ""
 
-    def with_options(self, **changes: Any) -> Suite:
+    def with_options(self, **changes: Any) -> "Suite":
         """The suite with some fields replaced."""
         return replace(self, **changes)

@@ -4,8 +4,6 @@ A target, "module:attribute", is written in this package, in an installed plug-i
 the command line or in Python. Names that are read from a record, a card, an archive or a checkpoint never become one.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import re

@@ -1,7 +1,5 @@
 """Text from files and from people made safe to show on one line, in a table, and to name a file with."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The parser of TOML: that of the standard library, or before Python 3.11 the package it came from."""
 
-from __future__ import annotations
-
 import sys
 
 if sys.version_info >= (3, 11):

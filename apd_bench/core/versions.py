@@ -1,7 +1,5 @@
 """The versions of apd-bench and of what it keeps on disk; the refusal of files that another one wrote. No torch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from apd_bench.core.errors import NewerSchema, OlderSchema

@@ -1,7 +1,5 @@
 """CIFAR and STL-10: images stored as raw bytes. Torch-free; the CIFAR pickles are read without running any code."""
 
-from __future__ import annotations
-
 import io
 import pickle
 from pathlib import Path

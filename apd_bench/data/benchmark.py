@@ -1,7 +1,5 @@
 """Loading a benchmark set: checked sample lists become splits whose pixels come from the cache."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

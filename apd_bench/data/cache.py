@@ -6,8 +6,6 @@ writes the same bytes) or a changed source file lead to decoding once more, neve
 through a file handle, not the map, because a full disk is then an error that can be handled.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

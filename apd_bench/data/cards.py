@@ -4,8 +4,6 @@ One TOML file a set under `cards/`. Class names are those of CoOp (Zhou et al., 
 underscores; templates are CoOp's `CUSTOM_TEMPLATES`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache

@@ -5,8 +5,6 @@ Names that are resolved on demand: `NAME@publisher` and `NAME@derived` (another 
 `NAME(orientation='exif')`, `folder:PATH`, `folder:PATH(OPTIONS)`, `folder(path='PATH', OPTIONS)`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -35,14 +33,14 @@ _OPTIONS = (*_CHOICES, "exclude", "template")
 class _LazyDigest:
     """The field `digest` of a set on disk: what it was given, else computed on first use and kept."""
 
-    def __get__(self, spec: FileDatasetSpec | None, owner: type[FileDatasetSpec]) -> Any:
+    def __get__(self, spec: "FileDatasetSpec | None", owner: "type[FileDatasetSpec]") -> Any:
         if spec is None:
             return None
         if spec.__dict__.get("digest") is None:
             spec.__dict__["digest"] = _compute_digest(spec)
         return spec.__dict__["digest"]
 
-    def __set__(self, spec: FileDatasetSpec, value: str | None) -> None:
+    def __set__(self, spec: "FileDatasetSpec", value: str | None) -> None:
         spec.__dict__["digest"] = value
 
 

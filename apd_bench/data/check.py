@@ -1,7 +1,5 @@
 """What of a set is on this machine: layout, counts, what is missing, and the exact step that mends it. Torch-free."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field

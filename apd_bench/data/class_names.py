@@ -1,7 +1,5 @@
 """Which name belongs to which class folder: from `classnames.txt`, from `dataset.toml`, or the folder itself."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ What is kept is only a shortcut: an entry counts while size, times and inode of 
 file that changed a moment ago is read each time, because a further change might leave no trace in its times.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ A download goes to `NAME.part` and is renamed only after its length and checksum
 always whole. An HTML page in place of data (a refused Google Drive or expired link) is recognised and refused.
 """
 
-from __future__ import annotations
-
 import shutil
 import time
 import urllib.error

@@ -1,7 +1,5 @@
 """Decoding and the two test-time resizes of this field, on Pillow alone. Torch-free."""
 
-from __future__ import annotations
-
 import io
 import struct
 from collections.abc import Iterator, Mapping, Sequence

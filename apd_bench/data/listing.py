@@ -4,8 +4,6 @@ A derived split depends on the sample keys alone: within a class the keys are or
 proportions, so directory order, file system and random generators play no part.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Opening a set: from its spec to images, through the loader that the spec names."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import FunctionType
 

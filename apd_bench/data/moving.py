@@ -1,7 +1,5 @@
 """Batches on their way to a device: on CUDA the next one is read and copied while the present one is computed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar

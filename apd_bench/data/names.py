@@ -1,7 +1,5 @@
 """The names of image sets as they are written: `food101@publisher`, `folder:PATH(problems='exclude')`."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where data lies on this machine: data roots, and which layout of a set is there. Torch-free."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Getting a set ready: the steps of its card, which of them are done, and carrying out the rest. Torch-free."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ The few-shot draw is the one of CoOp (Zhou et al., IJCV 2022; Dassl's `generate_
 images, then the same for the validation split with min(k, 4). CoOp ignores seed 0; here it is a seed like any other.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 import random

@@ -4,8 +4,6 @@ Each takes the card and the place where the set was found and returns a `Source`
 are those of CoOp's `datasets/*.py`. Missing or unreadable lists raise MissingPrerequisite or CorruptFile naming them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager

@@ -7,8 +7,6 @@ Which split is read:
 - "derived": computed from the sorted sample keys at CoOp's proportions. Marked in the record.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

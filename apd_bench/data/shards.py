@@ -6,8 +6,6 @@
 Only tar headers and label files are read here; images are later read in place, by offset.
 """
 
-from __future__ import annotations
-
 import re
 import tarfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Images with labels: one split of a set, and a set of splits. Pixels are uint8 or [0,1] floats, never normalised."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -72,7 +70,7 @@ class ImageSplit:
         """The images at `indexes` (all of them for None) as float32 [n, 3, S, S] in [0,1]."""
         return self.images(indexes).to(torch.float32).div_(255.0)
 
-    def subset(self, indexes: Indexes) -> ImageSplit:
+    def subset(self, indexes: Indexes) -> "ImageSplit":
         """The split reduced to `indexes`, in that order, ids kept."""
         places = _places(indexes, len(self))
         return replace(

@@ -1,7 +1,5 @@
 """The pixel store of sets on disk: bytes from files, shards or arrays, decoded in threads, kept in the cache."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

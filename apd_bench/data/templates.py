@@ -4,8 +4,6 @@ The text feature of an ensemble is the mean of the normalised features of its te
 and CLIP_benchmark compute it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from apd_bench.core.errors import UsageError

@@ -1,7 +1,5 @@
 """Unpacking archives so that the result is whole or absent: into a temporary folder first, then moved. Torch-free."""
 
-from __future__ import annotations
-
 import lzma
 import shutil
 import tarfile

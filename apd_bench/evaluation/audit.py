@@ -5,8 +5,6 @@ the verdict is taken from that prediction. A budget exceeded by more than 1e-6, 
 contradicts by more than rounding, is an error and not a number.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """One cell in, one result out: clean prediction, attack, audit, diagnostics. Robustness is measured here alone."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

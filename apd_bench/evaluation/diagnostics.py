@@ -3,8 +3,6 @@
 The probes look at a few correctly classified samples of the cell, so that they cost little beside any real attack.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

@@ -4,8 +4,6 @@ Near a boundary the two disagree: the attack stops at a point that the full mode
 samples are attacked again, on the full model, so that no verdict rests on the rounding of the short one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

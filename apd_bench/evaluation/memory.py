@@ -1,7 +1,5 @@
 """The memory that a process or its GPU has held."""
 
-from __future__ import annotations
-
 import sys
 
 import torch

@@ -1,7 +1,5 @@
 """How far a cell is, told while its attacks run: samples with a verdict, samples broken, image passes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from apd_bench.attacks.meter import Meter

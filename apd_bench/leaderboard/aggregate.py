@@ -1,7 +1,5 @@
 """From measurements to tables: what is compared with what, what is complete, and the numbers of each row."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, replace

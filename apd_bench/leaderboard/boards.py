@@ -1,7 +1,5 @@
 """Stores in, board files out: what is read, how files are named, and whether committed files are up to date."""
 
-from __future__ import annotations
-
 import gc
 import shlex
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The columns of a table: all formats and the legend are loops over `table_columns`, so a new column is one entry."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

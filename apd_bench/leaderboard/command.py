@@ -1,7 +1,5 @@
 """The commands that repeat stored cells: every choice of a cell as options of `apd-bench run`. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """Two methods on the same samples: who wins where, by how much, and whether that is more than noise."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Boards as CSV: one line per method and table, and one line per method, dataset and column. Percent, UTF-8."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence

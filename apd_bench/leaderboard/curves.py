@@ -1,7 +1,5 @@
 """Tables that belong together: the same comparison at other budgets, shots, or on the other half of the classes."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Rows while they are being filled: which cells are there and comparable, and what is said of them."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 

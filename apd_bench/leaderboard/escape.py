@@ -1,7 +1,5 @@
 """Names from records made safe for each format: no record can break a table or run anything in a reader's program."""
 
-from __future__ import annotations
-
 import re
 
 from apd_bench.core.text import LONGEST, plain

@@ -6,8 +6,6 @@ cell that failed counts, since it was meant to be there. What is left over is no
 their own, further attacks lower the worst case of the rows that have them, further seeds are named below the table.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar

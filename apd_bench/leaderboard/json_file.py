@@ -1,7 +1,5 @@
 """Boards as JSON: everything the tables say, as numbers, for programs. Shares are in [0, 1]."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Boards as LaTeX tables (booktabs) to be included in a paper."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from apd_bench.core.text import file_name

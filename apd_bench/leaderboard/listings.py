@@ -1,7 +1,5 @@
 """Tables of plain text beside the boards, the same in Markdown and on the page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

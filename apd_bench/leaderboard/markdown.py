@@ -1,7 +1,5 @@
 """Boards as Markdown: a heading that says what the numbers are, tables, and a legend that says how to read them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from apd_bench.leaderboard.columns import interval, percent, table_columns

@@ -1,7 +1,5 @@
 """What a board consists of: tables of rows that may be compared, and the results behind each row."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -26,7 +24,7 @@ class Protocol:
     test_resize: str
 
     @classmethod
-    def of(cls, cell: Cell) -> Protocol:
+    def of(cls, cell: Cell) -> "Protocol":
         """That of one cell."""
         return cls(cell.split, cell.limit, cell.precision, cell.fit.resize, cell.test_resize)
 

@@ -1,7 +1,5 @@
 """Pictures of attacked images that `apd-bench examples` left beside the records, for the web page."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Sequence

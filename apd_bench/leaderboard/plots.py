@@ -4,8 +4,6 @@ matplotlib is an extra; it is imported when a figure is made. The same tables gi
 fonts and a fixed salt for the ids inside an SVG.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ A published number stands beside a measured one only when task, dataset, shots, 
 budget, attack with its options, resize and the use of the whole test set are the same. It never replaces one.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -8,8 +8,6 @@ the order of sums. The draws are those of `scipy.stats.bootstrap`, made here so 
 store of 20,000 records is ranked in a tenth of the time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """The tables for a terminal: rich and narrow on a screen, plain Markdown in a pipe."""
 
-from __future__ import annotations
-
 from rich.console import Console, JustifyMethod
 from rich.table import Table as Grid
 from rich.text import Text

@@ -1,7 +1,5 @@
 """Records as measurements: the one place of the boards that knows where a record keeps what."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +27,7 @@ class Evidence:
     distance: NDArray[np.float64] | None = None
 
     @classmethod
-    def of(cls, outcomes: Outcomes, shared: Shared) -> Evidence:
+    def of(cls, outcomes: Outcomes, shared: "Shared") -> "Evidence":
         """From the outcomes of a store; `shared` makes equal ids one array."""
         order, ids = shared.sorted_ids(outcomes.sample_id)
         right = outcomes.clean_prediction == outcomes.label

@@ -1,7 +1,5 @@
 """What every format says in the same words: titles, headings, protocol, provenance, notes, legend. Plain text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from operator import attrgetter
 

@@ -8,8 +8,6 @@ The loss of AdvVP, AdvTP (APT), AdvVLP and AdvMaPLe, which differ in their learn
   attack maximises the same KL: the recipe says so with `inner_attack.loss = "kl"`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -4,8 +4,6 @@ It attacks the student with its prompts and text features of this step, detached
 gradients are taken with respect to the pixels only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar

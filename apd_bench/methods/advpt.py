@@ -9,8 +9,6 @@ learned prompt, so the paper's evaluation (the same attack, cached) is not a whi
 end to end like every other, and near-zero robustness is the expected outcome on a standard backbone.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import ClassVar
 

@@ -9,8 +9,6 @@ The three strategies of the paper differ in the text prompt v_attack that the in
   back, and the update is made on the final x'. The only strategy whose attack calls the text tower.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -12,8 +12,6 @@ RSLAD (Zi et al., ICCV 2021) is a = 5/6, g = 1/6 with the inner KL to the teache
 b = 1/2 with the label loss on clean images.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """The registered methods: names, aliases and where their recipes lie. Imports no torch."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

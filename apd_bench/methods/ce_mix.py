@@ -4,8 +4,6 @@ The row "CE + CE(adv)" of CBA-FAPT's ablation (AAAI 2026, Table 3), which beats 
 forward pass over the concatenated images.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

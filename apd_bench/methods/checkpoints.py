@@ -1,7 +1,5 @@
 """The learned tensors in somebody else's checkpoint, apart from what the file holds beside them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

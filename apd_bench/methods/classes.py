@@ -1,7 +1,5 @@
 """Learners and objectives by name: those of this package, and the classes of plug-ins. Imports no torch."""
 
-from __future__ import annotations
-
 import hashlib
 import marshal
 from types import FunctionType

@@ -4,8 +4,6 @@ The loss of CoOp (Zhou et al., IJCV 2022), VPT (Jia et al., ECCV 2022), independ
 CVPR 2023). They differ in their learners alone.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from apd_bench.methods.objective import Adversary, Batch, Objective, Predictor, Terms, cross_entropy

@@ -1,7 +1,5 @@
 """What the registry holds of a method. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -7,8 +7,6 @@ adversarial features apart ("uni-modal difference") while the KL keeps the predi
 consistency"). The product is taken per sample, and the clean distribution is not detached, as in the released code.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

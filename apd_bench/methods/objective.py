@@ -4,8 +4,6 @@ Shapes: B batch, C classes, D joint embedding. KL is summed over classes and ave
 PyTorch's "mean" divides by the number of classes too, which would weigh a 10-class set 100 times more than ImageNet.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol

@@ -1,7 +1,5 @@
 """`define`: a method from outside the package, as an entry of the registry. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """From a method's name to its `MethodRecipe`: the recipe file, its preset, and the overrides of a suite or a person."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The layout of a recipe: its sections, the fields of the loop and of the inner attack, and how tables are overlaid."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Methods with some options changed, written like a call: `apd(temperature=2, inner_loss="kl")`. Imports no torch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from apd_bench.core.errors import UsageError, unknown_name

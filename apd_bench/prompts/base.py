@@ -1,7 +1,5 @@
 """The interface of everything that can be learned: parameters in, Prompts out."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -121,7 +119,7 @@ class PromptLearner(nn.Module):
         self.effective[name] = depth = min(whole(self.options, name, 1), *layers)
         return depth
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> PromptLearner:
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PromptLearner":
         """A copy with parameters of its own and the same backbone."""
         memo[id(self.backbone)] = self.backbone
         twin = type(self).__new__(type(self))

@@ -1,7 +1,5 @@
 """The prompt learners by name, and what a backbone has to offer for each; torch-free, so that a plan can read it."""
 
-from __future__ import annotations
-
 LEARNERS: dict[str, str] = {
     "template": "apd_bench.prompts.template:TemplateLearner",
     "text": "apd_bench.prompts.text:TextLearner",

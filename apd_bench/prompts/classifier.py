@@ -4,8 +4,6 @@ Both compute `s * <z / |z|, w / |w|> + b` in the same order of operations, so th
 made from it agree.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 from collections.abc import Callable, Iterator
@@ -56,7 +54,7 @@ class BoundModel:
             logits = logits + self.backbone.logit_bias
         return Output(logits=logits, image_features=features, text_features=self.text_features)
 
-    def detached(self) -> BoundModel:
+    def detached(self) -> "BoundModel":
         """The same model without a graph to the prompts: what an adversary attacks."""
         return BoundModel(self.backbone, self.prompts.detach(), self.text_features.detach())
 

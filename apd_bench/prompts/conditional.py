@@ -1,7 +1,5 @@
 """Context that depends on the image: CoCoOp (Zhou et al., CVPR 2022)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 

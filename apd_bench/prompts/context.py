@@ -1,7 +1,5 @@
 """The text side of every learner that learns text: context words at the input, fresh rows in deeper blocks."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Coupled prompts: MaPLe (Khattak et al., CVPR 2023), the learner of AdvMaPLe, and FAP (Zhou et al., NeurIPS 2024)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """A learned pixel frame with shallow visual tokens: AdvVP as in TeCoA's code (Mao et al., ICLR 2023)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 

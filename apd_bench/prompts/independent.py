@@ -1,7 +1,5 @@
 """Independent prompts in both towers: IVLP (Rasheed et al., CVPR 2023), the learner of AdvVLP and of APD's student."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """The linear maps that tie the prompts of one tower to those of the other."""
 
-from __future__ import annotations
-
 import math
 
 import torch

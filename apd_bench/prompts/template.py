@@ -1,7 +1,5 @@
 """Hand-made templates: nothing is learned."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, ClassVar
 

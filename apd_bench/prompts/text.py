@@ -1,7 +1,5 @@
 """Learned text context: CoOp (Zhou et al., IJCV 2022), the learner of APT / AdvTP (Li et al., CVPR 2024)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 

@@ -1,7 +1,5 @@
 """Learned visual tokens: VPT (Jia et al., ECCV 2022) in the form of MaPLe's code, the learner of AdvVPT."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 

@@ -4,8 +4,6 @@ Each check compares one number of the diagnostics with a limit that has a reason
 are the `suspect` marks of a record.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a number was measured with: versions, source commit, plug-ins, machine. Imports no torch."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

@@ -4,8 +4,6 @@ Few backbones, sets and recipes differ between the records of a store. Equal JSO
 also keeps its canonical form.
 """
 
-from __future__ import annotations
-
 import marshal
 from collections.abc import Callable, Mapping
 from dataclasses import fields

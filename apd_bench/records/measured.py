@@ -3,8 +3,6 @@
 A field of `Facts` is in all of them: it is written, read and merged by what it says here and nowhere else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, TypedDict, cast
@@ -175,7 +173,7 @@ class Measured(Facts):
         return self.metrics["robust_accuracy"]
 
     @classmethod
-    def merge(cls, parts: Sequence[Measured]) -> Measured:
+    def merge(cls, parts: "Sequence[Measured]") -> "Measured":
         """The shards of a cell, in their order, as the whole cell; accuracies are counted anew from the samples."""
         if len(parts) == 1:
             return parts[0]

@@ -4,8 +4,6 @@ What numpy writes is read here directly; any other zip archive goes through `zip
 before anything is inflated; no member yields more than it declares.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import struct

@@ -1,7 +1,5 @@
 """What happened to each sample of a cell, the file that keeps it, and the one function that makes accuracies of it."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -77,7 +75,7 @@ class Outcomes:
         shared: dict[bytes, Array] | None = None,
         extra: Collection[str] | None = None,
         samples: int | None = None,
-    ) -> Outcomes:
+    ) -> "Outcomes":
         """The outcomes in an .npz file; raises CorruptFile, naming `source`, when they cannot be read.
 
         With `shared`, equal columns of ids and labels are one read-only array, which it keeps for the next files. Of
@@ -116,7 +114,7 @@ class Outcomes:
         return metrics
 
     @classmethod
-    def merge(cls, parts: list[Outcomes], order: list[str]) -> Outcomes:
+    def merge(cls, parts: "list[Outcomes]", order: list[str]) -> "Outcomes":
         """The outcomes of disjoint sample shards as one, in the order of the sample ids `order`."""
         columns = [dict(part.columns()) for part in parts]
         joined = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}

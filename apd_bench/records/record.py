@@ -4,8 +4,6 @@ The record documents every key it writes; `Record.from_json(record.to_json())` i
 own digest, and its id is that of the cell in it: what differs in one letter from what was written is damaged.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -75,7 +73,7 @@ class Record(Facts):
         return sealed(json_form(self, recorded=True))
 
     @classmethod
-    def from_json(cls, text: str | bytes, *, source: str = "record", parts: Parts | None = None) -> Record:
+    def from_json(cls, text: str | bytes, *, source: str = "record", parts: Parts | None = None) -> "Record":
         """The record behind JSON text; `parts` keeps what the next records may repeat.
 
         Raises CorruptFile, naming `source`, when it is torn, changed, or of another cell than its id says, and
@@ -105,7 +103,7 @@ class Record(Facts):
                 hint="`apd-bench run` moves it aside and measures the cell again.",
             ) from error
 
-    def with_outcomes(self, file: str, sha256: str, n: int) -> Record:
+    def with_outcomes(self, file: str, sha256: str, n: int) -> "Record":
         """The record that names its outcomes file."""
         return replace(self, outcomes={"file": file, "sha256": sha256, "n": n})
 

@@ -5,8 +5,6 @@ have a tighter relative tolerance than single cells: a slightly weakened attack 
 of the last epoch see what accuracies on few samples cannot, such as a teacher that looks at the wrong image.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections import defaultdict

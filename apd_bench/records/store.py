@@ -10,8 +10,6 @@
 Reading needs no lock and never writes. Writing needs `with store.writer():`, one process at a time.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -249,7 +247,7 @@ class Store:
     # ---------------------------------------------------------------- writing
 
     @contextmanager
-    def writer(self, *, wait: bool = False, on_wait: Callable[[str], None] | None = None) -> Iterator[Store]:
+    def writer(self, *, wait: bool = False, on_wait: Callable[[str], None] | None = None) -> "Iterator[Store]":
         """Holds the right to write; raises MissingPrerequisite when another process has it, or the place is closed."""
         try:
             self.cells.mkdir(parents=True, exist_ok=True)

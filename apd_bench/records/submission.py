@@ -5,8 +5,6 @@ and an optional `CARD.md`. The same store gives the same bytes. Nothing in an ar
 digests are checked before a file is used, and nothing is executed to read one.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

@@ -4,8 +4,6 @@ One forward and backward pass is measured at two small batches. Its peak grows l
 tell what a larger one takes. The same device with the same free memory and the same model give the same answer.
 """
 
-from __future__ import annotations
-
 import gc
 import re
 from collections.abc import Callable, Mapping

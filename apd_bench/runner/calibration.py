@@ -1,7 +1,5 @@
 """`python -m apd_bench.runner.calibration BACKBONE DEVICE`: seconds per image pass, as one JSON line."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

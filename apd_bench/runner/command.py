@@ -1,7 +1,5 @@
 """The command that repeats one stored cell, and whether it still would. Imports no torch."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a run cost, stage by stage, from the records of its cells: seconds, passes, time outside the model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ It is the only writer of the store. What is done is on disk before the next thin
 and the next run goes on from there.
 """
 
-from __future__ import annotations
-
 import signal
 import threading
 import time

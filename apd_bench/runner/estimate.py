@@ -1,7 +1,5 @@
 """What a cell costs before it has run: passes through the model by attack, from its options. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

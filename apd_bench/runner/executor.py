@@ -1,7 +1,5 @@
 """What the driver needs of an executor, and the simplest one: this process. Imports no torch."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future

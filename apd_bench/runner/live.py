@@ -1,7 +1,5 @@
 """The live view of a run on a terminal: the grid of cells by state, what is running, speed and time left."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Mapping

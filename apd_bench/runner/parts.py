@@ -4,8 +4,6 @@ What shares a fit that trains stays in one part, so that no fit is trained twice
 than parts, the costliest is split, and its fit is trained in both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 

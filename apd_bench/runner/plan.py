@@ -1,7 +1,5 @@
 """From a resolved suite to cells: the crossing, what is impossible and why, and the order of work. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property

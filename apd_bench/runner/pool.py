@@ -4,8 +4,6 @@ Progress and the stop flag are plain shared memory without locks, so a worker th
 nothing locked behind. Workers ignore Ctrl-C (the driver decides), and end themselves when the driver is gone.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

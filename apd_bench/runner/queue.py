@@ -1,7 +1,5 @@
 """The order of work: what depends on what, what is worth starting first, and what must run alone."""
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Callable, Iterable
 from itertools import count

@@ -5,8 +5,6 @@ travel with the tasks, so that workers need no shared disk. How far tasks are is
 task waits for and that may be lost.
 """
 
-from __future__ import annotations
-
 import math
 import signal
 import socket

@@ -1,7 +1,5 @@
 """What a run did, as data: counts, failures, and the exit code that follows. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 

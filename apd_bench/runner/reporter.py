@@ -1,7 +1,5 @@
 """Showing a run while it goes on: nothing, plain lines, JSON lines. Imports no torch."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

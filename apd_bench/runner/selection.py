@@ -1,7 +1,5 @@
 """What a person asks for on top of a suite: lists, wildcards, exclusions and single settings, laid over its fields."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """One run from a resolved suite to its report: the store is locked, an executor made, the driver let loose."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

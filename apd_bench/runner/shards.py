@@ -3,8 +3,6 @@
 A shard is finished work: a run that is killed repeats at most the shards that were under way.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

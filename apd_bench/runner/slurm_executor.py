@@ -6,8 +6,6 @@ command takes over what they did and those that still wait or work, and submits 
 share the disk of the results.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -171,7 +169,7 @@ class SlurmExecutor:
             return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split())  # noqa: S603
         return None
 
-    def _finish(self, held: _Held, result: Result) -> None:
+    def _finish(self, held: "_Held", result: Result) -> None:
         del self._held[held.task.id]
         shutil.rmtree(held.folder, ignore_errors=True)
         with suppress(OSError):

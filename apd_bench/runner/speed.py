@@ -3,8 +3,6 @@
 Imports no torch; the calibration runs in a process of its own and is kept in the user's cache folder.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 import subprocess

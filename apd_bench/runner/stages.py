@@ -1,7 +1,5 @@
 """The two stages that a worker carries out, fit and evaluate: this is where all the rooms are joined."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping

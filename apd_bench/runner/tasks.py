@@ -1,7 +1,5 @@
 """What travels between the driver and its workers: tasks one way, results the other. Plain data, imports no torch."""
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -85,7 +83,7 @@ class Failure:
     prerequisite: bool = False
 
     @classmethod
-    def of(cls, error: BaseException) -> Failure:
+    def of(cls, error: BaseException) -> "Failure":
         """The failure behind an exception."""
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         said = {"message": str(error) or repr(error)}

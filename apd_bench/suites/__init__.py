@@ -9,8 +9,6 @@ other file by its path. The resolved suite that a run leaves in `results/runs/` 
 options, and is read back in the same way.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import fields

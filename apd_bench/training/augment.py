@@ -1,7 +1,5 @@
 """Training images: held in memory as one uint8 tensor where they fit, cropped and flipped a batch at a time."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 

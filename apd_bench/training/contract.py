@@ -4,8 +4,6 @@ Each check is a function of a `Subject` that returns "" or says what is wrong; `
 the first.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
 import traceback

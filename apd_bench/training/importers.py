@@ -17,8 +17,6 @@ is left.
 The lists of `maple` and `fap` are told apart by their shapes, since their names are alike.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Callable, Sequence

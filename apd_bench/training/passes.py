@@ -1,7 +1,5 @@
 """How many images pass through a model in training: the cost that a record reports."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -38,6 +36,6 @@ class Counted:
         self.passes.add(len(pixels), 1, int(output.image_features.requires_grad))
         return output
 
-    def detached(self) -> Counted:
+    def detached(self) -> "Counted":
         """The same model without the graph of its prompts: what the adversary attacks."""
         return Counted(self.model.detached(), self.passes)

@@ -1,7 +1,5 @@
 """A problem that trains in a second: a tiny CLIP with random weights and coloured images. For checks and tests."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 Nothing here is a reported accuracy: it sees the training images alone.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

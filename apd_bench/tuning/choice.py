@@ -1,7 +1,5 @@
 """Which try of each method is the best: one rule for all of them, over the tries that all of them finished."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping

@@ -5,8 +5,6 @@ With n scores of tries drawn independently, the best of k draws from their empir
     E[max_k] = sum_v v (F(v)^k - F(v-)^k),   v over the different scores, F(v-) the share of those below v.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What a search leaves behind: the suite with the tuned recipes, and the tables of gains and of best of k tries."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """From a suite to the fits and cells of a search: the same number of tries for every method, never on test images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 

@@ -11,8 +11,6 @@ method; [own] holds the weights of the method's own loss, [presets.NAME] those t
     why = "a fifth to five times the paper's"
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

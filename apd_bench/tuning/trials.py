@@ -1,7 +1,5 @@
 """The table of finished tries, one line for each method, try, set and seed: it alone is enough to go on from."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -45,7 +43,7 @@ class Trial:
     configuration: str
 
     @classmethod
-    def of(cls, number: int, configuration: Mapping[str, Any], record: Record) -> Trial:
+    def of(cls, number: int, configuration: Mapping[str, Any], record: Record) -> "Trial":
         """The line of a successful record."""
         cell: Cell = record.cell
         metrics, fit = record.metrics, record.fit

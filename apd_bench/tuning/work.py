@@ -1,7 +1,5 @@
 """Making the tries of a search: one try of all methods after the other, so that any end leaves equal tries for all."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from apd_bench.core.errors import EXIT_DONE, EXIT_INTERRUPTED

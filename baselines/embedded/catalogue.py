@@ -5,8 +5,6 @@ A class is written as `name: synonym, synonym`. The name itself is always a syno
 by (taxi and car, shop and market stall) are merged or left out.
 """
 
-from __future__ import annotations
-
 Words = tuple[str, ...]
 
 TEMPLATE = "a picture of a {}."

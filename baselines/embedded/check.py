@@ -7,8 +7,6 @@ shipped drawing and of every pre-training drawing of the same classes. With `--c
 is compared as well, all concepts of it.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

@@ -1,7 +1,5 @@
 """Composes pictures from drawings: placement, background and colour, a whole batch at a time."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -5,8 +5,6 @@
 Writes `drawings.npy` (premultiplied RGBA, 48x48), `shapes.npy` (20x20 alpha) and `meta.npz`/`meta.json`.
 """
 
-from __future__ import annotations
-
 import argparse
 import collections
 import hashlib

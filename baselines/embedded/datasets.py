@@ -6,8 +6,6 @@ Test pictures show test drawings, and so on: a class with few drawings gets furt
 placement, background) of drawings of the same split, never of another one.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import io

@@ -5,8 +5,6 @@
 RUN holds `weights.safetensors` and `run.json`, as the training scripts write them.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -6,8 +6,6 @@ Test images come from the original test file, all others from the original train
 (premultiplied RGBA, 48x48), `fashion-shapes.npy` (20x20 grey) and `fashion-meta.npz`.
 """
 
-from __future__ import annotations
-
 import argparse
 import gzip
 import io

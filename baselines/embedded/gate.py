@@ -6,8 +6,6 @@ The attack ascends logsumexp over the wrong classes minus the true logit, which 
 robust if no step fooled the model. Budgets are in units of 1/255 of pixels in [0, 1].
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import json

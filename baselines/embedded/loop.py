@@ -1,7 +1,5 @@
 """The training loop that pre-training and robust fine-tuning share."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import time

@@ -1,7 +1,5 @@
 """The tiny CLIP: open_clip's own class, its config file, its shortened tokenizer, and a shorter text pass."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Muon (Jordan et al., 2024) for many small matrices: all of one shape are orthogonalised together."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Turns the file name of an icon into the concept it draws."""
 
-from __future__ import annotations
-
 STYLE_WORDS = frozenset(
     """outline outlined outlines line linear filled fill solid bold thin light regular medium duotone twotone two tone
     rounded round roundish sharp sharpened broken bulk stroke line-duotone mini micro small large big tiny xs sm md lg

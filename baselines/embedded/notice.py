@@ -5,8 +5,6 @@
 The facts are kept in `provenance.json` beside NOTICE, so that a test can tell whether NOTICE is up to date.
 """
 
-from __future__ import annotations
-
 import argparse
 import collections
 import json

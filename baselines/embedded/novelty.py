@@ -6,8 +6,6 @@ Drawings only (not `fashion`), all sets together; similarity is the largest shap
 drawings, which the leak rule keeps below 0.93.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

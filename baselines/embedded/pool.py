@@ -1,7 +1,5 @@
 """The pre-training pool: which drawings a caption can show, and the stream of batches."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

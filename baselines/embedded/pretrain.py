@@ -8,8 +8,6 @@ model this small does not use two threads well); the gradient is that of the who
 last checkpoint, beside which the weights are exported in half precision.
 """
 
-from __future__ import annotations
-
 from baselines.embedded.loop import Plan, launch, options
 
 CAPTIONS, CLASS_SHARE, STRENGTH = 128, 0.55, 0.7

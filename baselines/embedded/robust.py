@@ -7,8 +7,6 @@ start, budget drawn per picture between 0 and 4/255) maximises the cross-entropy
 of the batch. Both towers are trained.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Shape descriptors: which two drawings are the same drawing."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -9,8 +9,6 @@ Excluded, and why:
 - Tux Paint stamps, GCompris (GPL), animal-mnist (the origin of its images is not stated): provenance not clean.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import tarfile

@@ -1,7 +1,5 @@
 """Whether weights are here is known without loading them, and timing needs none."""
 
-from __future__ import annotations
-
 import socket
 from pathlib import Path
 

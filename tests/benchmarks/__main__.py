@@ -1,7 +1,5 @@
 """`python -m tests.benchmarks [PART]`: measures a part, or all, each in its own process; prints and writes tables."""
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 import sys

@@ -5,8 +5,6 @@ prediction without a graph decides. AutoAttack and the suites that stand against
 *Nobody leaves*: broken samples stay, so that both sides make the same passes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 

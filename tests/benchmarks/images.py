@@ -1,7 +1,5 @@
 """Reading images: decoding every file in every epoch, as image folders are usually read, against the image cache."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,8 +4,6 @@ Ours encodes the classes in chunks and recomputes their activations in the backw
 all classes. FAB-T looks at the strongest classes; FAB, as it was published first, at a gradient of every class.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 

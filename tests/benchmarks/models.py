@@ -1,7 +1,5 @@
 """What the parts measure on: classifiers of embedded sets and of made-up classes, and our attacks by their names."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ sample that the short model calls broken and the full one does not is attacked a
 another rounding is another path, so samples may be broken in either precision alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from apd_bench.attacks.parse import parse_attack

@@ -1,7 +1,5 @@
 """How fast the command answers: verbs that need no model beside a command that imports torch first."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import time

@@ -4,8 +4,6 @@ The usual way (parse the log or open the result file of every run, whenever some
 plainly here. The records are plausible copies; no model is involved and torch is not imported.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import tempfile

@@ -4,8 +4,6 @@ AutoAttack takes seconds a sample on a CPU, a suite a tenth of one: the records 
 a suite, on every backbone, method, set and budget that they hold, without running AutoAttack again.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 import time
@@ -66,7 +64,7 @@ class Verdicts:
         half = 1.96 * math.sqrt((missed + gained - middle**2) / n)
         return middle - half, middle + half
 
-    def plus(self, other: Verdicts) -> Verdicts:
+    def plus(self, other: "Verdicts") -> "Verdicts":
         """Both together."""
         return Verdicts(**{item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(self)})
 

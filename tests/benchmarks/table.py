@@ -3,8 +3,6 @@
 On a CPU the seconds are those of the processor: what the work costs, whatever else the machine is doing meanwhile.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import json

@@ -5,8 +5,6 @@ the full context length in every forward pass: in each inner attack step, and on
 the text features once a step, cut at the longest end token. Both give the same loss, which is checked.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import torch

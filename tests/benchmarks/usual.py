@@ -4,8 +4,6 @@ PGD is torchattacks' own where it is installed, else the same lines written here
 as in the code of FAP and its relatives; AutoAttack is pyautoattack's own driver. None of our adapters takes part.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """Running the command line inside the test process, in an empty folder, without settings from outside."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

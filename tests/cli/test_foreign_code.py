@@ -1,7 +1,5 @@
 """No name in a record, card, prompt state, archive or suite makes code run; code that somebody names does."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil

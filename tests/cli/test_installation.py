@@ -1,7 +1,5 @@
 """The doctor on machines that are made up: fake torch and torchvision modules, folders that cannot be written."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

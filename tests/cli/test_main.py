@@ -1,7 +1,5 @@
 """Every verb answers --help, mistakes are one line with the nearest match, and nothing heavy is loaded for help."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

@@ -1,7 +1,5 @@
 """`apd-bench plan SUITE`: cells, what of data and weights is missing on this machine, and what it would cost."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A large plan fits a terminal, and nothing of it is lost: counts add up, every state is named, --all lists it."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 

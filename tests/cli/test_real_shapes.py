@@ -1,7 +1,5 @@
 """Checkpoints of the real CLIP shapes, saved by open_clip with random weights, go the whole way from the shell."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The verb `report`: screen, files, one file, filters, staleness, and its mistakes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The whole way on the embedded instance: run, run again, damage, show, list, fit; numbers obey their laws."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

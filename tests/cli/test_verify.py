@@ -1,7 +1,5 @@
 """`verify` passes on what it was taught, and turns red for each deliberate defect of attack, teacher or labels."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from collections.abc import Callable

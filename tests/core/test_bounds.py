@@ -1,7 +1,5 @@
 """Sizes are judged before anything is parsed."""
 
-from __future__ import annotations
-
 import pytest
 
 from apd_bench.core import bounds

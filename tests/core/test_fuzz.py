@@ -3,8 +3,6 @@
 Mutations are drawn from a seed that stands in the failure, so that each can be repeated.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """Tiny sets written by the tests: an embedded set, and splits made of arrays."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -4,8 +4,6 @@ Every builder writes below a data root and returns what was written: split -> [(
 Image number i is one colour, `colour(i)`, so that a loaded image says which file it came from.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import pickle

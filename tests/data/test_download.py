@@ -1,7 +1,5 @@
 """Downloads against a server on this machine: resuming, checksums, pages in place of data, announced digests."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

@@ -1,7 +1,5 @@
 """The verb `datasets`: check, prepare and card, on replicas and without a network."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import socket

@@ -1,7 +1,5 @@
 """Every set's replica loads with the right names, counts, splits and few-shot draws, and the layouts agree."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What is said about a set that is absent, incomplete, or split otherwise; and what its digest depends on."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

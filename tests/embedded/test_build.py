@@ -1,7 +1,5 @@
 """The scripts that made the embedded instance, on made-up inputs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The shipped image sets: format, splits, sizes, licences, NOTICE."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

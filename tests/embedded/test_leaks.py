@@ -1,7 +1,5 @@
 """No drawing, and nothing that looks like one, is on both sides of a split; and the check can fail."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

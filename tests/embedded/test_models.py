@@ -1,7 +1,5 @@
 """The shipped weights: checksums, open_clip's own classes, the shortened tokenizer."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

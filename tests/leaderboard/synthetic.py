@@ -1,7 +1,5 @@
 """Records with known outcomes, made without a model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

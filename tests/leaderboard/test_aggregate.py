@@ -1,7 +1,5 @@
 """Tables compare only what may be compared, and the worst case is taken per sample."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

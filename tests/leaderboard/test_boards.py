@@ -1,7 +1,5 @@
 """Board files are complete, harmless, and the same bytes for the same records."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Paired comparisons count the right samples and call only real differences significant."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

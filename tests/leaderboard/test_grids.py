@@ -1,7 +1,5 @@
 """Leftovers of a store neither make other rows incomplete nor get lost."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from synthetic import grid, tables_of

@@ -1,7 +1,5 @@
 """The web page: harmless as text, and in a real browser sortable, filterable, linkable and silent."""
 
-from __future__ import annotations
-
 import argparse
 import re
 from collections.abc import Iterator

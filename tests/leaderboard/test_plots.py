@@ -1,7 +1,5 @@
 """Figures are made for every kind and format, repeat exactly, and explain what is missing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

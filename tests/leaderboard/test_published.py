@@ -1,7 +1,5 @@
 """Published numbers keep their source, and stand beside ours only where the protocol is the same."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

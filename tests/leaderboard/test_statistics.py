@@ -1,7 +1,5 @@
 """Intervals and tests agree with closed forms and with scipy on cases where these exist."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.stats import bootstrap

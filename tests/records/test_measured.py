@@ -1,7 +1,5 @@
 """A fact about measurements is declared in one line: evaluation, shard files, merged shards and records follow."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Records and outcomes survive the way to disk and back, and say so when they do not."""
 
-from __future__ import annotations
-
 import io
 import json
 import zipfile

@@ -1,7 +1,5 @@
 """Expected counts accept what they were made from, and turn red for whatever moves beyond tolerance."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The store never shows half a record, loses nothing, and has one writer."""
 
-from __future__ import annotations
-
 import errno
 import json
 import multiprocessing

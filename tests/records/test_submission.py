@@ -1,7 +1,5 @@
 """Archives are complete and repeatable, and nothing in a bad one gets past the checks."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

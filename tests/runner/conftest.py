@@ -1,7 +1,5 @@
 """What the fake workbench does."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A workbench without models: results are functions of the cell's id, and recipes say how it misbehaves."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

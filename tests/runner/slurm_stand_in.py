@@ -4,8 +4,6 @@
 with its process id, then what became of it.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The batch size that is found: what fits by the measured memory, the constants elsewhere, a number as it is."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The driver computes each thing once, goes on from any end, and one bad cell costs only itself."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -4,8 +4,6 @@ APD_BENCH_TEST_KILLS=100 sets the number of kills, on the whole reduced grid; th
 that comes to its end before its next kill is compared, and another one begins in a new folder.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

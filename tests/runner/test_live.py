@@ -1,7 +1,5 @@
 """The live view on terminals: it fits, it survives a resize, and it leaves nothing behind but what was said."""
 
-from __future__ import annotations
-
 import io
 import os
 import re
@@ -50,7 +48,7 @@ class Screen:
     def __init__(self) -> None:
         self.lines, self.row, self.column = [""], 0, 0
 
-    def feed(self, text: str) -> Screen:
+    def feed(self, text: str) -> "Screen":
         for sign in re.findall(r"\x1b\[[?\d;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", text):
             if sign == "\r":
                 self.column = 0

@@ -1,7 +1,5 @@
 """A plan in parts: every cell once, no fit twice where it can be, and the README's sbatch file does it."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

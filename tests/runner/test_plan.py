@@ -1,7 +1,5 @@
 """A plan crosses a suite, shares fits, and says why a cell is impossible."""
 
-from __future__ import annotations
-
 import shlex
 import subprocess
 import sys

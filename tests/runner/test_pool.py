@@ -1,7 +1,5 @@
 """The pool of worker processes: places are free as soon as the driver can see that a task is done."""
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """On a Ray cluster the records are those of the local executor, whatever happens to its nodes."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """What a run shows: every line fits the terminal, whatever its width, and says what happened."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is asked for becomes canonical names, and what does not exist is named with its nearest match."""
 
-from __future__ import annotations
-
 import pytest
 
 from apd_bench.core.errors import UnknownName, UsageError

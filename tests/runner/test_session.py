@@ -1,7 +1,5 @@
 """Where a run works: devices are found here, or left to the cluster; what is missing is said in one sentence."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A cell measured in parts is the same record as one measured whole, and finished parts are never repeated."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """On Slurm the records are those of the local executor; jobs outlive their driver, and none is submitted twice."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

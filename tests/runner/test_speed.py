@@ -1,7 +1,5 @@
 """Hours and megabytes follow from measured passes, and a plan that knows no speed says so."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a worker really does, on the embedded tiny CLIP: fits, cells, shards, other people's examples, bad files."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

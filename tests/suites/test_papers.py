@@ -1,7 +1,5 @@
 """The suites of the papers: every number has its source, and the published tables find their protocol in them."""
 
-from __future__ import annotations
-
 import pytest
 from synthetic import outcomes, record
 

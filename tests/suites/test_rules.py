@@ -1,7 +1,5 @@
 """Recipes for some fits only, and test images made square otherwise than training images."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Suites are what their files say, and a mistake in one is named."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The page itself: everything it needs is inside it, and its content security policy forbids every request."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
