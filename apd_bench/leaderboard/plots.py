@@ -5,7 +5,7 @@ fonts and a fixed salt for the ids inside an SVG.
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,14 @@ from apd_bench.core.errors import MissingPrerequisite, UsageError
 from apd_bench.core.files import atomic_write
 from apd_bench.core.text import file_name, plain
 from apd_bench.leaderboard.curves import eps_curve, eps_families, pareto_front
+from apd_bench.leaderboard.looks import Look, look, looks
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.wording import heading
 
 Axes = Any  # of matplotlib, whose types are there only where the extra is installed
 Figure = Any
+Styles = Mapping[str, Look]
 FORMATS = ("pdf", "png", "svg")
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f")
-_MARKS = "osD^vP*X"
-_DASHES = ("-", "--", ":")
 _FEW = 4  # methods whose bands and legend fit into the axes
 _SETTINGS: Any = {
     "font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
@@ -47,9 +46,10 @@ def draw(kind: str, tables: Sequence[Table], out: Path, form: str = "pdf") -> li
         ) from error
     matplotlib.use("agg", force=False)
     written: list[Path] = []
+    styles = looks(tables)
     with matplotlib.rc_context(_SETTINGS):
         for family in KINDS[kind][0](tables):
-            figure = _figure(kind, family)
+            figure = _figure(kind, family, styles)
             path = out / f"{kind}-{file_name(heading(*family))}.{form}"
             atomic_write(path, _bytes(figure, form))
             written.append(path)
@@ -58,12 +58,12 @@ def draw(kind: str, tables: Sequence[Table], out: Path, form: str = "pdf") -> li
     return written
 
 
-def _figure(kind: str, family: Sequence[Table]) -> Figure:
+def _figure(kind: str, family: Sequence[Table], styles: Styles) -> Figure:
     import matplotlib.figure
 
     figure = matplotlib.figure.Figure(figsize=_size(kind, family), layout="constrained")
     axes = figure.add_subplot()
-    KINDS[kind][1](axes, family)
+    KINDS[kind][1](axes, family, styles)
     note = "embedded tiny CLIP, not ViT-B\n" if family[0].embedded else ""
     axes.set_title(f"{note}{plain(heading(*family), 120)}", fontsize=6)
     return figure
@@ -88,7 +88,7 @@ def _bytes(figure: Figure, form: str) -> bytes:
     return buffer.getvalue()
 
 
-def _eps(axes: Axes, family: Sequence[Table]) -> None:
+def _eps(axes: Axes, family: Sequence[Table], styles: Styles) -> None:
     methods = _methods(family)
     widest = max(table.key.threat.eps * 255 for table in family)
     for place, method in enumerate(methods):
@@ -96,30 +96,30 @@ def _eps(axes: Axes, family: Sequence[Table]) -> None:
         shift = 0.0 if len(methods) <= _FEW else widest * 0.06 * (place / (len(methods) - 1) - 0.5)
         at = [point.at + shift for point in points]
         values = [100 * point.value for point in points]
-        look = _look(place)
-        axes.plot(at, values, label=plain(method, 30), markersize=3, linewidth=1, **look)
+        style = _drawn(styles[method])
+        axes.plot(at, values, label=plain(method, 30), markersize=3, linewidth=1, **style)
         known = [(x, point) for x, point in zip(at, points, strict=True) if point.low is not None]
         low, high = ([100 * (getattr(point, edge) or 0.0) for _, point in known] for edge in ("low", "high"))
         if len(methods) <= _FEW:
-            axes.fill_between([x for x, _ in known], low, high, color=look["color"], alpha=0.15, linewidth=0)
+            axes.fill_between([x for x, _ in known], low, high, color=style["color"], alpha=0.15, linewidth=0)
         else:  # bands of many methods hide each other; side by side, bars do not
-            axes.vlines([x for x, _ in known], low, high, color=look["color"], alpha=0.6, linewidth=0.6)
+            axes.vlines([x for x, _ in known], low, high, color=style["color"], alpha=0.6, linewidth=0.6)
     axes.set(xlabel="eps × 255", ylabel="worst-case accuracy, %", ylim=(0, None))
     _legend(axes, len(methods))
 
 
-def _pareto(axes: Axes, family: Sequence[Table]) -> None:
+def _pareto(axes: Axes, family: Sequence[Table], styles: Styles) -> None:
     rows = {row.method: row for row in family[0].ranked}
-    for place, method in enumerate(rows):
+    for method in rows:
         clean, worst = rows[method].estimates["clean"], rows[method].estimates["worst"]
         spread = {
             name: [[100 * (item.value - (item.low or 0))], [100 * ((item.high or 0) - item.value)]]
             for name, item in (("xerr", clean), ("yerr", worst))
             if item.low is not None and item.high is not None
         }
-        look = _look(place) | {"linestyle": ""}
+        style = _drawn(styles[method]) | {"linestyle": ""}
         axes.errorbar(100 * clean.value, 100 * worst.value, **spread, capsize=1, markersize=4, elinewidth=0.5,
-                      label=plain(method, 30), **look)  # fmt: skip
+                      label=plain(method, 30), **style)  # fmt: skip
     front = [rows[method].estimates for method in pareto_front(list(rows.values()))]
     axes.plot([100 * item["clean"].value for item in front], [100 * item["worst"].value for item in front],
               color="#888888", linestyle="--", linewidth=0.8, zorder=0)  # fmt: skip
@@ -127,7 +127,7 @@ def _pareto(axes: Axes, family: Sequence[Table]) -> None:
     _legend(axes, len(rows))
 
 
-def _heatmap(axes: Axes, family: Sequence[Table]) -> None:
+def _heatmap(axes: Axes, family: Sequence[Table], _: Styles) -> None:
     table = family[0]
     rows = [row for row in table.rows if row.datasets]
     shares = [
@@ -151,12 +151,14 @@ def _heatmap(axes: Axes, family: Sequence[Table]) -> None:
     axes.grid(visible=False)
 
 
-def _seeds(axes: Axes, family: Sequence[Table]) -> None:
+def _seeds(axes: Axes, family: Sequence[Table], _: Styles) -> None:
     table = family[0]
     rows = [row for row in table.ranked if row.trains]
     for number, seed in enumerate(table.seeds):
         means = [_mean_of_seed(table, row, number) for row in rows]
-        axes.plot(range(len(rows)), means, **_look(number) | {"linestyle": ""}, markersize=3, label=f"seed {seed}")
+        axes.plot(
+            range(len(rows)), means, **_drawn(look(number)) | {"linestyle": ""}, markersize=3, label=f"seed {seed}"
+        )
     for place, row in enumerate(rows):
         axes.plot([place - 0.25, place + 0.25], [100 * row.estimates["worst"].value] * 2, color="black", linewidth=1)
     for row in table.ranked:
@@ -172,14 +174,8 @@ def _mean_of_seed(table: Table, row: Row, number: int) -> float:
     return sum(100 * row.datasets[name].per_seed["worst"][number] for name in table.datasets) / len(table.datasets)
 
 
-def _look(place: int) -> dict[str, Any]:
-    """Colour, mark and dash of the method at `place`; the first 24 are all different, in grey print too."""
-    turn = place // len(_COLOURS)
-    return {
-        "color": _COLOURS[place % len(_COLOURS)],
-        "marker": _MARKS[(place + turn) % len(_MARKS)],
-        "linestyle": _DASHES[turn % len(_DASHES)],
-    }
+def _drawn(style: Look) -> dict[str, Any]:
+    return {"color": style.colour, "marker": style.mark, "linestyle": style.dash}
 
 
 def _legend(axes: Axes, methods: int) -> None:
@@ -207,7 +203,9 @@ def _trained(tables: Sequence[Table]) -> list[list[Table]]:
     return [[table] for table in tables if any(row.trains for row in table.ranked)]
 
 
-KINDS: dict[str, tuple[Callable[[Sequence[Table]], list[list[Table]]], Callable[[Axes, Sequence[Table]], None]]] = {
+KINDS: dict[
+    str, tuple[Callable[[Sequence[Table]], list[list[Table]]], Callable[[Axes, Sequence[Table], Styles], None]]
+] = {
     "eps": (_budgets, _eps),
     "pareto": (_one_each, _pareto),
     "heatmap": (_one_each, _heatmap),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from apd_bench.core.errors import CorruptFile, UnknownName
 from apd_bench.core.files import is_path, typed_file
@@ -30,18 +31,16 @@ def entries_of(name: str, path: str) -> Iterator[MethodEntry]:
     table = read_toml(path)
     about = table.get("method", {})
     aliases = tuple(about.get("aliases", ()))
-    paper, guessed = str(about.get("paper", "")), about.get("reconstruction") is True
-    title = str(about.get("title", ""))
-    yield MethodEntry(name=name, aliases=aliases, title=title, paper=paper, recipe=path, reconstruction=guessed)
+    about_paper = {key: str(about.get(key, "")) for key in ("paper", "venue", "url")}
+    shared: dict[str, Any] = {**about_paper, "recipe": path, "reconstruction": about.get("reconstruction") is True}
+    yield MethodEntry(name=name, aliases=aliases, title=str(about.get("title", "")), **shared)
     for preset, changes in table.get("presets", {}).items():
         yield MethodEntry(
             name=f"{name}.{preset}",
             aliases=(*(f"{alias}.{preset}" for alias in aliases), *changes.get("aliases", ())),
             title=str(changes.get("title", "")),
-            paper=str(changes.get("paper", paper)),
-            reconstruction=guessed,
-            recipe=path,
             preset=preset,
+            **{**shared, "paper": str(changes.get("paper", shared["paper"]))},
         )
 
 

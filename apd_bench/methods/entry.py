@@ -12,13 +12,16 @@ class MethodEntry:
     `recipe` is the path of a `recipe.toml`, `preset` the name of one of its `[presets.NAME]` tables. A plug-in may
     instead start from the method called `base` and give `changes`, tables of the same layout; `digest` is that of the
     files that define its learner and objective, or of the prompt state in the folder `state`. `written` marks changes
-    that stand in the method's name: a suite does not override them. `reconstruction`: see `MethodRecipe`.
+    that stand in the method's name: a suite does not override them. `venue` (with the year) and `url` are those of the
+    paper, for people. `reconstruction`: see `MethodRecipe`.
     """
 
     name: str
     aliases: tuple[str, ...] = ()
     title: str = ""
     paper: str = ""
+    venue: str = ""
+    url: str = ""
     recipe: str | None = None
     preset: str | None = None
     base: str | None = None

@@ -19,10 +19,13 @@ def define(
     aliases: Iterable[str] = (),
     title: str = "",
     paper: str = "",
+    venue: str = "",
+    url: str = "",
     **tables: Mapping[str, Any],
 ) -> MethodEntry:
     """A method of your own: a learner and an objective (classes or names), and what its recipe says.
 
+    `venue` (such as "ICLR 2026") and `url` are those of the paper.
     `base` is a registered method whose recipe is the starting point, so that only the difference is written down.
     `tables` are the sections of a recipe: `training={"epochs": 5}`, `objective_options={...}`, `learner_options={...}`,
     `inner_attack={...}`, `sources={...}`. Raises UsageError for a class with the name of one of this package.
@@ -45,6 +48,8 @@ def define(
         aliases=tuple(aliases),
         title=title or name,
         paper=paper,
+        venue=venue,
+        url=url,
         base=base,
         changes=changes,
         digest="+".join(dict.fromkeys(digests)) or None,

@@ -51,6 +51,8 @@ def variant(text: str) -> MethodEntry:
         name=f"{entry.name}({inner})",
         title=f"{entry.title} [{inner}]",
         paper=entry.paper,
+        venue=entry.venue,
+        url=entry.url,
         reconstruction=entry.reconstruction,
         base=entry.name,
         changes={**changes, "sources": sources},
