@@ -36,6 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "datasets": ("datasets", "list, check and prepare datasets"),
     "check": ("check", "check a method: what it learns, how it trains, whether it masks gradients"),
     "import": ("import_", "import prompts trained elsewhere"),
+    "audit": ("audit", "hold the protocol of a paper against a sound attack, on somebody's checkpoint"),
     "doctor": ("doctor", "what this machine has and what it lacks"),
 }
 _EPILOG = """examples:

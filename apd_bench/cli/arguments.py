@@ -16,7 +16,7 @@ def declare(parser: argparse.ArgumentParser, *groups: str, without: tuple[str, .
     chosen = {name: item for name, item in options.table().items() if item.group in groups and name not in without}
     for title in groups:
         group: Any = parser.add_argument_group(title)
-        if title == options.WHAT:
+        if title == options.WHAT and "suite" in chosen:
             group.add_argument(
                 "named_suite", nargs="?", default=argparse.SUPPRESS, metavar="SUITE", help="a suite, as --suite"
             )

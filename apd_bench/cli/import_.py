@@ -1,15 +1,21 @@
 """`apd-bench import --format FORMAT FILE`: prompts trained by the code of the papers, made ready for evaluation."""
 
+from __future__ import annotations
+
 import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apd_bench.cli.console import out
 from apd_bench.core.errors import EXIT_DONE, CorruptFile, MissingPrerequisite, UsageError
 from apd_bench.core.files import read_lines
 from apd_bench.core.registry import DATASETS
 from apd_bench.data.catalog import builtin, class_names
+
+if TYPE_CHECKING:
+    from apd_bench.training.prompt_states import PromptState
 
 EXAMPLES = """examples:
   apd-bench import --format maple model.pth.tar-5 --backbone ViT-B-16-quickgelu/openai
@@ -22,20 +28,26 @@ FORMATS = ("coop", "apt", "cocoop", "vpt", "ivlp", "maple", "fap")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
     parser.add_argument("file", type=Path, metavar="FILE", help="a checkpoint (.pth.tar, .pt, .safetensors)")
-    parser.add_argument("--format", required=True, choices=FORMATS, help="whose code wrote it")
     parser.add_argument("--backbone", required=True, metavar="NAME", help="the backbone that it was trained on")
     parser.add_argument("--dataset", metavar="NAME", help="the set it was trained on; its images need not be here")
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="instead: class names in label order, one a line")
-    parser.add_argument("--position", default="end", choices=("end", "middle", "front"), help="of the class name")
-    parser.add_argument("--init", metavar="PHRASE", help="the phrase that the context started from, where it had one")
-    parser.add_argument(
+    add_reading(parser, required=True)
+
+
+def add_reading(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Declares how a checkpoint is read; `imported` hears it, and `file`, `backbone` and `dataset`."""
+    group = parser.add_argument_group("how the checkpoint is read")
+    group.add_argument("--format", required=required, choices=FORMATS, help="whose code wrote it")
+    group.add_argument("--classes", type=Path, metavar="FILE", help="the class names in label order, one a line")
+    group.add_argument("--position", default="end", choices=("end", "middle", "front"), help="of the class name")
+    group.add_argument("--init", metavar="PHRASE", help="the phrase that the context started from, where it had one")
+    group.add_argument(
         "--text", metavar="TEMPLATE", help="class text of vpt (default: 'a photo of a {}.'; '': the set's template)"
     )
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: prompts/FORMAT-DIGEST")
+    group.add_argument("--output", type=Path, metavar="FOLDER", help="default: prompts/FORMAT-DIGEST")
 
 
-def execute(args: argparse.Namespace) -> int:
-    """Writes the prompt state and prints how to evaluate it."""
+def imported(args: argparse.Namespace) -> tuple[Path, PromptState]:
+    """The prompt state in the checkpoint, and the folder that it was written to."""
     from apd_bench.backbones.load import load_backbone
     from apd_bench.training.importers import import_prompts
     from apd_bench.training.prompt_states import has_state, load_state, save_state
@@ -53,8 +65,15 @@ def execute(args: argparse.Namespace) -> int:
     if has_state(folder) and load_state(folder).digest != state.digest:
         raise UsageError(f"There is another prompt state in '{folder}'.", hint="Give another folder with --output.")
     save_state(folder, state)
+    return folder, state
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Writes the prompt state and prints how to evaluate it."""
+    folder, state = imported(args)
+    classes = tuple(state.card["classes"])
     learner, options = state.card["recipe"]["learner"], state.card["recipe"]["learner_options"]
-    dataset = args.dataset or (_set_with(classes) if classes and options.get("class_specific") else None)
+    dataset = args.dataset or (_set_with(classes) if options.get("class_specific") else None)
     lines = [f"{state.card['num_parameters']} parameters of the learner '{learner}' -> {folder}"]
     lines += state.card["warnings"]
     if "text" in options:
@@ -72,10 +91,7 @@ def execute(args: argparse.Namespace) -> int:
 def _classes(args: argparse.Namespace) -> tuple[str, ...] | None:
     """The class names of the file or of the set; None where neither is given."""
     if args.classes is None:
-        if args.dataset is None:
-            return None
-
-        return class_names(DATASETS.get(args.dataset))
+        return None if args.dataset is None else class_names(DATASETS.get(args.dataset))
     if args.dataset is not None:
         raise UsageError("--classes and --dataset both name the classes.", hint="Give one of them.")
     try:

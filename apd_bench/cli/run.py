@@ -12,6 +12,7 @@ from apd_bench.leaderboard.boards import collect, write_boards
 from apd_bench.records.store import Store
 from apd_bench.runner.cost import stages_of, summary
 from apd_bench.runner.plan import Impossible
+from apd_bench.runner.report import RunReport
 from apd_bench.runner.session import make_reporter, plan_of, run_plan
 
 EXAMPLES = """examples:
@@ -40,12 +41,7 @@ def execute(args: argparse.Namespace) -> int:
         err(line)
     store = Store(options.store)
     report = run_plan(grid, store, options, make_reporter(options), strategy=options.strategy)
-    if options.quiet or options.display == "none":
-        for failure, number in report.messages():
-            err(f"apd-bench: error: {number} cells: {failure.message} {failure.hint}".rstrip())
-    if options.verbose:
-        for failure, _ in report.messages():
-            err(failure.traceback)
+    complain(options, report)
     boards = options.boards if options.part is None else None
     written = write_tables(store, boards, {cell.id for cell in grid.cells}, show=options.display != "json")
     if written:
@@ -56,6 +52,16 @@ def execute(args: argparse.Namespace) -> int:
         for line in cost_lines(store, report.computed, report.fits_computed, report.seconds):
             err(line)
     return report.exit_code
+
+
+def complain(options: RunOptions, report: RunReport) -> None:
+    """Says what failed where no display did, and with --verbose the tracebacks."""
+    for failure, number in report.messages():
+        if options.quiet or options.display == "none":
+            err(f"apd-bench: error: {number} cells: {failure.message} {failure.hint}".rstrip())
+    if options.verbose:
+        for failure, _ in report.messages():
+            err(failure.traceback)
 
 
 def impossible_lines(impossible: Iterable[Impossible]) -> list[str]:

@@ -7,7 +7,7 @@ budget, attack with its options, resize and the use of the whole test set are th
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -126,14 +126,8 @@ def about(source: str, table: str) -> dict[str, Any]:
 def reproductions(table: Table) -> list[Reproduction]:
     """Every published number that may stand beside a number of `table`, in the order of the file."""
     key, names = table.key, protocols()
-    architectures = {
-        f"{architecture}/openai": name for name, found in names["backbones"].items() for architecture in found
-    }
-    backbone = architectures.get(key.backbone)
-    whole = (key.protocol.limit, key.protocol.split, key.protocol.precision) == (None, "test", "fp32")
-    threat = (key.threat.norm, key.threat.knowledge)
-    standard = key.training == "standard" and key.group == "benchmark"
-    if backbone is None or not standard or not whole or threat != ("Linf", "white_box"):
+    backbone = _backbone(table)
+    if backbone is None or key.protocol.limit is not None:
         return []
     ours = {names["methods"][name]: name for name in names["methods"]}
     rows = {ours[row.method]: row for row in table.rows if row.method in ours}
@@ -141,14 +135,53 @@ def reproductions(table: Table) -> list[Reproduction]:
     return [pair for item in wanted if item.method in rows for pair in _pair(item, table, rows[item.method])]
 
 
-def _pair(item: Published, table: Table, row: Row) -> Iterator[Reproduction]:
+def claims(table: Table, row: Row, methods: Sequence[str]) -> list[Reproduction]:
+    """The published numbers of `methods` that were tested as `row` was, on whatever their prompts were trained.
+
+    A checkpoint does not say how it was trained. One that is tested on a part of the images says so as a deviation.
+    """
+    backbone, limit = _backbone(table), table.key.protocol.limit
+    wanted = [
+        item
+        for item in load_published()
+        if item.method in methods and item.backbone == backbone and item.stat == "mean"
+    ]
+    part = f"here on at most {limit} test images" if limit else ""
+    return [
+        replace(pair, deviation="; ".join(filter(None, (pair.deviation, part))))
+        for item in wanted
+        for pair in _pair(item, table, row, as_trained=False)
+    ]
+
+
+def format_protocol(format: str) -> Mapping[str, Any]:
+    """How checkpoints of a format are evaluated by their papers: `attack`, `source`, and `methods` as published."""
+    return dict(protocols()["formats"][format])
+
+
+def _backbone(table: Table) -> str | None:
+    """What papers call the backbone of a table; None where its numbers may stand beside no published one."""
+    key, threat = table.key, table.key.threat
+    architectures = {
+        f"{architecture}/openai": name for name, found in protocols()["backbones"].items() for architecture in found
+    }
+    plainly = (key.protocol.split, key.protocol.precision, threat.norm, threat.knowledge)
+    standard = key.training == "standard" and key.group == "benchmark"
+    if not standard or plainly != ("test", "fp32", "Linf", "white_box"):
+        return None
+    return architectures.get(key.backbone)
+
+
+def _pair(item: Published, table: Table, row: Row, *, as_trained: bool = True) -> Iterator[Reproduction]:
+    """The number beside that of `row`, where all agrees; unless `as_trained`, only how both were tested has to."""
     match = _table(item.source, item.table).get("match")
     if match is None or item.dataset not in row.datasets:
         return
     key, resize, tested = table.key, table.key.protocol.resize, table.key.protocol.test_resize
     task, _, classes = item.task.partition(":")
     same = [
-        _TASKS.get(task) == match.get("task") == key.task,
+        _TASKS.get(task) == match.get("task"),
+        not as_trained or key.task == match.get("task"),
         classes == "" or classes == getattr(key, "classes", "all"),
         not row.trains or item.shots == key.shots,
         match.get("source_dataset", "") == key.trained_on or not row.trains,
