@@ -12,12 +12,13 @@ from apd_bench.attacks import run
 from apd_bench.attacks.inputs import in_unit_interval
 from apd_bench.attacks.losses import ce, stable_ce
 from apd_bench.attacks.meter import Meter
+from apd_bench.attacks.projections import Region
 from apd_bench.core.specs import ThreatModel
 
 PROBES = 32  # samples that the probes look at
 _FEW = 2  # one sample more or less is chance
-
-
+_STEP = 1 / 255  # above it even an honest loss is not straight; in L2 the step that moves pixels by as much
+_RANDOM_STEPS = 3
 SATURATION, EXHAUSTION = 17.0, 88.0
 _MANY_STEPS = 10
 
@@ -51,8 +52,39 @@ def probe(
         "huge_eps_robust": 1 - _share(by_grey),
         "unit_interval": float(in_unit_interval(first)),
         "fgsm_above_noise": _excess(by_noise, by_step),
+        **gradient_gain(meter, pixels, labels, threat, ids, seed=seed),
     }
     return facts, by_step
+
+
+def gradient_gain(
+    meter: Meter, pixels: Tensor, labels: Tensor, threat: ThreatModel, ids: Sequence[str], *, seed: int
+) -> dict[str, float]:
+    """Whether the loss rises where its gradient points, on samples [P]: 5 forward passes and 1 backward for each.
+
+    From a random point of the ball, as attacks start, one step as long as the first of PGD (eps / 4, at most 1/255).
+    `broken_promise` is the median share missing of the first-order gain g · (x' - x); `random_above_step` the share of
+    samples of which one of three random steps gains as much. A component of high frequency and small amplitude rules
+    the gradient and hardly moves the loss: the promise is not kept. A wrong backward pass is no better than chance.
+    """
+    region = Region.around(pixels, threat)
+    length = min(threat.eps / 4, _STEP * (1 if threat.norm == "Linf" else pixels[0].numel() ** 0.5))
+    x = region.random(ids, seed, "gain", 0)
+    _, before, g = meter.gradient(x, stable_ce, labels)
+
+    def gain(to: Tensor) -> Tensor:
+        return stable_ce(meter.predict(to), labels) - before
+
+    along = region.step(x, g, length)
+    chance = torch.stack(
+        [gain(region.step(x, region.random(ids, seed, "gain", k + 1) - pixels, length)) for k in range(_RANDOM_STEPS)]
+    )
+    promised = (g * (along - x)).flatten(1).sum(1).clamp_min(1e-12)
+    gained = gain(along)
+    return {
+        "broken_promise": float((1 - gained / promised).median()),
+        "random_above_step": _excess(gained <= chance.amax(0), torch.zeros_like(labels)),
+    }
 
 
 def repeat_difference(first: Tensor, second: Tensor) -> float:

@@ -19,6 +19,9 @@ class Check:
 # AutoAttack's flags (flags_doc of fra31/auto-attack) give 1e-4 for repeated predictions and 0.2 points for Square.
 # The margins are where float32 cross-entropy loses the true class (17) and its whole gradient (88 to 104). Up to a
 # margin of 7 the signs of its gradient are exact; at 15, 7 % of them are wrong, at 30, 20 % (measured on a tiny CLIP).
+# A gradient step gains at least 0.79 of its promise and always more than random steps on both embedded CLIPs (zero-shot
+# on all sets, committed prompts of APD and AdvTP), Linf 1/255 to 128/255 and L2 0.25 to 20; behind planted decoys it
+# gains at most 0.32 of it, or random steps gain as much for a third of the samples.
 CHECKS: dict[str, Check] = {
     "repeat_difference": Check(1e-4, "randomised: repeated predictions differ, use autoattack.rand"),
     "zero_gradients": Check(0.01, "flat loss: gradients are exactly zero"),
@@ -28,6 +31,8 @@ CHECKS: dict[str, Check] = {
     "plain_loss_gap": Check(0.1, "the attack's cross-entropy misleads: its gradient has other signs than the exact"),
     "huge_eps_robust": Check(0.1, "masked gradients: survives a budget at which every image can become grey"),
     "fgsm_above_noise": Check(0.05, "masked gradients: noise breaks more than a gradient step"),
+    "broken_promise": Check(0.5, "masked gradients: a step gains less than half of what its gradient promises"),
+    "random_above_step": Check(0.1, "masked gradients: a random step gains as much as one along the gradient"),
     "attack_above_fgsm": Check(0.05, "weak attack: a single step breaks more"),
     "late_gain": Check(0.1, "unfinished attack: its loss still rises in the last steps"),
     "black_box_gain": Check(0.002, "masked gradients: Square breaks what the gradient attacks could not"),

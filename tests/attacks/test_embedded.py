@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.backbones.load import load_backbone
 from apd_bench.core.specs import ThreatModel
 from apd_bench.evaluation.cell import evaluate_samples
+from apd_bench.evaluation.diagnostics import gradient_gain
+from apd_bench.records.checks import suspect
 from apd_bench.records.store import Store
-from tests.benchmarks.models import zero_shot
+from tests.benchmarks.models import SETS, embedded_samples, zero_shot
 from tests.benchmarks.suites import against_records
 
 RESULTS = Path(__file__).parents[2] / "results" / "embedded"
@@ -25,6 +28,20 @@ def test_the_plain_model_is_above_suspicion(attack, part):
     result = evaluate_samples(*part, parse_attack(attack), ThreatModel(eps=2 / 255))
     assert result.suspect == ()
     assert 0 < result.robust_accuracy < result.clean_accuracy
+
+
+@pytest.mark.parametrize("name", ["tiny-clean", "tiny-robust"])
+def test_a_gradient_step_gains_what_it_promises(name):
+    for part in embedded_samples(load_backbone(name, "cpu"), SETS, 8):
+        right = part.classifier(part.pixels).argmax(1) == part.labels
+        x, y, ids = (
+            part.pixels[right],
+            part.labels[right],
+            [i for i, is_right in zip(part.ids, right, strict=True) if is_right],
+        )
+        for threat in (*(ThreatModel(eps=eps / 255) for eps in (1, 6, 64)), ThreatModel(eps=1.0, norm="L2")):
+            facts = gradient_gain(Meter(part.classifier), x, y, threat, ids, seed=0)
+            assert suspect(facts) == () and facts["broken_promise"] < 0.3
 
 
 @pytest.mark.skipif(not RESULTS.is_dir(), reason="the committed records are not part of a source archive")

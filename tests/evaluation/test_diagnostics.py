@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from torch.nn.functional import avg_pool2d
 
 from apd_bench.api import evaluate
+from apd_bench.attacks.meter import Meter
+from apd_bench.core.specs import ThreatModel
+from apd_bench.evaluation.diagnostics import gradient_gain
 from apd_bench.records.checks import CHECKS, suspect
 
 EPS = "3/255"
@@ -48,6 +52,74 @@ def test_square_gives_a_gradient_killer_away(case):
 
     names, _ = fired(rounded, case, "autoattack(iterations=5, queries=400)", "8/255")
     assert "black_box_gain" in names
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """A smooth classifier, the same behind a decoy, and images: the decoy is a chequered wave of 1/255 in brightness.
+
+    It rules the gradient, which points along the chequers that the classifier averages away.
+    """
+    generator = torch.Generator().manual_seed(0)
+    weights, x = torch.randn(27, 6, generator=generator), torch.rand(40, 3, 12, 12, generator=generator)
+    chequers = (torch.arange(12)[:, None] + torch.arange(12)) % 2 * 2.0 - 1
+
+    def smooth(x):
+        return 20 * (avg_pool2d(x, 4) - 0.5).flatten(1) @ weights
+
+    def decoy(x):
+        return smooth(x + torch.sin(1e5 * (chequers * x).flatten(1).mean(1))[:, None, None, None] / 255)
+
+    return smooth, decoy, (x, smooth(x).argmax(1))
+
+
+@pytest.mark.parametrize("threat", ["8/255", "L2 0.4"])
+@pytest.mark.parametrize("attack", ["pgd", "cw", "apgd-t", "worst", "fgsm", "noise"])
+def test_a_decoy_of_high_frequency_is_found_whatever_the_attack(attack, threat, planted):
+    smooth, decoy, data = planted
+    honest, misled = (evaluate(model, data, attack, threat) for model in (smooth, decoy))
+    assert not honest.suspect
+    assert {CHECKS["broken_promise"].reason, CHECKS["random_above_step"].reason} <= set(misled.suspect)
+    assert attack == "noise" or misled.robust_accuracy > honest.robust_accuracy + 0.15
+
+
+def test_square_goes_through_a_decoy_that_leads_the_gradient_attacks_astray(planted):
+    _, decoy, data = planted
+    gradients, square = (evaluate(decoy, data, attack) for attack in ("apgd-t", "autoattack.square(queries=500)"))
+    assert gradients.robust_accuracy > square.robust_accuracy + 0.3
+
+
+def test_a_wrong_backward_pass_is_found(case):
+    class Wrong(torch.autograd.Function):
+        @staticmethod
+        def forward(_, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(_, g):
+            return g.flip(-1)
+
+    names, _ = fired(lambda x: case[0](Wrong.apply(x)), case)
+    assert "broken_promise" in names
+
+
+def test_the_gain_of_a_step_costs_five_passes_and_depends_on_no_batch(case):
+    net, x, y = case
+    threat, ids = ThreatModel(eps=3 / 255), [f"s{place}" for place in range(len(x))]
+    whole, parts = Meter(net), Meter(net, batch_size=5)
+    first, second = (gradient_gain(meter, x, y, threat, ids, seed=0) for meter in (whole, parts))
+    assert first == pytest.approx(second, abs=1e-5)
+    assert (whole.forwards, whole.backwards) == (5 * len(x), len(x)) == (parts.forwards, parts.backwards)
+
+
+def test_on_a_linear_margin_a_step_gains_what_its_gradient_promises():
+    weight = torch.randn(2, 27, generator=torch.Generator().manual_seed(0))
+    x, ids = torch.full((4, 3, 3, 3), 0.5), ["a", "b", "c", "d"]
+    model = Meter(lambda x: x.flatten(1) @ weight.T)
+    y = model.predict(x).argmax(1)
+    for threat in (ThreatModel(eps=8 / 255), ThreatModel(eps=0.5, norm="L2")):
+        facts = gradient_gain(model, x, y, threat, ids, seed=0)
+        assert facts == {"broken_promise": pytest.approx(0, abs=1e-4), "random_above_step": 0}
 
 
 def test_saturated_logits_are_found_and_broken_all_the_same(case):
