@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from apd_bench.core.specs import DatasetSpec as DatasetSpec
     from apd_bench.data.splits import ImageSplit as ImageSplit
     from apd_bench.data.splits import LoadedDataset as LoadedDataset
+    from apd_bench.defences.base import Defence as Defence
+    from apd_bench.defences.catalog import DefenceEntry as DefenceEntry
     from apd_bench.methods.objective import Adversary as Adversary
     from apd_bench.methods.objective import Batch as Batch
     from apd_bench.methods.objective import Objective as Objective
@@ -45,6 +47,8 @@ _MODULES = {
     "backbones.slots": ("Prompts", "TextPrompts", "VisualPrompts"),
     "core.specs": ("BackboneSpec", "DatasetSpec"),
     "data.splits": ("ImageSplit", "LoadedDataset"),
+    "defences.base": ("Defence",),
+    "defences.catalog": ("DefenceEntry",),
     "methods.objective": (
         "Adversary", "Batch", "Objective", "Predictor", "Setting", "Terms", "cross_entropy", "kl", "probabilities",
     ),

@@ -18,7 +18,7 @@ STOREYS = (
     ("backbones", "data"),
     ("attacks",),
     ("prompts",),
-    ("methods",),
+    ("methods", "defences"),
     ("evaluation",),
     ("training", "leaderboard"),
     ("runner",),
@@ -36,7 +36,7 @@ ROOT = {
 TORCH_FREE = (
     "apd_bench", "apd_bench.plugin", "apd_bench.cli", "apd_bench.leaderboard", "apd_bench.suites",
     "apd_bench.runner.plan", "apd_bench.runner.run", "apd_bench.backbones.catalog", "apd_bench.methods.catalog",
-    "apd_bench.data.catalog", "apd_bench.attacks.catalog", "apd_bench.attacks.parse",
+    "apd_bench.data.catalog", "apd_bench.attacks.catalog", "apd_bench.attacks.parse", "apd_bench.defences.parse",
 )  # fmt: skip
 HEAVY = {"torch", "open_clip", "torchvision", "pyautoattack", "torchattacks", "ray"}
 THIRD_PARTY = {"open_clip": "backbones", "pyautoattack": "attacks", "torchattacks": "attacks", "ray": "runner"}
@@ -156,8 +156,8 @@ for name in {TORCH_FREE!r}:
     importlib.import_module(name)
     heavy = sorted({HEAVY!r} & set(sys.modules))
     assert not heavy, f"{{name}} imports {{heavy}}"
-from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
-for registry in (ATTACKS, BACKBONES, DATASETS, METHODS):
+from apd_bench.core.registry import REGISTRIES
+for registry in REGISTRIES:
     assert registry.names(), registry.kind
 assert not {HEAVY!r} & set(sys.modules), "a catalog imports torch"
 for name in {sorted(name for name in modules_of(PACKAGE) if room_of(name) in ("core", "records", "suites"))!r}:

@@ -3,12 +3,32 @@
 import math
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Protocol
 
 from apd_bench.attacks.catalog import AttackEntry
 from apd_bench.core.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
 from apd_bench.core.registry import ATTACKS
 from apd_bench.core.specs import AttackSpec, ThreatModel, format_eps, parse_call, parse_eps
+
+
+class Configured(Protocol):
+    """What has options with defaults: an attack, or a defence."""
+
+    @property
+    def name(self) -> str:
+        """The canonical name."""
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """The options with their defaults."""
+
+    @property
+    def choices(self) -> Mapping[str, tuple[str, ...]]:
+        """The values of text options."""
+
+    @property
+    def open_options(self) -> bool:
+        """Whether a library knows the options."""
 
 
 def parse_attack(text: str) -> AttackSpec:
@@ -27,7 +47,7 @@ def spec_of(entry: AttackEntry, options: Mapping[str, Any]) -> AttackSpec:
     return AttackSpec(name=entry.name, options=checked, version=entry.version, code=entry.code)
 
 
-def canonical_options(entry: AttackEntry, options: Mapping[str, Any]) -> dict[str, Any]:
+def canonical_options(entry: Configured, options: Mapping[str, Any]) -> dict[str, Any]:
     """`options`, each checked against the entry and in its default's type, without those equal to their default."""
     checked: dict[str, Any] = {}
     for key in sorted(options):
@@ -74,7 +94,7 @@ def entry_within(spec: AttackSpec, threat: ThreatModel) -> AttackEntry:
     return entry
 
 
-def _check(entry: AttackEntry, key: str, value: Any) -> Any:
+def _check(entry: Configured, key: str, value: Any) -> Any:
     default = entry.defaults[key]
     if isinstance(default, tuple):
         items = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else ()
@@ -108,14 +128,14 @@ def _finite(value: float) -> bool:
         return False
 
 
-def _choose(entry: AttackEntry, key: str, value: Any) -> str:
+def _choose(entry: Configured, key: str, value: Any) -> str:
     allowed = entry.choices.get(key, (value,))
     if not isinstance(value, str) or value not in allowed:
         raise unknown_name(f"{key} of {entry.name}", str(value), allowed)
     return value
 
 
-def _refuse(entry: AttackEntry, key: str, value: Any, wanted: str) -> UsageError:
+def _refuse(entry: Configured, key: str, value: Any, wanted: str) -> UsageError:
     return UsageError(
         f"{entry.name}({key}={value!r}): {key} has to be {wanted}.",
         hint=f"The default is {key}={entry.defaults[key]!r}.",

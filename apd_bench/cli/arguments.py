@@ -53,7 +53,7 @@ def options_of(args: argparse.Namespace) -> RunOptions:
 def add_own(parser: argparse.ArgumentParser) -> None:
     """Declares what of one's own the records use: code is only run when it is named here or installed."""
     group = parser.add_argument_group("code and files of your own that the records use")
-    for kind in ("methods", "attacks", "datasets", "backbones"):
+    for kind in (f"{registry.kind}s" for registry in REGISTRIES):
         what = "FILE.py:NAME" + (", local:FILE@ARCHITECTURE" if kind == "backbones" else "")
         group.add_argument(f"--{kind}", action="extend", nargs="+", default=[], metavar="LIST", help=what)
 

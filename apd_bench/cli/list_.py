@@ -28,6 +28,7 @@ _ALSO = {
     "methods": "NAME(option=value), FILE.py:NAME, a folder of imported prompts (apd-bench import)",
     "datasets": "folder:PATH for images of your own, NAME(template='a photo of a {}.'), FILE.py:NAME",
     "attacks": "NAME(option=value), torchattacks:NAME, FILE.py:NAME",
+    "defences": "NAME(option=value), FILE.py:NAME",
     "backbones": "ARCHITECTURE/TAG of open_clip, ARCHITECTURE/random, hf-hub:ORG/NAME, local:FILE@ARCHITECTURE, "
     "local:FILE@ARCHITECTURE/TAG for an image tower, FILE.py:NAME",
 }
@@ -35,6 +36,7 @@ _COLUMNS: dict[str, Callable[[Any], Row]] = {  # of the registries, beside name,
     "methods": lambda item: {"paper": item.paper},
     "datasets": lambda item: {"group": item.group, "classes": item.num_classes, "test": item.counts.get("test")},
     "attacks": lambda item: {"version": item.version, "norms": item.norms, "kind": item.kind},
+    "defences": lambda item: {"version": item.version, "needs": item.needs, "paper": item.paper},
     "backbones": lambda item: {"training": item.training, "pixels": item.image_size, "offers": item.offers},
 }
 KINDS = (*_COLUMNS, "suites", "cells")

@@ -8,7 +8,7 @@ from typing import Any
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out, out_json
 from apd_bench.core.errors import EXIT_DONE, UnknownName, UsageError, unknown_name
-from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS, REGISTRIES
+from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, DEFENCES, METHODS, REGISTRIES
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.records.record import json_form
 from apd_bench.records.store import Store
@@ -70,7 +70,7 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _entry(name: str) -> dict[str, Any] | None:
-    for registry in (METHODS, ATTACKS, DATASETS, BACKBONES):
+    for registry in (METHODS, ATTACKS, DEFENCES, DATASETS, BACKBONES):
         try:
             canonical = registry.canonical(name)
         except UsageError:

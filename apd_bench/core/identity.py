@@ -21,10 +21,12 @@ _WORDS = {None: "null", True: "true", False: "false"}
 
 # Metadata of a spec's fields. NOT_IDENTITY: describes what another field decides. UNRECORDED: where things lie on this
 # machine, and texts that say nothing about a number; also in no record or card, and never read from one. PLACELESS: a
-# table whose paths are left out of both.
+# table whose paths are left out of both. IF_GIVEN: left out of ids and records where it is None, so that what was
+# measured before there was such a field keeps its id.
 NOT_IDENTITY: Mapping[str, Any] = {"identity": False}
 UNRECORDED: Mapping[str, Any] = {"identity": False, "recorded": False}
 PLACELESS: Mapping[str, Any] = {"without": ("path", "root")}
+IF_GIVEN: Mapping[str, Any] = {"if_given": True}
 
 
 def counts_as(value: Callable[[Any], object]) -> Mapping[str, Any]:
@@ -37,6 +39,8 @@ def counted(spec: Any) -> dict[str, object]:
     found: dict[str, object] = {}
     for item in dataclasses.fields(spec):
         rule = item.metadata.get("identity", True)
+        if is_left_out(item, getattr(spec, item.name)):
+            continue
         if callable(rule):
             found[item.name] = rule(spec)
         elif rule:
@@ -47,6 +51,11 @@ def counted(spec: Any) -> dict[str, object]:
 def is_recorded(item: dataclasses.Field[Any]) -> bool:
     """Whether a field of a spec stands in records and cards."""
     return bool(item.metadata.get("recorded", True))
+
+
+def is_left_out(item: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a field has no place in ids and records while it is None."""
+    return value is None and "if_given" in item.metadata
 
 
 def recorded_part(item: dataclasses.Field[Any], value: Any) -> Any:

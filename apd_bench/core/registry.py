@@ -1,6 +1,6 @@
 """One generic registry: lazy targets, aliases, wildcards, entry points, and errors that name the nearest match.
 
-The four registries at the end are the only global state of the package. Their entries are small, torch-free
+The five registries at the end are the only global state of the package. Their entries are small, torch-free
 descriptions ("catalog" modules); what an entry's `target` points at is imported only when it is used.
 """
 
@@ -246,7 +246,7 @@ def _same(held: Any, entry: Any) -> bool:
     return held == entry or (mark is not None and mark == getattr(held, "digest", None))
 
 
-def _registries() -> tuple[Registry, Registry, Registry, Registry]:  # type: ignore[type-arg]
+def _registries() -> tuple[Registry, Registry, Registry, Registry, Registry]:  # type: ignore[type-arg]
     def make(kind: str, room: str, entry: str) -> Registry:  # type: ignore[type-arg]
         return Registry(
             kind=kind,
@@ -262,10 +262,11 @@ def _registries() -> tuple[Registry, Registry, Registry, Registry]:  # type: ign
         make("method", "methods", "methods.entry:MethodEntry"),
         make("dataset", "data", "core.specs:DatasetSpec"),
         make("attack", "attacks", "attacks.catalog:AttackEntry"),
+        make("defence", "defences", "defences.catalog:DefenceEntry"),
     )
 
 
-BACKBONES, METHODS, DATASETS, ATTACKS = REGISTRIES = _registries()
+BACKBONES, METHODS, DATASETS, ATTACKS, DEFENCES = REGISTRIES = _registries()
 
 
 def plugin_files() -> tuple[tuple[str, str], ...]:

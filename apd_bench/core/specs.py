@@ -12,11 +12,11 @@ from functools import cached_property
 from typing import Any
 
 from apd_bench.core.errors import UsageError, nearest
-from apd_bench.core.identity import NOT_IDENTITY, PLACELESS, UNRECORDED, counts_as, identify
+from apd_bench.core.identity import IF_GIVEN, NOT_IDENTITY, PLACELESS, UNRECORDED, counts_as, identify
 
 Options = Mapping[str, Any]
 NORMS = ("Linf", "L2")
-KNOWLEDGE = ("white_box", "hand_prompt", "transfer")
+KNOWLEDGE = ("white_box", "hand_prompt", "transfer", "undefended")
 TASKS = ("zero_shot", "few_shot", "base_to_new", "cross_dataset")
 CLASS_SETS = ("all", "base", "new")
 SPLITS = ("test", "val", "held_out")  # held_out: val and the training images that the fit's few-shot draw did not take
@@ -139,6 +139,11 @@ class AttackSpec:
         """The attack as it is written on the command line: `pgd` or `pgd(steps=100)`."""
         inner = ", ".join(f"{key}={value!r}" for key, value in sorted(self.options.items()))
         return f"{self.name}({inner})" if inner else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefenceSpec(AttackSpec):
+    """A test-time defence by canonical name, with the same fields as an attack."""
 
 
 def parse_call(text: str) -> tuple[str, dict[str, Any]]:
@@ -319,6 +324,8 @@ class Cell:
 
     `limit` is the number of samples of `split` (None: all), which have fixed, stratified ids. `resize` is that of the
     test images (None: as in the fit). `source` is the fit whose model makes the examples of a transfer threat.
+    `defence` adapts the model to each image before it predicts; only then may the threat be "undefended": the attacker
+    knows the model and not its defence.
     """
 
     fit: Fit
@@ -332,6 +339,7 @@ class Cell:
     precision: str = "fp32"
     resize: str | None = field(default=None, metadata=counts_as(lambda cell: cell.test_resize))
     source: Fit | None = None
+    defence: DefenceSpec | None = field(default=None, metadata=IF_GIVEN)
 
     def __post_init__(self) -> None:
         one_of("Task", self.task, TASKS)
@@ -341,6 +349,8 @@ class Cell:
         one_of("Precision", self.precision, PRECISIONS)
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"A limit of {self.limit} samples leaves nothing to measure.", hint="Use --limit 20.")
+        if self.threat.knowledge == "undefended" and self.defence is None:
+            raise UsageError("There is no defence that an attacker could not know.", hint="Add --defences ttc.")
 
     @property
     def test_resize(self) -> str:
@@ -357,7 +367,8 @@ class Cell:
         """One line for people."""
         split = "" if self.split == "test" else f" ({self.split})"
         tested = f"{self.dataset.name}/{self.classes}{split}"
-        return f"{self.fit.label} -> {tested} | {self.threat.label} | {self.attack.label}"
+        defence = "" if self.defence is None else f" + {self.defence.label}"
+        return f"{self.fit.label}{defence} -> {tested} | {self.threat.label} | {self.attack.label}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,7 +379,8 @@ class Suite:
     run for comparison. `train_eps` None means: train at the tested budget; `test_resize` None: test images as those of
     training; `split` "val": test on validation images, "held_out": also on training images that the fit did not draw.
     Each of `rules` has the training sets (`datasets`) and/or `shots` it applies to and a `recipe` that overrides the
-    common one; later rules win. `options` are defaults of the command line, such as `jobs`, that no cell depends on.
+    common one; later rules win. With `defences`, every model is measured without and with each of them, attacked as if
+    it had none and by `adaptive`. `options` are defaults of the command line, such as `jobs`, that no cell depends on.
     """
 
     name: str
@@ -392,6 +404,7 @@ class Suite:
     resize: str = "crop"
     test_resize: str | None = None
     precision: str = "fp32"
+    defences: tuple[str, ...] = ()
     recipe: Options = field(default_factory=dict)
     rules: tuple[Options, ...] = ()
     recipes: Mapping[str, Options] = field(default_factory=dict)

@@ -132,6 +132,12 @@ class Classifier(nn.Module):
         self.requires_grad_(False)
         self.eval()
         self._clean: dict[bytes, Tensor] = {}
+        self._learner: tuple[PromptLearner, ...] = ()  # no submodule: what is learned is no part of the frozen model
+
+    @property
+    def learner(self) -> PromptLearner | None:
+        """The learner that the classifier was made from, which a defence may tune further."""
+        return self._learner[0] if self._learner else None
 
     @classmethod
     def from_learner(
@@ -143,7 +149,9 @@ class Classifier(nn.Module):
             return cls(backbone, blank, precision=precision, conditional=copy.deepcopy(learner))
         with torch.no_grad():
             bound = PromptedModel(backbone, learner).bind()
-        return cls(backbone, bound.text_features, bound.prompts.visual, precision=precision)
+        made = cls(backbone, bound.text_features, bound.prompts.visual, precision=precision)
+        made._learner = (learner,)
+        return made
 
     def in_precision(self: ClassifierT, precision: str) -> ClassifierT:
         """The same model, sharing all weights, that computes in `precision`; itself where it does so already."""
@@ -181,14 +189,19 @@ class Classifier(nn.Module):
         """Pixels [B, 3, H, W] in [0, 1] -> contiguous logits [B, C] in float32."""
         if self.precision == "bf16":
             with torch.autocast(pixels.device.type, dtype=torch.bfloat16):
-                return self._logits(pixels).float()
-        return self._logits(pixels)
+                return self.scores(self.features(pixels)).float()
+        return self.scores(self.features(pixels))
 
-    def _logits(self, pixels: Tensor) -> Tensor:
-        visual = VisualPrompts(tokens=self.visual_tokens, frame=self.frame)
-        features = functional.normalize(self.backbone.encode_image(pixels, visual).float(), dim=-1)
+    def features(self, pixels: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Image features [B, D] in float32, not normalised; with visual `tokens` instead of the classifier's own."""
+        visual = VisualPrompts(tokens=self.visual_tokens if tokens is None else tokens, frame=self.frame)
+        return self.backbone.encode_image(pixels, visual).float()
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Logits [B, C] of image features [B, D]."""
+        features = functional.normalize(features, dim=-1)
         text = None if self.conditional is None else self.conditional.text_features(features)
-        with torch.autocast(pixels.device.type, enabled=False):
+        with torch.autocast(features.device.type, enabled=False):
             if text is None:
                 logits = functional.linear(features, self.weight)
             else:

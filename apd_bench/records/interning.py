@@ -12,7 +12,16 @@ from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from apd_bench.core.identity import is_recorded
-from apd_bench.core.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
+from apd_bench.core.specs import (
+    AttackSpec,
+    BackboneSpec,
+    Cell,
+    DatasetSpec,
+    DefenceSpec,
+    Fit,
+    MethodRecipe,
+    ThreatModel,
+)
 from apd_bench.core.targets import names_code
 
 Spec = TypeVar("Spec")
@@ -35,13 +44,14 @@ class Parts:
 
     def cell(self, data: Mapping[str, Any]) -> Cell:
         """The cell behind `plain(cell)`; raises TypeError, KeyError or ValueError for anything else."""
-        source = data.get("source")
+        source, defence = data.get("source"), data.get("defence")
         nested = {
             "fit": self._fit(data["fit"]),
             "source": None if source is None else self._fit(source),
             "dataset": self._spec(DatasetSpec, data["dataset"]),
             "threat": self._spec(ThreatModel, data["threat"]),
             "attack": self._spec(AttackSpec, data["attack"]),
+            "defence": None if defence is None else self._spec(DefenceSpec, defence),
         }
         return Cell(**{**_values(Cell, data), **nested})
 

@@ -17,7 +17,7 @@ import numpy as np
 from apd_bench.core.bounds import parse_json
 from apd_bench.core.errors import CorruptFile, OtherSchema
 from apd_bench.core.files import sha256
-from apd_bench.core.identity import is_recorded, recorded_part
+from apd_bench.core.identity import is_left_out, is_recorded, recorded_part
 from apd_bench.core.specs import Cell, one_of
 from apd_bench.core.versions import RECORD, refuse_newer, refuse_older
 from apd_bench.records.interning import Parts, is_of
@@ -182,6 +182,7 @@ def json_form(value: Any, *, recorded: bool = False) -> Any:
         return json_form(value.tolist())
     if is_dataclass(value) and not isinstance(value, type):
         items = {item: getattr(value, item.name) for item in fields(value) if not recorded or is_recorded(item)}
+        items = {item: part for item, part in items.items() if not is_left_out(item, part)}
         parts = {item.name: recorded_part(item, part) if recorded else part for item, part in items.items()}
         return {name: json_form(part, recorded=recorded) for name, part in parts.items()}
     if isinstance(value, Mapping):
