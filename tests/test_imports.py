@@ -27,12 +27,7 @@ STOREYS = (
     ("cli",),
 )
 LEVEL = {room: level for level, storey in enumerate(STOREYS) for room in storey}
-ROOT = {
-    "__init__": "api",
-    "__main__": "cli",
-    "api": "api",
-    "plugin": "api",
-}  # the root's modules and their rooms
+ROOT = {"__init__": "api", "__main__": "cli", "api": "api", "plugin": "api"}  # the root's modules and their rooms
 TORCH_FREE = (
     "apd_bench", "apd_bench.plugin", "apd_bench.cli", "apd_bench.leaderboard", "apd_bench.suites",
     "apd_bench.runner.plan", "apd_bench.runner.run", "apd_bench.backbones.catalog", "apd_bench.methods.catalog",

@@ -43,8 +43,4 @@ def test_what_is_printed_goes_through_one_place():
         for path in (ROOT / "apd_bench").rglob("*.py")
         if re.search(r"sys\.std(out|err)\.write|[^.\w]print\(", path.read_text())
     }
-    assert written == {
-        "cli/console.py",
-        "cli/heavy_imports.py",
-        "runner/calibration.py",
-    }  # to itself
+    assert written == {"cli/console.py", "cli/heavy_imports.py", "runner/calibration.py"}  # to itself

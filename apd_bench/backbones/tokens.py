@@ -65,11 +65,7 @@ def arrange(
     arranged = source.clone()
     for index, name in enumerate(class_names):
         words = len(encode_words(tokenizer, clean_name(name)))
-        order = [
-            *range(1, 1 + before),
-            *range(1 + length, 1 + length + words),
-            *range(1 + before, 1 + length),
-        ]
+        order = [*range(1, 1 + before), *range(1 + length, 1 + length + words), *range(1 + before, 1 + length)]
         arranged[index, 1 : 1 + length + words] = source[index, order]
         rows[index] = torch.tensor([*range(1, 1 + before), *range(1 + before + words, 1 + length + words)])
     return PromptLayout(arranged.to(tokens.device), rows.to(tokens.device))

@@ -119,8 +119,7 @@ def folder_spec(written: str, **options: Any) -> DatasetSpec:
     if not path.is_dir():
         what = "is no folder" if path.exists() else "does not exist"
         raise MissingPrerequisite(
-            f"{path} {what}.",
-            hint="Write folder:PATH with the folder of a set; in quotes where the path has blanks.",
+            f"{path} {what}.", hint="Write folder:PATH with the folder of a set; in quotes where the path has blanks."
         )
     if options.get("split") == "publisher":
         raise UsageError("An image folder has no publisher's split.", hint="Leave it out, or use split='derived'.")

@@ -15,16 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from apd_bench.core.specs import one_of
-from apd_bench.methods.objective import (
-    Adversary,
-    Batch,
-    Objective,
-    Predictor,
-    Terms,
-    cross_entropy,
-    kl,
-    probabilities,
-)
+from apd_bench.methods.objective import Adversary, Batch, Objective, Predictor, Terms, cross_entropy, kl, probabilities
 
 LOSSES = ("adversarial", "half", "trades")
 

@@ -12,16 +12,7 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 
-from apd_bench.methods.objective import (
-    Adversary,
-    Batch,
-    Objective,
-    Predictor,
-    Terms,
-    cross_entropy,
-    kl,
-    probabilities,
-)
+from apd_bench.methods.objective import Adversary, Batch, Objective, Predictor, Terms, cross_entropy, kl, probabilities
 
 
 @dataclass

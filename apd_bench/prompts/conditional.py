@@ -42,8 +42,7 @@ class ConditionalLearner(ContextLearner):
         tokens, rows = self.texts(), self.rows()
         images, classes = len(image_features), len(tokens)
         text = TextPrompts(
-            context=contexts.repeat_interleave(classes, dim=0),
-            rows=None if rows is None else rows.repeat(images, 1),
+            context=contexts.repeat_interleave(classes, dim=0), rows=None if rows is None else rows.repeat(images, 1)
         )
         features = self.backbone.encode_text(tokens.repeat(images, 1), text, checkpoint=True)
         return functional.normalize(features.float(), dim=-1).view(images, classes, -1)

@@ -51,12 +51,7 @@ class Painted:
 def toy_backbone(seed: int = 0, offers: Sequence[str] = ALL_OFFERS) -> Backbone:
     """open_clip's CLIP with 3 narrow layers a tower, seeded random weights and its usual tokenizer."""
     spec = BackboneSpec(
-        name="toy",
-        architecture="toy",
-        weights="random",
-        activation="gelu",
-        image_size=SIZE,
-        offers=tuple(offers),
+        name="toy", architecture="toy", weights="random", activation="gelu", image_size=SIZE, offers=tuple(offers)
     )
     model = instantiate(_CONFIG, seed)
     return Backbone(model, tokenizer_of("ViT-B-32", _CONFIG), spec, mean=(0.5,) * 3, std=(0.25,) * 3, digest="random")

@@ -153,11 +153,7 @@ def main() -> None:
     np.save(args.out / "shapes.npy", shape)
     label = np.array([number[e["theme"], e["label"]] for e in entries], np.int32)
     np.savez(args.out / "meta.npz", label=label, split=split, mono=mono_flags)
-    meta = {
-        "labels": labels,
-        "icons": [[e["set"], e["icon"]] for e in entries],
-        "collections": iconify.collections,
-    }
+    meta = {"labels": labels, "icons": [[e["set"], e["icon"]] for e in entries], "collections": iconify.collections}
     (args.out / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     for theme in sorted({t for t, _ in labels if t}):
         for name in sorted(n for t, n in labels if t == theme):

@@ -129,10 +129,7 @@ def pairs(
     if not trained:
         return
     yield row(f"pgd-{steps}", sides, "usual", "ours")
-    runs = {
-        "usual": _counted(lambda model, x, y: usual.cw(model, x, y, **usually)),
-        "ours": _own(f"cw{options}", eps),
-    }
+    runs = {"usual": _counted(lambda model, x, y: usual.cw(model, x, y, **usually)), "ours": _own(f"cw{options}", eps)}
     yield row(f"cw-{steps}", _measure(parts, eps, runs, repeats), "usual", "ours")
     if suites:
         library = _counted(lambda model, x, y: usual.autoattack(model, x, y, eps=eps, seed=0))

@@ -75,11 +75,7 @@ def change_card(change):
 DAMAGES = {
     "flipped byte": (flip_a_byte, CorruptFile, r"animals\.npz are damaged.*pip install"),
     "absent": (Path.unlink, MissingPrerequisite, r"animals\.npz"),
-    "a name too few": (
-        change_card(lambda card: card["classes"].pop()),
-        CorruptFile,
-        "label 2, .* only 2 class names",
-    ),
+    "a name too few": (change_card(lambda card: card["classes"].pop()), CorruptFile, "label 2, .* only 2 class names"),
     "no template": (change_card(lambda card: card.pop("template")), CorruptFile, "lacks template"),
 }
 OTHER_FILES = {

@@ -5,13 +5,7 @@ import pytest
 import torch
 
 from apd_bench.core.errors import IncompatibleChoice, UsageError
-from apd_bench.data.protocols import (
-    exclude_samples,
-    few_shot,
-    few_shot_dataset,
-    limit_split,
-    select_classes,
-)
+from apd_bench.data.protocols import exclude_samples, few_shot, few_shot_dataset, limit_split, select_classes
 from apd_bench.data.splits import ImageSplit
 
 MIXED = [2, 0, 2, 1, 0, 1, 2, 2, 0, 1, 1, 2, 0, 0, 2, 1, 2]

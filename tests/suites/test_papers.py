@@ -83,8 +83,7 @@ def test_the_frame_of_advvp_has_its_own_rate_in_each_of_faps_suites() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "epochs"),
-    [("dtd", {1: 50, 4: 100, 16: 200, -1: 200}), ("imagenet", {1: 50, 4: 50, 16: 50, -1: 20})],
+    ("dataset", "epochs"), [("dtd", {1: 50, 4: 100, 16: 200, -1: 200}), ("imagenet", {1: 50, 4: 50, 16: 50, -1: 20})]
 )
 def test_apts_epochs_follow_shots_and_set(dataset: str, epochs: dict[int, int]) -> None:
     cells = planned("apt", methods=("apt",), datasets=(dataset,), seeds=(1,), no_reference=True).cells

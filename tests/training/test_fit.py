@@ -135,12 +135,7 @@ def test_fewer_images_than_shots_are_said_on_the_card(backbone, data):
 
 @pytest.mark.parametrize(
     ("name", "used"),
-    [
-        ("advvp(text='')", ["a {}.", "the {}."]),
-        ("advvp", ["a photo of a {}."]),
-        ("fap", ["a {}."]),
-        ("apt", []),
-    ],
+    [("advvp(text='')", ["a {}.", "the {}."]), ("advvp", ["a photo of a {}."]), ("fap", ["a {}."]), ("apt", [])],
 )
 def test_the_card_says_which_templates_of_an_ensemble_act(backbone, data, name, used):
     card = train(backbone, dataclasses.replace(data, template="a {}.\nthe {}."), name).card

@@ -8,15 +8,7 @@ import torch
 from apd_bench.core.errors import CorruptFile, NewerSchema
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.training.fit import fit
-from apd_bench.training.prompt_states import (
-    CARD,
-    TENSORS,
-    PromptState,
-    digest_of,
-    has_state,
-    load_state,
-    save_state,
-)
+from apd_bench.training.prompt_states import CARD, TENSORS, PromptState, digest_of, has_state, load_state, save_state
 from apd_bench.training.toy import toy_fit
 
 QUICK = {"training": {"epochs": 1, "warmup_epochs": 0}}

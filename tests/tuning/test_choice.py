@@ -69,8 +69,7 @@ def test_the_table_comes_back_as_it_was_and_in_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
-    [("0.8", "x"), ("0.8", "1.8"), ("0.8", "nan"), ("val", "test"), (",{}", ""), ("trial,", "try,")],
+    ("old", "new"), [("0.8", "x"), ("0.8", "1.8"), ("0.8", "nan"), ("val", "test"), (",{}", ""), ("trial,", "try,")]
 )
 def test_a_wrong_table_is_refused(tmp_path, old, new):
     write_trials(tmp_path / "t.csv", [ONE])
