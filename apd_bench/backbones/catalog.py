@@ -9,16 +9,8 @@ weights, for timing); `hf-hub:ORG/NAME`; `local:FILE@ARCHITECTURE` (a whole chec
 from collections.abc import Iterable
 from pathlib import Path
 
-from apd_bench.backbones.configs import (
-    EMBEDDED,
-    Config,
-    activation_of,
-    embedded_path,
-    image_size_of,
-    model_config,
-    read_json,
-)
-from apd_bench.backbones.guesses import explain_name, unknown_architecture
+from apd_bench.backbones import configs
+from apd_bench.backbones.configs import EMBEDDED, activation_of, embedded_path, image_size_of, model_config, read_json
 from apd_bench.backbones.needs import ALL_OFFERS, offers_of
 from apd_bench.core.cache import recall, remember
 from apd_bench.core.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
@@ -71,8 +63,7 @@ def resolve(name: str) -> BackboneSpec | None:
     architecture, _, tag = name.rpartition("/")
     if tag and model_config(architecture) is not None:
         return _tagged(architecture, tag)
-    explained = explain_name(name)
-    if explained is not None:
+    if (explained := configs.explain_name(name)) is not None:
         raise explained
     return _tagged(architecture, tag) if architecture and tag else None
 
@@ -101,7 +92,7 @@ def _tagged(architecture: str, tag: str, licence: str = "") -> BackboneSpec:
     config = model_config(architecture)
     name = f"{architecture}/{tag}"
     if config is None:
-        raise unknown_architecture(architecture, tag)
+        raise configs.unknown_architecture(architecture, tag)
     activation = activation_of(config)
     if tag != RANDOM and not licence:
         _check_activation(name, architecture, activation, tag)
@@ -158,14 +149,14 @@ def _hub(repository: str, architecture: str | None, training: str) -> BackboneSp
     )
 
 
-def _cached_config(repository: str) -> Config | None:
+def _cached_config(repository: str) -> configs.Config | None:
     """The configuration of a hub repository that was downloaded before; no network."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(repository, HUB_CONFIG)
     if not isinstance(path, str):
         return None
-    config: Config | None = read_json(Path(path), repository).get("model_cfg")
+    config: configs.Config | None = read_json(Path(path), repository).get("model_cfg")
     return config
 
 

@@ -41,7 +41,7 @@ _DTYPES = {
 _LEGACY_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")  # in the first pickle of files from before torch 1.6
 
 
-class Table(dict[Any, Any]):
+class StoredTable(dict[Any, Any]):
     """An `OrderedDict` of a file."""
 
 
@@ -185,17 +185,9 @@ def _read(file: BinaryIO, path: Path, size: int) -> Any:
         raise ValueError("it is a web page, so the download went wrong")
     if head.startswith(b"version https://git-lfs"):
         raise ValueError("it is a pointer of Git LFS; fetch its content with git lfs pull")
-    if head[257:262] == b"ustar":
-        raise ValueError("it is a tar archive, which torch has not written since version 0.1.9: unpack it")
-    if _LEGACY_MAGIC not in head[:24]:
-        raise pickle.UnpicklingError
-    return _read_legacy(file, path)
-
-
-def _whole(path: Path, content: bytes, size: int) -> bytes:
-    if len(content) != size:
-        raise _unreadable(path, "it is torn")
-    return content
+    if head[257:262] == b"ustar" or _LEGACY_MAGIC in head[:24]:
+        raise ValueError("a torch before 1.6 wrote it: open it with torch.load(weights_only=True) and save it again")
+    raise pickle.UnpicklingError
 
 
 def _unreadable(path: Path, reason: str) -> CorruptFile:
@@ -227,44 +219,16 @@ def _read_archive(file: BinaryIO, path: Path) -> Any:
         def read() -> bytes:
             try:
                 with zipfile.ZipFile(path) as again, again.open(name) as member:
-                    return _whole(path, member.read(count * dtype.itemsize), count * dtype.itemsize)
+                    content = member.read(count * dtype.itemsize)
+                if len(content) != count * dtype.itemsize:
+                    raise EOFError
+                return content
             except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError) as error:
                 raise _unreadable(path, "it is torn") from error
 
         return storages.setdefault(key, Storage(dtype, count, read))
 
     return _Unpickler(io.BytesIO(pickled), place).load()
-
-
-def _read_legacy(file: BinaryIO, path: Path) -> Any:
-    """Magic number, protocol and system; the content; the storages' names; then the bytes of each, its count before."""
-    content = io.BytesIO(file.read(MAX_PICKLE))  # the pickles stand before the bytes
-    wanted: dict[str, tuple[torch.dtype, int]] = {}
-    starts: dict[str, int] = {}
-
-    def place(kind: str, key: str, count: int) -> Storage:
-        dtype = _DTYPES[kind]
-        wanted[key] = (dtype, count)
-
-        def read() -> bytes:
-            with path.open("rb") as again:
-                again.seek(starts[key])
-                return _whole(path, again.read(count * dtype.itemsize), count * dtype.itemsize)
-
-        return Storage(dtype, count, read)
-
-    for _ in ("magic", "protocol", "system"):
-        _Unpickler(content, place).load()
-    found = _Unpickler(content, place).load()
-    keys = _Unpickler(content, place).load()
-    position, end = content.tell(), os.fstat(file.fileno()).st_size
-    for key in keys:
-        dtype, count = wanted[key]
-        starts[key] = position + 8
-        position += 8 + count * dtype.itemsize
-    if position > end or set(starts) != set(wanted):
-        raise ValueError("it is torn")
-    return found
 
 
 class _Unpickler(pickle._Unpickler):
@@ -301,10 +265,6 @@ class _Unpickler(pickle._Unpickler):
         args = self.stack.pop()
         self.stack[-1] = _call(self.stack[-1], args)
 
-    def _called_with_names(self) -> None:
-        self.stack.pop()
-        self._called()
-
     def _restored(self) -> None:
         """BUILD: a stand-in takes note of its state; nothing else has one."""
         state = self.stack.pop()
@@ -312,7 +272,6 @@ class _Unpickler(pickle._Unpickler):
             self.stack[-1].state = state
 
     dispatch[pickle.REDUCE[0]] = dispatch[pickle.NEWOBJ[0]] = _called
-    dispatch[pickle.NEWOBJ_EX[0]] = _called_with_names
     dispatch[pickle.BUILD[0]] = _restored
 
 
@@ -338,7 +297,7 @@ def _typed(function: Any, kind: Any, args: Any, *_: object) -> Any:
 
 
 _KNOWN: dict[str, Any] = {
-    "collections.OrderedDict": Table,
+    "collections.OrderedDict": StoredTable,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,

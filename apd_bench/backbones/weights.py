@@ -16,7 +16,7 @@ from open_clip.factory import (
 )
 from torch import Tensor, nn
 
-from apd_bench.backbones.guesses import architectures_of
+from apd_bench.backbones.configs import architectures_of
 from apd_bench.backbones.present import HUB_WEIGHTS, URL_CACHE
 from apd_bench.backbones.torchfile import StoredTensor, is_torchscript, read_safetensors, read_torch, tensors_of
 from apd_bench.backbones.towers import has_quick_gelu

@@ -20,13 +20,13 @@ from typing import Any
 from apd_bench import __version__
 from apd_bench.core.cache import CACHE_VARIABLE, cache_root
 from apd_bench.core.errors import UserError
+from apd_bench.core.files import usable_cores
 from apd_bench.core.package_data import package_path
 from apd_bench.core.registry import DATASETS, REGISTRIES
 from apd_bench.data.cards import cards
 from apd_bench.data.check import READY, check_set
 from apd_bench.data.places import DATA_VARIABLE, data_roots, find_places
 from apd_bench.records.environment import installed
-from apd_bench.runner.executor import usable_cores
 
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 PROBE_SECONDS = 300

@@ -18,7 +18,7 @@ from apd_bench.core.specs import BackboneSpec, Cell, Fit
 from apd_bench.data.check import what_is_missing
 from apd_bench.prompts.catalog import BY_IMAGE
 from apd_bench.records.store import Store
-from apd_bench.runner.estimate import fit_passes, passes_of
+from apd_bench.runner.estimate import passes_of
 from apd_bench.runner.plan import Plan, fits_of
 from apd_bench.runner.report import choose
 from apd_bench.runner.reporter import duration
@@ -97,7 +97,7 @@ def _outlook(options: RunOptions, store: Store) -> _Outlook:
     todo = choose(grid.cells, statuses, options.strategy)
     fits = {fit.id: fit for cell in todo for fit in fits_of(cell)}
     to_train = [fit for fit_id, fit in fits.items() if not store.has_fit(fit_id)]
-    passes = [passes_of(cell) for cell in todo] + [fit_passes(fit) for fit in to_train]
+    passes = [*map(passes_of, todo), *map(passes_of, to_train)]
     sets = {spec.name: spec for cell in todo for spec in (cell.fit.dataset, cell.dataset)}
     backbones = {cell.fit.backbone.name: cell.fit.backbone for cell in todo}
     speeds = _speeds(options, grid.suite.precision, store, backbones)

@@ -6,6 +6,7 @@ it is ever run, and what it says of a file is only believed when the file still 
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def recall(start: str) -> str | None:
 
 
 def cached_values(file: str) -> dict[str, Any]:
-    """The values that `cache_value` wrote into a file, by key; empty where it is missing or damaged."""
+    """The values that `cache_values` wrote into a file, by key; empty where it is missing or damaged."""
     folder = cache_root()
     try:
         return dict(json.loads((folder / file).read_bytes())) if folder is not None else {}
@@ -47,8 +48,14 @@ def cached_values(file: str) -> dict[str, Any]:
 
 
 def cache_value(file: str, key: str, value: object) -> None:
-    """Writes a JSON value into a file of the cache folder; does nothing where there is no folder to write to."""
-    folder, known = cache_root(), cached_values(file)
-    if folder is not None and known.get(key) != value:
+    """Writes a JSON value among the others of a file of the cache folder."""
+    known = cached_values(file)
+    if known.get(key) != value:
+        cache_values(file, {**known, key: value})
+
+
+def cache_values(file: str, values: Mapping[str, object]) -> None:
+    """Writes the JSON values of a file of the cache folder; does nothing where there is no folder to write to."""
+    if (folder := cache_root()) is not None:
         with suppress(Exception):  # a convenience: no full or closed disk may stop the work
-            atomic_write(folder / file, json.dumps({**known, key: value}, indent=1, sort_keys=True).encode())
+            atomic_write(folder / file, json.dumps(values, sort_keys=True).encode())

@@ -27,16 +27,6 @@ class UserError(Exception):
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()
 
-    def __reduce__(self) -> tuple[object, ...]:
-        # The hint is keyword-only, which the default reduction of exceptions cannot carry between processes.
-        return (_rebuild, (type(self), self.message, self.hint))
-
-
-def _rebuild(kind: type[UserError], message: str, hint: str) -> UserError:
-    error = kind.__new__(kind)
-    UserError.__init__(error, message, hint=hint)
-    return error
-
 
 class UsageError(UserError):
     """An argument, option or file that cannot be understood."""

@@ -61,10 +61,8 @@ def _is_abandoned(temporary: Path) -> bool:
         return False
     try:
         os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):  # it is somebody else's
-        return False
+    except (OSError, OverflowError) as error:  # any other one: it is somebody else's
+        return isinstance(error, ProcessLookupError)
     return False
 
 
@@ -112,6 +110,13 @@ def read_bytes(path: str) -> bytes:
     """The content of a file; a third of the cost of `Path.read_bytes`, which counts where there are 100,000."""
     with open(path, "rb", buffering=0) as stream:  # noqa: PTH123  (pathlib is most of that cost)
         return stream.readall()
+
+
+def usable_cores() -> int:
+    """The processors that this process may use."""
+    with suppress(AttributeError, OSError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def sync_folder(path: Path) -> None:

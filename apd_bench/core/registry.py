@@ -58,9 +58,22 @@ class Registry(Generic[T]):
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def register(self, entry: T, *, origin: str = "this session") -> T:
-        """Adds `entry` and returns it; raises UsageError when its name or an alias is already taken."""
+        """Adds `entry`, marked with the digest of the file that its code lies in, and returns it.
+
+        Raises UsageError when it is none of this kind, or when its name or an alias is already taken.
+        """
         self._load()
-        return self._add_foreign(entry, origin)
+        kind = resolve(self.entry, type)
+        if not isinstance(entry, kind):
+            raise UsageError(f"{origin} gives a {type(entry).__name__}, not a {kind.__name__}: it is no {self.kind}.")
+        foreign: Any = entry
+        for name in (foreign.name, *foreign.aliases):
+            if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() == "all":
+                raise UsageError(f"{name!r} of {origin} is no name for a {self.kind}.", hint="Use letters and digits.")
+        target = getattr(foreign, "loader", None) or getattr(foreign, "target", None)
+        if target and "code" in {item.name for item in fields(foreign)}:
+            foreign = replace(foreign, code=code_digest(target.partition(":")[0]))
+        return self._add(foreign, origin)
 
     def unregister(self, name: str) -> None:
         """Removes the entry `name`, for tests and interactive use."""
@@ -186,20 +199,6 @@ class Registry(Generic[T]):
             self.unregister(entry.name)
         return self._add(entry, origin)
 
-    def _add_foreign(self, entry: Any, origin: str) -> T:
-        """Adds a plug-in's entry, marked with the digest of the file that its code lies in."""
-        kind = resolve(self.entry, type)
-        if not isinstance(entry, kind):
-            raise UsageError(f"{origin} gives a {type(entry).__name__}, not a {kind.__name__}: it is no {self.kind}.")
-        foreign: Any = entry
-        for name in (foreign.name, *foreign.aliases):
-            if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() == "all":
-                raise UsageError(f"{name!r} of {origin} is no name for a {self.kind}.", hint="Use letters and digits.")
-        target = getattr(foreign, "loader", None) or getattr(foreign, "target", None)
-        if target and "code" in {item.name for item in fields(foreign)}:
-            foreign = replace(foreign, code=code_digest(target.partition(":")[0]))
-        return self._add(foreign, origin)
-
     def _from_file(self, text: str) -> str:
         entry: Any = from_file(text, resolve(self.entry, type), self.kind)
         path, _, name = text.rpartition(":")
@@ -207,7 +206,7 @@ class Registry(Generic[T]):
         held = self._entries.get(entry.name)
         if held is not None and entry.name in self.files and (self.files[entry.name] == place or _same(held, entry)):
             self.unregister(entry.name)
-        entry = self._add_foreign(entry, text)
+        entry = self.register(entry, origin=text)
         self.files[entry.name] = place
         mark = getattr(entry, "digest", None) if self.kind == "method" else entry.code
         if mark:
@@ -222,18 +221,15 @@ class Registry(Generic[T]):
             for entry in resolve(f"{self.catalog}:builtin", FunctionType)():
                 self._add(entry, "built-in")
             for point in entry_points(group=self.group):
-                self._add_plugin(point)
-
-    def _add_plugin(self, point: EntryPoint) -> None:
-        origin = source_of(point)
-        try:
-            loaded = point.load()
-        except Exception as error:
-            raise UsageError(
-                f"The plug-in '{point.name}' of {origin} cannot be loaded: {type(error).__name__}: {error}.",
-                hint=f"Mend or uninstall it: pip uninstall {origin.partition(' ')[0]}",
-            ) from error
-        self._add_foreign(loaded, origin)
+                origin = source_of(point)
+                try:
+                    loaded = point.load()
+                except Exception as error:
+                    raise UsageError(
+                        f"The plug-in '{point.name}' of {origin} cannot be loaded: {type(error).__name__}: {error}.",
+                        hint=f"Mend or uninstall it: pip uninstall {origin.partition(' ')[0]}",
+                    ) from error
+                self.register(loaded, origin=origin)
 
 
 def source_of(point: EntryPoint) -> str:

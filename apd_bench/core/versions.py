@@ -19,19 +19,15 @@ def package_version() -> str:
         return "0.0.0+source"
 
 
-def refuse_newer(found: Any, known: int, what: str) -> None:
-    """Raises NewerSchema when `found`, the schema that the file `what` states, is newer than `known`."""
+def refuse_other(found: Any, known: int, what: str) -> None:
+    """Raises NewerSchema or OlderSchema when `found`, the schema that the file `what` states, is not `known`."""
     if isinstance(found, int) and found > known:
         raise NewerSchema(
             f"{what} was written by a later apd-bench: its schema is {found}, the newest that this one knows is "
             f"{known}. Nothing was changed.",
             hint="Update apd-bench (pip install --upgrade apd-bench), or choose another folder with --results DIR.",
         )
-
-
-def refuse_older(found: int, known: int, what: str) -> None:
-    """Raises OlderSchema when `found`, the schema that the file `what` states, is older than `known`."""
-    if found < known:
+    if isinstance(found, int) and found < known:
         raise OlderSchema(
             f"{what} was written by an earlier apd-bench: its schema is {found}, this one reads {known}. Nothing was "
             "changed.",

@@ -147,7 +147,7 @@ def class_names(spec: DatasetSpec) -> tuple[str, ...]:
         return describe_folder(Path(str(spec.options["path"])))[1]
     if spec.group == "embedded":
         return tuple(read_card(Path(str(spec.options["path"])).with_suffix(".json"))["classes"])
-    from apd_bench.data.load import load_dataset
+    from apd_bench.data.splits import load_dataset
 
     return load_dataset(spec, image_size=spec.image_size or 224).classes
 

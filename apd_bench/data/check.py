@@ -1,9 +1,10 @@
 """What of a set is on this machine: layout, counts, what is missing, and the exact step that mends it. Torch-free."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from apd_bench.core.errors import CorruptFile, UserError
 from apd_bench.core.specs import DatasetSpec
@@ -36,7 +37,12 @@ class Finding:
 def check_set(spec: DatasetSpec, roots: tuple[Path, ...], *, images: bool = False) -> Finding:
     """Looks at everything that the set `spec` needs; with `images`, decodes every image too."""
     if spec.group == "embedded":
-        return _check_embedded(spec)
+        try:
+            read_arrays(Path(spec.options["path"]), spec.digest)
+        except UserError as error:
+            return Finding(name=spec.name, state=INCOMPLETE, layout="embedded", message=error.message, fix=error.hint)
+        folder = str(Path(spec.options["path"]).parent)
+        return Finding(name=spec.name, state=READY, layout="embedded", folder=folder, counts=dict(spec.counts))
     try:
         source = _source(spec, roots)
     except UserError as error:
@@ -98,27 +104,24 @@ def _remarks_on_images(marks: Counter[str], spec: DatasetSpec) -> Iterator[str]:
         yield f"{marks[DEEP]} images have 16-bit grey values, which are scaled to 8 bits"
 
 
+_REMARKS: dict[str, Callable[[Any], str]] = {  # what is said of each of a source's notes
+    "no_train": "no training images ({})".format,
+    "test_images": "test images: {}".format,
+    "not_read": lambda names: f"folders beside the splits, not read: {', '.join(map(printable, names))}",
+    "shared_names": lambda names: f"several classes share the name {names[0]}",
+    "classes_without_images": lambda names: f"{len(names)} classes without images",
+    "excluded": lambda names: f"{len(names)} samples left out",
+    "counts": str,
+}
+
+
 def _remarks_on_set(source: Source, spec: DatasetSpec) -> Iterator[str]:
-    notes = source.notes
     imagenet = spec.options.get("card", spec.name) == "imagenet"
     if imagenet and not source.folder.joinpath(PUBLISHED_IDS).is_file():
         yield f"without {PUBLISHED_IDS} of RobustBench, --limit 5000 takes a balanced choice of its own"
     if source.derived:
         yield f"derived: {', '.join(source.derived)}"
-    if "no_train" in notes:
-        yield f"no training images ({notes['no_train']})"
-    if "test_images" in notes:
-        yield f"test images: {notes['test_images']}"
-    if "not_read" in notes:
-        yield f"folders beside the splits, not read: {', '.join(map(printable, notes['not_read']))}"
-    if "shared_names" in notes:
-        yield f"several classes share the name {notes['shared_names'][0]}"
-    if "classes_without_images" in notes:
-        yield f"{len(notes['classes_without_images'])} classes without images"
-    if "excluded" in notes:
-        yield f"{len(notes['excluded'])} samples left out"
-    if "counts" in notes:
-        yield str(notes["counts"])
+    yield from (say(source.notes[name]) for name, say in _REMARKS.items() if name in source.notes)
 
 
 def _source(spec: DatasetSpec, roots: tuple[Path, ...]) -> Source:
@@ -142,12 +145,3 @@ def _failed(spec: DatasetSpec, error: UserError, roots: tuple[Path, ...]) -> Fin
             if card.split_file and (find_split_file(card, roots) is None or not files):
                 state = NO_SPLIT
     return Finding(name=spec.name, state=state, layout=layout, folder=folder, message=error.message, fix=error.hint)
-
-
-def _check_embedded(spec: DatasetSpec) -> Finding:
-    path = Path(spec.options["path"])
-    try:
-        read_arrays(path, spec.digest)
-    except UserError as error:
-        return Finding(name=spec.name, state=INCOMPLETE, layout="embedded", message=error.message, fix=error.hint)
-    return Finding(name=spec.name, state=READY, layout="embedded", folder=str(path.parent), counts=dict(spec.counts))

@@ -5,16 +5,14 @@ file that changed a moment ago is read each time, because a further change might
 """
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
-from apd_bench.core.cache import cache_root
-from apd_bench.core.errors import CorruptFile, UserError
-from apd_bench.core.files import atomic_write, file_digest
+from apd_bench.core.cache import cache_values, cached_values
+from apd_bench.core.errors import CorruptFile
+from apd_bench.core.files import file_digest
 
 _FRESH_NS = 2_000_000_000  # the coarsest clock of a file system in use (FAT: 2 s)
 
@@ -29,10 +27,9 @@ def content_digests(base: Path, keys: Iterable[str], *, part: str = "") -> list[
 
     `part` names the list of files: what is kept of another part of the same folder stays.
     """
-    cache = cache_root()
     name = hashlib.sha256(os.fsencode(base.resolve()) + b"\0" + part.encode()).hexdigest()[:16]
-    path = None if cache is None else cache / "digests" / f"{name}.json"
-    known, kept, digests = _read(path), {}, []
+    file_of_all = f"digests/{name}.json"
+    known, kept, digests = cached_values(file_of_all), {}, []
     now = time.time_ns()
     for key in keys:
         file = base / key
@@ -46,15 +43,6 @@ def content_digests(base: Path, keys: Iterable[str], *, part: str = "") -> list[
         digests.append(str(entry[1]))
         if now - max(marks[1:3]) > _FRESH_NS:
             kept[key] = entry
-    if path is not None and kept != known:
-        with suppress(UserError, OSError):  # without it, everything is read once more
-            atomic_write(path, json.dumps(kept).encode())
+    if kept != known:
+        cache_values(file_of_all, kept)
     return digests
-
-
-def _read(path: Path | None) -> dict[str, object]:
-    try:
-        known = json.loads(path.read_bytes()) if path is not None else {}
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return known if isinstance(known, dict) else {}

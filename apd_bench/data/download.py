@@ -16,7 +16,7 @@ from typing import Any
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite
 from apd_bench.core.files import file_digest
 
-Progress = Callable[[int, int], None]
+OnBytes = Callable[[int, int], None]  # told how many bytes have come, and of how many
 CHUNK = 1 << 20
 ATTEMPTS = 4
 TIMEOUT = 60
@@ -37,7 +37,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def fetch(url: str, target: Path, *, checksum: str = "", size: int = 0, on_progress: Progress | None = None) -> Path:
+def fetch(url: str, target: Path, *, checksum: str = "", size: int = 0, on_progress: OnBytes | None = None) -> Path:
     """Downloads `url` to `target`, going on where an earlier attempt stopped; returns `target`.
 
     `checksum` is "sha256:..." or "md5:..."; empty means that the server's own announcement is used where it makes one.
@@ -48,7 +48,12 @@ def fetch(url: str, target: Path, *, checksum: str = "", size: int = 0, on_progr
         raise MissingPrerequisite(f"'{url}' is not a web address.")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    _check_space(target, size - (part.stat().st_size if part.is_file() else 0))
+    needed = size - (part.stat().st_size if part.is_file() else 0)
+    if needed > (free := shutil.disk_usage(target.parent).free):
+        raise MissingPrerequisite(
+            f"{target.name} needs {needed / 1e9:.1f} GB, {target.parent} has {free / 1e9:.1f} GB left.",
+            hint="Free some space, or set APD_BENCH_DATA to a larger disk.",
+        )
     failure = ""
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -72,7 +77,7 @@ def fetch(url: str, target: Path, *, checksum: str = "", size: int = 0, on_progr
     )
 
 
-def _transfer(url: str, part: Path, on_progress: Progress | None) -> str:
+def _transfer(url: str, part: Path, on_progress: OnBytes | None) -> str:
     """One attempt; returns the checksum that the server announced, if any."""
     begin = part.stat().st_size if part.is_file() else 0
     headers = {"User-Agent": _AGENT} | ({"Range": f"bytes={begin}-"} if begin else {})
@@ -118,13 +123,4 @@ def _verify(part: Path, url: str, checksum: str) -> None:
         raise CorruptFile(
             f"{url} arrived with {kind} {found}, expected is {wanted}.",
             hint="Run the command again; if it stays so, the publisher has changed the file.",
-        )
-
-
-def _check_space(target: Path, needed: int) -> None:
-    free = shutil.disk_usage(target.parent).free
-    if needed > free:
-        raise MissingPrerequisite(
-            f"{target.name} needs {needed / 1e9:.1f} GB, {target.parent} has {free / 1e9:.1f} GB left.",
-            hint="Free some space, or set APD_BENCH_DATA to a larger disk.",
         )

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UserError
 from apd_bench.data.cards import Card, Download
-from apd_bench.data.download import Progress, fetch
+from apd_bench.data.download import OnBytes, fetch
 from apd_bench.data.places import WEBDATASET, find_split_file
 from apd_bench.data.shards import shard_count
 from apd_bench.data.unpack import unpack
 
 HUB = "https://huggingface.co/datasets/clip-benchmark/{}/resolve/main/{}"
 DRIVE = "https://drive.google.com/uc?export=download&id={}"
-FetchProgress = Callable[[str], Progress]
+FetchProgress = Callable[[str], OnBytes]
 
 
 @dataclass(frozen=True, kw_only=True)

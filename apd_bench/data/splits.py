@@ -1,8 +1,13 @@
-"""Images with labels: one split of a set, and a set of splits. Pixels are uint8 or [0,1] floats, never normalised."""
+"""Images with labels: one split of a set, a set of splits, and opening one from its spec.
+
+Pixels are uint8 or [0,1] floats, never normalised.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FunctionType
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,7 +15,8 @@ import torch
 from torch import Tensor
 
 from apd_bench.core.errors import CorruptFile, UsageError
-from apd_bench.core.specs import DatasetSpec
+from apd_bench.core.specs import RESIZES, DatasetSpec, one_of
+from apd_bench.core.targets import resolve
 from apd_bench.data.images import Bytes, Rows
 
 Indexes = Sequence[int] | Tensor | Rows | None
@@ -121,6 +127,24 @@ class LoadedDataset:
             names = ", ".join(split.name for split in self.splits())
             raise UsageError(f"{self.spec.name} has no split '{name}'. It has: {names}.")
         return found
+
+
+def load_dataset(
+    spec: DatasetSpec, *, image_size: int, resize: str = "crop", root: str | Path | None = None
+) -> LoadedDataset:
+    """The set `spec` with images of `image_size` pixels a side; `resize` is "crop" or "squash".
+
+    `root` is the folder that holds the sets (default: $APD_BENCH_DATA). Raises MissingPrerequisite for absent files,
+    CorruptFile for files that are not what they claim, UsageError for arguments that make no sense.
+    """
+    one_of("Resize", resize, RESIZES)
+    if image_size < 1:
+        raise UsageError(f"An image size of {image_size} makes no image.")
+    if not spec.loader:
+        raise UsageError(f"'{spec.name}' does not say how it is loaded.", hint=f"Use DATASETS.get({spec.name!r}).")
+    load = resolve(spec.loader, FunctionType)
+    found: LoadedDataset = load(spec, image_size=image_size, resize=resize, root=None if root is None else Path(root))
+    return found
 
 
 class _Stores:

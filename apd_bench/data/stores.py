@@ -2,8 +2,7 @@
 
 import hashlib
 import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from apd_bench.core.errors import CorruptFile
+from apd_bench.core.files import usable_cores
 from apd_bench.data.cache import PixelCache, Signature, cache_folder
 from apd_bench.data.digests import file_marks
 from apd_bench.data.images import Bytes, Rows, decode, square
@@ -69,10 +69,16 @@ class FilePixels:
             except CorruptFile as error:
                 failures[self._ids[row]] = error.message
 
-        with ThreadPoolExecutor(max(1, min(_MAX_THREADS, len(rows), _cores()))) as pool:
+        with ThreadPoolExecutor(max(1, min(_MAX_THREADS, len(rows), usable_cores()))) as pool:
             list(pool.map(fill, range(len(rows))))
         if failures:
-            raise _undecodable(failures, self._dataset)
+            shown = [f"{name} ({reason.removesuffix('.')})" for name, reason in sorted(failures.items())]
+            more = f"; and {len(shown) - 5} more" if len(shown) > 5 else ""
+            raise CorruptFile(
+                f"{len(shown)} image{'s' * (len(shown) > 1)} cannot be used: {'; '.join(shown[:5])}{more}.",
+                hint=f"Restore them, or leave them out (recorded) with the dataset options exclude={sorted(failures)!r}"
+                f" or problems='exclude', as in --datasets {excluding(self._dataset)}.",
+            )
         return out
 
     def undecodable(self) -> list[int]:
@@ -143,18 +149,3 @@ def _said_of(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CorruptFile(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
-def _undecodable(failures: Mapping[str, str], dataset: str) -> CorruptFile:
-    shown = [f"{name} ({reason.removesuffix('.')})" for name, reason in sorted(failures.items())]
-    more = f"; and {len(shown) - 5} more" if len(shown) > 5 else ""
-    return CorruptFile(
-        f"{len(shown)} image{'s' * (len(shown) > 1)} cannot be used: {'; '.join(shown[:5])}{more}.",
-        hint=f"Restore them, or leave them out (recorded) with the dataset options exclude={sorted(failures)!r} or "
-        f"problems='exclude', as in --datasets {excluding(dataset)}.",
-    )

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import PurePath
 from typing import Any, get_type_hints
 
@@ -19,7 +19,7 @@ from apd_bench.core.errors import CorruptFile, OtherSchema
 from apd_bench.core.files import sha256
 from apd_bench.core.identity import is_left_out, is_recorded, recorded_part
 from apd_bench.core.specs import Cell, one_of
-from apd_bench.core.versions import RECORD, refuse_newer, refuse_older
+from apd_bench.core.versions import RECORD, refuse_other
 from apd_bench.records.interning import Parts, is_of
 from apd_bench.records.measured import Environment, Facts, FitFacts, facts_of
 from apd_bench.records.outcomes import Metrics
@@ -103,10 +103,6 @@ class Record(Facts):
                 hint="`apd-bench run` moves it aside and measures the cell again.",
             ) from error
 
-    def with_outcomes(self, file: str, sha256: str, n: int) -> "Record":
-        """The record that names its outcomes file."""
-        return replace(self, outcomes={"file": file, "sha256": sha256, "n": n})
-
 
 def sealed(data: Mapping[str, Any]) -> str:
     """The JSON text of a record, with the SHA-256 of the text around it as its digest."""
@@ -127,20 +123,15 @@ def _check_seal(text: str, source: str) -> None:
     if stated is not None and stated[1] != str(SCHEMA_VERSION):
         here = text[: stated.start(1)] + str(SCHEMA_VERSION) + text[stated.end(1) :]
         if _DIGEST.search(text) is None or _with_digest(here) != here:  # else the version is all that was changed
-            _refuse_other(int(stated[1]), source)
+            refuse_other(int(stated[1]), SCHEMA_VERSION, source)
     if stated is None:
         data = parse_json(text)
         schema = data.get("schema") if isinstance(data, dict) and "cell" in data else None
         if type(schema) is not int:
             raise ValueError("it is not a record")
-        _refuse_other(schema, source)
+        refuse_other(schema, SCHEMA_VERSION, source)
     if _with_digest(text) != text:
         raise ValueError("its digest says that it was changed")
-
-
-def _refuse_other(schema: int, source: str) -> None:
-    refuse_newer(schema, SCHEMA_VERSION, source)
-    refuse_older(schema, SCHEMA_VERSION, source)
 
 
 def _check_values(data: Mapping[str, Any]) -> None:
@@ -153,11 +144,7 @@ def _check_values(data: Mapping[str, Any]) -> None:
                 raise ValueError(f"its {part} has {value!r:.60} as {name}")
     if not is_of(data["suspect"], list[str]):
         raise ValueError("its suspect marks are not text")
-    _check_outcomes(data["outcomes"])
-
-
-def _check_outcomes(outcomes: Mapping[str, Any] | None) -> None:
-    if outcomes is None:
+    if (outcomes := data["outcomes"]) is None:
         return
     file, digest, n = outcomes["file"], outcomes["sha256"], outcomes["n"]
     if not all(isinstance(text, str) for text in (file, digest)) or not _OUTCOMES_FILE.fullmatch(file):

@@ -23,7 +23,7 @@ from typing import Any
 from apd_bench.core.bounds import parse_json
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite, OtherSchema, UnknownName, UsageError
 from apd_bench.core.files import atomic_write, exclusive_lock, explain, read_bytes, sha256, sync_folder
-from apd_bench.core.versions import CARD, MANIFEST, RECORD, STATE, refuse_newer
+from apd_bench.core.versions import CARD, MANIFEST, RECORD, STATE, refuse_other
 from apd_bench.records.interning import Parts
 from apd_bench.records.npz import Array
 from apd_bench.records.outcomes import Outcomes
@@ -102,7 +102,7 @@ class Store:
         seen: dict[str, _Seen] = {}
         for file in self._listing():
             known = index.get(file.id)
-            if known is None or known.stamp != file.stamp or not self._is_whole(file, known):
+            if known is None or known.stamp != file.stamp or not _is_whole(file, known):
                 record = self._look(file)
                 if record is None or (known := self._proven(file, record)) is None:
                     continue
@@ -200,7 +200,7 @@ class Store:
             stated = parse_json(content, constants=True).get("schema") if _NEWER_CARD.search(content) else STATE
         except (OSError, ValueError, AttributeError):
             return self.fit_path(fit_id).is_dir()  # what is wrong with it, if anything, `fit_problem` says
-        refuse_newer(stated, STATE, f"{self.fits}/{fit_id}/{CARD}")
+        refuse_other(stated, STATE, f"{self.fits}/{fit_id}/{CARD}")
         return True
 
     def fit_problem(self, fit_id: str) -> str | None:
@@ -227,18 +227,13 @@ class Store:
             return {}
         return card if isinstance(card, dict) else {}
 
-    def fit_digest(self, fit_id: str) -> str | None:
-        """The digest of the prompts of a fit, as its card states it; None when there is none to read.
+    def has_prompts_of(self, record: Record) -> bool:
+        """Whether the prompts that `record` was measured with are the stored ones, by their digest.
 
         A fit that is trained again, on another machine or with another torch, may end at other prompts.
         """
-        stated = self.card(fit_id).get("digest")
-        return stated if isinstance(stated, str) else None
-
-    def has_prompts_of(self, record: Record) -> bool:
-        """Whether the prompts that `record` was measured with are the stored ones."""
-        digest = self.fit_digest(record.cell.fit.id)
-        return digest is not None and digest == record.fit.get("digest", digest)
+        digest = self.card(record.cell.fit.id).get("digest")
+        return isinstance(digest, str) and digest == record.fit.get("digest", digest)
 
     def checkpoint_path(self, cell_id: str) -> Path:
         """Where an attack on this cell may keep what it needs to go on."""
@@ -273,9 +268,15 @@ class Store:
     def put(self, record: Record, outcomes: Outcomes | None = None) -> Record:
         """Writes a record, its outcomes first, and returns it as written; a success is never replaced by less."""
         path = self.record_path(record.id)
-        if not record.done and self._is_success(record.id):
-            return record
-        old = self._outcome_files(record.id)
+        if not record.done:
+            if record.id not in self._seen and path.exists():
+                self.statuses()
+            if record.id in self._seen and self._seen[record.id].status == "success":
+                return record
+        if self._written is not None:
+            old = self._written.get(record.id, set())
+        else:
+            old = {found.name for found in path.parent.glob(f"{record.id}-*.npz")}
         if outcomes is not None:
             content = outcomes.to_bytes()
             mark = sha256(content)
@@ -284,11 +285,14 @@ class Store:
             old.discard(name)
             if self._written is not None:
                 self._written[record.id] = {name}
-            record = record.with_outcomes(name, mark, len(outcomes))
+            record = replace(record, outcomes={"file": name, "sha256": mark, "n": len(outcomes)})
         atomic_write(path, record.to_json().encode())
         for name in old:
             (path.parent / name).unlink(missing_ok=True)
-        self._note(record)
+        seen = _seen_as(record, _stamp(path))
+        of_outcomes = _stamp(path.parent / seen.outcomes) if seen.outcomes else _UNSEEN
+        self._seen[record.id] = replace(seen, outcomes_stamp=of_outcomes)
+        self._damage.pop(record.id, None)
         return record
 
     def put_fit(self, fit_id: str, files: Mapping[str, bytes]) -> Path:
@@ -354,7 +358,7 @@ class Store:
             raise MissingPrerequisite(f"Cannot read {self.cells}: {error.strerror}.") from error
         folders = []
         for entry in entries:
-            if _is_folder(entry):
+            if Path(entry.path).is_dir():
                 folders.append(Path(entry.path))
             elif _FOLDER.fullmatch(entry.name):
                 self._damage[entry.name] = Damage(entry.name, Path(entry.path), f"{entry.path} is no folder")
@@ -384,12 +388,6 @@ class Store:
             self._note_damage(file, file.path, f"{file.path} holds the record of another cell, {record.id}")
             return None
         return record
-
-    def _is_whole(self, file: _File, known: _Seen) -> bool:
-        """Whether outcomes that had their digest when they were last looked at did not change since."""
-        return not known.outcomes or (
-            known.outcomes in file.files and _stamp(file.files[known.outcomes]) == known.outcomes_stamp != _UNSEEN
-        )
 
     def _proven(self, file: _File, record: Record) -> _Seen | None:
         """What is known of a record whose outcomes have their digest; None, with the damage noted, otherwise."""
@@ -421,19 +419,6 @@ class Store:
         except OSError as error:
             raise CorruptFile(f"{path} cannot be read: {error.strerror}.") from error
 
-    def _is_success(self, cell_id: str) -> bool:
-        if cell_id not in self._seen and self.record_path(cell_id).exists():
-            self.statuses()
-        return cell_id in self._seen and self._seen[cell_id].status == "success"
-
-    def _note(self, record: Record) -> None:
-        path = self.record_path(record.id)
-        seen = _seen_as(record, _stamp(path))
-        self._seen[record.id] = (
-            replace(seen, outcomes_stamp=_stamp(path.parent / seen.outcomes)) if seen.outcomes else seen
-        )
-        self._damage.pop(record.id, None)
-
     def _read_index(self) -> dict[str, _Seen]:
         try:
             stated, _, content = (self.path / ".index.json").read_bytes().partition(b"\n")
@@ -453,11 +438,6 @@ class Store:
         content = f"{sha256(content)}\n".encode() + content
         with suppress(MissingPrerequisite):  # a full disk; the index only saves time, and the last one stays valid
             atomic_write(self.path / ".index.json", content)
-
-    def _outcome_files(self, cell_id: str) -> set[str]:
-        if self._written is not None:
-            return self._written.get(cell_id, set())
-        return {found.name for found in self.record_path(cell_id).parent.glob(f"{cell_id}-*.npz")}
 
     def _sweep(self) -> None:
         """Removes what killed writers left: temporary files and folders (the lock says that none is at work)."""
@@ -483,11 +463,10 @@ def _stamp(file: os.DirEntry[str] | Path) -> Stamp:
     return (stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+def _is_whole(file: _File, known: _Seen) -> bool:
+    """Whether outcomes that had their digest when they were last looked at did not change since."""
+    entry = file.files.get(known.outcomes)
+    return not known.outcomes or (entry is not None and _stamp(entry) == known.outcomes_stamp != _UNSEEN)
 
 
 def _seen_as(record: Record, stamp: Stamp) -> _Seen:

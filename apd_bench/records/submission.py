@@ -21,20 +21,14 @@ from typing import Any
 
 import numpy as np
 
+from apd_bench.core import errors
 from apd_bench.core.bounds import ALWAYS_FINE, JSON_BYTES, LARGEST_FILE, TIMES_LARGER, parse_json
-from apd_bench.core.errors import (
-    CorruptFile,
-    IncompatibleChoice,
-    MissingPrerequisite,
-    OtherSchema,
-    UsageError,
-    UserError,
-)
+from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, OtherSchema, UserError
 from apd_bench.core.files import atomic_write, sha256
 from apd_bench.core.registry import BACKBONES, DATASETS
 from apd_bench.core.specs import Cell
 from apd_bench.core.text import plain
-from apd_bench.core.versions import refuse_newer, refuse_older
+from apd_bench.core.versions import refuse_other
 from apd_bench.records.interning import is_of
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record
@@ -80,8 +74,7 @@ def pack(stores: Sequence[Path], target: Path, *, methods: Sequence[str], author
                 continue
             names.add(record.cell.fit.method.name)
             environments[json.dumps(record.environment, sort_keys=True)] = record.environment
-            files.update(_cell_files(store, record))
-            files.update(_fit_files(store, record))
+            files |= _cell_files(store, record) | _fit_files(store, record)
     if not files:
         asked = f" of {', '.join(methods)}" if methods else ""
         raise MissingPrerequisite(f"There is no finished cell{asked} to submit.", hint="See: apd-bench report")
@@ -97,7 +90,13 @@ def pack(stores: Sequence[Path], target: Path, *, methods: Sequence[str], author
         "files": {name: sha256(content) for name, content in sorted(files.items())},
     }
     files[MANIFEST] = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
-    atomic_write(target, _archive(files))
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as bundle:
+        for name, content in sorted(files.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            bundle.addfile(entry, io.BytesIO(content))
+    atomic_write(target, gzip.compress(packed.getvalue(), mtime=0))
     return cells
 
 
@@ -123,8 +122,7 @@ def unpack(archive: Path, folder: Path) -> dict[str, Any]:
         declared = manifest["files"]
         manifest["methods"] = [plain(name) for name in manifest["methods"]]
         with _by_another_version(folder):
-            refuse_newer(manifest["schema"], SCHEMA, MANIFEST)
-            refuse_older(manifest["schema"], SCHEMA, MANIFEST)
+            refuse_other(manifest["schema"], SCHEMA, MANIFEST)
     except FileNotFoundError as error:
         raise MissingPrerequisite(f"There is no submission at {error.filename}.") from error
     except (
@@ -188,7 +186,7 @@ def draw_cells(records: Sequence[Record], count: int, seed: int) -> list[Cell]:
     Raises IncompatibleChoice when a backbone or dataset here is not the one that was submitted on.
     """
     if count < 1:
-        raise UsageError(f"{count} cells to measure again would say nothing.", hint="Use --cells 5.")
+        raise errors.UsageError(f"{count} cells to measure again would say nothing.", hint="Use --cells 5.")
     ordered = sorted(records, key=lambda record: record.id)
     chosen = random.Random(seed).sample(ordered, min(count, len(ordered)))  # noqa: S311  (a lottery, not a secret)
     return [local_cell(record.cell) for record in chosen]
@@ -212,16 +210,13 @@ def local_cell(cell: Cell) -> Cell:
 
 def disagreement(cell: Cell, submitted: Outcomes, measured: Outcomes, allowed: int) -> Disagreement | None:
     """What differs between two outcomes of one cell, or None when at most `allowed` samples do."""
-    same_samples = np.array_equal(submitted.sample_id, measured.sample_id)
-    if same_samples:
-        differ = int((submitted.broken != measured.broken).sum())
-        differ = max(differ, int((submitted.clean_prediction != measured.clean_prediction).sum()))
-    else:
-        differ = max(len(submitted), len(measured))
+    differ = max(len(submitted), len(measured))
+    if np.array_equal(submitted.sample_id, measured.sample_id):
+        pairs = ((submitted.broken, measured.broken), (submitted.clean_prediction, measured.clean_prediction))
+        differ = max(int((theirs != ours).sum()) for theirs, ours in pairs)
     if differ <= allowed:
         return None
-    counts = (int((~submitted.broken).sum()), int((~measured.broken).sum()))
-    return Disagreement(cell, differ, len(submitted), *counts)
+    return Disagreement(cell, differ, len(submitted), *(int((~each.broken).sum()) for each in (submitted, measured)))
 
 
 def _cell_files(store: Store, record: Record) -> dict[str, bytes]:
@@ -242,16 +237,6 @@ def _fit_files(store: Store, record: Record) -> dict[str, bytes]:
         )
     folder = store.fit_path(fit_id)
     return {f"fits/{fit_id}/{path.name}": path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
-
-
-def _archive(files: dict[str, bytes]) -> bytes:
-    plain = io.BytesIO()
-    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as bundle:
-        for name, content in sorted(files.items()):
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o644
-            bundle.addfile(entry, io.BytesIO(content))
-    return gzip.compress(plain.getvalue(), mtime=0)
 
 
 def _refuse_bomb(archive: Path) -> None:

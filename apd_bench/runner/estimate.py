@@ -85,29 +85,19 @@ def _share(images: int, classes: str) -> int:
     return images if classes == "all" else -(-images // 2)
 
 
-def passes_of(cell: Cell) -> tuple[float, float]:
-    """Forward and backward image passes of the cell, if every sample resisted."""
-    forwards, backwards = passes_per_sample(cell.attack, cell.threat.eps)
-    return forwards * samples_of(cell), backwards * samples_of(cell)
-
-
-def fit_passes(fit: Fit) -> tuple[float, float]:
-    """Forward and backward image passes of training, from the recipe's epochs and inner steps."""
-    if not fit.method.trains:
+def passes_of(work: Cell | Fit) -> tuple[float, float]:
+    """Forward and backward image passes: of a cell if every sample resists, of training by epochs and inner steps."""
+    if isinstance(work, Cell):
+        forwards, backwards = passes_per_sample(work.attack, work.threat.eps)
+        return forwards * samples_of(work), backwards * samples_of(work)
+    if not work.method.trains:
         return 0.0, 0.0
-    images = _share(drawn_by(fit, fit.dataset), fit.classes)
-    inner = float(fit.method.inner_attack.get("steps", 0)) if fit.method.inner_attack else 0.0
-    each = images * float(fit.method.training.get("epochs", 1)) * (inner + 2.0)
+    images = _share(drawn_by(work, work.dataset), work.classes)
+    each = images * float(work.method.training.get("epochs", 1)) * (work.method.inner_attack.get("steps", 0) + 2.0)
     return each, each
 
 
-def cost_of(cell: Cell) -> float:
-    """The cell's cost in forward passes of one image, for ordering and for the time left."""
-    forwards, backwards = passes_of(cell)
-    return forwards + BACKWARD * backwards
-
-
-def fit_cost_of(fit: Fit) -> float:
-    """The fit's cost in forward passes of one image."""
-    forwards, backwards = fit_passes(fit)
+def cost_of(work: Cell | Fit) -> float:
+    """The cost of a cell or a fit in forward passes of one image, for ordering and for the time left."""
+    forwards, backwards = passes_of(work)
     return forwards + BACKWARD * backwards

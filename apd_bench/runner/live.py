@@ -14,7 +14,7 @@ from rich.text import Text
 from apd_bench.core.specs import Fit
 from apd_bench.core.text import printable
 from apd_bench.records.measured import Measured
-from apd_bench.runner.estimate import cost_of, fit_cost_of, passes_of
+from apd_bench.runner.estimate import cost_of, passes_of
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
@@ -69,7 +69,7 @@ class LiveReporter(Reporter):
         for left, key in keys:
             self._total[key] += 1
             self._done[key] += not left
-        self._cost_total = sum(map(cost_of, queue.cells())) + sum(map(fit_cost_of, queue.fits()))
+        self._cost_total = sum(map(cost_of, queue.cells())) + sum(map(cost_of, queue.fits()))
         self._live.start()
 
     def task_started(self, task: Task) -> None:
@@ -219,9 +219,7 @@ def _share(task: Task, item: Progress) -> float:
 
 
 def _cost(task: Task) -> float:
-    if task.cell is None:
-        return fit_cost_of(task.fit)
-    return cost_of(task.cell) / (1 if task.shard is None else task.shard[1])
+    return cost_of(task.cell or task.fit) / (1 if task.shard is None else task.shard[1])
 
 
 def _key(fit: Fit) -> Key:

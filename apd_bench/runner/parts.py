@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from apd_bench.core.specs import Cell
-from apd_bench.runner.estimate import cost_of, fit_cost_of
+from apd_bench.runner.estimate import cost_of
 from apd_bench.runner.plan import Plan, fits_of
 
 
@@ -45,4 +45,4 @@ def _groups(cells: Iterable[Cell]) -> list[list[Cell]]:
 
 def _cost(group: Iterable[Cell]) -> float:
     fits = {fit.id: fit for cell in group for fit in fits_of(cell)}
-    return sum(map(cost_of, group)) + sum(map(fit_cost_of, fits.values()))
+    return sum(map(cost_of, group)) + sum(map(cost_of, fits.values()))

@@ -1,8 +1,8 @@
 """From a resolved suite to cells: the crossing, what is impossible and why, and the order of work. Imports no torch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, reduce
 from importlib.util import find_spec
 from itertools import product
 
@@ -86,7 +86,7 @@ def why_impossible(cell: Cell) -> str | None:
 
 
 def _cross(suite: Suite) -> Iterator[Cell]:
-    recipes = _Recipes(suite)
+    recipe_of = _recipes_of(suite)
     methods = dict.fromkeys((*suite.reference, *suite.methods))
     attacks = [parse_attack(text) for text in suite.attacks]
     backbones = [BACKBONES.get(name) for name in suite.backbones]
@@ -96,8 +96,10 @@ def _cross(suite: Suite) -> Iterator[Cell]:
     threats: dict[tuple[float, str | None], ThreatModel] = {}
     for backbone, dataset, method in product(backbones, datasets, methods):
         fits: dict[str, Fit] = {}
+        home = suite.train_dataset if suite.task == "cross_dataset" else dataset.name
         for eps, shots, seed in product(suite.eps, suite.shots, suite.seeds):
-            made = (_fit(suite, recipes, name, backbone, dataset, eps, shots, seed) for name in (method, *transfer))
+            recipes = [recipe_of(name, home or dataset.name, shots) for name in (method, *transfer)]
+            made = (_fit(suite, recipe, backbone, dataset, home, eps, shots, seed) for recipe in recipes)
             fit, *sources = (fits.setdefault(item.id, item) for item in made)
             source = sources[0] if sources else None
             made_from = source.method.name if source is not None else None
@@ -120,41 +122,26 @@ def _cross(suite: Suite) -> Iterator[Cell]:
                 )
 
 
-class _Recipes:
-    """The recipes of a suite's methods, with the rules that hold for a training set and a number of shots."""
+def _recipes_of(suite: Suite) -> Callable[[str, str, int], MethodRecipe]:
+    """What gives the recipe of a method for a training set and shots; fits under the same rules share it."""
 
-    def __init__(self, suite: Suite) -> None:
-        self._suite = suite
-        self._made: dict[tuple[str, tuple[int, ...]], MethodRecipe] = {}
+    @cache
+    def make(method: str, places: tuple[int, ...]) -> MethodRecipe:
+        common = reduce(merge_tables, (suite.rules[place]["recipe"] for place in places), suite.recipe)
+        return suite_recipe(method, common, suite.recipes)
 
-    def of(self, method: str, trained_on: str, shots: int) -> MethodRecipe:
-        """The recipe of `method` for a fit on the set `trained_on`; fits under the same rules share it."""
-        trained_on = trained_on.partition("(")[0].partition("@")[0]  # whatever its split and options
-        places = tuple(
-            place
-            for place, rule in enumerate(self._suite.rules)
-            if trained_on in rule.get("datasets", (trained_on,)) and shots in rule.get("shots", (shots,))
-        )
-        if (method, places) not in self._made:
-            common = self._suite.recipe
-            for place in places:
-                common = merge_tables(common, self._suite.rules[place]["recipe"])
-            self._made[method, places] = suite_recipe(method, common, self._suite.recipes)
-        return self._made[method, places]
+    def of(method: str, trained_on: str, shots: int) -> MethodRecipe:
+        name = trained_on.partition("(")[0].partition("@")[0]  # whatever its split and options
+        holds = (name in rule.get("datasets", (name,)) and shots in rule.get("shots", (shots,)) for rule in suite.rules)
+        return make(method, tuple(place for place, held in enumerate(holds) if held))
+
+    return of
 
 
 def _fit(
-    suite: Suite,
-    recipes: _Recipes,
-    method: str,
-    backbone: BackboneSpec,
-    dataset: DatasetSpec,
-    eps: float,
-    shots: int,
-    seed: int,
-) -> Fit:
-    source = suite.train_dataset if suite.task == "cross_dataset" else dataset.name
-    recipe = recipes.of(method, source or dataset.name, shots)
+    suite: Suite, recipe: MethodRecipe, backbone: BackboneSpec, dataset: DatasetSpec, source: str | None, eps: float,
+    shots: int, seed: int,
+) -> Fit:  # fmt: skip
     if source is None and recipe.trains:
         raise UsageError(
             "A cross-dataset suite needs a training set.", hint="Write train_dataset = 'NAME' in the suite."

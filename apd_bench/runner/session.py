@@ -10,7 +10,7 @@ from textwrap import shorten
 from types import FunctionType
 
 from apd_bench.core.errors import MissingPrerequisite, UsageError
-from apd_bench.core.files import atomic_write
+from apd_bench.core.files import atomic_write, usable_cores
 from apd_bench.core.identity import digest
 from apd_bench.core.options import EXECUTORS, RunOptions
 from apd_bench.core.registry import plugin_files
@@ -18,7 +18,7 @@ from apd_bench.core.specs import Suite
 from apd_bench.core.targets import resolve as resolve_target
 from apd_bench.records.store import Store
 from apd_bench.runner.driver import Driver
-from apd_bench.runner.executor import STAGES, Executor, InProcess, usable_cores
+from apd_bench.runner.executor import STAGES, Executor, InProcess
 from apd_bench.runner.parts import deal
 from apd_bench.runner.plan import Plan, plan
 from apd_bench.runner.pool import Pool

@@ -19,7 +19,7 @@ from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.core.gpus import GPUS
 from apd_bench.core.specs import BackboneSpec, Cell, Fit
 from apd_bench.records.record import Record
-from apd_bench.runner.estimate import BACKWARD, fit_passes, passes_of, samples_of
+from apd_bench.runner.estimate import BACKWARD, passes_of, samples_of
 
 _FILE = "calibration.json"
 _RECORD_BYTES, _SAMPLE_BYTES, _FIT_BYTES = 9_000, 60, 150_000  # measured on the embedded suite
@@ -48,7 +48,7 @@ def speeds_of(records: Iterable[Record], device: str) -> dict[str, Speed]:
         timing = record.timing
         forwards, backwards = timing.get("forwards") or 0.0, timing.get("backwards") or 0.0
         spent = timing.get("attack_seconds") or 0.0
-        same = _kind(record.environment.get("device", "cpu")) == _kind(device)
+        same = record.environment.get("device", "cpu").partition(":")[0] == device.partition(":")[0]
         if same and forwards + backwards >= _ENOUGH and spent > 0:
             name = record.cell.fit.backbone.name
             seconds[name] = seconds.get(name, 0.0) + spent
@@ -114,24 +114,15 @@ def calibrate(backbone: BackboneSpec, device: str) -> Speed:
 
 def work_seconds(cells: Iterable[Cell], fits: Iterable[Fit], speeds: dict[str, Speed]) -> tuple[float, set[str]]:
     """Seconds of work if every sample resists, and the backbones that no speed is known for (not counted)."""
-    total, unknown = 0.0, set()
-    work = [(cell.fit.backbone.name, passes_of(cell)) for cell in cells]
-    work += [(fit.backbone.name, fit_passes(fit)) for fit in fits]
-    for name, passes in work:
-        if name in speeds:
-            total += speeds[name].seconds(passes)
-        else:
-            unknown.add(name)
-    return total, unknown
+    work: list[tuple[str, Cell | Fit]] = [(cell.fit.backbone.name, cell) for cell in cells]
+    work += [(fit.backbone.name, fit) for fit in fits]
+    total = sum(speeds[name].seconds(passes_of(item)) for name, item in work if name in speeds)
+    return total, {name for name, _ in work} - speeds.keys()
 
 
 def disk_bytes(cells: Iterable[Cell], fits: Iterable[Fit]) -> int:
     """About how much the records, outcomes and prompt states take on disk."""
     return sum(_RECORD_BYTES + _SAMPLE_BYTES * samples_of(cell) for cell in cells) + _FIT_BYTES * sum(1 for _ in fits)
-
-
-def _kind(device: str) -> str:
-    return device.partition(":")[0]
 
 
 def _key(backbone: BackboneSpec, device: str) -> str:

@@ -15,9 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.core.specs import ATTACK_SEED, BackboneSpec, Cell, DatasetSpec, Fit
 from apd_bench.core.targets import resolve
-from apd_bench.data.load import load_dataset
 from apd_bench.data.protocols import few_shot, held_out, limit_split, select_classes
-from apd_bench.data.splits import ImageSplit, LoadedDataset
+from apd_bench.data.splits import ImageSplit, LoadedDataset, load_dataset
 from apd_bench.evaluation.cell import evaluate_samples
 from apd_bench.prompts.classifier import Classifier, matmul_precision
 from apd_bench.records.measured import Effective, Environment, FitFacts, Measured

@@ -24,7 +24,7 @@ from apd_bench.core.errors import CorruptFile, UsageError
 from apd_bench.core.files import atomic_write
 from apd_bench.core.identity import derive_seed, digest, is_recorded
 from apd_bench.core.specs import MethodRecipe
-from apd_bench.core.versions import CARD, STATE, refuse_newer
+from apd_bench.core.versions import CARD, STATE, refuse_other
 from apd_bench.methods.classes import load_class
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def load_state(folder: str | Path) -> PromptState:
     try:
         card = parse_json((folder / CARD).read_bytes(), constants=True)
         if isinstance(card, dict):
-            refuse_newer(card.get("schema"), SCHEMA, str(folder / CARD))
+            refuse_other(card.get("schema"), SCHEMA, str(folder / CARD))
         content = (folder / TENSORS).read_bytes()
         safetensors_header(content, len(content))
         tensors = load(content)

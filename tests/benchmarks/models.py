@@ -13,8 +13,8 @@ from apd_bench.attacks.result import AttackResult
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.core.registry import DATASETS
 from apd_bench.core.specs import ThreatModel
-from apd_bench.data.load import ImageSplit, load_dataset
 from apd_bench.data.protocols import limit_split
+from apd_bench.data.splits import ImageSplit, load_dataset
 from apd_bench.prompts.classifier import Classifier
 from apd_bench.training import prompt_states as states
 

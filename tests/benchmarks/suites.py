@@ -18,8 +18,8 @@ from apd_bench.backbones.load import load_backbone
 from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.core.identity import digest
 from apd_bench.core.specs import ATTACK_SEED, format_eps
-from apd_bench.data.load import load_dataset
 from apd_bench.data.protocols import limit_split, select_classes
+from apd_bench.data.splits import load_dataset
 from apd_bench.prompts.classifier import Classifier
 from apd_bench.records.record import Record
 from apd_bench.records.store import Store

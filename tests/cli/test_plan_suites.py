@@ -9,7 +9,7 @@ import pytest
 from apd_bench.cli import main
 from apd_bench.core.options import RunOptions
 from apd_bench.core.specs import AttackSpec
-from apd_bench.runner.estimate import fit_passes, passes_of, passes_per_sample, samples_of
+from apd_bench.runner.estimate import passes_of, passes_per_sample, samples_of
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import resolve
 from apd_bench.suites import load_suite
@@ -71,5 +71,5 @@ def test_half_of_the_classes_cost_half() -> None:
     halves = plan(resolve(load_suite("fap-b2n"), chosen)).cells
     (whole,) = plan(resolve(load_suite("fap-fewshot"), replace(chosen, shots=(16,)))).cells
     assert sum(samples_of(cell) for cell in halves) == samples_of(whole) == 1692
-    assert 2 * fit_passes(halves[0].fit)[0] == fit_passes(whole.fit)[0]
+    assert 2 * passes_of(halves[0].fit)[0] == passes_of(whole.fit)[0]
     assert passes_of(halves[0])[0] < passes_of(whole)[0]

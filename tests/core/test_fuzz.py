@@ -31,7 +31,7 @@ from apd_bench.core.options import RunOptions
 from apd_bench.core.package_data import package_path
 from apd_bench.core.registry import DATASETS
 from apd_bench.core.specs import DatasetSpec
-from apd_bench.data.load import load_dataset
+from apd_bench.data.splits import load_dataset
 from apd_bench.leaderboard.boards import FORMATS as BOARDS
 from apd_bench.leaderboard.boards import collect, render_files
 from apd_bench.records.outcomes import Outcomes

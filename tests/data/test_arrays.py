@@ -7,7 +7,7 @@ import torch
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite
 from apd_bench.core.registry import DATASETS
 from apd_bench.data.cards import cards
-from apd_bench.data.load import load_dataset
+from apd_bench.data.splits import load_dataset
 from tests.data import replicas
 
 FOLDERS = {

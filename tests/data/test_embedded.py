@@ -8,7 +8,7 @@ import torch
 
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite, UsageError
 from apd_bench.core.identity import counted
-from apd_bench.data.load import load_dataset
+from apd_bench.data.splits import load_dataset
 
 
 def test_card_becomes_a_spec(spec):

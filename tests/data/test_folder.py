@@ -17,9 +17,8 @@ from apd_bench.core.specs import DatasetSpec
 from apd_bench.data import digests
 from apd_bench.data.catalog import folder_spec
 from apd_bench.data.check import check_set
-from apd_bench.data.load import load_dataset
 from apd_bench.data.names import excluding
-from apd_bench.data.splits import LoadedDataset
+from apd_bench.data.splits import LoadedDataset, load_dataset
 from apd_bench.runner.selection import resolve, split_list
 from apd_bench.suites import load_suite
 

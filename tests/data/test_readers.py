@@ -8,9 +8,8 @@ from apd_bench.core.errors import CorruptFile
 from apd_bench.core.registry import DATASETS
 from apd_bench.data.cards import cards
 from apd_bench.data.check import check_set
-from apd_bench.data.load import load_dataset
 from apd_bench.data.protocols import few_shot_dataset, limit_split
-from apd_bench.data.splits import ImageSplit, LoadedDataset
+from apd_bench.data.splits import ImageSplit, LoadedDataset, load_dataset
 from tests.data import replicas
 
 WITH_JSON = [name for name, card in cards().items() if card.split_file]

@@ -15,8 +15,8 @@ from apd_bench.core.specs import DatasetSpec
 from apd_bench.data.cards import cards
 from apd_bench.data.catalog import benchmark_spec
 from apd_bench.data.check import check_set, what_is_missing
-from apd_bench.data.load import LoadedDataset, load_dataset
 from apd_bench.data.places import data_roots
+from apd_bench.data.splits import LoadedDataset, load_dataset
 from apd_bench.records.record import json_form
 from tests.data import replicas
 

@@ -8,7 +8,7 @@ from open_clip.zero_shot_classifier import build_zero_shot_classifier_legacy
 from apd_bench.core.errors import UnknownName, UsageError
 from apd_bench.core.identity import counted
 from apd_bench.core.registry import DATASETS
-from apd_bench.data.load import load_dataset
+from apd_bench.data.splits import load_dataset
 from apd_bench.data.templates import ensemble
 from apd_bench.prompts.catalog import LEARNERS
 from apd_bench.prompts.classifier import Classifier, PromptedModel

@@ -16,7 +16,7 @@ from apd_bench.core.specs import Cell, Suite, parse_call
 from apd_bench.leaderboard.command import crossings
 from apd_bench.records.record import Record
 from apd_bench.runner.command import command_for, differences
-from apd_bench.runner.estimate import cost_of, fit_passes, passes_of
+from apd_bench.runner.estimate import cost_of, passes_of
 from apd_bench.runner.plan import plan, why_impossible
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import choose
@@ -199,7 +199,7 @@ def test_cost_grows_with_steps_samples_and_epochs() -> None:
     fit = next(cell.fit for cell in planned() if cell.fit.method.trains)
     twice = replace(fit, method=replace(fit.method, training={**fit.method.training, "epochs": 2}))
     once = replace(fit, method=replace(fit.method, training={**fit.method.training, "epochs": 1}))
-    assert fit_passes(twice)[0] == 2 * fit_passes(once)[0]
+    assert passes_of(twice)[0] == 2 * passes_of(once)[0]
     assert passes_of(replace(cell, threat=replace(cell.threat, eps=0.0), limit=9)) == (9.0, 0.0)
 
 

@@ -12,7 +12,7 @@ from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.core.registry import BACKBONES
 from apd_bench.records.record import Record
 from apd_bench.runner import speed
-from apd_bench.runner.estimate import fit_passes, passes_of
+from apd_bench.runner.estimate import passes_of
 from apd_bench.runner.speed import (
     Speed,
     calibrate,
@@ -77,7 +77,7 @@ def test_work_is_the_sum_over_cells_and_fits_and_names_what_it_lacks() -> None:
     plan = make_plan()
     cells, fits = list(plan.cells), list(plan.fits.values())
     known = {"fake": Speed(0.5, 1.0, "a test")}
-    expected = sum(0.5 * f + b for f, b in [*map(passes_of, cells), *map(fit_passes, fits)])
+    expected = sum(0.5 * f + b for f, b in map(passes_of, [*cells, *fits]))
     assert work_seconds(cells, fits, known) == (pytest.approx(expected), set())
     assert work_seconds(cells, fits, {}) == (0.0, {"fake"})
 

@@ -160,12 +160,17 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_a_context_is_read_in_every_form_that_it_is_saved_in(form, legacy, backbone, file):
+def test_a_context_is_read_in_every_form_that_it_is_saved_in(form, backbone, file):
     context = torch.randn(2, 24, generator=torch.Generator().manual_seed(1)).bfloat16().half().float()
-    torch.save(FORMS[form](context), file, _use_new_zipfile_serialization=not legacy)
+    torch.save(FORMS[form](context), file)
     assert torch.equal(import_prompts(file, "coop", backbone).state["context"], context)
+
+
+def test_what_a_torch_before_1_6_wrote_is_refused_with_what_mends_it(backbone, file):
+    torch.save({"prompt_learner.ctx": torch.zeros(2, 24)}, file, _use_new_zipfile_serialization=False)
+    with pytest.raises(CorruptFile, match=r"a torch before 1\.6 .* save it again"):
+        import_prompts(file, "coop", backbone)
 
 
 def test_a_context_is_read_from_safetensors(backbone, tmp_path):

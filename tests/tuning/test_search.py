@@ -8,8 +8,8 @@ from apd_bench.cli import main
 from apd_bench.core.errors import UsageError, UserError
 from apd_bench.core.options import RunOptions
 from apd_bench.core.registry import DATASETS
-from apd_bench.data.load import load_dataset
 from apd_bench.data.protocols import few_shot, held_out
+from apd_bench.data.splits import load_dataset
 from apd_bench.leaderboard.boards import collect
 from apd_bench.records.store import Store
 from apd_bench.runner.plan import plan
