@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from apd_bench.data.load import load_dataset
 
 from apd_bench.backbones.load import load_backbone
 from apd_bench.core.registry import DATASETS
+from apd_bench.data.splits import load_dataset
 from apd_bench.defences.parse import make_defence
 from apd_bench.training.prompt_states import zero_shot
 
