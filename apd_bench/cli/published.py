@@ -54,7 +54,7 @@ def _overview() -> int:
     counts = Counter((item.source, item.table) for item in published.load_published())
     for (source, table), count in counts.items():
         about = published.about(source, table)
-        out(f"{source:20}  {table:9}  {count:4} numbers  {about.get('about', '')}".rstrip())
+        out(f"{source:20}  {table:14}  {count:4} numbers  {about.get('about', '')}".rstrip())
     out("Print one: apd-bench published --source FAP --table 'Table 15'")
     return EXIT_DONE
 
