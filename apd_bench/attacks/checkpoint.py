@@ -41,6 +41,7 @@ class Checkpoint:
         self.load()
         while self.member < len(self.members):
             name, self.search.last = self.members[self.member], self.member == len(self.members) - 1
+            self.search.meter.on_phase(f"{self.member + 1}/{len(self.members)} {name}")
             yield name
             self.search.columns[f"broken_{name}"] = self.search.broken.clone()
             self.member, self.pending = self.member + 1, None

@@ -24,6 +24,7 @@ class Meter:
     `forwards` and `backwards` count images, `seconds` is the time inside the model, `batch_size` the largest batch the
     model may be given (None: any), `on_step(forwards, backwards)` is called between passes and may raise to stop.
     `persist` keeps broken samples in the search: examples for another model should not stop at this one's boundary.
+    `on_phase(text)` is told by a suite which member runs.
     `tally`, set by an attack while it runs, tells how many of its samples are settled and how many of these are broken.
     Flat and non-finite gradients are counted on the device and read when asked for: no step waits for their number.
     """
@@ -32,6 +33,7 @@ class Meter:
         self.model = model
         self.batch_size = batch_size
         self.on_step: OnStep | None = None
+        self.on_phase: Callable[[str], None] = lambda text: None
         self.persist = persist
         self.tally: Callable[[], tuple[int, int]] | None = None
         self.forwards = 0

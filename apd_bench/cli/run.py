@@ -1,7 +1,8 @@
 """`apd-bench run`: the whole grid, or what is left of it, from planning to the leaderboard."""
 
 import argparse
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from apd_bench.cli import arguments
@@ -9,6 +10,7 @@ from apd_bench.cli.console import err
 from apd_bench.cli.plan import show_plan
 from apd_bench.core.options import DISPLAY, HOW, WHAT, WHERE, WHICH, RunOptions
 from apd_bench.leaderboard.boards import collect, write_boards
+from apd_bench.leaderboard.model import Table
 from apd_bench.records.store import Store
 from apd_bench.runner.cost import stages_of, summary
 from apd_bench.runner.plan import Impossible
@@ -42,15 +44,12 @@ def execute(args: argparse.Namespace) -> int:
     store = Store(options.store)
     report = run_plan(grid, store, options, make_reporter(options), strategy=options.strategy)
     complain(options, report)
-    boards = options.boards if options.part is None else None
-    written = write_tables(store, boards, {cell.id for cell in grid.cells}, show=options.display != "json")
-    if written:
-        err(f"Leaderboards: {', '.join(str(path) for path in written)}")
-    if options.part is not None:
-        err(f"Join the parts with: apd-bench report {options.results}/*-of-{options.part[1]}")
+    tables, written = write_tables(store, options, {cell.id for cell in grid.cells})
     if options.display != "json" and not options.quiet:
         for line in cost_lines(store, report.computed, report.fits_computed, report.seconds):
             err(line)
+    for line in next_steps(tables, written, options):
+        err(line)
     return report.exit_code
 
 
@@ -72,20 +71,36 @@ def impossible_lines(impossible: Iterable[Impossible]) -> list[str]:
     return [f"left out, {number} cells: {reason}" for reason, number in reasons.items()]
 
 
-def write_tables(store: Store, boards: Path | None, cells: set[str], *, show: bool) -> list[Path]:
-    """Writes the leaderboards of the store, then prints the tables of `cells`; nothing while there is no success."""
+def write_tables(store: Store, options: RunOptions, cells: set[str]) -> tuple[Sequence[Table], list[Path]]:
+    """Writes boards and page of the store, then prints the tables of `cells`; nothing while there is no success."""
     statuses = store.statuses()
     if not any(statuses.get(cell) == "success" for cell in cells):
-        return []
+        return (), []
     shown = collect([store.path], cells)
     if not shown.tables:
-        return []
-    written = [] if boards is None else write_boards([store.path], boards, ("md", "csv"))
-    if show:
+        return (), []
+    written = [] if options.part is not None else write_boards([store.path], options.boards, ("md", "csv", "html"))
+    if options.display != "json":
         from apd_bench.leaderboard.terminal import render_terminal
 
         render_terminal(shown)
-    return written
+    return shown.tables, written
+
+
+def next_steps(tables: Sequence[Table], written: list[Path], options: RunOptions) -> Iterator[str]:
+    """Where the boards are, and the commands with which one goes on."""
+    if options.part is not None:
+        yield f"Join the parts with: apd-bench report {options.results}/*-of-{options.part[1]}"
+        return
+    if written:
+        yield ""
+        yield f"Boards: {', '.join(str(path) for path in written if path.suffix != '.html')}"
+        yield f"Page: {', '.join(str(path) for path in written if path.suffix == '.html')}"
+    names = max(([row.method for row in table.ranked] for table in tables), key=len, default=[])
+    if len(names) > 1:
+        other = "zero_shot" if "zero_shot" in names[1:] else names[1]
+        results = [] if options.results == RunOptions().results else ["--results", str(options.results)]
+        yield f"Next: {shlex.join(['apd-bench', 'compare', names[0], other, *results])}"
 
 
 def cost_lines(store: Store, computed: list[str], fits: list[str], seconds: float) -> list[str]:

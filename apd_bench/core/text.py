@@ -20,6 +20,11 @@ def plain_lines(text: object) -> str:
     return "\n".join(_CONTROL.sub(" ", line) for line in str(text).split("\n"))
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 cell", "20 cells"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def file_name(text: str) -> str:
     """A file name made of letters, digits, dot, dash and underscore; never empty, never hidden, never a path."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain(text, 60)).strip("-.")

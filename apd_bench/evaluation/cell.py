@@ -67,19 +67,22 @@ def evaluate_samples(
     device: str | torch.device = "cpu",
     checkpoint_dir: Path | None = None,
     on_progress: OnProgress | None = None,
+    on_phase: Callable[[str], None] = lambda text: None,
     source_classifier: Model | None = None,
 ) -> Measured:
     """Attacks `classifier` on `test` within `threat` and audits what comes back.
 
     `batch_size` bounds what the model sees at once (None: all samples). `on_progress(done, broken, passes)` is called
     several times a second and may raise to stop; no number ever falls, and samples are done within an attack already,
-    as soon as they are broken or its last member is through with them. The adversary differentiates through
-    `source_classifier` where the threat's knowledge is not white_box. Raises UsageError for input that no attack can
-    judge, AuditError for an attack that breaks its budget or contradicts itself.
+    as soon as they are broken or its last member is through with them. `on_phase(text)` is told what begins: a member
+    of a suite ("2/4 apgd-t"), the diagnostics. The adversary differentiates through `source_classifier`
+    where the threat's knowledge is not white_box. Raises UsageError for input that no attack can judge, AuditError for
+    an attack that breaks its budget or contradicts itself.
     """
     began, place = time.perf_counter(), torch.device(device)
     size = check_batch_size(batch_size) or max(len(test), 1)
     judge, adversary = _meters(classifier, source_classifier, threat, size)
+    judge.on_phase = adversary.on_phase = on_phase
     cell = _Cell(
         test=test, labels=check_labels(torch.as_tensor(test.labels), len(test), torch.device("cpu")),
         attack=attack, entry=entry_within(attack, threat), threat=threat, seed=seed, device=place,
@@ -92,6 +95,7 @@ def evaluate_samples(
         batches = moved(lambda rows: check_pixels(test.pixels(list(rows))), shards, place)
         parts = [_measure(cell, rows, x) for rows, x in zip(shards, batches, strict=True)]
         columns = _join([part.columns for part in parts])
+        on_phase("diagnostics")
         facts = _diagnose(cell, parts, columns) if parts and threat.eps and cell.entry.name != "none" else {}
     outcomes = _outcomes(test, columns)
     timing = total([part.timing for part in parts])

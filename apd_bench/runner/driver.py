@@ -19,7 +19,6 @@ from apd_bench.records.environment import describe_environment
 from apd_bench.records.measured import Measured
 from apd_bench.records.record import Record
 from apd_bench.records.store import Store
-from apd_bench.runner.estimate import cost_of
 from apd_bench.runner.executor import Executor
 from apd_bench.runner.plan import Plan, fits_of
 from apd_bench.runner.queue import WorkQueue
@@ -64,9 +63,9 @@ class Driver:
         self._environment = describe_environment() if cells else {}
         missing = self._missing_fits(cells)
         cells = [] if self.only_fits else self._without_complete(cells)
-        queue = WorkQueue(cells, missing, cost_of, self._shards_to_do)
+        queue = WorkQueue(cells, missing, shards=self._shards_to_do)
         self.report.to_do = len(cells)
-        self.report.fits_to_do = len(missing)
+        self.report.fits_to_do = sum(fit.method.trains for fit in missing)
         self.reporter.start(self.report, queue, self.plan)
         failed = True
         try:
@@ -116,7 +115,7 @@ class Driver:
         for cell in cells:
             if any(fit.id in lost for fit in fits_of(cell)):
                 self.store.drop_checkpoint(cell.id)  # what was done of it belongs to another prompt state
-        self.report.fits_reused = len(fits) - len(missing)
+        self.report.fits_reused = sum(fit.method.trains and fit.id not in lost for fit in fits.values())
         return missing
 
     # ---------------------------------------------------------------- shards
@@ -189,7 +188,7 @@ class Driver:
         if isinstance(result, FitDone):
             self.store.put_fit(task.fit.id, result.files)
             self._tell_of_other_prompts(task.fit)
-            self.report.fits_computed.append(task.fit.id)
+            self.report.fits_computed += [task.fit.id] if task.fit.method.trains else []
             queue.fit_done(task.fit)
         elif isinstance(result, Measured) and task.cell is not None:
             if task.shard is None:

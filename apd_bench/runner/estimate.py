@@ -47,15 +47,24 @@ def passes_per_sample(attack: AttackSpec, eps: float = 1.0) -> tuple[float, floa
     return steps + 2.0, steps
 
 
+def member_passes(attack: AttackSpec, member: str) -> float:
+    """Image passes, forward and backward, of one member of an AutoAttack for a sample that resists; 0 if unknown."""
+    options = {**ATTACKS.get(attack.name).defaults, **attack.options} if attack.name in ATTACKS.names() else {}
+    return sum(_member(member, options)) if "members" in options else 0.0
+
+
 def _ensemble(options: Mapping[str, Any]) -> tuple[float, float]:
     members = options["members"]
-    forwards = backwards = 0.0
-    for member in (members,) if isinstance(members, str) else members:
-        each = float(options["iterations"]) * (options["targets"] if member in _TARGETED else 1) * options.get("eot", 1)
-        passes = _MEMBERS.get(member, (0.0, 0.0))
-        forwards, backwards = forwards + each * passes[0], backwards + each * passes[1]
-        forwards += float(options["queries"]) if member == "square" else 0.0
-    return forwards, backwards
+    passes = [_member(name, options) for name in ((members,) if isinstance(members, str) else members)]
+    return sum(item[0] for item in passes), sum(item[1] for item in passes)
+
+
+def _member(name: str, options: Mapping[str, Any]) -> tuple[float, float]:
+    if name == "square":
+        return float(options["queries"]), 0.0
+    each = float(options["iterations"]) * (options["targets"] if name in _TARGETED else 1) * options.get("eot", 1)
+    forwards, backwards = _MEMBERS.get(name, (0.0, 0.0))
+    return each * forwards, each * backwards
 
 
 def samples_of(cell: Cell) -> int:

@@ -1,8 +1,9 @@
-"""The live view of a run on a terminal: the grid of cells by state, what is running, speed and time left."""
+"""The live view of a run on a terminal: the table as it fills, what is running, speed and time left."""
 
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 
 from rich.console import Console, ConsoleRenderable, Group, RenderableType
 from rich.control import Control
@@ -11,34 +12,41 @@ from rich.segment import ControlType, Segment
 from rich.table import Table
 from rich.text import Text
 
-from apd_bench.core.specs import Fit
+from apd_bench.core.errors import UserError
+from apd_bench.core.specs import Cell, Fit
 from apd_bench.core.text import printable
 from apd_bench.records.measured import Measured
-from apd_bench.runner.estimate import cost_of, passes_of
+from apd_bench.records.store import Store
+from apd_bench.runner.estimate import cost_of
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
 from apd_bench.runner.reporter import Reporter, closing, duration, opening
+from apd_bench.runner.running import Names, Running, cost_of_task
+from apd_bench.runner.standings import Standings
 from apd_bench.runner.tasks import Failure, FitDone, Progress, Result, Stopped, Task
 
-Key = tuple[str, str]
-_COLUMN = 10  # characters of a column at most
-_NARROW = 6  # and at least
-_LABEL = 16
+Key = tuple[str, str]  # the row and the set of a cell
+_LABEL = 30  # characters of a row's name at most
+_NUMBERS = 30  # of the columns of numbers
 _STATES = {"green": "█", "yellow": "▒", "red": "!", "dim": "·"}
+_NOTE = "clean and worst in %, of what is measured so far"
 
 
 class LiveReporter(Reporter):
-    """Draws on standard error, four times a second, whatever the size of the terminal is at that moment."""
+    """Draws on standard error, four times a second, whatever the size of the terminal is at that moment.
 
-    def __init__(self, console: Console | None = None) -> None:
+    `store` has the outcomes of the cells that are done when the run begins.
+    """
+
+    def __init__(self, console: Console | None = None, store: Store | None = None) -> None:
         self.console = console or Console(stderr=True)
+        self.running = Running()
+        self._store = store
         self._report = RunReport()
         self._total: Counter[Key] = Counter()
         self._done: Counter[Key] = Counter()
         self._bad: Counter[Key] = Counter()
-        self._tasks: dict[str, tuple[Task, float]] = {}
-        self._progress: Mapping[str, Progress] = {}
         self._cost_done = self._cost_total = self._passes = 0.0
         self._began = time.monotonic()
         self._live = _Resizable(
@@ -54,43 +62,49 @@ class LiveReporter(Reporter):
         self.console.print("starting ...", style="dim", highlight=False)
 
     def start(self, report: RunReport, queue: WorkQueue, plan: Plan) -> None:
-        """Draws the grid; of fits, where no cell is to be measured."""
-        self._report, self._began = report, time.monotonic()
+        """Draws the table; of fits, where no cell is to be measured."""
+        self._report, self._began, self._names = report, time.monotonic(), Names(plan)
+        self._standings = Standings(self._names.row)
+        self.running = Running()
+        for counts in (self._total, self._done, self._bad):
+            counts.clear()
+        self._cost_done = self._passes = 0.0
         for line in opening(report):
             self.message(line)
         if not len(queue):
             return
-        if report.to_do:
-            todo = {cell.id for cell in queue.cells()}
-            keys = [(cell.id in todo, (cell.fit.method.name, cell.dataset.name)) for cell in plan.cells]
-        else:
-            todo = {fit.id for fit in queue.fits()}
-            keys = [(fit_id in todo, _key(fit)) for fit_id, fit in plan.fits.items()]
-        for left, key in keys:
-            self._total[key] += 1
-            self._done[key] += not left
+        todo = {item.id for item in (queue.cells() if report.to_do else queue.fits())}
+        things: list[Cell | Fit] = [*(plan.cells if report.to_do else plan.fits.values())]
+        for item in things:
+            self._total[self._key(item)] += 1
+            self._done[self._key(item)] += item.id not in todo
+            if isinstance(item, Cell) and item.id not in todo and self._store is not None:
+                with suppress(UserError, OSError):
+                    self._standings.add(item, None, self._store.outcomes(item.id))
         self._cost_total = sum(map(cost_of, queue.cells())) + sum(map(cost_of, queue.fits()))
         self._live.start()
 
     def task_started(self, task: Task) -> None:
         """Adds a line for the task."""
-        self._tasks[task.id] = (task, time.monotonic())
+        self.running.begin(task)
 
     def task_finished(self, task: Task, result: Result) -> None:
         """Colours its cell, or its fit where only fits are shown."""
-        self._tasks.pop(task.id, None)
-        self._cost_done += 0 if isinstance(result, Stopped) else _cost(task)
+        self.running.end(task)
+        self._cost_done += 0 if isinstance(result, Stopped) else cost_of_task(task)
         if task.cell is not None or not self._report.to_do:
-            self._done[_place(task)] += self._whole(task, result)
-            self._bad[_place(task)] += isinstance(result, Failure)
-        if isinstance(result, Measured):
+            key = self._key(task.cell or task.fit)
+            self._done[key] += self._whole(task, result)
+            self._bad[key] += isinstance(result, Failure)
+        if isinstance(result, Measured) and task.cell is not None:
             self._passes += float(result.timing.get("forwards") or 0) + float(result.timing.get("backwards") or 0)
+            self._standings.add(task.cell, task.shard, result.outcomes)
         if isinstance(result, Failure):
-            self.message(f"failed: {task.label}: {result.message}")
+            self.message(f"failed: {self._names.task(task)}: {result.message}")
 
     def tick(self, progress: Mapping[str, Progress]) -> None:
         """Takes the numbers for the next drawing."""
-        self._progress = {key: progress[key] for key in list(progress)}
+        self.running.tick(progress)
 
     def message(self, text: str) -> None:
         """Prints the line above the view."""
@@ -105,44 +119,45 @@ class LiveReporter(Reporter):
     def render(self) -> RenderableType:
         """The whole view of this moment, no larger than the terminal."""
         room = max(self.console.height - 2, 3)  # the footer, and the line that the cursor is on
-        running = self._running()[: max(room // 3, 1)]
+        running = self._tasks()[: max(room // 3, 1)]
         return Group(self._grid(room - len(running)), *running, self._footer())
 
     def _grid(self, room: int) -> RenderableType:
-        """A row for each method, a column for each set; one sign for each set where the terminal is too narrow."""
-        methods = list(dict.fromkeys(key[0] for key in self._total))
-        datasets = list(dict.fromkeys(key[1] for key in self._total))
-        column = min((self.console.width - _LABEL - 2) // max(len(datasets), 1) - 1, _COLUMN)
-        wide = column >= max([_NARROW, *(len(self._square([key]).plain) for key in self._total)])
-        table = Table(box=None, padding=(0, 1, 0, 0), show_header=wide)
-        table.add_column("", max_width=_LABEL, no_wrap=True, overflow="ellipsis")
-        for name in datasets if wide else ("", ""):
-            width = column if wide else None
-            table.add_column(_plain(name), max_width=width, no_wrap=True, overflow="ellipsis", justify="right")
-        shown, hidden = self._rows(methods, room - 1)
-        for method in shown:
-            keys = [(method, name) for name in datasets]
-            if wide:
-                table.add_row(_plain(method), *(self._square([key]) for key in keys))
-            else:
-                table.add_row(_plain(method), Text.assemble(*map(self._sign, keys)), self._square(keys))
+        """For each row what is measured so far, the cells that are done and, where there is room, a sign a set."""
+        rows = list(dict.fromkeys(key[0] for key in self._total))
+        sets = list(dict.fromkeys(key[1] for key in self._total))
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        label = min(max(map(len, ("method", *rows))), _LABEL, max(self.console.width - _NUMBERS, 6))
+        signs = [f"{len(sets)} datasets"] if self.console.width - label - _NUMBERS >= max(len(sets), 12) else []
+        table.add_column("method", width=label, no_wrap=True, overflow="ellipsis")
+        for name in ("clean", "worst", "cells" if self._report.to_do else "fits"):
+            table.add_column(name, justify="right", no_wrap=True, min_width=5)
+        for title in signs:
+            table.add_column(title, no_wrap=True)
+        shown, hidden = self._rows(rows, room - 1)
+        for row in shown:
+            keys = [(row, name) for name in sets]
+            shares = self._standings.shares(row)
+            numbers = ("", "") if shares is None else tuple(f"{100 * share:.1f}" for share in shares)
+            more = [Text.assemble(*map(self._sign, keys))] if signs else []
+            table.add_row(Text(printable(row)), *numbers, self._square(keys), *more)
         if hidden:
-            rest = self._square([(method, name) for method in hidden for name in datasets])
-            table.add_row(f"{len(hidden)} more", *[""] * (len(datasets) - 1 if wide else 1), rest)
+            rest = self._square([(row, name) for row in hidden for name in sets])
+            table.add_row(f"{len(hidden)} more", "", "", rest)
         return table
 
-    def _rows(self, methods: list[str], room: int) -> tuple[list[str], list[str]]:
-        """The methods that there is room for, those first on which something goes on, and the others."""
-        if len(methods) <= room:
-            return methods, []
+    def _rows(self, rows: list[str], room: int) -> tuple[list[str], list[str]]:
+        """The rows that there is room for, those first on which something goes on, and the others."""
+        if len(rows) <= room:
+            return rows, []
+        active = {self._key(task.cell or task.fit)[0] for task in list(self.running.tasks.values())}
 
-        def rank(method: str) -> tuple[bool, bool]:
-            keys = [key for key in self._total if key[0] == method]
-            running = any(_place(task)[0] == method for task, _ in list(self._tasks.values()))
-            return not running, all(self._done[key] == self._total[key] for key in keys)
+        def rank(row: str) -> tuple[bool, bool]:
+            keys = [key for key in self._total if key[0] == row]
+            return row not in active, all(self._done[key] == self._total[key] for key in keys)
 
-        chosen = set(sorted(methods, key=rank)[: max(room - 1, 1)])
-        return [item for item in methods if item in chosen], [item for item in methods if item not in chosen]
+        chosen = set(sorted(rows, key=rank)[: max(room - 1, 1)])
+        return [item for item in rows if item in chosen], [item for item in rows if item not in chosen]
 
     def _square(self, keys: list[Key]) -> Text:
         total, done, bad = (sum(counts[key] for key in keys) for counts in (self._total, self._done, self._bad))
@@ -153,40 +168,42 @@ class LiveReporter(Reporter):
         style = str(self._square([key]).style)
         return Text(_STATES.get(style, " "), style=style)
 
-    def _running(self) -> list[RenderableType]:
+    def _tasks(self) -> list[RenderableType]:
+        """A line for each running task: a bar, its time, what it is, how far it is."""
         lines: list[RenderableType] = []
-        for task, since in list(self._tasks.values()):
-            item = self._progress.get(task.id, Progress())
-            bar = ("█" * round(_share(task, item) * 10)).ljust(10, "·")
-            broken = f" {item.broken:g} broken" if item.broken else ""
-            count = f"{item.done:g}/{item.total:g}{broken} " if item.total else ""
-            text = f"{bar} {duration(time.monotonic() - since):>12} {count}{_short(task)}"
+        for task_id, task in list(self.running.tasks.items()):
+            bar = ("█" * round(self.running.share(task_id) * 10)).ljust(10, "·")
+            words = (self.running.says(task_id), self._names.task(task))
+            text = f"{bar} {duration(self.running.seconds(task_id)):>12}  {'  '.join(filter(None, words))}"
             lines.append(Text(printable(text), no_wrap=True, overflow="ellipsis"))
         return lines
 
     def _footer(self) -> Text:
         elapsed = max(time.monotonic() - self._began, 1e-9)
-        partial = sum(self._fraction(task_id) for task_id in list(self._tasks))
+        partial = sum(cost_of_task(task) * self.running.share(key) for key, task in list(self.running.tasks.items()))
         share = min((self._cost_done + partial) / self._cost_total, 1.0) if self._cost_total else 0.0
         left = f", about {duration(elapsed / share - elapsed)} left" if share > 0.02 else ""
-        running = sum(item.passes for item in self._progress.values())
+        running = sum(item.passes for item in self.running.progress.values())
         speed = f", {(self._passes + running) / elapsed:,.0f} passes/s" if self._passes + running else ""
         report = self._report
         count = f"{len(report.computed)}/{report.to_do} cells"
         if not report.to_do:
             count = f"{len(report.fits_computed)}/{report.fits_to_do} fits"
-        return Text(f"{count}, {duration(elapsed)}{left}{speed}", style="bold", no_wrap=True, overflow="ellipsis")
+        text = f"{count}, {duration(elapsed)}{left}{speed}"
+        if report.to_do and len(text) + len(_NOTE) + 3 <= self.console.width:
+            text += f" · {_NOTE}"
+        return Text(text, style="bold", no_wrap=True, overflow="ellipsis")
+
+    def _key(self, item: Cell | Fit) -> Key:
+        if isinstance(item, Cell):
+            return self._names.row(item), item.dataset.name
+        return item.method.name, item.dataset.name
 
     def _whole(self, task: Task, result: Result) -> bool:
         """True when the task completed what its square counts."""
         if task.cell is None:
             return isinstance(result, FitDone)
         return isinstance(result, Measured) and (task.shard is None or task.cell.id in self._report.computed)
-
-    def _fraction(self, task_id: str) -> float:
-        task, _ = self._tasks.get(task_id, (None, 0.0))
-        item = self._progress.get(task_id)
-        return 0.0 if task is None or item is None else _cost(task) * _share(task, item)
 
 
 class _Resizable(Live):
@@ -203,33 +220,3 @@ class _Resizable(Live):
         up = ((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)) * added
         first = Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2), *up)
         return [*([first] if added else []), *super().process_renderables(renderables)]
-
-
-def _plain(name: str) -> Text:
-    """A name without markup, which a name in brackets would be taken for."""
-    return Text(printable(name))
-
-
-def _share(task: Task, item: Progress) -> float:
-    """How much of a task is done: by samples, or by passes where an attack works on all samples at once."""
-    share = item.done / item.total if item.total else 0.0
-    if task.cell is not None and item.passes:
-        share = max(share, item.passes * (1 if task.shard is None else task.shard[1]) / sum(passes_of(task.cell)))
-    return min(share, 1.0)
-
-
-def _cost(task: Task) -> float:
-    return cost_of(task.cell or task.fit) / (1 if task.shard is None else task.shard[1])
-
-
-def _key(fit: Fit) -> Key:
-    return fit.method.name, fit.dataset.name
-
-
-def _place(task: Task) -> Key:
-    return _key(task.fit) if task.cell is None else (task.fit.method.name, task.cell.dataset.name)
-
-
-def _short(task: Task) -> str:
-    what = ("training" if task.fit.method.trains else "preparing") if task.cell is None else task.cell.attack.label
-    return f"{what} {' '.join(_place(task))} seed {task.fit.seed}"

@@ -11,14 +11,15 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, fields
+from dataclasses import astuple
 from multiprocessing import connection
 from typing import Any
 
 from apd_bench.runner.executor import STAGES, environment, guarded, make_workbench
 from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Task, Workbench
 
-_FIELDS = len(fields(Progress))
+_FIELDS = 4  # the numbers of a Progress
+_PHASE = 32  # characters of its phase
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
@@ -32,7 +33,7 @@ class Pool:
         self.slots = jobs
         self._settings, self._workbench, self._gpus = settings, workbench, gpus
         self._stop = _CONTEXT.RawValue("b", 0)
-        self._board = _CONTEXT.RawArray("d", jobs * _FIELDS)
+        self._board = _Board(jobs)
         self._places: dict[str, tuple[int, Future[Result]]] = {}
         self._spoiled: set[int] = set()  # places whose worker died or lost its GPU
         self._pools = self._start(self.slots)
@@ -41,7 +42,7 @@ class Pool:
         """Hands the task to a free worker."""
         self._forget_done()
         place = min(set(range(self.slots)) - {place for place, _ in self._places.values()})
-        self._board[place * _FIELDS : (place + 1) * _FIELDS] = [0.0] * _FIELDS
+        self._board.write(place, Progress())
         future: Future[Result]
         if place in self._spoiled:
             self._pools[place].shutdown(wait=True)
@@ -60,10 +61,7 @@ class Pool:
     def progress(self) -> Mapping[str, Progress]:
         """How far the running tasks are, by task id."""
         self._forget_done()
-        return {
-            task_id: Progress(*self._board[place * _FIELDS : (place + 1) * _FIELDS])
-            for task_id, (place, _) in self._places.items()
-        }
+        return {task_id: self._board.read(place) for task_id, (place, _) in self._places.items()}
 
     def stop(self) -> None:
         """Raises the flag that workers look at whenever they report."""
@@ -96,6 +94,27 @@ class Pool:
             names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
             variables |= dict.fromkeys(names, str(self._settings.threads))
         return variables | ({"CUDA_VISIBLE_DEVICES": self._gpus[place % len(self._gpus)]} if self._gpus else {})
+
+
+class _Board:
+    """The progress of each place, in memory that all processes share; a half-written one does no harm."""
+
+    def __init__(self, places: int) -> None:
+        self._numbers = _CONTEXT.RawArray("d", places * _FIELDS)
+        self._phases = _CONTEXT.RawArray("c", places * _PHASE)
+
+    def write(self, place: int, progress: Progress) -> None:
+        """Notes the progress of a place."""
+        *numbers, phase = astuple(progress)
+        self._numbers[place * _FIELDS : (place + 1) * _FIELDS] = numbers
+        text = phase.encode("ascii", "replace")[:_PHASE].ljust(_PHASE, b"\0")
+        self._phases[place * _PHASE : (place + 1) * _PHASE] = text
+
+    def read(self, place: int) -> Progress:
+        """The progress of a place."""
+        text = self._phases[place * _PHASE : (place + 1) * _PHASE].rstrip(b"\0").decode("ascii", "replace")
+        done, total, broken, passes = self._numbers[place * _FIELDS : (place + 1) * _FIELDS]
+        return Progress(done, total, broken, passes, text)
 
 
 def _is_spoiled(future: Future[Result]) -> bool:
@@ -151,7 +170,7 @@ def _work(task: Task, place: int) -> Result:
     bench, stop, board = _kept
 
     def watch(progress: Progress) -> None:
-        board[place * _FIELDS : (place + 1) * _FIELDS] = astuple(progress)
+        board.write(place, progress)
         if stop.value:
             raise Interrupted
 

@@ -5,35 +5,37 @@ from collections.abc import Callable, Iterable
 from itertools import count
 
 from apd_bench.core.specs import Cell, Fit
+from apd_bench.runner.estimate import cost_of, samples_of
 from apd_bench.runner.plan import fits_of
 from apd_bench.runner.shards import Shard
 from apd_bench.runner.tasks import Task
+
+LONG = 2000.0  # an attack that costs a sample as many forward passes or more is put off: AutoAttack
 
 
 class WorkQueue:
     """Fits and cells that wait; a cell becomes ready, shard by shard, when its fits are done.
 
-    Backbones come one after the other, and within one the sets, so that both stay loaded; the set with most work comes
-    first. Within a set fits come before cells, and what takes long starts early, so that no run waits for one last
-    AutoAttack. A fit belongs to the first set that waits for it, and is as urgent as the longest cell that does.
+    Backbones come one after the other. Of each, all that is quick comes first, so that soon every method has numbers:
+    set by set, those with least work first, and as soon as a fit is done its short attacks. Long attacks follow, the
+    longest first and the set with most work first, so that no run waits for one last AutoAttack.
     """
 
     def __init__(
         self,
         cells: Iterable[Cell],
         fits: Iterable[Fit],
-        cost: Callable[[Cell], float],
         shards: Callable[[Cell], list[Shard | None]] = lambda cell: [None],
     ) -> None:
-        self._cost, self._shards = cost, shards
-        self._ready: list[tuple[int, int, bool, float, int, Task]] = []
+        self._shards = shards
+        self._ready: list[tuple[int, bool, int, bool, float, int, Task]] = []
         self._number = count()
         cells, fits = list(cells), list(fits)
         self._backbones = _places(dict.fromkeys(fit.backbone.name for fit in (*(cell.fit for cell in cells), *fits)))
         work: dict[str, float] = {}
         for cell in cells:
-            work[cell.dataset.name] = work.get(cell.dataset.name, 0.0) + cost(cell)
-        self._sets = _places(sorted(work, key=lambda name: -work[name]))
+            work[cell.dataset.name] = work.get(cell.dataset.name, 0.0) + cost_of(cell)
+        self._sets = _places(sorted(work, key=work.__getitem__))
         self._alone: list[Task] = []
         self._waiting: dict[str, Cell] = {}
         self._lacks: dict[str, set[str]] = {}
@@ -47,9 +49,8 @@ class WorkQueue:
             for fit_id in lacks:
                 self._wanted_by[fit_id].append(cell)
         for fit in fits:
-            wanted = self._wanted_by[fit.id]
-            place = min((self._sets[cell.dataset.name] for cell in wanted), default=0)
-            self._push(Task(fit=fit), place, max(map(cost, wanted), default=0.0))
+            place = min((self._sets[cell.dataset.name] for cell in self._wanted_by[fit.id]), default=0)
+            self._push(Task(fit=fit), place, cost_of(fit))
 
     def __len__(self) -> int:
         return len(self._ready) + len(self._alone) + len(self._waiting)
@@ -87,20 +88,21 @@ class WorkQueue:
         if alone:
             self._alone.append(task)
         else:
-            self._push(task, -1, float("inf"))
+            self._push(task, -1, 0.0)
 
     def _tasks(self) -> list[Task]:
         return [entry[-1] for entry in self._ready] + self._alone
 
     def _push_cell(self, cell: Cell) -> None:
-        parts = self._shards(cell)
+        parts, place, cost = self._shards(cell), self._sets[cell.dataset.name], cost_of(cell)
+        long = cost >= LONG * max(samples_of(cell), 1)
         for shard in parts:
             task = Task(fit=cell.fit, cell=cell, shard=shard)
-            self._push(task, self._sets[cell.dataset.name], self._cost(cell) / len(parts))
+            self._push(task, -place if long else place, (-cost if long else cost) / len(parts), long=long)
 
-    def _push(self, task: Task, place: int, cost: float) -> None:
+    def _push(self, task: Task, place: int, cost: float, *, long: bool = False) -> None:
         backbone = self._backbones[task.fit.backbone.name]
-        heapq.heappush(self._ready, (backbone, place, task.kind == "cell", -cost, next(self._number), task))
+        heapq.heappush(self._ready, (backbone, long, place, task.kind == "fit", cost, next(self._number), task))
 
 
 def _places(names: Iterable[str]) -> dict[str, int]:

@@ -31,7 +31,7 @@ from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Setti
 _RETRIES = 3  # of a task whose worker or node died; an error of the task itself is a result and is not repeated
 _REPORT_EVERY = 0.4  # seconds between two reports of a worker
 
-Numbers = tuple[float, ...]
+Numbers = tuple[Any, ...]
 
 
 class RayExecutor:

@@ -23,7 +23,7 @@ def choose(cells: Iterable[Cell], statuses: Mapping[str, str], strategy: str) ->
 
 @dataclass
 class RunReport:
-    """Counts of one run: cells planned, already done, to do, computed, failed, cancelled; fits likewise."""
+    """Counts of one run: cells planned, already done, to do, computed, failed, cancelled; of trained fits likewise."""
 
     planned: int = 0
     already_done: int = 0

@@ -7,14 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from apd_bench.core.text import printable
+from apd_bench.core.text import counted, plain, printable
 from apd_bench.records.measured import Measured
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
+from apd_bench.runner.running import Names, Running
 from apd_bench.runner.tasks import Failure, FitDone, Progress, Result, Task
 
 _EVERY = 15.0  # seconds between two progress lines of a long task
+_LINE = 120  # characters of a line
 
 
 class Reporter:
@@ -43,43 +45,48 @@ class Reporter:
 
 
 class PlainReporter(Reporter):
-    """One line for each finished task, and now and then one for those that take long."""
+    """One line for each finished task, and now and then one for those that take long; none is longer than 120 signs."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._tasks: dict[str, Task] = {}
-        self._said = 0.0
+        self._running = Running()
+        self._asked = time.monotonic()
+        self._said: dict[str, str] = {}
         self._report = RunReport()
 
     def start(self, report: RunReport, queue: WorkQueue, plan: Plan) -> None:
         """Says how much is to do."""
-        self._report = report
+        self._report, self._names = report, Names(plan)
         for line in opening(report):
             self._write(line)
 
     def task_started(self, task: Task) -> None:
         """Notes what is running."""
-        self._tasks[task.id] = task
-        self._said = time.monotonic()
+        self._running.begin(task)
 
     def task_finished(self, task: Task, result: Result) -> None:
-        """Says what came of it."""
-        self._tasks.pop(task.id, None)
+        """Says what came of it; that something untrained is ready is no news."""
+        self._running.end(task)
+        self._said.pop(task.id, None)
+        self._asked = time.monotonic()
         report = self._report
-        count = len(report.computed) + len(report.failures)
-        if task.kind == "fit":
-            self._write(f"[fit] {task.label}: {describe(result)}")
-        else:
-            self._write(f"[{count}/{report.to_do}] {task.label}: {describe(result)}")
+        if task.kind == "cell":
+            done = len(report.computed) + len(report.failures)
+            self._line(f"[{done}/{report.to_do}] {self._names.task(task)}", describe(result))
+        elif task.fit.method.trains or isinstance(result, Failure):
+            self._line(f"[fit] {self._names.task(task).partition(' ')[2]}", describe(result))
 
     def tick(self, progress: Mapping[str, Progress]) -> None:
-        """Says every 15 seconds how far the running tasks are."""
-        if time.monotonic() - self._said < _EVERY:
+        """Says, after 15 seconds without a word, how far the running tasks are, where that has changed."""
+        self._running.tick(progress)
+        if time.monotonic() - self._asked < _EVERY:
             return
-        self._said = time.monotonic()
-        for task_id, item in progress.items():
-            if task_id in self._tasks and item.total:
-                self._write(f"  ... {self._tasks[task_id].label}: {share(item)}")
+        self._asked = time.monotonic()
+        for task_id, task in self._running.tasks.items():
+            text = self._running.says(task_id) if task_id in progress else ""
+            if text and self._said.get(task_id) != text:
+                self._said[task_id] = text
+                self._line(f"  ... {self._names.task(task)}", text)
 
     def message(self, text: str) -> None:
         """Writes the line."""
@@ -89,6 +96,11 @@ class PlainReporter(Reporter):
         """Sums up."""
         for line in closing(report):
             self._write(line)
+
+    def _line(self, what: str, result: str) -> None:
+        """A name and what there is to say of it; the name is cut where both are too long."""
+        result = plain(result, _LINE - 30)
+        self._write(f"{cut(what, _LINE - 2 - len(result))}: {result}")
 
     def _write(self, line: str) -> None:
         self._stream.write(printable(line) + "\n")
@@ -162,7 +174,8 @@ def opening(report: RunReport) -> list[str]:
     reused = f" ({report.fits_reused} reused)" if report.fits_reused else ""
     return [
         *lines,
-        f"{report.planned} cells{done}: {report.to_do} to measure, {report.fits_to_do} fits to train{reused}.",
+        f"{counted(report.planned, 'cell')}{done}: {report.to_do:,} to measure, "
+        f"{counted(report.fits_to_do, 'fit')} to train{reused}.",
     ]
 
 
@@ -171,13 +184,12 @@ def closing(report: RunReport) -> list[str]:
     if report.to_do + report.fits_to_do == 0:
         return []
     lines = [
-        f"Measured {len(report.computed)} cells and trained {len(report.fits_computed)} fits "
+        f"Measured {counted(len(report.computed), 'cell')} and trained {counted(len(report.fits_computed), 'fit')} "
         f"in {duration(report.seconds)}."
     ]
     for failure, number in report.messages()[:5]:
-        cells = "1 cell" if number == 1 else f"{number} cells"
         name = "" if failure.prerequisite else f"{failure.type}: "
-        lines.append(f"apd-bench: error: {cells}: {name}{failure.message} {failure.hint}".rstrip())
+        lines.append(f"apd-bench: error: {counted(number, 'cell')}: {name}{failure.message} {failure.hint}".rstrip())
     if report.interrupted:
         left = (
             report.to_do + report.fits_to_do - len(report.computed) - len(report.failures) - len(report.fits_computed)
@@ -206,10 +218,9 @@ def describe(result: Result) -> str:
     return "stopped"
 
 
-def share(item: Progress) -> str:
-    """Progress as people read it."""
-    broken = f", {item.broken:g} broken" if item.broken else ""
-    return f"{item.done:g}/{item.total:g}{broken}"
+def cut(text: str, longest: int) -> str:
+    """The text, its end left out where it is too long."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def duration(seconds: float) -> str:

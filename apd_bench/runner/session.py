@@ -54,7 +54,7 @@ def make_reporter(options: RunOptions) -> Reporter:
     if display == "rich":
         from apd_bench.runner.live import LiveReporter
 
-        return LiveReporter()
+        return LiveReporter(store=Store(options.store))
     kinds: dict[str, type[Reporter]] = {"plain": PlainReporter, "json": JsonReporter, "none": Reporter}
     return kinds[display]()
 

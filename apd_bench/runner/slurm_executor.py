@@ -192,8 +192,8 @@ class _Held:
         return (self.folder / "progress").exists()
 
     def read_progress(self) -> None:
-        with suppress(OSError, ValueError):
-            self.progress = Progress(*map(float, (self.folder / "progress").read_text().split()))
+        with suppress(OSError, ValueError, TypeError):
+            self.progress = Progress(*json.loads((self.folder / "progress").read_bytes()))
 
     def cancel(self) -> None:
         if self.job is not None:
@@ -300,7 +300,7 @@ class _Watch:
         self._said = now
         if self._asked_to_stop.exists() or not self._folder.is_dir():
             raise Interrupted
-        atomic_write(self._folder / "progress", " ".join(map(str, astuple(progress))).encode(), durable=False)
+        atomic_write(self._folder / "progress", json.dumps(astuple(progress)).encode(), durable=False)
 
 
 def write_result(folder: Path, result: Result) -> None:

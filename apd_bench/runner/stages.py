@@ -140,8 +140,15 @@ class Stages:
         return Loaded(classifier, state, self.source(task, cell, backbone, data), data, test)
 
     def _measure(self, task: Task, cell: Cell, loaded: Loaded, batch_size: int, watch: Watch) -> Measured:
+        now = Progress(total=len(loaded.test))
+
         def on_progress(done: int, broken: int, passes: int) -> None:
-            watch(Progress(done=done, total=len(loaded.test), broken=broken, passes=passes))
+            now.done, now.broken, now.passes = done, broken, passes
+            watch(replace(now))
+
+        def on_phase(text: str) -> None:
+            now.phase = text
+            watch(replace(now))
 
         folder = Path(self.settings.checkpoints) / cell.id
         if task.shard is not None:
@@ -157,6 +164,7 @@ class Stages:
             device=self.settings.device,
             checkpoint_dir=folder,
             on_progress=on_progress,
+            on_phase=on_phase,
             source_classifier=loaded.source,
         )
 

@@ -112,12 +112,16 @@ Result = FitDone | Measured | Failure | Stopped
 
 @dataclass
 class Progress:
-    """How far a running task is: samples (or epochs) done of `total`, samples broken so far, image passes so far."""
+    """How far a running task is: samples (or epochs) done of `total`, samples broken and image passes so far.
+
+    `phase` says what is going on, where a task has parts: "2/4 apgd-t", "diagnostics".
+    """
 
     done: float = 0
     total: float = 0
     broken: float = 0
     passes: float = 0
+    phase: str = ""
 
 
 class Watch(Protocol):

@@ -170,7 +170,11 @@ def test_progress_is_told(case):
 def test_a_suite_tells_who_is_settled_while_it_runs(text, batch_size, case, monkeypatch):
     monkeypatch.setattr("apd_bench.attacks.meter._REPORT_EVERY", 0.0)
     told = []
-    result = measure(case, text, batch_size=batch_size, on_progress=lambda *numbers: told.append(numbers))
+    phases = []
+    watch = {"on_progress": lambda *numbers: told.append(numbers), "on_phase": phases.append}
+    result = measure(case, text, batch_size=batch_size, **watch)
+    members = result.effective["members"]
+    assert phases == [f"{place + 1}/{len(members)} {name}" for place, name in enumerate(members)] + ["diagnostics"]
     done, broken, passes = zip(*told, strict=True)
     for numbers in (done, broken, passes):
         assert list(numbers) == sorted(numbers)

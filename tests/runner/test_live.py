@@ -9,18 +9,24 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import make_plan
 from rich.console import Console
+from test_driver import go
 
+from apd_bench.core.specs import AttackSpec
+from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.store import Store
-from apd_bench.runner.estimate import cost_of, passes_of
+from apd_bench.runner.estimate import passes_of
 from apd_bench.runner.live import LiveReporter
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
+from apd_bench.runner.standings import Standings
 from apd_bench.runner.tasks import Progress, Task
 
 pty = pytest.importorskip("pty", reason="pseudo-terminals are a Unix thing")
@@ -85,7 +91,7 @@ def started(plan: Plan, width: int, height: int, *, only_fits: bool = False) -> 
     cells = () if only_fits else plan.cells
     report = RunReport(planned=len(plan.cells), to_do=len(cells), fits_to_do=len(plan.fits))
     reporter._live.auto_refresh = False
-    reporter.start(report, WorkQueue(cells, plan.fits.values(), cost_of), plan)
+    reporter.start(report, WorkQueue(cells, plan.fits.values()), plan)
     return reporter, console
 
 
@@ -108,16 +114,68 @@ def test_a_large_grid_is_no_larger_than_the_terminal_and_the_last_line_is_there(
     assert shown == 26 or any(line.startswith(f"{26 - shown} more") for line in lines)
 
 
-def test_a_terminal_too_narrow_for_columns_shows_a_sign_for_each_set() -> None:
+def test_each_set_has_a_sign_where_there_is_room() -> None:
     plan = make_plan(datasets=SETS, methods=("one",), seeds=tuple(range(1, 41)))
     reporter, _ = started(plan, 80, 24)
-    assert f"one {'·' * 11} 0/880" in " ".join(lines_of(reporter)[0].split())
-    cell = plan.cells[0]
+    assert lines_of(reporter)[0].split() == ["method", "clean", "worst", "cells", "11", "datasets"]
+    assert lines_of(reporter)[1].split() == ["one", "0/880", "·" * 11]
     reporter._done[("one", "set-0")] = 80
     reporter._done[("one", "set-3")] = 1
     reporter._bad[("one", "set-5")] = 1
-    assert "█··▒·!·····" in lines_of(reporter)[0]
-    assert cell.dataset.name == "set-0"
+    assert "█··▒·!·····" in lines_of(reporter)[1]
+    reporter.console.width = 40
+    assert lines_of(reporter)[0].split() == ["method", "clean", "worst", "cells"]
+
+
+def test_the_table_fills_with_clean_and_worst_of_what_is_measured_so_far(tmp_path: Path) -> None:
+    """Worst is by sample over the attacks of a set, a mean over sets, and knows what an earlier run has stored."""
+    store = Store(tmp_path / "results")
+    plan = make_plan(methods=("one", "two"), datasets=("a", "b"))
+    go(replace(plan, cells=plan.cells[:1]), store)
+    reporter, _ = started(plan, 80, 24)
+    reporter = LiveReporter(reporter.console, store)
+    assert go(plan, store, reporter=reporter).computed
+
+    def shares(method: str) -> list[str]:
+        sets = {}
+        for cell in plan.cells:
+            if cell.fit.method.name == method:
+                found = store.outcomes(cell.id)
+                _, stands = sets.get(cell.dataset.name, (None, True))
+                sets[cell.dataset.name] = found.clean_prediction == found.label, ~found.broken & stands
+        return [f"{100 * sum(pair[which].mean() for pair in sets.values()) / len(sets):.1f}" for which in (0, 1)]
+
+    lines = [line.split() for line in lines_of(reporter)]
+    assert lines[1] == ["one", *shares("one"), "4/4", "██"] and lines[2] == ["two", *shares("two"), "4/4", "██"]
+    assert lines[1][2] != lines[2][2]
+
+
+def test_shards_of_a_set_count_together_and_distances_not_at_all() -> None:
+    first, second = make_plan(methods=("one",), datasets=("a",)).cells
+    standings, row = Standings(lambda cell: "row"), np.zeros(3)
+    outcomes = [
+        Outcomes(sample_id=["x"] * 3, label=row, clean_prediction=row, adversarial_prediction=row, broken=broken)
+        for broken in ([1, 0, 0], [0, 1, 0], [0, 0, 0])
+    ]
+    assert standings.shares("row") is None
+    standings.add(first, (0, 2), outcomes[0])
+    standings.add(first, (1, 2), outcomes[2])
+    assert standings.shares("row") == (1.0, 5 / 6)
+    standings.add(second, (0, 2), outcomes[1])
+    standings.add(replace(second, attack=AttackSpec(name="ddn")), (1, 2), outcomes[0])
+    assert standings.shares("row") == (1.0, 4 / 6)
+
+
+def test_the_member_of_a_suite_and_how_far_it_is_are_named() -> None:
+    plan = make_plan(methods=("one",), datasets=("a",), attacks=("autoattack",), seeds=(1, 2))
+    reporter, _ = started(plan, 80, 24)
+    task = Task(fit=plan.cells[0].fit, cell=plan.cells[0])
+    reporter.task_started(task)
+    reporter.tick({task.id: Progress(done=2, total=12, passes=1000, phase="1/4 apgd-ce")})
+    reporter.tick({task.id: Progress(done=8, total=12, broken=6, passes=3000, phase="4/4 square")})
+    reporter.tick({task.id: Progress(done=8, total=12, broken=6, passes=3000 + 4 * 2500, phase="4/4 square")})
+    assert "4/4 square 50%, 8/12 samples, 6 broken  one a autoatt" in lines_of(reporter)[-2]
+    assert max(map(len, lines_of(reporter))) <= 80
 
 
 def test_numbers_come_before_names_that_may_be_cut() -> None:
@@ -126,7 +184,7 @@ def test_numbers_come_before_names_that_may_be_cut() -> None:
     task = Task(fit=plan.cells[0].fit, cell=plan.cells[0])
     reporter.task_started(task)
     reporter.tick({task.id: Progress(done=6, total=12, broken=4)})
-    assert "█████····· " in lines_of(reporter)[-2] and "6/12 4 broken" in lines_of(reporter)[-2]
+    assert "█████····· " in lines_of(reporter)[-2] and "6/12 samples, 4 broken  a-very" in lines_of(reporter)[-2]
 
 
 def test_the_bar_of_an_attack_on_all_samples_at_once_grows_with_its_passes() -> None:
@@ -141,7 +199,7 @@ def test_the_bar_of_an_attack_on_all_samples_at_once_grows_with_its_passes() -> 
 def test_where_only_fits_are_trained_the_grid_counts_fits() -> None:
     reporter, _ = started(make_plan(seeds=(1, 2, 3)), 80, 24, only_fits=True)
     lines = lines_of(reporter)
-    assert lines[1].split() == ["one", "0/3", "0/3"] and lines[-1].startswith("0/12 fits")
+    assert lines[1].split() == ["one", "0/6", "··"] and lines[-1].startswith("0/12 fits")
 
 
 def test_a_terminal_that_becomes_narrower_keeps_what_was_said_and_shows_one_view() -> None:
@@ -233,7 +291,7 @@ class Keys:
         self.times, self.pressed = times, 0
 
     def __call__(self, pid: int, text: str) -> None:
-        if self.pressed < self.times and re.search(r" [48]/12 ", text) and (not self.pressed or "once" in text):
+        if self.pressed < self.times and re.search(r" [48]/12 samples", text) and (not self.pressed or "once" in text):
             self.pressed += 1
             os.killpg(pid, signal.SIGINT)
 

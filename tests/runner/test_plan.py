@@ -160,30 +160,33 @@ def runs(names: Iterable[str]) -> list[str]:
     return [name for name, _ in groupby(names)]
 
 
-def test_backbones_and_sets_stay_loaded_and_within_a_set_fits_come_first_then_what_takes_long() -> None:
+def test_what_is_quick_comes_first_and_then_what_takes_long_the_longest_first() -> None:
     cells = planned(backbones=("tiny-clean", "tiny-robust"))
     fits = {cell.fit.id: cell.fit for cell in cells}
-    order = worked_on(WorkQueue(cells, fits.values(), cost_of))
+    order = worked_on(WorkQueue(cells, fits.values()))
     assert len(order) == len(fits) + len(cells)
     assert runs(task.fit.backbone.name for task in order) == ["tiny-clean", "tiny-robust"]
     half = [task for task in order if task.fit.backbone.name == "tiny-clean"]
-    sets = runs((task.fit if task.cell is None else task.cell).dataset.name for task in half)
-    assert sorted(sets) == ["fashion", "food"]  # each of them once
-    first = [task for task in half if task.fit.dataset.name == sets[0]]
-    kinds = ["fit" if task.cell is None else task.cell.attack.name for task in first]
-    assert kinds == ["fit"] * 5 + ["autoattack"] * 5 + ["pgd"] * 5
+    kinds = ["fit" if task.cell is None else task.cell.attack.name for task in half]
+    assert kinds == ["fit", "pgd"] * 10 + ["autoattack"] * 10  # a method has a number as soon as it is trained
+    short, long = half[:20], half[20:]
+    assert not short[0].fit.method.trains  # numbers from the first second on
+    sets = [runs(task.fit.dataset.name for task in part) for part in (short, long)]
+    assert sorted(sets[0]) == ["fashion", "food"] and sets[1] == sets[0][::-1]  # each stays loaded
+    assert [cost_of(task.cell) for task in long] == sorted((cost_of(task.cell) for task in long), reverse=True)
+    assert cost_of(long[0].cell) > cost_of(long[-1].cell)
 
 
 def test_a_fit_that_several_sets_wait_for_comes_before_all_of_them() -> None:
     cells = planned(task="cross_dataset", train_dataset="animals", methods=("advtp",), reference=(), seeds=(1,))
-    order = worked_on(WorkQueue(cells, [cells[0].fit], cost_of))
+    order = worked_on(WorkQueue(cells, [cells[0].fit]))
     assert [task.kind for task in order] == ["fit"] + ["cell"] * 4
-    assert len(runs(task.cell.dataset.name for task in order if task.cell is not None)) == 2
+    assert len(runs(task.cell.dataset.name for task in order if task.cell is not None)) == 3  # one stays loaded
 
 
 def test_a_task_to_be_run_alone_waits_until_nothing_else_runs() -> None:
     cells = planned()
-    queue = WorkQueue(cells, [], cost_of)
+    queue = WorkQueue(cells, [])
     task = queue.next(0)
     assert task is not None
     queue.again(task, alone=True)

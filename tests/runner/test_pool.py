@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from fakes import make_plan
 
 from apd_bench.runner.pool import Pool
-from apd_bench.runner.tasks import Settings, Stopped, Task
+from apd_bench.runner.tasks import Progress, Settings, Stopped, Task
 
 
 class Late(Future[Any]):
@@ -34,11 +35,14 @@ def test_a_place_is_free_once_its_task_is_done_whenever_callbacks_run(
     monkeypatch.setattr(pool._pools[0], "submit", submit)
     first, second = (Task(fit=fit) for fit in list(make_plan().fits.values())[:2])
     pool.submit(first)
-    assert list(pool.progress()) == [first.id]
+    far = Progress(done=1, total=20, broken=3, passes=4e9, phase="2/4 apgd-t")
+    pool._board.write(0, replace(far, phase=far.phase + " " * 99))  # cut, and never into the place of a neighbour
+    pool._board.write(0, far)
+    assert pool.progress() == {first.id: far}
     handed[0].set_result(Stopped())
     assert list(pool.progress()) == []
     pool.submit(second)
-    assert list(pool.progress()) == [second.id]
+    assert pool.progress() == {second.id: Progress()}
     pool.close(kill=True)
 
 

@@ -13,13 +13,12 @@ from apd_bench.core.errors import UsageError
 from apd_bench.core.options import RunOptions, options_from_python
 from apd_bench.records.store import Store
 from apd_bench.runner.cost import stages_of, summary
-from apd_bench.runner.estimate import cost_of
 from apd_bench.runner.live import LiveReporter
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
 from apd_bench.runner.reporter import JsonReporter, PlainReporter, Reporter, closing, duration, opening
 from apd_bench.runner.session import make_reporter
-from apd_bench.runner.tasks import Failure, Progress, Task
+from apd_bench.runner.tasks import Failure, FitDone, Progress, Task
 
 DATASETS = tuple(f"a-rather-long-dataset-name-{number}" for number in range(11))
 
@@ -41,7 +40,7 @@ def test_no_line_of_the_live_view_is_wider_than_the_terminal(width: int) -> None
     plan = make_plan(methods=("one", "a-method-with-a-long-name"), datasets=DATASETS)
     reporter, _ = live(width)
     report = RunReport(planned=44, to_do=44, fits_to_do=22)
-    reporter.start(report, WorkQueue(plan.cells, plan.fits.values(), cost_of), plan)
+    reporter.start(report, WorkQueue(plan.cells, plan.fits.values()), plan)
     task = Task(fit=plan.cells[0].fit, cell=plan.cells[0])
     reporter.task_started(task)
     reporter.tick({task.id: Progress(done=6, total=12, broken=4, passes=900)})
@@ -49,7 +48,7 @@ def test_no_line_of_the_live_view_is_wider_than_the_terminal(width: int) -> None
         lines = drawn(reporter, columns)
         assert max(map(len, lines)) <= columns
     text = "\n".join(drawn(reporter, 120))
-    assert "6/12 4 broken" in text and "0/44 cells" in text and "passes/s" in text
+    assert "6/12 samples, 4 broken" in text and "0/44 cells" in text and "passes/s" in text
     reporter.finish(report)
 
 
@@ -57,7 +56,7 @@ def test_the_live_view_counts_what_is_done_and_what_failed(tmp_path: Path) -> No
     reporter, stream = live(80)
     go(make_plan(attacks=("pgd", "cw:raise")), Store(tmp_path / "results"), reporter=reporter)
     grid = "\n".join(drawn(reporter, 80))
-    assert grid.count("1/2 1!") == 4
+    assert grid.count("2/4 2!") == 2 and grid.count("!!") == 2
     assert "Measured 4 cells and trained 4 fits" in stream.getvalue()
     assert "4 cells: ZeroDivisionError: the attack divided by zero" in stream.getvalue()
 
@@ -66,7 +65,7 @@ def test_plain_lines_name_every_cell_and_its_result(tmp_path: Path) -> None:
     stream = io.StringIO()
     go(make_plan(methods=("one",), datasets=("a",)), Store(tmp_path / "results"), reporter=PlainReporter(stream))
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "2 cells: 2 to measure, 1 fits to train."
+    assert lines[0] == "2 cells: 2 to measure, 1 fit to train."
     assert lines[1].startswith("[fit] ") and lines[2].startswith("[1/2] ") and lines[3].startswith("[2/2] ")
     assert "clean" in lines[2] and "robust" in lines[2] and "(n=12" in lines[2]
 
@@ -75,17 +74,43 @@ def test_plain_lines_tell_now_and_then_how_far_a_long_cell_is(monkeypatch: pytes
     monkeypatch.setattr("apd_bench.runner.reporter._EVERY", 0.0)
     stream, cell = io.StringIO(), make_plan().cells[0]
     reporter, task = PlainReporter(stream), Task(fit=cell.fit, cell=cell)
+    reporter.start(RunReport(to_do=1), WorkQueue([], []), make_plan())
+    stream.truncate(stream.seek(0))
     reporter.task_started(task)
     reporter.tick({task.id: Progress()})  # nothing is known yet
     reporter.tick({task.id: Progress(done=6, total=12, broken=4)})
-    assert stream.getvalue() == f"  ... {cell.label}: 6/12, 4 broken\n"
+    assert stream.getvalue() == "  ... one a pgd: 6/12 samples, 4 broken\n"
+    reporter.tick({task.id: Progress(done=6, total=12, broken=4)})
+    assert stream.getvalue().count("\n") == 1  # nothing has changed
+
+
+def test_no_plain_line_is_longer_than_120_signs_and_what_happened_stands_in_it() -> None:
+    stream = io.StringIO()
+    plan = make_plan(methods=("a-method" * 20,), datasets=DATASETS, seeds=(1, 2))
+    reporter, cell = PlainReporter(stream), plan.cells[0]
+    report = RunReport(planned=44, to_do=44, fits_to_do=22)
+    reporter.start(report, WorkQueue(plan.cells, plan.fits.values()), plan)
+    reporter.task_finished(Task(fit=cell.fit, cell=cell), Failure(type="E", message="why " * 60))
+    reporter.task_finished(Task(fit=cell.fit), FitDone(files={}, card={"seconds": 3}))
+    lines = stream.getvalue().splitlines()
+    assert [len(line) for line in lines[1:]] == [120, 120] and lines[2].endswith("…: trained in 3.0 s")
+
+
+def test_what_learns_nothing_is_no_fit_to_train(tmp_path: Path) -> None:
+    plan = make_plan(methods=("one",), datasets=("a",))
+    frozen = replace(plan.cells[0].fit.method, objective=None)
+    cells = tuple(replace(cell, fit=replace(cell.fit, method=frozen)) for cell in plan.cells)
+    stream = io.StringIO()
+    report = go(replace(plan, cells=cells), Store(tmp_path / "results"), reporter=PlainReporter(stream))
+    assert stream.getvalue().startswith("2 cells: 2 to measure, 0 fits to train.\n[1/2] one a ")
+    assert "Measured 2 cells and trained 0 fits" in stream.getvalue() and report.fits_computed == []
 
 
 def test_the_opening_tells_what_is_reused_and_what_was_damaged() -> None:
     report = RunReport(planned=9, already_done=4, to_do=5, fits_to_do=1, fits_reused=2, damaged=["x is damaged."])
     assert opening(report) == [
         "warning: x is damaged.",
-        "9 cells, 4 already done: 5 to measure, 1 fits to train (2 reused).",
+        "9 cells, 4 already done: 5 to measure, 1 fit to train (2 reused).",
     ]
     assert opening(RunReport(planned=9, already_done=9)) == ["Nothing to compute: 9 cells, all done."]
 
