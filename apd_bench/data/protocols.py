@@ -85,15 +85,20 @@ def limit_split(split: ImageSplit, limit: int | None) -> ImageSplit:
     return split.subset(sorted(place for _, _, place in sorted(turns)[:limit]))
 
 
+def class_half(count: int, classes: str) -> range:
+    """The labels of "all" of `count` classes, of the "base" half (the first, rounded up), or of the "new" rest."""
+    middle = math.ceil(count / 2)
+    labels = {"all": range(count), "base": range(middle), "new": range(middle, count)}
+    return labels[one_of("Class set", classes, CLASS_SETS)]
+
+
 def select_classes(dataset: LoadedDataset, classes: str) -> LoadedDataset:
     """`dataset` reduced to "all" classes, "base" (the first half, rounded up) or "new" (the rest), relabelled from 0.
 
     Raises IncompatibleChoice where fewer than two classes or no test images are left.
     """
-    count, middle = len(dataset.classes), math.ceil(len(dataset.classes) / 2)
-    labels = {"all": range(count), "base": range(middle), "new": range(middle, count)}
-    kept = labels[one_of("Class set", classes, CLASS_SETS)]
-    if kept == labels["all"]:
+    kept = class_half(len(dataset.classes), classes)
+    if len(kept) == len(dataset.classes):
         return dataset
     if len(kept) < 2:
         raise IncompatibleChoice(

@@ -13,11 +13,16 @@ from apd_bench.leaderboard.tidy import attack_order
 
 def render_csv(tables: Sequence[Table]) -> str:
     """The summary rows of all tables; attacks that a table lacks are empty there."""
+    return _write(*summary(tables))
+
+
+def summary(tables: Sequence[Table]) -> tuple[list[str], list[list[Value]]]:
+    """Header and rows of the summary: one row a method and table, accuracies in percent with their intervals."""
     columns = table_columns(sorted({attack for table in tables for attack in table.attacks}, key=attack_order), "csv")
     header = [name for column in columns for name in _names(column)]
-    lines = ([value for column in columns for value in _values(column, table, row)]
-             for table in tables for row in table.rows)  # fmt: skip
-    return _write(header, lines)
+    return header, [
+        [value for column in columns for value in _values(column, table, row)] for table in tables for row in table.rows
+    ]
 
 
 def render_long_csv(tables: Sequence[Table]) -> str:

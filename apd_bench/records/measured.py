@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, TypedDict, cast
 
 from apd_bench.records.checks import suspect
-from apd_bench.records.outcomes import Metrics, Outcomes
+from apd_bench.records.outcomes import Metrics, Outcomes, accuracies
 
 _EVENTS = ("attacked_again", "out_of_memory")
 
@@ -161,6 +161,9 @@ class Measured(Facts):
     """A measured cell, or a shard of one."""
 
     outcomes: Outcomes
+
+    def __repr__(self) -> str:
+        return f"Measured({accuracies(self.metrics)}{''.join(f', suspect: {why}' for why in self.suspect)})"
 
     @property
     def clean_accuracy(self) -> float:

@@ -22,7 +22,7 @@ from apd_bench.core.specs import Cell, one_of
 from apd_bench.core.versions import RECORD, refuse_other
 from apd_bench.records.interning import Parts, is_of
 from apd_bench.records.measured import Environment, Facts, FitFacts, facts_of
-from apd_bench.records.outcomes import Metrics
+from apd_bench.records.outcomes import Metrics, accuracies
 
 SCHEMA_VERSION = RECORD
 STATUSES = ("success", "error", "cancelled")
@@ -62,6 +62,10 @@ class Record(Facts):
 
     def __post_init__(self) -> None:
         one_of("Record status", self.status, STATUSES)
+
+    def __repr__(self) -> str:
+        said = accuracies(self.metrics) if self.done else self.status
+        return f"Record({self.id}, {self.cell.label}: {said})"
 
     @property
     def done(self) -> bool:

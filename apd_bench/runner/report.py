@@ -1,6 +1,6 @@
 """What a run did, as data: counts, failures, and the exit code that follows. Imports no torch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE
@@ -38,6 +38,12 @@ class RunReport:
     deaths: int = 0
     interrupted: bool = False
     seconds: float = 0.0
+
+    @classmethod
+    def of(cls, cells: Sequence[Cell], statuses: Mapping[str, str], strategy: str) -> "RunReport":
+        """The report of a run that has not begun."""
+        done = sum(statuses.get(cell.id) == "success" for cell in cells)
+        return cls(planned=len(cells), already_done=done, to_do=len(choose(cells, statuses, strategy)))
 
     @property
     def exit_code(self) -> int:

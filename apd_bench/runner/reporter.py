@@ -3,8 +3,10 @@
 import json
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib import import_module
 from typing import Any, TextIO
 
 from apd_bench.core.text import counted, plain, printable
@@ -15,6 +17,7 @@ from apd_bench.runner.report import RunReport
 from apd_bench.runner.running import Names, Running
 from apd_bench.runner.tasks import Failure, FitDone, Progress, Result, Task
 
+_LINES = 12  # of a run in a notebook
 _EVERY = 15.0  # seconds between two progress lines of a long task
 _LINE = 120  # characters of a line
 
@@ -105,6 +108,24 @@ class PlainReporter(Reporter):
     def _write(self, line: str) -> None:
         self._stream.write(printable(line) + "\n")
         self._stream.flush()
+
+
+class NotebookReporter(PlainReporter):
+    """The last lines of a run in one output of a notebook cell, which is replaced in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: deque[str] = deque(maxlen=_LINES)
+        self._output: Any = None
+
+    def _write(self, line: str) -> None:
+        display = import_module("IPython.display").display
+        self._lines.append(printable(line))
+        content = {"text/plain": "\n".join(self._lines)}
+        if self._output is None:
+            self._output = display(content, raw=True, display_id=True)
+        else:
+            self._output.update(content, raw=True)
 
 
 class JsonReporter(Reporter):

@@ -23,7 +23,7 @@ from apd_bench.runner.parts import deal
 from apd_bench.runner.plan import Plan, plan
 from apd_bench.runner.pool import Pool
 from apd_bench.runner.report import RunReport, choose
-from apd_bench.runner.reporter import JsonReporter, PlainReporter, Reporter
+from apd_bench.runner.reporter import JsonReporter, NotebookReporter, PlainReporter, Reporter
 from apd_bench.runner.selection import describe, resolve
 from apd_bench.runner.tasks import Settings
 from apd_bench.suites import load_suite
@@ -49,6 +49,8 @@ def tell_workers(options: RunOptions) -> None:
 def make_reporter(options: RunOptions) -> Reporter:
     """The reporter of the options; "auto" is the live view on a terminal and plain lines elsewhere."""
     display = "none" if options.quiet else options.display
+    if display in ("auto", "rich") and in_notebook():
+        return NotebookReporter()
     if display == "auto":
         display = "rich" if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else "plain"
     if display == "rich":
@@ -57,6 +59,12 @@ def make_reporter(options: RunOptions) -> Reporter:
         return LiveReporter(store=Store(options.store))
     kinds: dict[str, type[Reporter]] = {"plain": PlainReporter, "json": JsonReporter, "none": Reporter}
     return kinds[display]()
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
 
 
 def run_plan(
