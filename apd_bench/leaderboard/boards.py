@@ -4,7 +4,7 @@ import gc
 import shlex
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from apd_bench.leaderboard.markdown import render_markdown
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.pictures import load_examples
 from apd_bench.leaderboard.tidy import EXTRA, Measurement, Shared, column_of, measurement
+from apd_bench.leaderboard.tries import Tuning, load_tuning
 from apd_bench.leaderboard.web.page import render_page
 from apd_bench.records.store import Store
 
@@ -60,6 +61,7 @@ class Boards:
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
     examples: tuple[Mapping[str, Any], ...] = ()
+    tuning: Mapping[str, Tuning] = field(default_factory=dict)
 
     @property
     def groups(self) -> list[str]:
@@ -81,7 +83,12 @@ FORMATS: dict[str, Callable[[Boards, str], dict[str, str]]] = {  # file contents
     "tex": lambda boards, group: {".tex": render_latex(boards.of(group), group)},
     "html": lambda boards, group: {
         ".html": render_page(
-            boards.of(group), group, measurements=boards.measurements, examples=boards.examples, notes=boards.notes
+            boards.of(group),
+            group,
+            measurements=boards.measurements,
+            examples=boards.examples,
+            tuning=boards.tuning,
+            notes=boards.notes,
         )
     },
 }
@@ -143,6 +150,7 @@ def collect(stores: Sequence[Path], cells: Container[str] | None = None, *, view
         tuple(tables(kept, tuple(map(column_of, view.attacks)))),
         tuple(notes),
         tuple(load_examples(stores)),
+        load_tuning(stores),
     )
 
 

@@ -24,6 +24,7 @@ class Column:
       more columns, JSON has it among the means, and the formats in `spread` show the interval beside the number.
     - `formats`: where it stands. `long` is the CSV of datasets, `gaps` the table of incomplete rows; what is not in
       `narrow` is left out on a small terminal.
+    - `lowest_first`: where it is sorted by, the lowest is the best.
     - `help`: the line of the legend; empty where the title says it all.
     """
 
@@ -31,7 +32,7 @@ class Column:
     value: Callable[[Table, Row], Value]
     title: str = ""
     text: Callable[[Table, Row], str] | None = None
-    order: Callable[[Table, Row], float] | None = None
+    order: Callable[[Table, Row], Value] | None = None
     share: bool = False
     digits: int = 3
     estimate: Callable[[Row], Estimate | None] | None = None
@@ -39,6 +40,7 @@ class Column:
     formats: frozenset[str] = FORMATS
     narrow: bool = False
     left: bool = False
+    lowest_first: bool = False
     help: str = ""
 
     @property
@@ -60,10 +62,9 @@ class Column:
         estimate = self.estimate(row) if self.estimate and form in self.spread else None
         return with_interval(estimate) if estimate is not None else percent(value)  # type: ignore[arg-type]
 
-    def sorts_by(self, table: Table, row: Row) -> float:
-        """What the page sorts by; an unknown value stands below all others."""
-        value = self.order(table, row) if self.order is not None else self.number(table, row)
-        return value if isinstance(value, (int, float)) else -1
+    def sorts_by(self, table: Table, row: Row) -> Value:
+        """What the page sorts by; None, which stands last in both directions, where it is unknown."""
+        return self.order(table, row) if self.order is not None else self.number(table, row)
 
 
 def rounded(value: Value, digits: int, times: int = 1) -> Value:
@@ -174,15 +175,17 @@ _BEFORE = (
     Column(key="shots", value=lambda t, r: t.key.shots if r.trains else 0, formats=_PLACE),
     Column(
         key="rank",
+        lowest_first=True,
         value=lambda _, r: r.rank,
         text=lambda _, r: _ranks(r),
-        order=lambda _, r: 9999 if r.rank is None else r.rank,
         narrow=True,
         help="from one plus the number of methods that are significantly better to the number of those that are not "
         "significantly worse (paired bootstrap on the same samples, Holm over all pairs of the table, 5 %).",
     ),
     Column(key="last rank", value=lambda _, r: r.ranks[1] if r.ranks else None, formats=PROGRAMS),
-    Column(key="method", value=lambda _, r: r.method, formats=FORMATS | {"gaps"}, narrow=True, left=True),
+    Column(
+        key="method", value=lambda _, r: r.method, formats=FORMATS | {"gaps"}, narrow=True, left=True, lowest_first=True
+    ),
     Column(
         key="reconstruction",
         title="source",
@@ -193,15 +196,18 @@ _BEFORE = (
     ),
     Column(
         key="family",
+        lowest_first=True,
         value=lambda _, r: r.family,
         left=True,
         help="trained on clean or adversarial images; prompts in the text or the image tower, or in both.",
     ),
     Column(
         key="parameters",
+        lowest_first=True,
         title="learned",
         value=lambda _, r: r.parameters,
         text=lambda _, r: _parameters(r),
+        order=lambda _, r: r.parameters if r.trains else 0,
         formats=FORMATS | {"gaps"},
         help="how many numbers were trained.",
     ),
@@ -222,6 +228,7 @@ _AFTER = (
         title="vs zero-shot",
         value=lambda _, r: r.gain.value if r.gain else None,
         text=lambda _, r: with_interval(r.gain, "+") if r.gain else "–",
+        order=lambda _, r: 100 * r.gain.value if r.gain else 0.0 if r.method == "zero_shot" and r.complete else None,
         share=True,
         estimate=lambda r: r.gain,
         formats=FORMATS - {"tex"},
@@ -261,6 +268,7 @@ _AFTER = (
     Column(key="cells planned", value=lambda _, r: r.planned, formats=PROGRAMS),
     Column(
         key="suspect cells",
+        lowest_first=True,
         title="suspect",
         value=lambda _, r: max(r.suspect.values(), default=0),
         text=lambda _, r: _suspect_text(r),
@@ -273,6 +281,7 @@ _AFTER = (
     Column(key="collapsed fits", value=lambda _, r: r.collapsed, formats=PROGRAMS),
     Column(
         key="train seconds per fit",
+        lowest_first=True,
         title="train s",
         value=lambda _, r: r.cost.train_seconds,
         text=lambda _, r: _seconds(r.cost.train_seconds if r.trains else 0.0),
@@ -283,6 +292,7 @@ _AFTER = (
     Column(key="attack seconds", value=lambda _, r: r.cost.attack_seconds, digits=1, formats=PROGRAMS),
     Column(
         key="attack seconds per sample",
+        lowest_first=True,
         title="attack s",
         value=lambda _, r: r.cost.sample_seconds,
         text=lambda _, r: _seconds(r.cost.sample_seconds),

@@ -111,6 +111,19 @@ def compare_rows(table: Table, first: Row, second: Row) -> Comparison | None:
     )
 
 
+def worst_differences(table: Table) -> NDArray[np.float64]:
+    """Low and high ends of the paired 95 % intervals of row less row, worst case, [rows, rows, 2] as in `ranked`.
+
+    The draws are those that rank the table, so the column of zero-shot repeats the intervals of `Row.gain`.
+    """
+    rows, seeds = table.ranked, max(len(table.seeds), 1)
+    hits = [[row.datasets[name].hits["worst"] for row in rows] for name in table.datasets]
+    panel = [np.stack([np.broadcast_to(one, (seeds, one.shape[1])) for one in part]) for part in hits]
+    draws = statistics.resampled_means(panel, statistics.resamples_for(len(rows)))
+    edges = [(1 - statistics.LEVEL) / 2, (1 + statistics.LEVEL) / 2]
+    return np.stack([np.quantile(draw - draws, edges, axis=1).T for draw in draws])
+
+
 def _pair(first: Row, second: Row, dataset: str, column: str) -> NDArray[np.bool_]:
     """Hits of both rows, [2, seeds, samples]; a method without training counts in every seed."""
     hits = [row.datasets[dataset].hits[column] for row in (first, second)]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from apd_bench.core.registry import METHODS
 from apd_bench.core.specs import Cell, MethodRecipe, ThreatModel
 from apd_bench.leaderboard.statistics import Estimate, harmonic_mean
+from apd_bench.methods.entry import MethodEntry
 
 Hits = NDArray[np.bool_]
 
@@ -123,9 +124,8 @@ class Row:
 
         Records from before recipes said so are marked as the registered method of their name is.
         """
-        name = self.method.partition("(")[0]
-        known = METHODS.get(name).reconstruction if name in METHODS.names() else False
-        return bool(known) or any(recipe.reconstruction for recipe in self.recipes)
+        known = registered(self.method)
+        return bool(known and known.reconstruction) or any(recipe.reconstruction for recipe in self.recipes)
 
     @property
     def complete(self) -> bool:
@@ -141,6 +141,12 @@ class Row:
     def samples(self) -> int:
         """The number of different test samples behind the mean."""
         return self.estimates["worst"].n if self.estimates else 0
+
+
+def registered(method: str) -> MethodEntry | None:
+    """The installed method of that name (of `NAME(option=value)`: NAME); None where there is none."""
+    name = method.partition("(")[0]
+    return METHODS.get(name) if name in METHODS.names() else None
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,20 @@ def provenance_text(tables: Sequence[Table]) -> str:
     return f"{made}.{mixed}"
 
 
+def citation(tables: Sequence[Table]) -> str:
+    """How to cite the program with which the records were made, as BibTeX."""
+    versions = sorted({version for table in tables for version in table.versions})
+    years = sorted({date[:4] for table in tables for date in table.dates})
+    fields = {
+        "title": "{apd-bench}: one protocol for adversarial prompt tuning of vision-language models",
+        "author": "{The apd-bench developers}",
+        "version": ", ".join(versions),
+        "year": "" if not years else years[-1],
+    }
+    lines = [f"  {name} = {{{text}}}," for name, text in fields.items() if text]
+    return "\n".join(["@software{apd-bench,", *lines, "}"])
+
+
 def notes_of(table: Table) -> list[str]:
     """What must be known of single rows and of the records' software: one line each."""
     lines = []

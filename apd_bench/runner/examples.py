@@ -26,31 +26,48 @@ if TYPE_CHECKING:
 
 
 def make_examples(store: Store, cells: Sequence[Cell], count: int, device: str = "cpu") -> list[Path]:
-    """Attacks the first `count` correctly classified samples of each cell again and writes the pictures."""
+    """Attacks the first `count` correctly classified samples of each cell again and writes the pictures.
+
+    Cells that differ in the method alone get the same samples, those that all of them classify correctly, so that the
+    page shows methods side by side; where there are too few of these, the rest are a method's own.
+    """
     from apd_bench.runner.stages import Stages
     from apd_bench.runner.tasks import Settings
 
     kept = str(store.path / "checkpoints")
     stages = Stages(Settings(fits=str(store.fits), checkpoints=kept, device=device, threads=1))
     written = []
+    right = {cell.id: _right(store, cell) for cell in cells}
+    shared: dict[tuple[str, ...], set[str]] = {}
     for cell in cells:
+        shared[_place(cell)] = shared.get(_place(cell), right[cell.id]) & right[cell.id]
+    for cell in cells:
+        names = [*sorted(shared[_place(cell)]), *sorted(right[cell.id] - shared[_place(cell)])][:count]
         path = store.path / FOLDER / f"{cell.id}.json"
-        text = json.dumps(_pictures(stages, store, cell, count), indent=1, sort_keys=True)
+        text = json.dumps(_pictures(stages, cell, names), indent=1, sort_keys=True)
         atomic_write(path, (text + "\n").encode())
         written.append(path)
     return written
 
 
-def _pictures(stages: Stages, store: Store, cell: Cell, count: int) -> list[dict[str, str]]:
+def _place(cell: Cell) -> tuple[str, ...]:
+    fit = cell.fit
+    return fit.backbone.name, cell.dataset.name, cell.classes, cell.split, cell.threat.label, cell.attack.label
+
+
+def _right(store: Store, cell: Cell) -> set[str]:
+    outcomes = store.outcomes(cell.id)
+    return {str(name) for name in outcomes.sample_id[outcomes.clean_prediction == outcomes.label]}
+
+
+def _pictures(stages: Stages, cell: Cell, wanted: Sequence[str]) -> list[dict[str, str]]:
     import torch
 
     from apd_bench.runner.tasks import Task
 
     loaded = stages.load(Task(fit=cell.fit, cell=cell), cell)
     classifier, test, names_of = loaded.classifier, loaded.test, loaded.data.classes
-    outcomes = store.outcomes(cell.id)
-    right = {str(name) for name in outcomes.sample_id[outcomes.clean_prediction == outcomes.label]}
-    rows = [row for row, name in enumerate(test.ids) if name in right][:count]
+    rows = [row for row, name in enumerate(test.ids) if name in wanted]
     if not rows:
         return []
     x, y = test.pixels(rows).to(stages.settings.device), test.labels[rows].to(stages.settings.device)

@@ -2,227 +2,195 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const root = document.documentElement;
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const chooser = document.getElementById("board");
-  const palette = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f"];
-  const shapes = ["circle", "triangle", "rect", "rectRot"];
-  const named = { // writes the names beside the points of the scatter plot where there is room
-    id: "named",
-    afterDatasetsDraw(chart) {
-      if (chart.canvas.id !== "scatter") return;
-      const { ctx, chartArea } = chart;
-      const taken = [];
-      ctx.save();
-      ctx.font = "11px system-ui, sans-serif";
-      ctx.fillStyle = window.getComputedStyle(root).getPropertyValue("--ink").trim();
-      ctx.textBaseline = "middle";
-      chart.getSortedVisibleDatasetMetas().forEach((meta) => {
-        const name = chart.data.datasets[meta.index].label;
-        if (name.startsWith(" ")) return;
-        const { x, y } = meta.data[0];
-        const width = ctx.measureText(name).width;
-        const places = [x + 8, x - 8 - width].flatMap((left) => [y, y - 9, y + 9].map((middle) => [left, middle - 6, left + width, middle + 6]));
-        const free = places.find((box) => box[0] >= chartArea.left && box[2] <= chartArea.right
-          && taken.every((other) => box[2] < other[0] || box[0] > other[2] || box[3] < other[1] || box[1] > other[3]));
-        if (!free) return;
-        taken.push(free, [x - 5, y - 5, x + 5, y + 5]);
-        ctx.fillText(name, free[0], (free[1] + free[3]) / 2);
-      });
-      ctx.restore();
-    },
-  };
-  const grids = new Map();
-  let quiet = true; // while a view is being applied, nothing is written to the address
-  const charts = [];
-  const narrow = window.matchMedia("(max-width: 40rem)");
-  const important = new Set(["rank", "method", "clean", "worst", "95 %"]); // what a phone shows first
+  const all = (selector, part = document) => [...part.querySelectorAll(selector)];
+  const make = (tag, text, more = {}) => Object.assign(document.createElement(tag), { textContent: text }, more);
+  const state = { board: 0, sort: "", show: "", q: "", pick: [], all: false };
+  const start = { ...state };
+  if (!data.boards.length) return;
 
   // ---- theme: what the system says, unless the reader chose
-  const remember = (value) => { try { window.localStorage.setItem("apd-bench-theme", value); } catch { /* files may not store */ } };
-  const remembered = () => { try { return window.localStorage.getItem("apd-bench-theme"); } catch { return null; } };
-  const isDark = () => root.classList.contains("dark");
-  const setTheme = (wanted) => {
-    root.classList.toggle("dark", wanted === "dark");
-    root.classList.toggle("light", wanted === "light");
-    draw();
-  };
-  const systemTheme = () => (dark.matches ? "dark" : "light");
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const stored = (value) => { try { return value ? window.localStorage.setItem("apd-bench-theme", value) : window.localStorage.getItem("apd-bench-theme"); } catch { return null; } };
+  const setTheme = (wanted) => { root.classList.remove("dark", "light"); root.classList.add(wanted); };
+  if (stored()) setTheme(stored());
 
-  // ---- the view in the address: #board=1&q=apd&sort=6,desc&hide=3,4
-  const readView = () => {
-    const hash = window.location.hash.slice(1);
-    return hash.includes("=") ? new URLSearchParams(hash) : new URLSearchParams();
-  };
-  const writeView = () => {
-    if (quiet) return;
-    const number = chooser.value;
-    const grid = grids.get(number);
-    const view = new URLSearchParams({ board: number });
-    if (grid.search()) view.set("q", grid.search());
-    const order = grid.order()[0];
-    if (order && (order[0] !== 0 || order[1] !== "asc")) view.set("sort", `${order[0]},${order[1]}`);
-    const hidden = grid.columns().indexes().toArray().filter((index) => !grid.column(index).visible());
-    if (hidden.join() !== unimportant(grid).join()) view.set("hide", hidden.join(","));
-    window.history.replaceState(null, "", `#${view}`);
-  };
-  const unimportant = (grid) => grid.columns().indexes().toArray()
-    .filter((index) => narrow.matches && !important.has(grid.column(index).header().textContent.trim()));
-  const applyView = (view) => {
-    quiet = true;
-    const wanted = view.get("board") || "0";
-    const number = data.boards[Number(wanted)] ? wanted : "0";
-    chooser.value = number;
-    show(number);
-    const grid = grids.get(number);
-    const columns = grid.columns().count();
-    const hidden = new Set(view.has("hide") ? view.get("hide").split(",").filter((text) => text !== "").map(Number) : unimportant(grid));
-    for (let index = 0; index < columns; index += 1) grid.column(index).visible(index === 1 || !hidden.has(index), false);
-    grid.columns.adjust();
-    const [place, direction] = (view.get("sort") || "0,asc").split(",");
-    if (Number(place) >= 0 && Number(place) < columns) grid.order([Number(place), direction === "desc" ? "desc" : "asc"]);
-    grid.search(view.get("q") || "").draw();
-    document.querySelectorAll(`#board-${number} .tools input[data-column]`).forEach((box) => {
-      box.checked = grid.column(Number(box.dataset.column)).visible();
-    });
-    window.setTimeout(() => { quiet = false; }, 0);
-  };
-  const show = (number) => {
-    document.querySelectorAll(".of-board").forEach((part) => { part.hidden = part.dataset.board !== number; });
-    draw();
-  };
-
-  // ---- tables
-  const enhance = (part) => {
-    const number = part.dataset.board;
-    const grid = new DataTable(part.querySelector("table.data"), {
-      paging: false, info: false, autoWidth: false, order: [[0, "asc"]], orderMulti: false,
-      layout: { topStart: "search", topEnd: null, bottomStart: null, bottomEnd: null },
-      language: { search: "Filter", zeroRecords: "No row has this text" },
-    });
-    grids.set(number, grid);
-    const choice = document.createElement("details");
-    const legend = document.createElement("summary");
-    legend.textContent = "Columns";
-    choice.append(legend);
-    grid.columns().every(function column(index) {
-      if (index === 1) return;
-      const label = document.createElement("label");
-      const box = document.createElement("input");
-      box.type = "checkbox";
-      box.checked = true;
-      box.dataset.column = String(index);
-      box.addEventListener("change", () => { grid.column(index).visible(box.checked); writeView(); });
-      label.append(box, ` ${this.header().textContent.trim()}`);
-      choice.append(label);
-    });
-    part.querySelector(".tools").append(choice);
-    grid.on("order search", () => { if (grids.size === data.boards.length && chooser.value === number) writeView(); });
-  };
-
-  // ---- charts
-  const style = (name) => {
-    const index = data.methods.indexOf(name);
-    const round = Math.floor(index / palette.length);
-    return { color: palette[index % palette.length], shape: shapes[(index + round) % shapes.length], dash: [[], [6, 3], [2, 2]][round % 3] };
-  };
-  const axis = (title, ink, line, more = {}) => ({
-    title: { display: true, text: title, color: ink }, ticks: { color: ink }, grid: { color: line }, ...more,
-  });
-  const make = (id, config) => {
-    const ink = window.getComputedStyle(root).getPropertyValue("--ink").trim();
-    const line = window.getComputedStyle(root).getPropertyValue("--line").trim();
-    const { x, y } = config.axes;
-    charts.push(new Chart(document.getElementById(id), {
-      type: config.type,
-      data: { datasets: config.datasets },
-      plugins: [named],
-      options: {
-        animation: false, maintainAspectRatio: false, responsive: true,
-        scales: { x: axis(x, ink, line, { type: "linear", ...config.x }), y: axis(y, ink, line, { beginAtZero: true, suggestedMax: 5 }) },
-        plugins: {
-          legend: {
-            labels: { color: ink, usePointStyle: true, boxHeight: 7, filter: (item) => !item.text.startsWith(" ") },
-            onClick: (_event, item, legend) => toggle(legend.chart, item.datasetIndex),
-          },
-          tooltip: { filter: (item) => !item.dataset.label.startsWith(" "), callbacks: { label: config.label } },
-        },
-      },
-    }));
-  };
-  const toggle = (chart, place) => { // a line and its band together
-    const wanted = !chart.isDatasetVisible(place);
-    chart.setDatasetVisibility(place, wanted);
-    for (let next = place + 1; (chart.data.datasets[next] || { label: "x" }).label.startsWith(" "); next += 1) chart.setDatasetVisibility(next, wanted);
-    bands(chart);
-    chart.update();
-  };
-  const bands = (chart) => { // thirteen bands on top of each other say nothing
-    const lines = chart.data.datasets.filter((set, place) => !set.label.startsWith(" ") && chart.isDatasetVisible(place));
-    chart.data.datasets.forEach((set) => { if (set.band) set.fill = lines.length <= 4 ? "-1" : false; });
-  };
-  const scatter = (board) => {
-    const datasets = board.points.map((point) => ({
-      label: point.method, data: [point], backgroundColor: style(point.method).color,
-      borderColor: style(point.method).color, pointStyle: style(point.method).shape, pointRadius: 6,
-    }));
-    const front = board.points.filter((point) => board.front.includes(point.method)).sort((a, b) => a.x - b.x);
-    datasets.push({ label: " front", data: front, showLine: true, pointRadius: 0, borderColor: "#888888", borderDash: [5, 4] });
-    make("scatter", {
-      type: "scatter", datasets, axes: { x: "clean accuracy, %", y: "worst case, %" }, x: { grace: "5%" },
-      label: (item) => `${item.dataset.label}: clean ${item.parsed.x} %, worst ${item.parsed.y} %`,
-    });
-  };
-  const curve = (id, lines, title, order) => {
-    const datasets = [];
-    const place = (method) => (order.includes(method) ? order.indexOf(method) : order.length);
-    for (const [method, points] of Object.entries(lines).sort((a, b) => place(a[0]) - place(b[0]))) {
-      const { color, shape, dash } = style(method);
-      const edge = (place) => points.filter((point) => point[place] !== null).map((point) => ({ x: point[0], y: point[place] }));
-      datasets.push({ label: method, data: points.map((point) => ({ x: point[0], y: point[1] })), borderColor: color, backgroundColor: color, borderDash: dash, borderWidth: 2, pointStyle: shape, pointRadius: 4, showLine: true, edges: points.map((point) => (point[2] === null ? "" : ` (${point[2]} to ${point[3]})`)) });
-      datasets.push({ label: " low", data: edge(2), pointRadius: 0, showLine: true, borderWidth: 0 });
-      datasets.push({ label: " high", data: edge(3), pointRadius: 0, showLine: true, borderWidth: 0, band: true, fill: "-1", backgroundColor: `${color}22` });
+  // ---- the view in the address: #board=1&sort=worst,up&show=clean&q=ap&pick=apd,fap&all=1
+  const write = () => {
+    const view = new URLSearchParams();
+    for (const [name, value] of Object.entries(state)) {
+      const text = name === "pick" ? JSON.stringify(value) : String(value);
+      if (text !== (name === "pick" ? "[]" : String(start[name]))) view.set(name, text);
     }
-    make(id, { type: "scatter", datasets, axes: { x: title, y: "worst case, %" }, x: { beginAtZero: id === "eps" }, label: (item) => `${item.dataset.label} at ${item.parsed.x}: ${item.parsed.y} %${item.dataset.edges[item.dataIndex]}` });
-    const chart = charts[charts.length - 1];
-    bands(chart);
-    chart.update();
+    const text = String(view);
+    window.history.replaceState(null, "", text ? `#${text}` : window.location.pathname + window.location.search);
   };
-  function draw() {
-    charts.splice(0).forEach((chart) => chart.destroy());
-    const number = chooser.value;
-    const board = data.boards[Number(number)];
-    if (!board) return;
-    scatter(board);
-    const order = board.points.map((point) => point.method); // as in the table: best first
-    curve("eps", data.curves[`eps${number}`] || {}, "eps × 255", order);
-    const shots = data.curves[`shots${number}`];
-    document.getElementById("shots-figure").hidden = !shots;
-    if (shots) curve("shots", shots, "shots per class", order);
-  }
+  const read = () => {
+    const hash = window.location.hash.slice(1);
+    if (!hash.includes("=")) return;
+    const view = new URLSearchParams(hash);
+    Object.assign(state, start, { sort: view.get("sort") || "", show: view.get("show") || "", q: view.get("q") || "", all: view.get("all") === "true" });
+    state.board = data.boards[Number(view.get("board"))] ? Number(view.get("board")) : 0;
+    try { state.pick = JSON.parse(view.get("pick") || "[]").map(String).slice(-2); } catch { state.pick = []; }
+  };
 
-  // ---- start
-  if (!data.boards.length) return;
-  document.getElementById("chooser").hidden = false;
-  const view = readView();
-  document.querySelectorAll(".board").forEach(enhance);
-  const button = document.getElementById("theme");
-  button.hidden = false;
-  button.addEventListener("click", () => { const next = isDark() ? "light" : "dark"; remember(next); setTheme(next); });
-  dark.addEventListener("change", () => { if (!remembered()) setTheme(systemTheme()); });
-  root.classList.add(remembered() || systemTheme());
-  applyView(view);
+  // ---- what the state looks like
+  const sortRows = (board) => {
+    const [key, way] = state.sort.split(",");
+    const head = all("thead th", board).find((th) => th.dataset.key === key);
+    const body = board.querySelector("table.data tbody");
+    const value = (row) => {
+      const text = row.cells[head.cellIndex].dataset.order;
+      return text === "" || Number.isNaN(Number(text)) ? text : Number(text);
+    };
+    const compare = (a, b) => {
+      const [x, y] = [value(a), value(b)];
+      if (x === "" || y === "") return (x === "") - (y === "");
+      const order = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y));
+      return way === "down" ? -order : order;
+    };
+    const rows = [...body.rows].sort((a, b) => a.dataset.place - b.dataset.place);
+    if (head) rows.sort((a, b) => a.classList.contains("incomplete") - b.classList.contains("incomplete") || compare(a, b));
+    body.append(...rows);
+    all("thead th", board).forEach((th) => {
+      if (th === head) th.setAttribute("aria-sort", way === "down" ? "descending" : "ascending");
+      else th.removeAttribute("aria-sort");
+    });
+  };
+  const comparison = () => {
+    const part = document.getElementById("compare");
+    const { methods, typed, columns, datasets, means, sets, pairs } = data.boards[state.board];
+    const [first, second] = state.pick.map((name) => methods.indexOf(name));
+    part.hidden = !(first >= 0 && second >= 0);
+    part.replaceChildren();
+    if (part.hidden) return;
+    const signed = (number) => (number > 0 ? "+" : "") + number.toFixed(1);
+    const line = (part_, tag, cells) => part_.insertRow().append(...cells.map((text, place) => make(place && tag === "td" ? "td" : "th", text, { scope: tag === "td" ? "row" : "col" })));
+    const grid = (caption, head, names, values, edges) => {
+      const table = document.createElement("table");
+      table.append(make("caption", caption));
+      line(table.createTHead(), "th", [head, methods[first], methods[second], "difference", ...(edges ? ["95 %"] : [])]);
+      const body = table.createTBody();
+      names.forEach((name, place) => {
+        const [one, two] = [values[first][place], values[second][place]];
+        line(body, "td", [name, one.toFixed(1), two.toFixed(1), signed(one - two), ...(edges ? [edges(name)] : [])]);
+      });
+      return table;
+    };
+    const interval = (name) => (name === "worst" ? pairs[first][second].map(signed).join(" to ") : "");
+    const more = make("p", "Tests and single samples: ");
+    more.append(make("code", `apd-bench compare ${typed[first]} ${typed[second]}`));
+    part.append(grid("mean over the sets, percent", "column", columns, means, interval), grid("worst, percent", "dataset", datasets, sets), more);
+  };
+  const show = () => {
+    all(".of-board").forEach((part) => { part.hidden = !part.dataset.board.split(" ").includes(String(state.board)); });
+    all("button[data-facet]").forEach((button) => button.setAttribute("aria-pressed", data.facets[button.dataset.facet][state.board] === button.dataset.value));
+    all("button[data-kind]").forEach((button) => button.setAttribute("aria-pressed", button.dataset.kind === state.show));
+    document.getElementById("more").setAttribute("aria-pressed", state.all);
+    document.getElementById("find").value = state.q;
+    all(".board").forEach((board) => {
+      board.classList.toggle("all", state.all);
+      sortRows(board);
+      all("tbody tr[data-method]", board).forEach((row) => {
+        row.hidden = (state.show && row.dataset.kind !== state.show) || !row.textContent.toLowerCase().includes(state.q.toLowerCase());
+        row.querySelector(".pick input").checked = state.pick.includes(row.dataset.method);
+      });
+    });
+    all("#charts .chart").forEach((chart) => {
+      chart.classList.toggle("chosen", state.pick.length > 0);
+      all(".series", chart).forEach((item) => {
+        const picked = state.pick.includes(item.dataset.method);
+        item.classList.toggle("picked", picked);
+        item.setAttribute("aria-pressed", picked);
+      });
+    });
+    comparison();
+  };
+  const change = (changes) => { Object.assign(state, changes); show(); write(); };
+  const pick = (name) => change({ pick: state.pick.includes(name) ? state.pick.filter((one) => one !== name) : [...state.pick, name].slice(-2) });
+
+  // ---- heads: a button that sorts, best first, and says what the column is
+  const tip = document.getElementById("tip");
+  const explain = (button, text) => {
+    const open = () => {
+      tip.textContent = text;
+      tip.hidden = false;
+      const box = button.getBoundingClientRect();
+      tip.style.left = `${Math.max(8, Math.min(box.left, root.clientWidth - tip.offsetWidth - 8)) + window.scrollX}px`;
+      tip.style.top = `${box.bottom + 6 + window.scrollY}px`;
+    };
+    const close = () => { tip.hidden = true; };
+    button.setAttribute("aria-description", text);
+    [["mouseenter", open], ["focus", open], ["mouseleave", close], ["blur", close]].forEach(([event, act]) => button.addEventListener(event, act));
+    button.addEventListener("keydown", (event) => { if (event.key === "Escape") close(); });
+  };
+  all(".board").forEach((board) => {
+    all("tbody tr[data-method]", board).forEach((row, place) => {
+      row.dataset.place = place;
+      const label = make("label", "", { className: "pick" });
+      const box = make("input", "", { type: "checkbox" });
+      box.addEventListener("change", () => pick(row.dataset.method));
+      label.append(box, make("span", `compare ${row.dataset.method}`, { className: "hid" }));
+      row.querySelector(".name").before(label);
+    });
+    all("table.data thead th", board).forEach((th) => {
+      const button = make("button", th.textContent, { type: "button" });
+      explain(button, th.title);
+      th.removeAttribute("title");
+      button.addEventListener("click", () => {
+        const [key, way] = state.sort.split(",");
+        const other = way === "up" ? "down" : "up";
+        change({ sort: `${th.dataset.key},${key === th.dataset.key ? other : th.dataset.first}` });
+      });
+      th.replaceChildren(button);
+    });
+  });
+
+  // ---- buttons
+  all("button[data-facet]").forEach((button) => button.addEventListener("click", () => {
+    const { facet, value } = button.dataset;
+    const alike = (place) => Object.values(data.facets).filter((values) => values[place] === values[state.board]).length;
+    const places = data.boards.map((_, place) => place).filter((place) => data.facets[facet][place] === value);
+    change({ board: places.reduce((best, place) => (alike(place) > alike(best) ? place : best)) });
+  }));
+  all("button[data-kind]").forEach((button) => button.addEventListener("click", () => change({ show: button.dataset.kind })));
+  document.getElementById("more").addEventListener("click", () => change({ all: !state.all }));
+  document.getElementById("find").addEventListener("input", (event) => change({ q: event.target.value }));
+  const theme = document.getElementById("theme");
+  theme.hidden = false;
+  theme.addEventListener("click", () => {
+    const isDark = root.classList.contains("dark") || (dark.matches && !root.classList.contains("light"));
+    const next = isDark ? "light" : "dark";
+    stored(next);
+    setTheme(next);
+  });
+  const copy = (text, done) => { if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, () => {}); };
+  document.getElementById("link").addEventListener("click", () => {
+    write();
+    const shown = document.getElementById("copied");
+    shown.textContent = "It is in the address bar.";
+    copy(window.location.href, () => { shown.textContent = "Copied."; });
+  });
+  all("pre.copy").forEach((part) => {
+    const text = part.textContent;
+    const button = make("button", "copy", { type: "button" });
+    button.addEventListener("click", () => copy(text, () => { button.textContent = "copied"; }));
+    part.append(button);
+  });
+  all("#charts .series").forEach((item) => {
+    item.setAttribute("tabindex", "0");
+    item.setAttribute("role", "button");
+    item.addEventListener("click", () => pick(item.dataset.method));
+    item.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      pick(item.dataset.method);
+    });
+  });
+
+  all(".live").forEach((part) => { part.hidden = false; });
+  read();
+  show();
+  window.addEventListener("hashchange", () => { if (window.location.hash.includes("=")) { read(); show(); } });
   const place = document.getElementById(window.location.hash.slice(1));
   if (place) place.scrollIntoView();
-  chooser.addEventListener("change", () => { show(chooser.value); writeView(); });
-  document.getElementById("link").addEventListener("click", () => {
-    writeView();
-    const done = document.getElementById("copied");
-    const shown = () => { done.textContent = "The link is in the address bar."; };
-    if (navigator.clipboard) navigator.clipboard.writeText(window.location.href).then(() => { done.textContent = "Copied."; }, shown);
-    else shown();
-  });
-  window.addEventListener("hashchange", () => { if (window.location.hash.includes("=")) applyView(readView()); });
-  let before = null;
-  window.addEventListener("beforeprint", () => { before = isDark() ? "dark" : "light"; setTheme("light"); });
-  window.addEventListener("afterprint", () => { if (before) setTheme(before); });
 })();
