@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from apd_bench.data.load import load_dataset
 
 import apd_bench
 from apd_bench.core import options
@@ -17,6 +16,7 @@ from apd_bench.core.errors import MissingPrerequisite, UnknownName, UsageError
 from apd_bench.core.registry import DATASETS
 from apd_bench.core.specs import ThreatModel
 from apd_bench.data.protocols import limit_split
+from apd_bench.data.splits import load_dataset
 from apd_bench.records.store import Store
 from apd_bench.runner import classifiers
 from apd_bench.runner.run import Records
