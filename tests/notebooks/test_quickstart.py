@@ -1,0 +1,58 @@
+"""The quickstart notebook runs from top to bottom on one core, says what it should, and is committed without output."""
+
+from __future__ import annotations
+
+import ast
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("matplotlib")
+
+PATH = Path(__file__).parent / "quickstart.ipynb"
+LONGEST = 40  # seconds
+
+
+def text_of(cell: Any) -> str:
+    """Everything that a cell printed or showed, as plain text."""
+    shown = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+    return "".join(shown)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, float]:
+    folder = tmp_path_factory.mktemp("notebook")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", str(PATH.parents[2]))
+        notebook = nbformat.read(PATH, as_version=4)
+        start = time.monotonic()
+        resources = {"metadata": {"path": str(folder)}}
+        nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+    return notebook, folder, time.monotonic() - start
+
+
+def test_it_is_committed_without_output() -> None:
+    notebook = nbformat.read(PATH, as_version=4)
+    nbformat.validate(notebook)
+    assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
+
+
+def test_it_runs_reads_evaluates_and_plots(executed: tuple[Any, Path, float]) -> None:
+    notebook, folder, seconds = executed
+    run, read, evaluate, _ = (cell for cell in notebook.cells if cell.cell_type == "code")
+    assert "6 success" in text_of(run)
+    assert all(name in text_of(read) for name in ("zero_shot", "coop", "advtp", "worst low"))
+    clean, robust, suspect = ast.literal_eval(text_of(evaluate))
+    assert 0 <= robust <= clean <= 1 and isinstance(suspect, tuple)
+    assert (folder / "clean-against-worst.png").stat().st_size > 5000
+    assert seconds < LONGEST
+
+
+def test_nothing_warns(executed: tuple[Any, Path, float]) -> None:
+    outputs = [output for cell in executed[0].cells for output in cell.get("outputs", ())]
+    assert [output for output in outputs if output.get("name") == "stderr"] == []
