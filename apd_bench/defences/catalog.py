@@ -47,6 +47,7 @@ _RTPT = "code TomSheng21/R-TPT rtpt.py"
 _TPT = "code azshue/TPT tpt_classification.py"
 _ANTI = "code MotasemAlfarra/Combating-Adversaries-with-Anti-Adversaries Anti_Adv.py"
 _PURE = "code TMLResearchGroup-CAS/CLIPure CLIP_eval/CLIPure_Cos.py"
+_COHEN = "code locuslab/smoothing code/certify.py"
 _VIEWS = {"views": 64, "augment": "augmix"}
 _TUNING = {**_VIEWS, "rate": 5e-3, "share": 0.1}
 _BY_VIEW: Mapping[str, Passes] = {"views": (1, 0)}
@@ -82,6 +83,14 @@ def builtin() -> Iterator[DefenceEntry]:
         "clipure_cos", f"{_HERE}.clipure:CLIPureCos", "the feature is turned towards the text of an empty prompt",
         {"steps": 10, "step": 30.0, "text": ""}, aliases=("clipure",), paper="Zhang et al., ICLR 2025",
         sources={"steps": _PURE, "step": _PURE, "text": "reason: the template of the set, which the classes have too"})
+    smooth = {"sigma": 0.25, "samples": 100, "alpha": 0.001, "selection": 100, "estimation": 0}
+    yield DefenceEntry(
+        "smoothed", f"{_HERE}.smoothed:Smoothed", "majority over Gaussian noise, with a certified L2 radius", smooth,
+        cost={"samples": (1, 0)}, paper="Cohen et al., ICML 2019", aliases=("randomized_smoothing",),
+        sources={"sigma": "paper: the least of 0.25, 0.5 and 1 on ImageNet",
+                 "samples": "reason: cost; the released code takes 100,000",
+                 "alpha": _COHEN, "selection": _COHEN,
+                 "estimation": f"reason: 0 computes no certificate; {_COHEN}: 100,000"})
 # fmt: on
 
 

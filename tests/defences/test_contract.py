@@ -5,7 +5,7 @@ import torch
 
 from apd_bench.core.registry import DEFENCES
 
-FEW = {"mean_views": "(views=5)", "tpt": "(views=5)", "r_tpt": "(views=5)"}
+FEW = {"mean_views": "(views=5)", "tpt": "(views=5)", "r_tpt": "(views=5)", "smoothed": "(samples=40, sigma=0.12)"}
 ALL = [f"{name}{FEW.get(name, '')}" for name in DEFENCES.names()]
 
 
