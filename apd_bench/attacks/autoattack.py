@@ -44,8 +44,10 @@ def autoattack(
         for name in checkpoint.remaining():
             if name == "margin-t":
                 pgd_targeted(search, steps=iterations, targets=suite.targets, **_OWN)
-            elif name == "margin":
-                _margin(search, iterations)
+            elif name == "margin":  # PGD on the margin in the place of a member that needs three classes
+                α = lengths(iterations, _OWN["step"] * search.threat.eps, _OWN["schedule"])
+                for rows in search.batches():
+                    projected_ascent(search, rows, search.random(rows, "margin"), search.objective(margin), α)
             else:
                 _run_member(search, suite.member(name), checkpoint)
     search.effective |= {
@@ -68,13 +70,6 @@ def _run_member(search: Search, perturb: Perturb, checkpoint: Checkpoint) -> Non
         search.mark_pending(rows)
         if len(rows):
             checkpoint.save(rows)
-
-
-def _margin(search: Search, iterations: int) -> None:
-    """PGD on the margin in the place of a member that needs three classes."""
-    α = lengths(iterations, _OWN["step"] * search.threat.eps, _OWN["schedule"])
-    for rows in search.batches():
-        projected_ascent(search, rows, search.random(rows, "margin"), search.objective(margin), α)
 
 
 def _replacement(member: str, num_classes: int) -> str:
@@ -128,11 +123,9 @@ class _Suite:
         library: Any = self.library
         if name in ("apgd-ce", "apgd-dlr"):
             library.apgd.loss = name.removeprefix("apgd-")
-            library.apgd.model = self._scaled if name == "apgd-ce" else self.search.meter
+            meter, scale = self.search.meter, self.scale
+            library.apgd.model = (lambda x: meter(x) * scale) if name == "apgd-ce" else meter
             return cast("Perturb", library.apgd.perturb)
         library.fab.targeted = name == "fab-t"
         attack = {"apgd-t": library.apgd_targeted, "square": library.square}.get(name, library.fab)
         return lambda x, y: attack.perturb(x, y)
-
-    def _scaled(self, x: Tensor) -> Tensor:
-        return self.search.meter(x) * self.scale

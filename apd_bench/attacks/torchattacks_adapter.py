@@ -26,7 +26,9 @@ def torchattack(search: Search, *, library_name: str, **options: Any) -> None:
 
     Raises UnknownName for an option that the attack does not take, IncompatibleChoice where the library fails.
     """
-    build = _constructor(library_name)
+    build: Callable[..., Any] | None = getattr(import_module("torchattacks"), library_name, None)
+    if build is None:
+        raise MissingPrerequisite(f"This version of torchattacks has no attack '{library_name}'.")
     parameters = inspect.signature(build).parameters
     own = [name for name in parameters if name not in _OURS]
     for name in options:
@@ -57,14 +59,6 @@ class _AsModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.meter(x)
-
-
-def _constructor(name: str) -> Callable[..., Any]:
-    library = import_module("torchattacks")
-    build: Callable[..., Any] | None = getattr(library, name, None)
-    if build is None:
-        raise MissingPrerequisite(f"This version of torchattacks has no attack '{name}'.")
-    return build
 
 
 def _points(build: Callable[..., Any], search: Search, rows: Tensor, given: dict[str, Any], name: str) -> Tensor:

@@ -4,7 +4,6 @@ import argparse
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -18,21 +17,13 @@ from apd_bench.core.specs import BackboneSpec, Cell, Fit
 from apd_bench.data.check import what_is_missing
 from apd_bench.prompts.catalog import BY_IMAGE
 from apd_bench.records.store import Store
+from apd_bench.runner import speed as timing
 from apd_bench.runner.estimate import passes_of
 from apd_bench.runner.plan import Plan, fits_of
 from apd_bench.runner.report import choose
 from apd_bench.runner.reporter import duration
 from apd_bench.runner.session import plan_of
-from apd_bench.runner.speed import (
-    Speed,
-    calibrate,
-    calibrated,
-    device_here,
-    disk_bytes,
-    estimated,
-    speeds_of,
-    work_seconds,
-)
+from apd_bench.runner.speed import Speed, disk_bytes, work_seconds
 
 _ROWS = 30  # cells of a plan that a terminal shows one by one
 _RECORDS_TIMED = 200  # enough to know a speed, few enough to read at once
@@ -60,122 +51,81 @@ def execute(args: argparse.Namespace) -> int:
 
 def show_plan(options: RunOptions, *, every: bool = False, as_json: bool = False) -> int:
     """Prints cells, fits, impossible cells and the estimate; measures nothing and writes nothing."""
-    store = Store(options.store)
-    outlook = _outlook(options, store)
-    if as_json:
-        out_json(_table(outlook))
-        return EXIT_DONE
-    _show_cells(outlook, every)
-    for damage in store.damaged():
-        err(f"warning: {damage.reason}")
-    for line in _estimate(outlook):
-        err(line)
-    return EXIT_DONE
-
-
-@dataclass(frozen=True)
-class _Outlook:
-    """A plan with what is stored of it, what is missing for it, and what the rest costs at most."""
-
-    grid: Plan
-    statuses: Mapping[str, str]
-    todo: list[Cell]
-    fits: list[Fit]  # to train
-    forwards: float
-    backwards: float
-    absent_data: Mapping[str, str]
-    absent_weights: Mapping[str, str]
-    speeds: Mapping[str, Speed]
-    seconds: float
-    untimed: list[str]
-    disk_bytes: int
-
-
-def _outlook(options: RunOptions, store: Store) -> _Outlook:
-    grid = plan_of(options)
+    store, grid = Store(options.store), plan_of(options)
     statuses = store.statuses()
     todo = choose(grid.cells, statuses, options.strategy)
     fits = {fit.id: fit for cell in todo for fit in fits_of(cell)}
     to_train = [fit for fit_id, fit in fits.items() if not store.has_fit(fit_id)]
-    passes = [*map(passes_of, todo), *map(passes_of, to_train)]
-    sets = {spec.name: spec for cell in todo for spec in (cell.fit.dataset, cell.dataset)}
-    backbones = {cell.fit.backbone.name: cell.fit.backbone for cell in todo}
-    speeds = _speeds(options, grid.suite.precision, store, backbones)
-    seconds, untimed = work_seconds(todo, to_train, speeds)
-    return _Outlook(
-        grid=grid,
-        statuses=statuses,
-        todo=todo,
-        fits=to_train,
-        forwards=sum(item[0] for item in passes),
-        backwards=sum(item[1] for item in passes),
-        absent_data={name: reason for name, spec in sets.items() if (reason := what_is_missing(spec)) is not None},
-        absent_weights={
-            name: reason for name, spec in backbones.items() if (reason := missing_weights(spec)) is not None
-        },
-        speeds=speeds,
-        seconds=seconds,
-        untimed=sorted(untimed),
-        disk_bytes=disk_bytes(todo, to_train),
-    )
-
-
-def _table(outlook: _Outlook) -> dict[str, Any]:
-    """The plan as `--json` prints it."""
-    grid = outlook.grid
-    return {
-        "suite": grid.suite.name,
-        "cells": [
-            {"id": cell.id, "label": cell.label, "fit": cell.fit.id, "status": outlook.statuses.get(cell.id)}
-            for cell in grid.cells
-        ],
-        "impossible": [
-            {"id": item.cell.id, "label": item.cell.label, "reason": item.reason} for item in grid.impossible
-        ],
-        "to_do": [cell.id for cell in outlook.todo],
-        "fits_to_train": [fit.id for fit in outlook.fits],
-        "forwards": outlook.forwards,
-        "backwards": outlook.backwards,
-        "missing_data": outlook.absent_data,
-        "missing_weights": outlook.absent_weights,
-        "work_seconds": outlook.seconds,
-        "work_seconds_unknown_for": outlook.untimed,
-        "disk_bytes": outlook.disk_bytes,
-    }
-
-
-def _show_cells(outlook: _Outlook, every: bool) -> None:
-    rows = rows_of(outlook.grid, outlook.statuses, {cell.id for cell in outlook.todo})
+    speeds = _speeds(options, grid.suite.precision, store, {cell.fit.backbone.name: cell.fit.backbone for cell in todo})
+    table = _table(grid, statuses, todo, to_train, speeds)
+    if as_json:
+        out_json(table)
+        return EXIT_DONE
+    rows = rows_of(grid, statuses, {cell.id for cell in todo})
     if sys.stdout.isatty() and len(rows) > _ROWS and not every:
         out(summary(rows, shutil.get_terminal_size().columns))
         err("apd-bench plan --all lists every cell.")
     else:
         out(whole(rows))
+    for damage in store.damaged():
+        err(f"warning: {damage.reason}")
+    for line in _estimate(grid, todo, table, speeds):
+        err(line)
+    return EXIT_DONE
 
 
-def _estimate(outlook: _Outlook) -> Iterator[str]:
+def _table(
+    grid: Plan, statuses: Mapping[str, str], todo: list[Cell], to_train: list[Fit], speeds: dict[str, Speed]
+) -> dict[str, Any]:
+    """The plan as `--json` prints it: what is stored of it, what is missing for it, what the rest costs at most."""
+    passes = [*map(passes_of, todo), *map(passes_of, to_train)]
+    sets = {spec.name: spec for cell in todo for spec in (cell.fit.dataset, cell.dataset)}
+    backbones = {cell.fit.backbone.name: cell.fit.backbone for cell in todo}
+    seconds, untimed = work_seconds(todo, to_train, speeds)
+    weights = ((name, missing_weights(spec)) for name, spec in backbones.items())
+    return {
+        "suite": grid.suite.name,
+        "cells": [
+            {"id": cell.id, "label": cell.label, "fit": cell.fit.id, "status": statuses.get(cell.id)}
+            for cell in grid.cells
+        ],
+        "impossible": [
+            {"id": item.cell.id, "label": item.cell.label, "reason": item.reason} for item in grid.impossible
+        ],
+        "to_do": [cell.id for cell in todo],
+        "fits_to_train": [fit.id for fit in to_train],
+        "forwards": sum(item[0] for item in passes),
+        "backwards": sum(item[1] for item in passes),
+        "missing_data": {name: lack for name, spec in sets.items() if (lack := what_is_missing(spec)) is not None},
+        "missing_weights": {name: lack for name, lack in weights if lack is not None},
+        "work_seconds": seconds,
+        "work_seconds_unknown_for": sorted(untimed),
+        "disk_bytes": disk_bytes(todo, to_train),
+    }
+
+
+def _estimate(grid: Plan, todo: list[Cell], table: Mapping[str, Any], speeds: Mapping[str, Speed]) -> Iterator[str]:
     """What is to do, what is missing for it and what it costs, in lines."""
-    grid, todo = outlook.grid, outlook.todo
     yield (
         f"{len(grid.cells)} cells: {len(grid.cells) - len(todo)} need nothing, {len(todo)} to measure; "
-        f"{len(grid.impossible)} impossible. {len(outlook.fits)} of {len(grid.fits)} fits to train."
+        f"{len(grid.impossible)} impossible. {len(table['fits_to_train'])} of {len(grid.fits)} fits to train."
     )
-    for kind, absent in (("data", outlook.absent_data), ("weights", outlook.absent_weights)):
-        for name, reason in absent.items():
+    for kind in ("data", "weights"):
+        for name, reason in table[f"missing_{kind}"].items():
             yield f"missing {kind}: {name}: {reason}"
     yield (
-        f"At most {outlook.forwards:,.0f} forward and {outlook.backwards:,.0f} backward image passes, "
+        f"At most {table['forwards']:,.0f} forward and {table['backwards']:,.0f} backward image passes, "
         "if every sample resists."
     )
-    if todo and outlook.speeds:
-        source = ", ".join(sorted({speed.source for speed in outlook.speeds.values()}))
+    if todo and speeds:
+        source = ", ".join(sorted({speed.source for speed in speeds.values()}))
         yield (
-            f"That is at most {duration(outlook.seconds)} of work for one process, by {source}; "
-            f"{outlook.disk_bytes / 1e6:,.1f} MB on disk."
+            f"That is at most {duration(table['work_seconds'])} of work for one process, by {source}; "
+            f"{table['disk_bytes'] / 1e6:,.1f} MB on disk."
         )
     for name in dict.fromkeys(c.fit.method.name for c in todo if c.fit.method.learner in BY_IMAGE):
         yield f"{name} runs the text tower for every image and class too, which no count or timing here includes."
-    for name in outlook.untimed:
+    for name in table["work_seconds_unknown_for"]:
         yield f"No timing of {name} on this machine yet: add --calibrate to measure it for some seconds."
 
 
@@ -187,13 +137,10 @@ def _speeds(
     On a GPU that is named, the estimate for it.
     """
     if options.gpu is not None:
-        guesses = {name: estimated(spec, options.gpu, precision) for name, spec in backbones.items()}
+        guesses = {name: timing.estimated(spec, options.gpu, precision) for name, spec in backbones.items()}
         return {name: speed for name, speed in guesses.items() if speed is not None}
-    device = options.device or device_here()
-    found = speeds_of(islice(store.records(), _RECORDS_TIMED), device) if backbones else {}
-    speeds = {name: found[name] for name in backbones if name in found}
-    for name, spec in backbones.items():
-        speed = calibrate(spec, device) if options.calibrate else calibrated(spec, device)
-        if speed is not None:
-            speeds[name] = speed
-    return speeds
+    device = options.device or timing.device_here()
+    known = timing.speeds_of(islice(store.records(), _RECORDS_TIMED), device) if backbones else {}
+    look = timing.calibrate if options.calibrate else timing.calibrated
+    speeds = {name: look(spec, device) or known.get(name) for name, spec in backbones.items()}
+    return {name: speed for name, speed in speeds.items() if speed is not None}

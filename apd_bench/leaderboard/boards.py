@@ -199,7 +199,8 @@ def check_boards(
 ) -> list[Path]:
     """The files in `out` that agree with `stores`; raises RegressionFound naming those that do not."""
     files = render_files(_filled(collect(stores, view=view), stores), formats)
-    stale = [name for name, content in sorted(files.items()) if _content(out / name) != content.encode()]
+    there = {name: (out / name).read_bytes() for name in files if (out / name).is_file()}
+    stale = [name for name, content in sorted(files.items()) if there.get(name) != content.encode()]
     if stale:
         again = shlex.join(["apd-bench", "report", *map(str, stores), "--out", str(out), "--format", ",".join(formats)])
         raise RegressionFound(f"Stale in {out}: {', '.join(stale)}.", hint=f"Make them anew: {again}")
@@ -227,7 +228,3 @@ def _filled(boards: Boards, stores: Sequence[Path]) -> Boards:
             f"No record in {places} belongs to a board.", hint="Measure something first: apd-bench run"
         )
     return boards
-
-
-def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None

@@ -67,10 +67,8 @@ def compare_methods(tables: Sequence[Table], first: str, second: str) -> list[Co
     found = []
     for table in tables:
         rows = {row.method: row for row in table.rows}
-        if first in rows and second in rows:
-            made = compare_rows(table, rows[first], rows[second])
-            if made is not None:
-                found.append(made)
+        if first in rows and second in rows and (made := compare_rows(table, rows[first], rows[second])):
+            found.append(made)
     if not found:
         raise UsageError(
             f"'{first}' and '{second}' have no dataset in common in any table.",

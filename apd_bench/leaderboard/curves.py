@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import NamedTuple
 
 from apd_bench.leaderboard.model import Row, Table, TableKey
@@ -32,12 +33,9 @@ def few_shot_families(tables: Sequence[Table]) -> list[list[Table]]:
 def base_new_pairs(tables: Sequence[Table]) -> list[tuple[Table, Table]]:
     """The base and the new half of the base-to-new tables that differ in nothing else."""
     chosen = [table for table in tables if table.key.task == "base_to_new"]
-    found = []
-    for family in _families(chosen, lambda key: replace(key, classes=""), lambda key: float(key.classes == "new")):
-        halves = {table.key.classes: table for table in family}
-        if "base" in halves and "new" in halves:
-            found.append((halves["base"], halves["new"]))
-    return found
+    families = _families(chosen, lambda key: replace(key, classes=""), lambda key: float(key.classes == "new"))
+    halves = [{table.key.classes: table for table in family} for family in families]
+    return [(both["base"], both["new"]) for both in halves if both.keys() >= {"base", "new"}]
 
 
 def eps_curve(family: Sequence[Table], method: str) -> list[Point]:
@@ -57,13 +55,8 @@ def pareto_front(rows: Sequence[Row]) -> list[str]:
     points = sorted(
         ((row.estimates["clean"].value, row.estimates["worst"].value, row.method) for row in rows), reverse=True
     )
-    front: list[str] = []
-    best = -1.0
-    for _, worst, method in points:
-        if worst > best:
-            front.append(method)
-            best = worst
-    return front
+    before = [-1.0, *accumulate((worst for _, worst, _ in points), max)]  # the best among those that are cleaner
+    return [method for (_, worst, method), best in zip(points, before, strict=False) if worst > best]
 
 
 def _curve(family: Sequence[Table], method: str, column: str, at: Callable[[TableKey], float]) -> list[Point]:

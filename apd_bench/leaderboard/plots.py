@@ -195,19 +195,11 @@ def _one_each(tables: Sequence[Table]) -> list[list[Table]]:
     return [[table] for table in tables if table.ranked]
 
 
-def _budgets(tables: Sequence[Table]) -> list[list[Table]]:
-    return [family for family in eps_families(tables) if any(table.ranked for table in family)]
-
-
-def _trained(tables: Sequence[Table]) -> list[list[Table]]:
-    return [[table] for table in tables if any(row.trains for row in table.ranked)]
-
-
 KINDS: dict[
     str, tuple[Callable[[Sequence[Table]], list[list[Table]]], Callable[[Axes, Sequence[Table], Styles], None]]
 ] = {
-    "eps": (_budgets, _eps),
+    "eps": (lambda tables: [one for one in eps_families(tables) if any(table.ranked for table in one)], _eps),
     "pareto": (_one_each, _pareto),
     "heatmap": (_one_each, _heatmap),
-    "seeds": (_trained, _seeds),
+    "seeds": (lambda tables: [[table] for table in tables if any(row.trains for row in table.ranked)], _seeds),
 }

@@ -7,6 +7,7 @@ budget, attack with its options, resize and the use of the whole test set are th
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -192,7 +193,9 @@ def _pair(item: Published, table: Table, row: Row, *, as_trained: bool = True) -
     ]
     if not all(same):
         return
-    column = _column(match.get("attacks", {}).get(item.attack))
+    column = str(match.get("attacks", {}).get(item.attack, ""))
+    with suppress(UserError):
+        column = column if column in ("", "clean") else parse_attack(column).label
     estimate = row.datasets[item.dataset].estimates.get(column)
     if estimate is not None:
         known = (names_deviation(item.method), *(_changed(recipe, match) for recipe in row.recipes if row.trains))
@@ -223,17 +226,6 @@ def _flat(identity: Mapping[str, object]) -> dict[str, object]:
 def names_deviation(method: str) -> str:
     """What is known to differ between the published method and the recipe of that name here."""
     return str(protocols().get("deviations", {}).get(method, ""))
-
-
-def _column(text: str | None) -> str:
-    """The column of a table that an attack of a paper corresponds to: "clean", or our canonical spelling."""
-    if text is None or text == "clean":
-        return text or ""
-
-    try:
-        return parse_attack(text).label
-    except UserError:
-        return ""
 
 
 def _table(source: str, table: str) -> Mapping[str, Any]:

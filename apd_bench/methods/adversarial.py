@@ -34,23 +34,16 @@ class AdversarialCrossEntropy(Objective):
 
     def __call__(self, student: Predictor, batch: Batch, adversary: Adversary, teacher: Predictor | None) -> Terms:
         """The terms of the chosen loss on clean images x and adversarial images x'."""
+        pixels, labels = batch.pixels, batch.labels
         if self.loss == "half":
-            return self._half(student, batch, adversary)
+            count, middle = len(labels), len(labels) // 2
+            attacked = adversary(pixels[middle:], labels[middle:])
+            logits = student(torch.cat([pixels[:middle], attacked])).logits
+            losses = F.cross_entropy(logits, labels, reduction="none")
+            return {"ce_clean": losses[:middle].sum() / count, "ce_adversarial": losses[middle:].sum() / count}
         if self.loss == "trades":
-            return self._trades(student, batch, adversary)
-        attacked = adversary(batch.pixels, batch.labels)
-        return {"ce_adversarial": cross_entropy(student(attacked), batch.labels)}
-
-    def _half(self, student: Predictor, batch: Batch, adversary: Adversary) -> Terms:
-        count = len(batch.labels)
-        middle = count // 2
-        attacked = adversary(batch.pixels[middle:], batch.labels[middle:])
-        logits = student(torch.cat([batch.pixels[:middle], attacked])).logits
-        losses = F.cross_entropy(logits, batch.labels, reduction="none")
-        return {"ce_clean": losses[:middle].sum() / count, "ce_adversarial": losses[middle:].sum() / count}
-
-    def _trades(self, student: Predictor, batch: Batch, adversary: Adversary) -> Terms:
-        clean = student(batch.pixels)
-        attacked = adversary(batch.pixels, batch.labels, target=probabilities(clean))
-        divergence = kl(F.softmax(clean.logits, dim=-1), student(attacked).logits)
-        return {"ce_clean": cross_entropy(clean, batch.labels), "kl_adversarial": self.beta * divergence.mean()}
+            clean = student(pixels)
+            attacked = adversary(pixels, labels, target=probabilities(clean))
+            divergence = kl(F.softmax(clean.logits, dim=-1), student(attacked).logits)
+            return {"ce_clean": cross_entropy(clean, labels), "kl_adversarial": self.beta * divergence.mean()}
+        return {"ce_adversarial": cross_entropy(student(adversary(pixels, labels)), labels)}

@@ -87,17 +87,14 @@ class Distillation(Objective):
         target = probabilities(taught, self.temperature)
         attacked = adversary(batch.pixels, batch.labels, target=probabilities(taught))
         adversarial = student(attacked)
-        clean = student(batch.pixels) if self._needs_clean else None
+        asked = self.clean_weight > 0 or (self.label_weight > 0 and self.label_on == "clean")
+        clean = student(batch.pixels) if asked else None
         terms = self._student_terms(adversarial, clean, taught, target, batch.labels)
         if self.teacher == "online":
             terms["teacher_ce"] = cross_entropy(taught, batch.labels)
             if self.feedback:
                 terms["teacher_feedback"] = self.feedback * kl(probabilities(adversarial), taught.logits).mean()
         return terms
-
-    @property
-    def _needs_clean(self) -> bool:
-        return self.clean_weight > 0 or (self.label_weight > 0 and self.label_on == "clean")
 
     def _student_terms(
         self, adversarial: Prediction, clean: Prediction | None, taught: Prediction, target: Tensor, labels: Tensor

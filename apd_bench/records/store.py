@@ -200,7 +200,7 @@ class Store:
             stated = parse_json(content, constants=True).get("schema") if _NEWER_CARD.search(content) else STATE
         except (OSError, ValueError, AttributeError):
             return self.fit_path(fit_id).is_dir()  # what is wrong with it, if anything, `fit_problem` says
-        refuse_other(stated, STATE, f"{self.fits}/{fit_id}/{CARD}")
+        refuse_other(stated or STATE, STATE, f"{self.fits}/{fit_id}/{CARD}")
         return True
 
     def fit_problem(self, fit_id: str) -> str | None:

@@ -167,7 +167,10 @@ def attack_spares_the_text_tower(subject: Subject) -> str:
     pixels = subject.data.test.pixels(range(4))
     options, generator = {"steps": 2, "step": 1.0, "start": "uniform"}, torch.Generator().manual_seed(0)
     with _counted_text(subject.backbone) as calls:
-        attacked = ascend(classifier, pixels, _away_from_class_0, eps=EPS, options=options, generator=generator)
+        attacked = ascend(
+            classifier, pixels, lambda z: z.logsumexp(1).sum() - z[:, 0].sum(), eps=EPS, options=options,
+            generator=generator,
+        )  # fmt: skip
     if calls:
         return f"the text tower was called {len(calls)} times during an attack"
     return "" if not torch.equal(attacked, pixels) else "the attack could not move any pixel: no gradient"
@@ -213,10 +216,6 @@ class _Replay:
 
     def rewind(self) -> None:
         self.turn = 0
-
-
-def _away_from_class_0(logits: Tensor) -> Tensor:
-    return logits.logsumexp(dim=1).sum() - logits[:, 0].sum()
 
 
 def _student_loss(terms: Terms) -> Tensor:

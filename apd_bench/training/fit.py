@@ -114,7 +114,20 @@ def prepare(
         objective=objective,
     )
     _add_teacher(run, on_progress)
-    objective.prepare(_setting(run))
+    objective.prepare(
+        Setting(
+            backbone=backbone,
+            model=run.model,
+            hand_made=lambda text="": _hand_made(run, text),
+            images=run.images,
+            count=run.passes.add,
+            size=len(run.ids),
+            batch_size=int(recipe.training["batch_size"]),
+            eps=run.eps,
+            inner_attack=recipe.inner_attack,
+            generator=run.generator("prepare"),
+        )
+    )
     return run
 
 
@@ -195,21 +208,6 @@ def _short_of_shots(fit: Fit, drawn: LoadedDataset) -> dict[str, Any]:
     counts = torch.bincount(drawn.train.labels, minlength=len(drawn.classes))
     short = int((counts < fit.shots).sum())
     return {"fewer_shots": {"classes": short, "fewest": int(counts.min())}} if short else {}
-
-
-def _setting(run: Run) -> Setting:
-    return Setting(
-        backbone=run.backbone,
-        model=run.model,
-        hand_made=lambda text="": _hand_made(run, text),
-        images=run.images,
-        count=run.passes.add,
-        size=len(run.ids),
-        batch_size=int(run.recipe.training["batch_size"]),
-        eps=run.eps,
-        inner_attack=run.recipe.inner_attack,
-        generator=run.generator("prepare"),
-    )
 
 
 def _card(

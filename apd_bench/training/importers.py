@@ -20,6 +20,7 @@ The lists of `maple` and `fap` are told apart by their shapes, since their names
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,12 @@ def import_prompts(
     if format not in FORMATS:
         raise unknown_name("checkpoint format", format, FORMATS, command="apd-bench import --help")
     learned = read_learned(Path(path))
-    _refuse_foreign(learned)
+    for name, (pattern, what) in product(learned.stored, _FOREIGN):
+        if re.fullmatch(pattern, name):
+            raise IncompatibleChoice(
+                f"'{learned.path}' cannot be imported: '{name}' is of {what}.",
+                hint=f"Formats that can: {', '.join(FORMATS)}.",
+            )
     try:
         learner_name, state, options = FORMATS[format](learned, init)
         if learned.rest:
@@ -205,14 +211,6 @@ def _ivlp(learned: Learned, init: str | None) -> Read:
     return "independent", {"context": context, "deep": deep, **visual}, options
 
 
-def _maple(learned: Learned, init: str | None) -> Read:
-    return _coupled(learned, "maple", "coupled", "deep", init or "a photo of a")
-
-
-def _fap(learned: Learned, init: str | None) -> Read:
-    return _coupled(learned, "fap", "fap", "tokens", init or "template-literal")
-
-
 def _coupled(learned: Learned, format: str, learner: str, deep: str, init: str) -> Read:
     """Context, the prompts of the blocks behind the first under the name `deep`, and the projections of all blocks."""
     context, weight = (learned.take(name, 2) for name in (CONTEXT, "proj.weight"))
@@ -236,16 +234,6 @@ def _coupled(learned: Learned, format: str, learner: str, deep: str, init: str) 
         "further.bias": torch.stack(biases) if biases else bias.new_empty(0, *bias.shape),
     }
     return learner, state, {"tokens": len(context), "depth": len(prompts) + 1, "init": init}
-
-
-def _refuse_foreign(learned: Learned) -> None:
-    for name in learned.stored:
-        for pattern, what in _FOREIGN:
-            if re.fullmatch(pattern, name):
-                raise IncompatibleChoice(
-                    f"'{learned.path}' cannot be imported: '{name}' is of {what}.",
-                    hint=f"Formats that can: {', '.join(FORMATS)}.",
-                )
 
 
 def _check_widths(path: Path, state: dict[str, Tensor], backbone: Backbone) -> None:
@@ -291,6 +279,6 @@ FORMATS: dict[str, Callable[[Learned, str | None], Read]] = {
     "cocoop": _cocoop,
     "vpt": _vpt,
     "ivlp": _ivlp,
-    "maple": _maple,
-    "fap": _fap,
+    "maple": lambda learned, init: _coupled(learned, "maple", "coupled", "deep", init or "a photo of a"),
+    "fap": lambda learned, init: _coupled(learned, "fap", "fap", "tokens", init or "template-literal"),
 }

@@ -50,8 +50,13 @@ class PromptState:
 
     @property
     def recipe(self) -> MethodRecipe:
-        """The recipe that the state was trained with."""
-        return recipe_from(self.card)
+        """The recipe on the card, of which nothing is ever imported; raises CorruptFile when there is none."""
+        names = {item.name for item in dataclasses.fields(MethodRecipe) if is_recorded(item)}
+        try:
+            given = {name: value for name, value in self.card["recipe"].items() if name in names}
+            return MethodRecipe(**given | {"needs": tuple(given.get("needs", ()))})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CorruptFile(f"The card holds no recipe: {type(error).__name__}: {error}.") from error
 
 
 def digest_of(state: Mapping[str, Tensor]) -> str:
@@ -94,7 +99,7 @@ def load_state(folder: str | Path) -> PromptState:
     try:
         card = parse_json((folder / CARD).read_bytes(), constants=True)
         if isinstance(card, dict):
-            refuse_other(card.get("schema"), SCHEMA, str(folder / CARD))
+            refuse_other(card.get("schema") or SCHEMA, SCHEMA, str(folder / CARD))
         content = (folder / TENSORS).read_bytes()
         safetensors_header(content, len(content))
         tensors = load(content)
@@ -106,16 +111,6 @@ def load_state(folder: str | Path) -> PromptState:
     if state.digest != card.get("digest"):
         raise CorruptFile(f"The tensors in '{folder}' do not have the digest on their card.", hint=hint)
     return state
-
-
-def recipe_from(card: Mapping[str, Any]) -> MethodRecipe:
-    """The recipe written on a card, of which nothing is ever imported; raises CorruptFile when there is none."""
-    names = {item.name for item in dataclasses.fields(MethodRecipe) if is_recorded(item)}
-    try:
-        given = {name: value for name, value in card["recipe"].items() if name in names}
-        return MethodRecipe(**given | {"needs": tuple(given.get("needs", ()))})
-    except (KeyError, TypeError, AttributeError) as error:
-        raise CorruptFile(f"The card holds no recipe: {type(error).__name__}: {error}.") from error
 
 
 def build_learner(
