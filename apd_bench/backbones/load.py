@@ -19,11 +19,10 @@ from apd_bench.backbones.configs import (
     read_json,
     reinstall,
 )
+from apd_bench.backbones.hub import forbid_network, hub_file
 from apd_bench.backbones.present import HUB_WEIGHTS
 from apd_bench.backbones.weights import (
     Weights,
-    forbid_network,
-    hub_file,
     load_image_tower,
     load_whole,
     tagged_file,

@@ -1,6 +1,5 @@
 """Finding, checking and reading weight files; offline, no socket is opened."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,11 @@ from open_clip.factory import (
 from torch import Tensor, nn
 
 from apd_bench.backbones.configs import architectures_of
+from apd_bench.backbones.hub import hub_file, offline
 from apd_bench.backbones.present import HUB_WEIGHTS, URL_CACHE
 from apd_bench.backbones.torchfile import StoredTensor, is_torchscript, read_safetensors, read_torch, tensors_of
 from apd_bench.backbones.towers import has_quick_gelu
-from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, first_line
+from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
 from apd_bench.core.files import file_digest
 
 VISION_KEY = "vision_encoder_state_dict"
@@ -35,48 +35,6 @@ class Weights:
     digest: str
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-
-
-def offline() -> bool:
-    """Whether the environment forbids the network (HF_HUB_OFFLINE or APD_BENCH_OFFLINE)."""
-    return any(
-        os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on")
-        for name in ("HF_HUB_OFFLINE", "APD_BENCH_OFFLINE")
-    )
-
-
-def forbid_network() -> None:
-    """Tells the hub client, which reads its environment once at import, that the network is switched off."""
-    if offline():
-        from huggingface_hub import constants
-
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        constants.HF_HUB_OFFLINE = True
-
-
-def hub_file(repository: str, names: tuple[str, ...]) -> Path:
-    """The first of `names` in a hub repository, from the cache or (unless offline) downloaded.
-
-    Raises MissingPrerequisite with the way to get it.
-    """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-
-    for name in names:
-        try:
-            return Path(hf_hub_download(repository, name, local_files_only=offline()))
-        except (LocalEntryNotFoundError, EntryNotFoundError):
-            continue
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            raise MissingPrerequisite(
-                f"{repository} cannot be reached: {type(error).__name__}: {first_line(error)}",
-                hint=f"Check the name and the network, or download it elsewhere: hf download {repository}",
-            ) from error
-    state = "is not in the local cache and the network is switched off" if offline() else "could not be downloaded"
-    raise MissingPrerequisite(
-        f"{' or '.join(names)} of {repository} {state}.",
-        hint=f"On a machine with network run: hf download {repository}  (HF_HOME names the cache folder).",
-    )
 
 
 def tagged_file(architecture: str, tag: str) -> Weights:

@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "check": ("check", "check a method: what it learns, how it trains, whether it masks gradients"),
     "import": ("import_", "import prompts trained elsewhere"),
     "audit": ("audit", "hold the protocol of a paper against a sound attack, on somebody's checkpoint"),
+    "push": ("push", "put trained prompts on the Hugging Face hub, where --methods hf://ORG/REPO finds them"),
     "doctor": ("doctor", "what this machine has and what it lacks"),
 }
 _EPILOG = """examples:

@@ -23,7 +23,7 @@ from apd_bench.leaderboard.boards import collect
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.review import Review, masking, verdicts
 from apd_bench.leaderboard.tidy import column_of
-from apd_bench.methods.catalog import is_trained
+from apd_bench.methods.catalog import state_folder
 from apd_bench.records.record import Record
 from apd_bench.records.store import Store
 from apd_bench.runner.cost import stages_of
@@ -57,8 +57,8 @@ class _Subject:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of the verb."""
     parser.add_argument(
-        "file", nargs="?", type=Path, metavar="CHECKPOINT",
-        help="a checkpoint (with --format) or a folder of imported prompts; without it the backbone is audited alone",
+        "file", nargs="?", metavar="CHECKPOINT",
+        help="a checkpoint (with --format), a folder of prompts or hf://ORG/REPO; none: the backbone alone",
     )  # fmt: skip
     parser.add_argument("--method", metavar="FILE.py:NAME", help="instead: a method, which is trained first")
     parser.add_argument(
@@ -135,15 +135,15 @@ def _subject(args: argparse.Namespace, options: RunOptions, backbone: str) -> _S
         if args.format is not None:
             raise UsageError("--format says how a checkpoint is read, and none is given.", hint="Give its path first.")
         return _Subject("zero_shot", "prompts", "hand-made prompts", {"prompts": "hand-made, those of each set"})
-    name = str(args.file)
-    if is_trained(name):
+    name = args.file
+    if state_folder(name) is not None:
         entry = METHODS.get(name)
         origin = entry.name.partition("@")[0].removeprefix("imported-")
         known = origin if origin in published.protocols()["formats"] else "prompts"
         return _Subject(name, known, entry.name, {"prompts": entry.name})
     if args.format is None:
         raise UsageError(f"What wrote '{name}'?", hint="Say it with --format; see: apd-bench import --help")
-    args.backbone = backbone
+    args.file, args.backbone = Path(name), backbone
     args.dataset = args.dataset or (None if args.classes else _only_set(options))
     folder, state = imported(args)
     recipe = state.card["recipe"]

@@ -187,7 +187,7 @@ class RunOptions:
         more_flags=("--backbones",), metavar="LIST",
     )  # fmt: skip
     methods: tuple[str, ...] | None = option(
-        None, names, WHAT, "prompt methods: names, FILE.py:NAME, a folder of imported prompts", metavar="LIST"
+        None, names, WHAT, "prompt methods: names, FILE.py:NAME, a folder of prompts, hf://ORG/REPO", metavar="LIST"
     )
     datasets: tuple[str, ...] | None = option(
         None, names, WHAT, "names, or folder:PATH for images of your own; 'all' means all of the suite", metavar="LIST"

@@ -10,6 +10,7 @@ from apd_bench.core.files import is_path, typed_file
 from apd_bench.core.package_data import baselines_path
 from apd_bench.core.versions import CARD
 from apd_bench.methods.entry import MethodEntry
+from apd_bench.methods.hub import HUB, pull
 from apd_bench.methods.tables import read_toml
 from apd_bench.methods.variants import variant
 from apd_bench.prompts.catalog import LEARNERS
@@ -48,10 +49,11 @@ def resolve(name: str) -> MethodEntry | None:
     """The method behind a name that the catalog does not list, else None; UsageError when it cannot be made.
 
     `NAME(option=value)` is a method with options changed, and a folder with a prompt state (imported, or a fit of a
-    store) is a method that is evaluated without training.
+    store), or one on the hub (`hf://ORG/REPO`), is a method that is evaluated without training.
     """
-    if is_trained(name):
-        return _trained(Path(name).expanduser())
+    folder = state_folder(name)
+    if folder is not None:
+        return _trained(folder)
     if name.endswith(")") and "(" in name:
         return variant(name)
     if is_path(name):
@@ -65,6 +67,13 @@ def resolve(name: str) -> MethodEntry | None:
 def is_trained(name: str) -> bool:
     """Whether `name` is the path of a prompt state that is there."""
     return typed_file(name, CARD) is not None
+
+
+def state_folder(name: str) -> Path | None:
+    """The folder of the prompt state that `name` is the path of, or its address on the hub; None for another name."""
+    if name.startswith(HUB):
+        return pull(name)
+    return Path(name).expanduser() if is_trained(name) else None
 
 
 def _trained(folder: Path) -> MethodEntry:

@@ -12,7 +12,7 @@ from apd_bench.core.registry import BACKBONES, DATASETS
 from apd_bench.core.specs import BackboneSpec, Cell
 from apd_bench.data.catalog import class_names
 from apd_bench.data.protocols import class_half
-from apd_bench.methods.catalog import is_trained
+from apd_bench.methods.catalog import state_folder
 from apd_bench.prompts.classifier import Classifier
 from apd_bench.records.record import Record
 from apd_bench.records.store import Store
@@ -29,7 +29,7 @@ def load_classifier(
     backbone: str | None = None,
     device: str | torch.device | None = None,
 ) -> Classifier:
-    """The model behind a record, an id of a cell or fit in `results` (its first letters do), or a prompt-state folder.
+    """The model behind a record, an id of a cell or fit in `results`, a folder of prompts, or hf://ORG/REPO.
 
     It is a frozen `torch.nn.Module` from pixels [B, 3, H, W] in [0,1] to logits [B, C] in float32, through which
     gradients reach the pixels: for torchattacks, RobustBench's evaluation, or a loop of your own.
@@ -45,17 +45,18 @@ def load_classifier(
     cuda where there is one. Raises UserError for what is not there, or is no longer what was measured.
     """
     place = torch.device(pick_device(None if device is None else str(device)))
-    cell, state = _found(fit_or_cell, Store(results))
+    cell, state = stored_state(fit_or_cell, Store(results))
     spec = _backbone(state, cell, backbone)
     names, template = _classes(state, cell, dataset)
     learner = restore(state, load_backbone(spec, place), names, template)
     return Classifier.from_learner(learner.backbone, learner, precision=cell.precision if cell else "fp32")
 
 
-def _found(name: str | Path | Record, store: Store) -> tuple[Cell | None, PromptState]:
-    """The prompt state of a name, and the cell where it names one."""
-    if not isinstance(name, Record) and is_trained(str(name)):
-        return None, load_state(Path(name).expanduser())
+def stored_state(name: str | Path | Record, store: Store) -> tuple[Cell | None, PromptState]:
+    """The prompt state of a record, an id, a folder or an address on the hub, and the cell where that is one."""
+    folder = None if isinstance(name, Record) else state_folder(str(name))
+    if folder is not None:
+        return None, load_state(folder)
     if not store.exists():
         raise MissingPrerequisite(
             f"There are no records in {store.path}, and '{getattr(name, 'id', name)}' is no folder of prompts.",

@@ -26,6 +26,7 @@ from apd_bench.core.identity import derive_seed, digest, is_recorded
 from apd_bench.core.specs import MethodRecipe
 from apd_bench.core.versions import CARD, STATE, refuse_other
 from apd_bench.methods.classes import load_class
+from apd_bench.methods.hub import TENSORS
 
 if TYPE_CHECKING:
     from apd_bench.backbones.adapter import Backbone
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from apd_bench.prompts.classifier import Classifier
 
 SCHEMA = STATE
-TENSORS = "state.safetensors"
 
 
 @dataclass(frozen=True)
