@@ -10,7 +10,7 @@ from apd_bench.core.errors import EXIT_DONE
 from apd_bench.core.registry import METHODS
 from apd_bench.core.text import plain
 from apd_bench.leaderboard.boards import collect
-from apd_bench.leaderboard.comparison import Comparison, Contest, compare_methods
+from apd_bench.leaderboard.comparison import Comparison, Contest, compare_methods, heads
 from apd_bench.leaderboard.escape import markdown_text
 from apd_bench.leaderboard.markdown import grid
 from apd_bench.leaderboard.wording import heading
@@ -49,7 +49,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _lines(item: Comparison, samples: int) -> list[str]:
     first, second = markdown_text(item.first), markdown_text(item.second)
-    header = ["dataset", "column", first, second, "difference", "95 %", "wins", "losses", "of", "p (Holm)"]
+    header = heads(first, second)
     body = [_cells(contest) for contest in (*item.overall, *(c for c in item.contests if c.column == "worst"))]
     left = ("dataset", "column")
     lines = [

@@ -12,6 +12,12 @@ from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
 
 _DRAWS = 9999
+INTERVAL = "95 %"
+
+
+def heads(first: str, second: str) -> list[str]:
+    """The heads of a comparison, in a terminal and on the page: means of both methods, then what a contest says."""
+    return ["dataset", "column", first, second, "difference", INTERVAL, "wins", "losses", "of", "p (Holm)"]
 
 
 @dataclass(frozen=True)

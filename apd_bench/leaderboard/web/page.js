@@ -68,7 +68,7 @@
     const grid = (caption, head, names, values, edges) => {
       const table = document.createElement("table");
       table.append(make("caption", caption));
-      line(table.createTHead(), "th", [head, methods[first], methods[second], "difference", ...(edges ? ["95 %"] : [])]);
+      line(table.createTHead(), "th", [head, methods[first], methods[second], difference, ...(edges ? [range] : [])]);
       const body = table.createTBody();
       names.forEach((name, place) => {
         const [one, two] = [values[first][place], values[second][place]];
@@ -76,10 +76,11 @@
       });
       return table;
     };
+    const [dataset, column, , , difference, range] = data.heads;
     const interval = (name) => (name === "worst" ? pairs[first][second].map(signed).join(" to ") : "");
     const more = make("p", "Tests and single samples: ");
     more.append(make("code", `apd-bench compare ${typed[first]} ${typed[second]}`));
-    part.append(grid("mean over the sets, percent", "column", columns, means, interval), grid("worst, percent", "dataset", datasets, sets), more);
+    part.append(grid("mean over the sets, percent", column, columns, means, interval), grid("worst, percent", dataset, datasets, sets), more);
   };
   const show = () => {
     all(".of-board").forEach((part) => { part.hidden = !part.dataset.board.split(" ").includes(String(state.board)); });

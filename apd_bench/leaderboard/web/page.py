@@ -14,7 +14,7 @@ from apd_bench.core.registry import ATTACKS
 from apd_bench.core.specs import format_eps
 from apd_bench.core.text import file_name, plain, plain_lines
 from apd_bench.leaderboard import columns, wording
-from apd_bench.leaderboard.comparison import worst_differences
+from apd_bench.leaderboard.comparison import heads, worst_differences
 from apd_bench.leaderboard.csv_file import render_csv
 from apd_bench.leaderboard.curves import eps_curve, eps_families, few_shot_families, pareto_front, shots_curve
 from apd_bench.leaderboard.json_file import render_json
@@ -86,7 +86,7 @@ def render_page(
         downloads=_downloads(tables, group, notes),
         cite=wording.citation(tables),
         legend=wording.legend_lines(tables, "html", notes),
-        data={"boards": [_numbers(table) for table in tables], "facets": _facets(tables)},
+        data={"boards": [_numbers(table) for table in tables], "facets": _facets(tables), "heads": heads("", "")[:6]},
     )
 
 
