@@ -195,3 +195,24 @@ def test_the_command_prints_the_table_of_a_part_and_names_the_parts(tmp_path, mo
     with pytest.raises(SystemExit):
         main(["trains"])
     assert re.search("invalid choice: '?trains'?.*startup'?, '?store", capsys.readouterr().err)
+
+
+def test_the_checks_of_a_gpu_run_without_one_and_write_what_they_saw(tmp_path, capsys):
+    from tests.benchmarks.cuda.__main__ import main as check
+
+    words = ["--device", "cpu", "--small", "--only", "fp32,gradients of CPU,evaluate,held per image"]
+    assert check([*words, "--out", str(tmp_path)]) == 0
+    checks = json.loads((tmp_path / "cuda" / "checks.json").read_text())["checks"]
+    assert [one["state"] for one in checks] == ["PASS", "PASS", "PASS", "SKIP"]
+    assert float(checks[0]["facts"]["product in fp32"]) < 2e-5
+    assert "| fp32 is fp32 | PASS |" in (tmp_path / "cuda.md").read_text()
+    assert "SKIP memory" in capsys.readouterr().out
+
+
+def test_a_wrong_gpu_is_told(tmp_path, monkeypatch):
+    from tests.benchmarks.cuda import __main__, right
+
+    monkeypatch.setattr(right, "off", lambda one, two: 1e-2)
+    words = ["--device", "cpu", "--small", "--only", "fp32 is", "--out", str(tmp_path)]
+    assert __main__.main(words) == 1
+    assert "reduced precision is on" in (tmp_path / "cuda.md").read_text()

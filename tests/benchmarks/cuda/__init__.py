@@ -1,0 +1,1 @@
+"""Is a GPU right, and how fast: the checks of `python -m tests.benchmarks.cuda`."""
