@@ -82,7 +82,7 @@ def builtin() -> Iterator[DefenceEntry]:
     yield DefenceEntry(
         "clipure_cos", f"{_HERE}.clipure:CLIPureCos", "the feature is turned towards the text of an empty prompt",
         {"steps": 10, "step": 30.0, "text": ""}, aliases=("clipure",), paper="Zhang et al., ICLR 2025",
-        sources={"steps": _PURE, "step": _PURE, "text": "reason: the template of the set, which the classes have too"})
+        sources={"steps": _PURE, "step": _PURE, "text": "reason: the set's, as for its classes; published: 80"})
     smooth = {"sigma": 0.25, "samples": 100, "alpha": 0.001, "selection": 100, "estimation": 0}
     yield DefenceEntry(
         "smoothed", f"{_HERE}.smoothed:Smoothed", "majority over Gaussian noise, with a certified L2 radius", smooth,

@@ -8,6 +8,7 @@ projection times 30^-steps. There the direction is normalised over the batch, so
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -16,7 +17,6 @@ from torch.nn.functional import normalize
 
 from apd_bench.defences.base import Defence
 from apd_bench.prompts.base import fill
-from apd_bench.prompts.context import first_template
 
 
 class CLIPureCos(Defence):
@@ -25,13 +25,15 @@ class CLIPureCos(Defence):
     gradients: ClassVar[tuple[str, ...]] = ("replay", "unrolled")
 
     def prepare(self) -> None:
-        """Encodes the empty prompt."""
-        learner = self.classifier.learner
-        text = self.options["text"] or (first_template(learner.template) if learner is not None else "a photo of a {}.")
-        backbone = self.classifier.backbone
+        """Encodes the empty prompt, of an ensemble the mean over its templates."""
+        learner, backbone = self.classifier.learner, self.classifier.backbone
+        texts: Sequence[str] = [self.options["text"] or "a photo of a {}."]
+        if learner is not None and not self.options["text"]:
+            texts = learner.used_templates or learner.template.splitlines()
         with torch.no_grad():
-            empty = backbone.encode_text(backbone.tokenize([fill(text, "")]))
-        self.register_buffer("t", normalize(empty.float(), dim=-1), persistent=False)
+            empty = backbone.encode_text(backbone.tokenize([fill(text, "") for text in texts]))
+        t = normalize(normalize(empty.float(), dim=-1).mean(0, keepdim=True), dim=-1)
+        self.register_buffer("t", t, persistent=False)
 
     def predict(self, x: Tensor, noise: None) -> Tensor:
         """The logits of the turned feature."""

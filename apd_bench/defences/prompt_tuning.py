@@ -33,7 +33,13 @@ class PromptTuning(OfViews):
         learner = _with_context(self.classifier.learner, type(self).__name__)
         with torch.no_grad():
             self.text = cast("TextPrompts", learner().text).detach()
-        self.context, self.tokens = cast("Tensor", self.text.context), learner.texts()
+            self.context, self.tokens = cast("Tensor", self.text.context), learner.texts()
+            if not torch.allclose(self.encode(self.context[None])[0], self.classifier.text_features, atol=1e-3):
+                raise IncompatibleChoice(
+                    f"{type(self).__name__} tunes one context, and this model's class texts are no texts with one.",
+                    hint="A set with several templates takes one: SET(template='a photo of a {}.').",
+                )
+        self.texts = 0
 
     def encode(self, context: Tensor) -> Tensor:
         """Normalised class texts [B, C, D] with a context [B, ...] for every image."""
@@ -98,6 +104,9 @@ def _with_context(learner: PromptLearner | None, name: str) -> PromptLearner:
     template = next(iter(learner.used_templates), "") or first_template(learner.template)
     words = len(learner.backbone.embed_words(template.partition("{}")[0]))
     if not words:
-        raise IncompatibleChoice(f"The class text '{template}' has no words before the name that {name} could tune.")
+        raise IncompatibleChoice(
+            f"The class text '{template}' has no words before the name that {name} could tune.",
+            hint="Give the set another: SET(template='a photo of a {}.').",
+        )
     options = {"tokens": words, "init": "template"}
     return TextLearner(learner.backbone, learner.class_names, template, options, torch.Generator())
