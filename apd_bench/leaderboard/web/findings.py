@@ -24,7 +24,7 @@ class Finding(NamedTuple):
 def lead(tables: Sequence[Table]) -> str:
     """How many methods were tested, and with what."""
     methods = {row.method for table in tables for row in table.rows}
-    attacks = list(dict.fromkeys(attack for table in tables for attack in table.attacks))
+    attacks = list(dict.fromkeys(attack for table in tables for attack in (*table.attacks, *table.distance_attacks)))
     counted = f"{len(methods)} methods" if len(methods) > 1 else "one method"
     return f"{counted} · one protocol · every sample attacked by {_listed(attacks)}"
 
