@@ -1,4 +1,4 @@
-"""Imports the heavy packages one after another and says how each went; run as a script by `installation.py`.
+"""Imports the heavy packages one after another and says how each went; run as a script by `doctor.py`.
 
 It runs in a process of its own, so that a package whose import crashes or hangs takes nothing else with it. Each line
 of output is one JSON object and is written before the next import begins. It uses nothing of apd_bench.

@@ -37,9 +37,9 @@ class _Switch(_FromEnvironment):
         super().__init__(option_strings, dest, default=default, nargs=0, **how)
 
     def written(self, text: str, variable: str) -> bool:
-        from apd_bench.core.options import Source, switch  # not for --help
+        from apd_bench.core.options import Spelling, switch  # not for --help
 
-        return switch(text, Source(variable, f"{variable}={{}}"))
+        return switch(text, Spelling(variable, f"{variable}={{}}"))
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
         setattr(namespace, self.dest, True)

@@ -8,7 +8,7 @@ from apd_bench.cli.arguments import canonical_or_recorded
 from apd_bench.cli.console import err, out
 from apd_bench.core.errors import EXIT_DONE, RegressionFound, UsageError, UserError
 from apd_bench.core.files import atomic_write
-from apd_bench.core.options import Source, numbers
+from apd_bench.core.options import Spelling, numbers
 from apd_bench.core.registry import BACKBONES, DATASETS, METHODS
 from apd_bench.core.specs import NORMS, parse_eps
 from apd_bench.leaderboard.boards import View, check_boards, collect, render_one, write_boards
@@ -76,8 +76,8 @@ def view_of(args: argparse.Namespace) -> View:
         datasets=tuple(canonical_or_recorded(DATASETS, name) for name in given["datasets"]),
         attacks=tuple(_attack(text) for text in given["attacks"]),
         eps=tuple(pair for text in given["eps"] for pair in _budgets(text)),
-        seeds=numbers(0)(given["seeds"], Source("--seeds", "--seeds {}")),
-        shots=numbers(0, -1)(given["shots"], Source("--shots", "--shots {}")),
+        seeds=numbers(0)(given["seeds"], Spelling("--seeds", "--seeds {}")),
+        shots=numbers(0, -1)(given["shots"], Spelling("--shots", "--shots {}")),
         groups=(args.group,) if args.group else (),
     )
 

@@ -29,7 +29,7 @@ WHERE, WHICH, HOW, DISPLAY = "where", "which cells (default: all that have no su
 
 
 @dataclass(frozen=True)
-class Source:
+class Spelling:
     """Where a value was written: what the option is called there, and how a value of it is written (`{}`)."""
 
     label: str
@@ -40,7 +40,7 @@ class Source:
         return UsageError(f"{self.label} takes {wanted}, not '{value}'.", hint=f"Write {self.written.format(example)}.")
 
 
-Reader = Callable[[Any, Source], Any]
+Reader = Callable[[Any, Spelling], Any]
 
 
 @dataclass(frozen=True)
@@ -60,29 +60,29 @@ class Option:
         """The environment variable."""
         return "APD_BENCH_" + self.flag.removeprefix("--").replace("-", "_").upper()
 
-    def at(self, place: str) -> Source:
+    def at(self, place: str) -> Spelling:
         """The option as it is written in one of the places: flag, variable, suite, python."""
         return {
-            "flag": Source(self.flag, f"{self.flag} {{}}"),
-            "variable": Source(self.variable, f"{self.variable}={{}}"),
-            "suite": Source(f"'{self.name}' in [options]", f'{self.name} = "{{}}"'),
-            "python": Source(self.name, f'{self.name}="{{}}"'),
+            "flag": Spelling(self.flag, f"{self.flag} {{}}"),
+            "variable": Spelling(self.variable, f"{self.variable}={{}}"),
+            "suite": Spelling(f"'{self.name}' in [options]", f'{self.name} = "{{}}"'),
+            "python": Spelling(self.name, f'{self.name}="{{}}"'),
         }[place]
 
 
-def text(value: Any, source: Source) -> str:
+def text(value: Any, source: Spelling) -> str:
     """A name."""
     if not isinstance(value, (str, os.PathLike)):
         raise source.refuse("text", value, "NAME")
     return str(value)
 
 
-def path(value: Any, source: Source) -> Path:
+def path(value: Any, source: Spelling) -> Path:
     """A folder."""
     return Path(text(value, source))
 
 
-def device(value: Any, source: Source) -> str:
+def device(value: Any, source: Spelling) -> str:
     """The name of a kind of device, perhaps with a number; whether it is there, the run finds out."""
     name = text(value, source)
     if not re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d+)?", name):
@@ -90,7 +90,7 @@ def device(value: Any, source: Source) -> str:
     return name
 
 
-def switch(value: Any, source: Source) -> bool:
+def switch(value: Any, source: Spelling) -> bool:
     """Whether something is wanted."""
     word = str(value).lower()
     if word not in TRUE + FALSE:
@@ -98,7 +98,7 @@ def switch(value: Any, source: Source) -> bool:
     return word in TRUE
 
 
-def texts(value: Any, source: Source) -> tuple[str, ...]:
+def texts(value: Any, source: Spelling) -> tuple[str, ...]:
     """A list whose items are taken as they are."""
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, Iterable):
@@ -106,7 +106,7 @@ def texts(value: Any, source: Source) -> tuple[str, ...]:
     return tuple(text(item, source) for item in items)
 
 
-def names(value: Any, source: Source) -> tuple[str, ...]:
+def names(value: Any, source: Spelling) -> tuple[str, ...]:
     """A list of names or numbers, as one text or one after the other; what stands in one text is split later."""
     items = value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
     return tuple(str(item) for item in items)
@@ -115,7 +115,7 @@ def names(value: Any, source: Source) -> tuple[str, ...]:
 def numbers(least: int, *also: int) -> Reader:
     """A list of whole numbers of at least `least`, or ranges such as 1-5, or of the numbers `also`."""
 
-    def read(value: Any, source: Source) -> tuple[int, ...]:
+    def read(value: Any, source: Spelling) -> tuple[int, ...]:
         found: list[int] = []
         for item in re.findall(r"[^\s,]+", " ".join(names(value, source))):
             span = re.fullmatch(r"(\d{1,18})-(\d{1,18})", item)
@@ -140,7 +140,7 @@ def numbers(least: int, *also: int) -> Reader:
 def count(what: str, example: int, **words: int | None) -> Reader:
     """A number of at least 1, or one of `words` with what it stands for."""
 
-    def read(value: Any, source: Source) -> int | None:
+    def read(value: Any, source: Spelling) -> int | None:
         if isinstance(value, str) and value in words:
             return words[value]
         if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,18}", str(value)) or int(value) < 1:
@@ -151,7 +151,7 @@ def count(what: str, example: int, **words: int | None) -> Reader:
     return read
 
 
-def fraction(value: Any, source: Source) -> tuple[int, int]:
+def fraction(value: Any, source: Spelling) -> tuple[int, int]:
     """A part of a whole, as 3/8 or (3, 8)."""
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value if isinstance(value, str) else "/".join(names(value, source)))
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
@@ -162,7 +162,7 @@ def fraction(value: Any, source: Source) -> tuple[int, int]:
 def choice(*allowed: str) -> Reader:
     """One of a few words."""
 
-    def read(value: Any, source: Source) -> str:
+    def read(value: Any, source: Spelling) -> str:
         if value not in allowed:
             raise unknown_name(f"value of {source.label}", str(value), allowed)
         return str(value)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from apd_bench.core.errors import MissingPrerequisite
-from apd_bench.core.options import Source, choice, options_from_python
+from apd_bench.core.options import Spelling, choice, options_from_python
 from apd_bench.core.options import table as options_table
 from apd_bench.core.specs import Suite
 from apd_bench.leaderboard.boards import collect, write_boards
@@ -125,7 +125,7 @@ def run(suite: str | Suite = "embedded", *, strategy: str = "unfinished", **give
     shown = "auto" if in_notebook() else "none"
     named = {"suite": suite} if isinstance(suite, str) else {}
     options = options_from_python({"display": shown} | given | named)
-    strategy = choice(*STRATEGIES)(strategy, Source("strategy", 'strategy="{}"'))
+    strategy = choice(*STRATEGIES)(strategy, Spelling("strategy", 'strategy="{}"'))
     with environment():  # which planning changes for loaders and workers
         grid = plan_of(options, suite if isinstance(suite, Suite) else None)
         store = Store(options.store)

@@ -11,9 +11,9 @@ from typing import Any
 
 from apd_bench.core.files import atomic_write
 from apd_bench.core.specs import Suite, format_eps
+from apd_bench.leaderboard.markdown import grid
 from apd_bench.runner.selection import describe
-from apd_bench.tuning.choice import Tuned
-from apd_bench.tuning.curve import expected_best
+from apd_bench.tuning.choice import Tuned, expected_best
 from apd_bench.tuning.search import Search
 from apd_bench.tuning.space import nested
 
@@ -66,11 +66,8 @@ def gains(results: Sequence[Tuned]) -> list[dict[str, Any]]:
                 "tuned": round(item.scores[best], 2),
                 "gain": None if default is None else round(item.scores[best] - default, 2),
                 **{
-                    f"{name}_default": _at(values, 0)
-                    for name, values in (("clean", item.clean), ("robust", item.robust))
-                },
-                **{
-                    f"{name}_tuned": _at(values, best)
+                    f"{name}_{which}": round(values[number], 2) if number in values else None
+                    for which, number in (("default", 0), ("tuned", best))
                     for name, values in (("clean", item.clean), ("robust", item.robust))
                 },
                 "trial": best,
@@ -85,18 +82,9 @@ def curves(results: Sequence[Tuned]) -> list[dict[str, Any]]:
     rows = []
     for k in range(1, _tries(results) + 1):
         best = {item.method: expected_best(list(item.scores.values()), k) for item in results}
-        order = sorted(best, key=lambda name: -best[name].expected)
-        rows += [
-            {
-                "k": k,
-                "method": name,
-                "expected": round(best[name].expected, 2),
-                "low": round(best[name].low, 2),
-                "high": round(best[name].high, 2),
-                "rank": order.index(name) + 1,
-            }
-            for name in order
-        ]
+        for place, name in enumerate(sorted(best, key=lambda name: -best[name].expected)):
+            numbers = {part: round(getattr(best[name], part), 2) for part in ("expected", "low", "high")}
+            rows.append({"k": k, "method": name, **numbers, "rank": place + 1})
     return rows
 
 
@@ -116,8 +104,11 @@ def write_files(
     folder: Path, parent: Suite, parent_name: str, search: Search, results: Sequence[Tuned], rule: str
 ) -> list[Path]:
     """Writes the tuned suite, the page, and its two tables as CSV into `folder`; their paths."""
+    file = Path(parent_name).expanduser()
     contents = {
-        "tuned.toml": overlay(parent, name_from(folder, parent_name), search, results, rule),
+        "tuned.toml": overlay(
+            parent, os.path.relpath(file, folder) if file.is_file() else parent_name, search, results, rule
+        ),
         "tuning.md": page(search, results, rule, command(search, parent_name, rule)),
         "gains.csv": csv_text(gains(results)),
         "curve.csv": csv_text(curves(results)),
@@ -133,7 +124,7 @@ def page(search: Search, results: Sequence[Tuned], rule: str, command: str) -> s
     points = {(row["method"], row["k"]): row for row in curves(results)}
     gained = gains(results)
     lines = ["# Tuning", "", facts(search, results, rule), "", f"Made by: `{command}`", ""]
-    lines += _markdown(
+    lines += grid(
         ["method", "default", "tuned", "gain", "clean", "robust", "trial", "what it sets"],
         [
             [
@@ -144,6 +135,7 @@ def page(search: Search, results: Sequence[Tuned], rule: str, command: str) -> s
             ]
             for row in gained
         ],
+        left=("method",),
     )  # fmt: skip
     lines += [
         "", "Scores, in percent. The tuned score is a maximum over noisy scores, so it is too high by itself: the test",
@@ -154,7 +146,7 @@ def page(search: Search, results: Sequence[Tuned], rule: str, command: str) -> s
     for row in gained:
         at = [points[row["method"], k] for k in shown]
         body.append([row["method"], *(f"{p['expected']:.1f} ({p['rank']}) {p['low']:.1f}–{p['high']:.1f}" for p in at)])
-    lines += _markdown(["method", *(f"k = {k}" for k in shown)], body)
+    lines += grid(["method", *(f"k = {k}" for k in shown)], body, left=("method",))
     return "\n".join(lines) + "\n"
 
 
@@ -178,18 +170,8 @@ def toml(table: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def name_from(folder: Path, suite: str) -> str:
-    """How a file in `folder` names the suite `suite`: a known name as it is, a file by its way from there."""
-    file = Path(suite).expanduser()
-    return os.path.relpath(file, folder) if file.is_file() else suite
-
-
 def _tries(results: Iterable[Tuned]) -> int:
     return min(len(item.scores) for item in results)
-
-
-def _at(values: Mapping[int, float], number: int) -> float | None:
-    return round(values[number], 2) if number in values else None
 
 
 def _number(value: float | None) -> str:
@@ -202,8 +184,3 @@ def _written(configuration: Mapping[str, Any]) -> str:
 
 def _key(name: str) -> str:
     return name if name.replace("_", "").replace("-", "").isalnum() else json.dumps(name)
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [header, [":---", *("---:" for _ in header[1:])], *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]

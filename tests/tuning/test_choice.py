@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from apd_bench.core.errors import CorruptFile
-from apd_bench.tuning.choice import RULES, tuned
-from apd_bench.tuning.curve import expected_best
+from apd_bench.tuning.choice import RULES, expected_best, tuned
 from apd_bench.tuning.trials import Trial, read_trials, write_trials
 
 ROOT = Path(__file__).resolve().parents[2]

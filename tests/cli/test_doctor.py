@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from apd_bench.cli import installation as doctor
-from apd_bench.cli import main
-from apd_bench.cli.installation import NOTE, OK, PROBLEM, Check, examine, judge_probe, run_probe
+from apd_bench.cli import doctor, main
+from apd_bench.cli.doctor import NOTE, OK, PROBLEM, Remark, examine, judge_probe, run_probe
 
 TORCH = """
 __version__ = "2.9.0+cpu"
@@ -41,7 +40,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def found(seconds: float = 60) -> dict[str, Check]:
+def found(seconds: float = 60) -> dict[str, Remark]:
     return {check.name: check for check in judge_probe(run_probe(seconds))}
 
 
@@ -142,5 +141,5 @@ def test_an_old_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_doctor_does_not_import_torch(machine: Path) -> None:
     import subprocess
 
-    code = "import sys; from apd_bench.cli.installation import examine; examine(); assert 'torch' not in sys.modules"
+    code = "import sys; from apd_bench.cli.doctor import examine; examine(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
