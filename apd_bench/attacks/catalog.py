@@ -63,6 +63,29 @@ class AttackEntry:
         return replace(self, name=name, title=title, defaults=defaults, aliases=aliases, paper=paper or self.paper)
 
 
+# What the options mean, and in which unit.
+UNITS = {
+    "steps": "gradient steps of one run",
+    "step": "length of the first step, as a share of eps",
+    "schedule": "how the step shrinks: constant, or cosine to 0",
+    "restarts": "runs, each from a start of its own",
+    "start": "uniform: a random point within the budget; none: the image",
+    "loss": "what is climbed",
+    "draws": "random points a sample",
+    "targets": "wrong classes that are aimed at, the strongest first; at most K - 1",
+    "near": "runs, each towards the class that is strongest at the best point so far",
+    "close": "samples whose best margin is below this share of the clean one get further runs",
+    "order": "members, each on the survivors of those before",
+    "members": "members, each on the survivors of those before",
+    "iterations": "gradient steps of each member",
+    "queries": "forward passes of Square a sample",
+    "eot": "gradients that are averaged for each step",
+    "searches": "values of the constant that are tried",
+    "rate": "Adam's first step, in linearised distances to the boundary over the root of the number of pixels",
+    "constant": "the first value of the constant, in squares of the linearised distance",
+    "gamma": "share by which the radius grows or shrinks at the first step",
+}
+
 _HERE = "apd_bench.attacks"
 _CROCE = "Croce & Hein, ICML 2020"
 _SCHEDULES, _STARTS = ("constant", "cosine"), ("uniform", "none")

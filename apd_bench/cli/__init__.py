@@ -8,44 +8,56 @@ table [options] of the suite.
 import argparse
 import io
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from apd_bench.cli.console import err, out
 from apd_bench.cli.parser import Parser
+from apd_bench.cli.topics import TOPICS, text_of
 from apd_bench.core.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, UserError, unknown_name
 from apd_bench.core.files import explain
 
-# verb: (module, help line). A module must not be called like a built-in: importing it makes it a name of this package.
-VERBS: dict[str, tuple[str, str]] = {
-    "run": ("run", "train, attack, record and rank: the whole grid, or what is left of it"),
-    "plan": ("plan", "show the cells of a run: done, to do, impossible, and what they cost"),
-    "list": ("list_", "list methods, datasets, attacks, backbones, suites, cells"),
-    "show": ("show", "show one record, recipe, dataset, attack, backbone or suite"),
-    "fit": ("fit", "train prompts without attacking them"),
-    "tune": ("tune", "choose hyper-parameters on validation images, with equal tries for every method"),
-    "report": ("report", "turn stored records into leaderboards, without a model"),
-    "compare": ("compare", "compare two methods, sample by sample"),
-    "plot": ("plot", "draw curves and boards from stored records"),
-    "published": ("published", "numbers from the literature, with source and protocol"),
-    "verify": ("verify", "run the reduced grid and compare it with the expected values"),
-    "examples": ("examples", "pictures of attacked images for the web page"),
-    "submit": ("submit", "pack results so that somebody else can check them"),
-    "verify-submission": ("verify_submission", "check an archive by measuring some of its cells again"),
-    "datasets": ("datasets", "list, check and prepare datasets"),
-    "check": ("check", "check a method: what it learns, how it trains, whether it masks gradients"),
-    "import": ("import_", "import prompts trained elsewhere"),
-    "audit": ("audit", "hold the protocol of a paper against a sound attack, on somebody's checkpoint"),
-    "push": ("push", "put trained prompts on the Hugging Face hub, where --methods hf://ORG/REPO finds them"),
-    "doctor": ("doctor", "what this machine has and what it lacks"),
+# group: verb: (module, help line). A module must not be called like a built-in: importing it makes it a name of this
+# package.
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "measure": {
+        "run": ("run", "train, attack, record and rank: a whole grid, or what is left of it"),
+        "plan": ("plan", "the cells of a run: done, to do, impossible, and what they cost"),
+        "fit": ("fit", "train prompts without attacking them"),
+        "tune": ("tune", "choose hyper-parameters with equal tries for every method"),
+        "audit": ("audit", "a checkpoint under the attack of its paper and under a sound one"),
+    },
+    "read": {
+        "list": ("list_", "methods, datasets, attacks, backbones, suites, cells, fits"),
+        "show": ("show", "one cell, fit, recipe, dataset, attack, backbone or suite"),
+        "report": ("report", "stored records as leaderboards, without a model"),
+        "compare": ("compare", "two methods, sample by sample"),
+        "plot": ("plot", "figures from stored records"),
+        "published": ("published", "numbers of the literature, with source and protocol"),
+        "examples": ("examples", "pictures of attacked images, for the page"),
+    },
+    "share": {
+        "import": ("import_", "read prompts that were trained elsewhere"),
+        "push": ("push", "put trained prompts on the Hugging Face hub"),
+        "submit": ("submit", "pack results so that somebody else can check them"),
+        "verify-submission": ("verify_submission", "check an archive: some of its cells are measured again"),
+    },
+    "check": {
+        "doctor": ("doctor", "what this machine has and what it lacks"),
+        "datasets": ("datasets", "list, check and prepare datasets"),
+        "check": ("check", "a method: what it learns, how it trains, what it hides"),
+        "verify": ("verify", "a small grid against the values that are expected"),
+    },
 }
+VERBS = {verb: about for group in GROUPS.values() for verb, about in group.items()}
 _EPILOG = """examples:
-  apd-bench run                                   the embedded suite, from nothing to a leaderboard
-  apd-bench run --methods apd,apt --datasets all  two methods on every dataset of the suite
-  apd-bench plan --eps 1/255,4/255 --seeds 1,2,3  what a larger grid would cost
-  apd-bench list methods                          what there is
-  apd-bench run --help                            all options of one verb
+  apd-bench run                                 the embedded suite, to its board
+  apd-bench run --methods apd,apt --limit 5     two methods, five images a dataset
+  apd-bench plan --eps 1/255,4/255 --seeds 1-3  what a larger grid would cost
+  apd-bench list methods                        what there is
+  apd-bench run --help                          the options of one verb
 """
 
 
@@ -55,6 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what an encoding such as cp1252 lacks is shown as "?"
             stream.reconfigure(errors="replace")
+    if "_ARGCOMPLETE" in os.environ:
+        from apd_bench.cli.completion import complete
+
+        complete(VERBS)
     try:
         return _run(words)
     except UserError as error:
@@ -100,10 +116,13 @@ def _run(words: list[str]) -> int:
 
         out(f"apd-bench {__version__}")
         return EXIT_DONE
-    if first in ("--help", "-h", "help"):
-        if len(words) > 1:
+    if first in ("--help", "-h", "help", "--help-all"):
+        if len(words) < 2:
+            out(_overview())
+            return EXIT_DONE
+        if words[1] not in TOPICS:
             return _run([words[1], "--help"])
-        out(_overview())
+        out(text_of(words[1], min(shutil.get_terminal_size().columns, 100)))
         return EXIT_DONE
     if first.startswith("-"):
         raise UsageError(f"The first word is a verb, not an option: '{first}'.", hint="See: apd-bench --help")
@@ -115,12 +134,24 @@ def _run(words: list[str]) -> int:
 
 
 def _overview() -> str:
-    lines = "\n".join(f"  {verb:<11}{line}" for verb, (_, line) in VERBS.items())
-    return (
-        "usage: apd-bench VERB [options]\n\n"
-        "Fair, attackable, resumable comparison of adversarial prompt tuning for CLIP-like models.\n\n"
-        f"verbs:\n{lines}\n\noptions:\n  -h, --help  this text, or `apd-bench VERB --help`\n"
-        f"  --version   the version\n\n{_EPILOG.rstrip()}"
+    lines = []
+    for group, verbs in GROUPS.items():
+        lines += [f"{group}:", *(f"  {verb:<19}{line}" for verb, (_, line) in verbs.items()), ""]
+    topics = (f"  help {topic:<14}{line}" for topic, line in TOPICS.items())
+    return "\n".join(
+        [
+            "usage: apd-bench VERB [options]",
+            "",
+            "Fair, attackable, resumable comparison of adversarial prompt tuning for CLIP.",
+            "",
+            *lines,
+            "help:",
+            "  VERB --help        the options that most people need; --help-all: every option",
+            *topics,
+            "  --version          the version",
+            "",
+            _EPILOG.rstrip(),
+        ]
     )
 
 

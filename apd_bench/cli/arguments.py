@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from apd_bench.cli.parser import Parser
 from apd_bench.core import options
 from apd_bench.core.errors import UsageError, UserError
 from apd_bench.core.options import RunOptions
@@ -18,7 +19,11 @@ def declare(parser: argparse.ArgumentParser, *groups: str, without: tuple[str, .
         group: Any = parser.add_argument_group(title)
         if title == options.WHAT and "suite" in chosen:
             group.add_argument(
-                "named_suite", nargs="?", default=argparse.SUPPRESS, metavar="SUITE", help="a suite, as --suite"
+                "named_suite",
+                nargs="?",
+                default=argparse.SUPPRESS,
+                metavar="SUITE",
+                help="a suite by name or file, as --suite (apd-bench help suites)",
             )
         if title == options.WHICH:
             group = group.add_mutually_exclusive_group()
@@ -30,7 +35,9 @@ def declare(parser: argparse.ArgumentParser, *groups: str, without: tuple[str, .
                 elif item.read is options.texts:
                     shape |= {"action": "append"}
                 shape |= {"dest": name, "default": argparse.SUPPRESS, "help": item.help}
-                group.add_argument(item.flag, *item.more_flags, **shape)
+                action = group.add_argument(item.flag, *item.more_flags, **shape)
+                if isinstance(parser, Parser) and name not in options.COMMON:
+                    parser.rare.append(action)
     parser.set_defaults(declared=tuple(chosen))
 
 

@@ -33,10 +33,12 @@ from apd_bench.runner.session import make_reporter, plan_of, run_plan
 from apd_bench.suites import load_suite
 
 EXAMPLES = """examples:
-  apd-bench audit model.pth.tar-50 --format coop --backbone ViT-B-32-quickgelu/openai --datasets caltech101 --eps 1/255
-  apd-bench audit prompts/fap-1a2b3c4d --backbone ViT-B-32-quickgelu/openai --datasets eurosat --eps 1/255 --limit all
-  apd-bench audit --backbone local-robust:tecoa.pt@ViT-B-32-quickgelu/openai --datasets dtd,food101 --eps 1/255,4/255
-  apd-bench audit --method mine.py:METHOD --backbone tiny-clean --datasets food --eps 3/255
+  apd-bench audit model.pth.tar-50 --format coop --datasets caltech101 \\
+      --backbone ViT-B-32-quickgelu/openai --eps 1/255
+  apd-bench audit prompts/fap-1a2b3c4d --datasets eurosat --eps 1/255 \\
+      --backbone ViT-B-32-quickgelu/openai --limit all
+  apd-bench audit --method mine.py:METHOD --backbone tiny-clean \\
+      --datasets food --eps 3/255
 """
 SOUND = "worst.fast"
 SAMPLES = 1000  # of each set, as in the suite `audit`

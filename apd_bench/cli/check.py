@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from apd_bench.training.contract import CheckResult
 
 EXAMPLES = """examples:
-  apd-bench check apd                          a registered method
-  apd-bench check my_method.py:METHOD          a method of your own, before it is registered
-  apd-bench check apd --backbone tiny-clean    on another backbone than the toy one
+  apd-bench check apd                        a registered method
+  apd-bench check my_method.py:METHOD        one of yours
+  apd-bench check apd --backbone tiny-clean  not on the toy backbone
 """
 
 

@@ -11,13 +11,12 @@ from apd_bench.core.registry import METHODS
 from apd_bench.core.text import plain
 from apd_bench.leaderboard.boards import collect
 from apd_bench.leaderboard.comparison import Comparison, Contest, compare_methods, heads
-from apd_bench.leaderboard.escape import markdown_text
-from apd_bench.leaderboard.markdown import grid
+from apd_bench.leaderboard.terminal import render_grid
 from apd_bench.leaderboard.wording import heading
 
 EXAMPLES = """examples:
-  apd-bench compare apd advtp                     wins, losses, differences with intervals
-  apd-bench compare apd zero_shot --samples 50    more of the samples on which they differ
+  apd-bench compare apd advtp                    on the same samples
+  apd-bench compare apd zero_shot --samples 50   more of those that differ
   apd-bench compare apd advtp --results mine/ theirs/ --json
 """
 
@@ -43,39 +42,40 @@ def execute(args: argparse.Namespace) -> int:
         out_json([_plain(item) for item in found])
         return EXIT_DONE
     for item in found:
-        out("\n".join(_lines(item, args.samples)) + "\n")
+        _show(item, args.samples)
+    for line in _LEGEND:
+        out(line)
     return EXIT_DONE
 
 
-def _lines(item: Comparison, samples: int) -> list[str]:
-    first, second = markdown_text(item.first), markdown_text(item.second)
-    header = heads(first, second)
-    body = [_cells(contest) for contest in (*item.overall, *(c for c in item.contests if c.column == "worst"))]
-    left = ("dataset", "column")
-    lines = [
-        plain(f"{item.first} against {item.second}: {heading(item.table)}", 200),
-        "",
-        *grid(header, body, left),
-        "",
-    ]
-    lines += [f"wins: (sample, seed) pairs that only {first} gets right. difference: {first} minus {second}, points."]
-    lines += [f"note: {plain(note, 200)}" for note in item.notes]
+_LEGEND = (
+    "Numbers are percent of samples that are right: clean without attack, worst under every attack. difference: the "
+    "first less the second, in points, with its paired 95 % interval.",
+    "wins, losses: (sample, seed) pairs that only the first, or only the second, gets right, of so many. p: exact "
+    "McNemar with one seed, else paired bootstrap; after Holm over the datasets of a column.",
+)
+
+
+def _show(item: Comparison, samples: int) -> None:
+    out(plain(f"{item.first} against {item.second}: {heading(item.table)}", 200) + "\n")
+    header = heads(item.first, item.second)
+    contests = (*item.overall, *(contest for contest in item.contests if contest.column == "worst"))
+    render_grid(header, [_cells(contest) for contest in contests], header[:2])
+    for note in item.notes:
+        out(f"note: {plain(note, 200)}")
     if samples > 0 and item.disagreements:
         shown = item.disagreements[:samples]
-        lines += ["", f"{len(item.disagreements)} samples differ in the worst case; the first {len(shown)}:", ""]
-        rows = [
-            [markdown_text(d.dataset), markdown_text(d.sample), f"{d.first}/{d.seeds}", f"{d.second}/{d.seeds}"]
-            for d in shown
-        ]
-        lines += grid(["dataset", "sample", f"{first} withstands", f"{second} withstands"], rows, ("dataset", "sample"))
-    return lines
+        out(f"\n{len(item.disagreements)} samples differ in worst; seeds that withstand, of the first {len(shown)}:\n")
+        rows = [[d.dataset, d.sample, f"{d.first}/{d.seeds}", f"{d.second}/{d.seeds}"] for d in shown]
+        render_grid(["dataset", "sample", item.first, item.second], rows, ("dataset", "sample"))
+    out()
 
 
 def _cells(contest: Contest) -> list[str]:
     low, high = (100 * (edge or 0.0) for edge in (contest.difference.low, contest.difference.high))
     shares = [f"{100 * contest.first:.1f}", f"{100 * contest.second:.1f}", f"{100 * contest.difference.value:+.1f}"]
     counts = [str(contest.wins), str(contest.losses), str(contest.pairs)]
-    place = [markdown_text(contest.dataset) or "mean", markdown_text(contest.column)]
+    place = [contest.dataset or "mean", contest.column]
     return [*place, *shares, f"{low:+.1f} to {high:+.1f}", *counts, f"{contest.adjusted:.3g}"]
 
 

@@ -20,15 +20,15 @@ from apd_bench.data.prepare import carry_out, fetch_shards, plan_steps, webdatas
 from apd_bench.runner.selection import split_list
 
 EXAMPLES = """examples:
-  apd-bench datasets list                         every set: classes, images, licence
-  apd-bench datasets check                        what is on this machine, and what mends the rest
-  apd-bench datasets check oxford_pets --images   decode every image of one set
-  apd-bench datasets card dtd                     class names, template, splits, licence, citation
-  apd-bench datasets prepare oxford_pets          download what has a stable source, say the rest
-  apd-bench datasets prepare dtd --offline        only say it: no connection is opened
+  apd-bench datasets list                         classes, images, licences
+  apd-bench datasets check                        what is here, what is missing
+  apd-bench datasets check oxford_pets --images   decode every image
+  apd-bench datasets card dtd                     classes, splits, citation
+  apd-bench datasets prepare oxford_pets          download, or say how
 
-environment: APD_BENCH_DATA is the folder that holds the sets, in CoOp's layout ($APD_BENCH_DATA/oxford_pets/images,
-$APD_BENCH_DATA/oxford_pets/split_zhou_OxfordPets.json), torchvision's, or as webdataset shards.
+APD_BENCH_DATA is the folder that holds the sets, in CoOp's layout
+($APD_BENCH_DATA/oxford_pets/images and .../split_zhou_OxfordPets.json), in
+torchvision's, or as webdataset shards.
 """
 
 

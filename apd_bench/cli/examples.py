@@ -12,8 +12,8 @@ from apd_bench.records.submission import local_cell
 from apd_bench.runner.examples import make_examples
 
 EXAMPLES = """examples:
-  apd-bench examples --methods apd,zero_shot --attacks pgd      three images of each dataset, into results/examples
-  apd-bench report results --board board.html                   the page shows them
+  apd-bench examples --methods apd,zero_shot --attacks pgd   three a dataset
+  apd-bench report results --board board.html                the page has them
 """
 
 

@@ -10,7 +10,7 @@ from apd_bench.records.store import Store
 from apd_bench.runner.session import make_reporter, plan_of, run_plan
 
 EXAMPLES = """examples:
-  apd-bench fit --methods apd --datasets all       train now, `apd-bench run` attacks later
+  apd-bench fit --methods apd --datasets all       `apd-bench run` attacks later
   apd-bench fit --methods apd --seeds 1-3 --force  train again
 """
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from apd_bench.training.prompt_states import PromptState
 
 EXAMPLES = """examples:
-  apd-bench import --format maple model.pth.tar-5 --backbone ViT-B-16-quickgelu/openai
-  apd-bench import --format coop model.pth.tar-50 --backbone ViT-B-32-quickgelu/openai --dataset eurosat
-  apd-bench run --methods prompts/maple-1a2b3c4d --datasets all      evaluate what was imported
+  apd-bench import --format maple model.pth.tar-5 \\
+      --backbone ViT-B-16-quickgelu/openai
+  apd-bench run --methods prompts/maple-1a2b3c4d --datasets all   attack it
 """
 FORMATS = ("coop", "apt", "cocoop", "vpt", "ivlp", "maple", "fap")
 

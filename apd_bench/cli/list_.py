@@ -16,10 +16,11 @@ from apd_bench.records.store import Store
 from apd_bench.suites import load_suite, suite_names
 
 EXAMPLES = """examples:
-  apd-bench list                      how much there is of everything
-  apd-bench list methods              names, aliases, titles
-  apd-bench list datasets 'o*'        only names that match
-  apd-bench list cells --status error what failed
+  apd-bench list                       how much there is of everything
+  apd-bench list methods               names, aliases, titles
+  apd-bench list datasets 'o*'         only names that match
+  apd-bench list cells --status error  what failed
+  apd-bench list fits                  prompts that are trained
   apd-bench list attacks --json
 """
 Row = dict[str, Any]
@@ -39,7 +40,7 @@ _COLUMNS: dict[str, Callable[[Any], Row]] = {  # of the registries, beside name,
     "defences": lambda item: {"version": item.version, "needs": item.needs, "paper": item.paper},
     "backbones": lambda item: {"training": item.training, "pixels": item.image_size, "offers": item.offers},
 }
-KINDS = (*_COLUMNS, "suites", "cells")
+KINDS = (*_COLUMNS, "suites", "cells", "fits")
 _CELL = 44  # characters of a list in a table; --json has all of it
 _ENDLESS = 10_000
 
@@ -80,6 +81,8 @@ def execute(args: argparse.Namespace) -> int:
 def _rows(kind: str, args: argparse.Namespace) -> list[Row]:
     if kind == "cells":
         return _cells(args)
+    if kind == "fits":
+        return _fits(Store(args.results))
     if kind == "suites":
         columns = ("name", "methods", "datasets", "attacks", "title")
         return [{name: getattr(suite, name) for name in columns} for suite in map(load_suite, suite_names())]
@@ -112,6 +115,17 @@ def _cells(args: argparse.Namespace) -> list[Row]:
             )
     for damage in store.damaged():
         err(f"warning: {damage.reason}")
+    return rows
+
+
+def _fits(store: Store) -> list[Row]:
+    columns = ("method", "dataset", "backbone", "shots", "seed", "num_parameters", "seconds")
+    rows: list[Row] = []
+    for fit_id in store.fit_ids():
+        card = store.card(fit_id)
+        backbone = card.get("backbone")
+        card |= {"backbone": backbone.get("name") if isinstance(backbone, dict) else backbone}
+        rows.append({"fit": fit_id, **{name: card.get(name) for name in columns}})
     return rows
 
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -56,14 +57,70 @@ class _Gather(_FromEnvironment):
         setattr(namespace, self.dest, [*(() if before is self.default else before or ()), *values])
 
 
+class _Help(argparse.Action):
+    """Prints the help and ends: all of it, or the options that most people need."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+        sys.stdout.write(parser.format_help() if self.const else parser.short_help())
+        parser.exit()
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """`--methods, --method LIST` instead of argparse's `--methods LIST [LIST ...], --method LIST [LIST ...]`."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        names = ", ".join(action.option_strings)
+        return names if action.nargs == 0 else f"{names} {self._format_args(action, str(action.dest).upper())}"
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        several = action.nargs == argparse.ONE_OR_MORE and action.option_strings
+        return str(action.metavar or default_metavar) if several else super()._format_args(action, default_metavar)
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser that reads the environment, and whose complaints are UsageErrors with a nearest match."""
+    """An argument parser that reads the environment, and whose complaints are UsageErrors with a nearest match.
+
+    `rare` options stand in the help of `--help-all` alone.
+    """
 
     def __init__(self, **options: Any) -> None:
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(allow_abbrev=False, **options)
+        options.setdefault("formatter_class", _Formatter)
+        super().__init__(allow_abbrev=False, add_help=False, **options)
+        self.rare: list[argparse.Action] = []
+        about: dict[str, Any] = {"action": _Help, "nargs": 0, "dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+        self.add_argument("-h", "--help", const=False, help="this text", **about)
+        self._all = self.add_argument("--help-all", const=True, help=argparse.SUPPRESS, **about)
         for name, action in ((None, _Store), ("store", _Store), ("store_true", _Switch), ("extend", _Gather)):
             self.register("action", name, action)
+
+    def format_usage(self) -> str:
+        """What the command line looks like, in one line."""
+        return self._usage() + "\n"
+
+    def format_help(self) -> str:
+        """All options."""
+        self.usage = self._usage().removeprefix("usage: ").replace("%", "%%")
+        self._all.help = "every option" if self.rare else argparse.SUPPRESS
+        return super().format_help()
+
+    def short_help(self) -> str:
+        """The options that most people need."""
+        helps = [action.help for action in self.rare]
+        for action in self.rare:
+            action.help = argparse.SUPPRESS
+        try:
+            return self.format_help()
+        finally:
+            for action, text in zip(self.rare, helps, strict=True):
+                action.help = text
+
+    def _usage(self) -> str:
+        formatter = self._get_formatter()
+        places = [action for action in self._get_positional_actions() if action.help is not argparse.SUPPRESS]
+        words = [formatter._format_args(action, str(action.metavar or action.dest)) for action in places]
+        return " ".join(["usage:", self.prog, *words, "[options]"])
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

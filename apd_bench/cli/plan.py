@@ -28,11 +28,11 @@ from apd_bench.runner.speed import Speed, disk_bytes, work_seconds
 _ROWS = 30  # cells of a plan that a terminal shows one by one
 _RECORDS_TIMED = 200  # enough to know a speed, few enough to read at once
 EXAMPLES = """examples:
-  apd-bench plan                                    the embedded suite
-  apd-bench plan --methods all --eps 1/255,4/255    what a larger grid would cost
-  apd-bench plan fap-cross --data ~/data            the cells of a paper, and what of its data is missing here
-  apd-bench plan fap-fewshot --gpu a100             with hours on a GPU that is not here: an estimate
-  apd-bench plan --calibrate                        with hours, after some seconds of measuring
+  apd-bench plan                            the embedded suite
+  apd-bench plan --methods all --eps 1/255,4/255
+  apd-bench plan fap-cross --data ~/data    a paper's cells, and what is missing
+  apd-bench plan fap-fewshot --gpu a100     hours on a GPU that is not here
+  apd-bench plan --calibrate                hours, after seconds of measuring
   apd-bench plan --json | jq '.cells[].id'
 """
 

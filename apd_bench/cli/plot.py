@@ -9,10 +9,11 @@ from apd_bench.leaderboard.boards import collect
 from apd_bench.leaderboard.plots import draw
 
 EXAMPLES = """examples:
-  apd-bench plot eps                         worst-case accuracy against the budget, one file per family of budgets
-  apd-bench plot pareto --format svg         clean against worst case with the Pareto front
-  apd-bench plot heatmap --out figures       per method and dataset
-  apd-bench plot seeds mine/ theirs/         one point per seed
+  apd-bench plot board                 clean and worst of every method
+  apd-bench plot eps                   worst against the budget
+  apd-bench plot pareto --format svg   clean against worst
+  apd-bench plot heatmap --out figures by method and dataset
+  apd-bench plot seeds mine/ theirs/   one point a seed
 """
 
 

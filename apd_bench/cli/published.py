@@ -4,22 +4,23 @@ import argparse
 import csv
 import dataclasses
 import io
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
 from apd_bench.cli.console import out, out_json
 from apd_bench.core.errors import EXIT_DONE
 from apd_bench.leaderboard import published
-from apd_bench.leaderboard.escape import markdown_text
-from apd_bench.leaderboard.markdown import grid
 from apd_bench.leaderboard.published import Published
+from apd_bench.leaderboard.terminal import render_grid
 
 EXAMPLES = """examples:
-  apd-bench published                                  which sources and tables there are
+  apd-bench published                             sources and tables
   apd-bench published --source FAP --table "Table 15" --shots 16
   apd-bench published --method FAP --dataset eurosat
   apd-bench published --source TAPT --format csv
 """
+_PLACE = ("source", "table", "task", "backbone", "shots", "method", "attack", "eps", "stat")  # of `published.pivot`
 _FILTERS = ("source", "table", "task", "metric", "attack", "backbone", "shots", "stat", "method", "dataset")
 
 
@@ -43,18 +44,19 @@ def execute(args: argparse.Namespace) -> int:
         csv.writer(text := io.StringIO(), lineterminator="\n").writerows([header, *body])
         out(text.getvalue().rstrip("\n"))
     else:
-        lines = grid(
-            [markdown_text(name) for name in header], ([markdown_text(value) for value in line] for line in body)
-        )
-        out("\n".join([*lines, "", *_notes(items)]))
+        same = [place for place in range(len(_PLACE)) if len({line[place] for line in body}) == 1]
+        if sys.stdout.isatty():  # what all lines share stands above the table
+            out(", ".join(f"{header[place]} {body[0][place]}" for place in same) + "\n")
+            header, *body = ([cell for place, cell in enumerate(line) if place not in same] for line in [header, *body])
+        render_grid(header, body, [name for name in _PLACE if name not in ("shots", "eps")])
+        out("\n".join(["", *_notes(items)]))
     return EXIT_DONE
 
 
 def _overview() -> int:
     counts = Counter((item.source, item.table) for item in published.load_published())
-    for (source, table), count in counts.items():
-        about = published.about(source, table)
-        out(f"{source:20}  {table:14}  {count:4} numbers  {about.get('about', '')}".rstrip())
+    rows = [[*key, str(count), published.about(*key).get("about", "")] for key, count in counts.items()]
+    render_grid(["source", "table", "numbers", "about"], rows, ("source", "table", "about"))
     out("Print one: apd-bench published --source FAP --table 'Table 15'")
     return EXIT_DONE
 

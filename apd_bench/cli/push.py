@@ -7,9 +7,9 @@ from apd_bench.cli.console import out
 from apd_bench.core.errors import EXIT_DONE
 
 EXAMPLES = """examples:
-  apd-bench push 1a2b3c hf://me/apd-food            the fit (or the prompts of the cell) whose id begins so
+  apd-bench push 1a2b3c hf://me/apd-food     the fit or cell whose id begins so
   apd-bench push prompts/coop-1a2b3c4d hf://me/coop-eurosat --private
-  apd-bench run --methods hf://me/apd-food          what anybody then measures; @REVISION pins one commit
+  apd-bench run --methods hf://me/apd-food   @REVISION pins one commit
 """
 
 

@@ -15,12 +15,12 @@ from apd_bench.leaderboard.boards import View, check_boards, collect, render_one
 from apd_bench.runner.selection import split_list
 
 EXAMPLES = """examples:
-  apd-bench report                                   the tables of results/ on the screen
+  apd-bench report                              the tables of results/
   apd-bench report results --out boards --format md,csv,json,tex,html
-  apd-bench report results --board board.html        one file, its format by the suffix
-  apd-bench report mine/ theirs/ --methods apd,apt   one table from two stores
-  apd-bench report results --attacks pgd,cw          these columns; further attacks only lower the worst case
-  apd-bench report results --out leaderboards --check   exit 3 when the files there are out of date
+  apd-bench report results --board board.html   one file, its format by suffix
+  apd-bench report mine/ theirs/ --methods apd,apt
+  apd-bench report results --attacks pgd,cw     further attacks lower the worst
+  apd-bench report results --out leaderboards --check   3 when they are stale
 """
 _LISTS = ("backbones", "methods", "datasets", "attacks", "eps", "seeds", "shots")
 

@@ -11,7 +11,7 @@ from apd_bench.records.submission import pack
 from apd_bench.runner.selection import split_list
 
 EXAMPLES = """examples:
-  apd-bench submit --methods mine --author 'A. Name'          pack results/ into submission.tar.gz
+  apd-bench submit --methods apd --author 'A. Name'   into submission.tar.gz
   apd-bench submit results more/ --card CARD.md --out mine.tar.gz
 """
 

@@ -19,14 +19,14 @@ FOLDER = "tuning"  # inside the folder of records, so that no table of a run mee
 MOST = 4096
 SHOWN = ("method", "default", "tuned", "gain", "trial")
 EXAMPLES = """examples:
-  apd-bench tune --methods all --trials 16        16 tries of every trained method, the recipe among them
-  apd-bench tune --methods all --trials 32        16 more; what is done is not done again
-  apd-bench tune --methods apd,fap --datasets caltech101 --backbone ViT-B-16-quickgelu/openai --data ~/data
-  apd-bench run --suite results/tuning/tuned.toml the board with the tuned recipes
+  apd-bench tune --methods all --trials 16   16 tries a method, with the recipe
+  apd-bench tune --methods all --trials 32   16 more
+  apd-bench run --suite results/tuning/tuned.toml   the tuned recipes, attacked
 
-The folder `tuning` inside --results gets the records, trials.csv (the tries that are done: with this file alone the
-same command goes on elsewhere), tuned.toml, tuning.md, gains.csv and curve.csv. What may vary of a method, and why, is
-in baselines/<method>/space.toml.
+The folder `tuning` inside --results gets the records, trials.csv (the tries
+that are done: with this file alone the same command goes on elsewhere),
+tuned.toml, tuning.md, gains.csv and curve.csv. What may vary of a method, and
+why, is in baselines/<method>/space.toml.
 """
 
 

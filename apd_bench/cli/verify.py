@@ -16,9 +16,9 @@ from apd_bench.runner.session import make_reporter, plan_of, run_plan
 from apd_bench.suites import load_suite
 
 EXAMPLES = """examples:
-  apd-bench verify                     exit 0 when everything is as expected, 3 with a table of differences otherwise
-  apd-bench verify --results kept      keep the records (and go on from them)
-  apd-bench verify --update            what was measured becomes what is expected: look at the diff before committing
+  apd-bench verify                  3 with a table where values differ, else 0
+  apd-bench verify --results kept   keep the records, and go on from them
+  apd-bench verify --update         what was measured becomes what is expected
 """
 
 

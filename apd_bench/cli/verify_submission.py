@@ -19,10 +19,10 @@ from apd_bench.runner.plan import Plan
 from apd_bench.runner.session import make_reporter, run_plan
 
 EXAMPLES = """examples:
-  apd-bench verify-submission submission.tar.gz                  5 cells at random
+  apd-bench verify-submission submission.tar.gz   5 cells at random
   apd-bench verify-submission submission.tar.gz --cells 20 --seed 7
-  apd-bench verify-submission submission.tar.gz --accept results  and add it to a store when everything agrees
-  apd-bench verify-submission submission.tar.gz --methods mine.py:METHOD   its method is code of its own
+  apd-bench verify-submission submission.tar.gz --accept results
+  apd-bench verify-submission submission.tar.gz --methods mine.py:METHOD
 """
 
 

@@ -21,10 +21,10 @@ EXECUTORS = {
     "slurm": ("apd_bench.runner.slurm_executor:executor_for", "submitit"),
 }
 _LONGEST = 100_000  # numbers of a range
+# The options that --help shows; --help-all shows the others too.
+COMMON = ("backbones", "methods", "datasets", "attacks", "eps", "seeds", "limit", "results", "data", "device")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
-WHAT = (
-    "what to measure (lists by comma or space; 'all', wildcards, '!name' excludes; a list that is given twice adds up)"
-)
+WHAT = "what to measure (lists by comma or space; 'all', wildcards, '!name' excludes)"
 WHERE, WHICH, HOW, DISPLAY = "where", "which cells (default: all that have no success yet)", "how", "display"
 
 
@@ -193,7 +193,11 @@ class RunOptions:
         None, names, WHAT, "names, or folder:PATH for images of your own; 'all' means all of the suite", metavar="LIST"
     )
     attacks: tuple[str, ...] | None = option(
-        None, names, WHAT, "with options where wanted: 'pgd(steps=100)'", metavar="LIST"
+        None,
+        names,
+        WHAT,
+        "with options where wanted: 'pgd(steps=100)'; `apd-bench show pgd` has their units",
+        metavar="LIST",
     )
     eps: tuple[str, ...] | None = option(
         None, names, WHAT, "budgets in [0,1] pixel units, as 4/255 or 0.0157; L2: 0.5", metavar="LIST"

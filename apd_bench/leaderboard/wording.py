@@ -14,6 +14,10 @@ EMBEDDED_WARNING = (
 )
 
 
+ACCURACIES = (
+    "Accuracies are percent of test samples classified correctly, each a mean over datasets of a mean over seeds and "
+    "samples. Threat models, budgets and backbones are never mixed in one table."
+)
 _SHOTS, _CLASSES = attrgetter("shots"), attrgetter("classes")
 
 
@@ -115,8 +119,7 @@ def legend_lines(tables: Sequence[Table], form: str, notes: Sequence[str] = ()) 
     seeds = sorted({seed for table in tables for seed in table.seeds})
     spread = f"seeds {', '.join(map(str, seeds))}" if seeds else "nothing was trained, so there is one seed"
     return [
-        "Accuracies are percent of test samples classified correctly, each a mean over datasets of a mean over seeds "
-        "and samples. Threat models, budgets and backbones are never mixed in one table.",
+        ACCURACIES,
         f"Intervals are {LEVEL:.0%}: cluster bootstrap over seeds and samples within each dataset (one cell alone, "
         f"or all outcomes alike: Wilson); {spread}. An interval from few seeds is too narrow rather than too wide.",
         *legend(form),

@@ -227,6 +227,11 @@ class Store:
             return {}
         return card if isinstance(card, dict) else {}
 
+    def fit_ids(self, prefix: str = "") -> list[str]:
+        """The ids of the stored fits that start with `prefix`."""
+        ids = (path.parent.name for path in self.fits.glob(f"*/{CARD}"))
+        return sorted(name for name in ids if _ID.fullmatch(name) and name.startswith(prefix))
+
     def has_prompts_of(self, record: Record) -> bool:
         """Whether the prompts that `record` was measured with are the stored ones, by their digest.
 

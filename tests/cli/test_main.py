@@ -15,8 +15,10 @@ import pytest
 import apd_bench
 from apd_bench import __version__, run
 from apd_bench.cli import VERBS, main, parsed
+from apd_bench.cli.topics import SUITE, TOPICS
 from apd_bench.core import options
 from apd_bench.core.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, UserError
+from apd_bench.leaderboard.columns import table_columns
 from apd_bench.suites import suite_from
 
 Cli = Callable[..., object]
@@ -36,6 +38,50 @@ def test_every_verb_has_help_with_examples(cli: Cli, verb: str) -> None:
     assert result.code == EXIT_DONE
     assert f"apd-bench {verb}" in result.out and "examples:" in result.out
     assert cli("help", verb).out == result.out
+    every = cli(verb, "--help-all").out
+    assert max(map(len, every.splitlines())) <= 80
+    shown, named = (set(re.findall(r"^  (--[a-z-]+|-\w, --[a-z-]+)", text, re.M)) for text in (result.out, every))
+    assert shown <= named and ("--help-all" in result.out) == (shown != named)
+
+
+@pytest.mark.parametrize("verb", ["run", "plan"])
+def test_help_shows_ten_options_first(cli: Cli, verb: str) -> None:
+    shown = re.findall(r"^  (--[a-z]+)", cli(verb, "--help").out.replace("--help-all", ""), re.M)
+    assert len([name for name in shown if name not in ("--all", "--json")]) == len(options.COMMON) == 10
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_topics_have_texts_no_wider_than_the_terminal(cli: Cli, topic: str) -> None:
+    text = cli("help", topic).out
+    assert max(map(len, text.splitlines())) <= 80 and len(text) > 500
+    if topic == "environment":
+        assert all(item.variable in text for item in options.table().values())
+    if topic == "columns":
+        assert all(f"{column.heading}\n" in text for column in table_columns((), "html") if column.help)
+
+
+def test_the_suite_of_the_help_plans(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(SUITE)
+    result = cli("plan", "mine.toml")
+    assert result.code == EXIT_DONE and "apd" in result.out and "food" in result.out
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("apd-bench sho", ["show"]),
+        ("apd-bench run --meth", ["--methods"]),
+        ("apd-bench run --methods apd,fa", ["apd,fap"]),
+        ("apd-bench plan fap-c", ["fap-cross"]),
+    ],
+)
+def test_shells_complete_verbs_options_and_names(line: str, expected: list[str], tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete")
+    said = tmp_path / "said"
+    shell = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_SUPPRESS_SPACE": "1"}
+    where = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_STDOUT_FILENAME": str(said)}
+    subprocess.run([sys.executable, "-m", "apd_bench"], env={**os.environ, **shell, **where}, check=False)
+    assert [name for name in said.read_text().split("\n") if "." not in name] == expected
 
 
 @pytest.mark.parametrize(
@@ -147,7 +193,7 @@ def test_a_new_option_is_one_field(cli: Cli, monkeypatch: pytest.MonkeyPatch, tm
         colour: str = options.option("red", options.choice("red", "blue"), options.HOW, "the ink", metavar="INK")
 
     monkeypatch.setattr(options, "RunOptions", More)
-    assert "--colour INK" in cli("run", "--help").out and "the ink (default: red)" in cli("fit", "--help").out
+    assert "--colour INK" in cli("run", "--help-all").out and "the ink (default: red)" in cli("fit", "--help-all").out
     assert parsed("run", ["--colour", "blue"]).options.colour == "blue"
     suite = tmp_path / "s.toml"
     suite.write_text('extends = "blank"\n[options]\ncolour = "blue"\n')
@@ -274,7 +320,7 @@ OTHERS = {  # of pip, git, ray, Slurm
 
 
 def test_every_option_that_a_text_names_exists(cli: Cli) -> None:
-    verbs = {verb: cli(verb, "--help").out for verb in VERBS}
+    verbs = {verb: cli(verb, "--help-all").out for verb in VERBS}
     verbs["datasets"] += "".join(cli("datasets", part, "--help").out for part in ("list", "check", "prepare", "card"))
     known = {verb: set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) for verb, text in verbs.items()}
     every = set().union(*known.values()) | OTHERS

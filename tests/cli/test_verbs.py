@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import apd_bench
+from apd_bench.attacks.catalog import UNITS
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_USAGE, MissingPrerequisite, UsageError
+from apd_bench.core.registry import ATTACKS
 from apd_bench.core.specs import AttackSpec
 from apd_bench.records.store import Store
 
@@ -165,6 +167,24 @@ def test_failed_and_missing_and_force_choose_what_they_say(
 def test_show_prints_registry_entries(cli: Cli, name: str) -> None:
     assert name in cli("show", name).out
     assert json.loads(cli("show", name, "--json").out)["entry"] in ("method", "attack", "dataset", "backbone", "suite")
+
+
+def test_fits_are_listed_and_shown_with_the_cells_that_were_measured_with_them(cli: Cli, copied: Path) -> None:
+    rows = json.loads(cli("list", "fits", "--json").out)
+    assert {row["method"] for row in rows} == {"apd", "advtp", "zero_shot"}
+    row = next(row for row in rows if row["method"] == "apd")
+    shown, card = cli("show", row["fit"][:8]).out, json.loads(cli("show", row["fit"], "--json").out)
+    cells = [record.id for record in Store(copied).records() if record.cell.fit.id == row["fit"]]
+    assert f"cells: {', '.join(cells)}" in shown and "learner: " in shown and len(cells) == 2
+    assert card["num_parameters"] == row["num_parameters"] > 0
+    wrong = cli("show", row["fit"], "--samples")
+    assert wrong.code == EXIT_USAGE and "is a fit" in wrong.err
+
+
+def test_every_option_of_an_attack_has_a_unit(cli: Cli) -> None:
+    for entry in ATTACKS:
+        assert set(entry.defaults) <= UNITS.keys() or entry.open_options, entry.name
+    assert "length of the first step, as a share of eps" in cli("show", "pgd").out
 
 
 def test_list_prints_what_there_is(cli: Cli, copied: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 from synthetic import cell, dataset, fill, grid, method, outcomes, record, tables_of
 
+from apd_bench.cli.topics import text_of
 from apd_bench.core.errors import MissingPrerequisite, RegressionFound, UsageError
 from apd_bench.core.text import file_name
 from apd_bench.leaderboard import columns
@@ -158,7 +159,7 @@ def test_terminal_table_fits_80_columns_with_three_attacks(store: Path) -> None:
     lines = on_a_console(store).splitlines()
     assert max(map(len, lines)) <= 80
     row = next(line for line in lines if " apd " in line)
-    assert len(row.split()) == 12
+    assert len(row.split()) == 11
     assert "…" not in "\n".join(lines)
 
 
@@ -224,7 +225,8 @@ def test_a_new_column_is_one_entry_and_stands_in_every_format_and_in_the_legend(
     monkeypatch.setattr(columns, "_AFTER", (*columns._AFTER, new))
     texts = {path.name: path.read_text() for path in write_boards([store], tmp_path, FORMATS)}
     page = re.sub(r"<(script|style)\b.*?</\1>", "", texts["embedded.html"], flags=re.S)
-    for text in (texts["embedded.md"], texts["embedded.tex"], page, on_a_console(store, width=120)):
+    screen = on_a_console(store, width=120) + text_of("columns", 120).replace("done share\n", "done share: ")
+    for text in (texts["embedded.md"], texts["embedded.tex"], page, screen):
         assert "0.281" in text and "0.094" in text  # 18 / 64 and 6 / 64, by method
         assert "done share: cells done in 64ths." in " ".join(text.split())
     lines = list(csv.DictReader(io.StringIO(texts["embedded.csv"])))
