@@ -60,7 +60,7 @@ def builtin() -> Iterator[DefenceEntry]:
     """All built-in defences; the controls first."""
     yield DefenceEntry(
         "mean_views", f"{_HERE}.mean_views:MeanViews", "mean over random views, without tuning", _VIEWS,
-        choices=_AUGMENT, cost=_BY_VIEW, aliases=("tte",),
+        choices=_AUGMENT, cost=_BY_VIEW,
         sources=dict.fromkeys(_VIEWS, f"{_RTPT}: its views, without its tuning and weights"))
     yield DefenceEntry(
         "tpt", f"{_HERE}.tpt:TPT", "test-time prompt tuning: one step on the entropy of the mean view", _TUNING,

@@ -45,7 +45,7 @@ def look(x: Tensor, views: Sequence[View]) -> Tensor:
 
 
 def _look(x: Tensor, view: View) -> Tensor:
-    crop = _sample(x, view.affine)
+    crop = _sample(x, view.affine, beyond="border")
     if not view.chains:
         return crop
     mixed = torch.zeros_like(crop)
@@ -57,10 +57,10 @@ def _look(x: Tensor, view: View) -> Tensor:
     return view.mix * crop + (1 - view.mix) * mixed
 
 
-def _sample(x: Tensor, affine: Tensor) -> Tensor:
-    """X seen through an affine map of coordinates in [-1, 1], bilinear; what lies outside is black."""
+def _sample(x: Tensor, affine: Tensor, beyond: str = "zeros") -> Tensor:
+    """X seen through an affine map of coordinates in [-1, 1], bilinear; `beyond` it all is black, or its border."""
     grid = functional.affine_grid(affine.to(x).expand(len(x), -1, -1), list(x.shape), align_corners=False)
-    return functional.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return functional.grid_sample(x, grid, mode="bilinear", padding_mode=beyond, align_corners=False)
 
 
 def _crop(generator: torch.Generator) -> Tensor:
@@ -117,13 +117,13 @@ def _apply(x: Tensor, name: str, amount: float) -> Tensor:
 
 
 def _equalized(x: Tensor) -> Tensor:
-    """The histogram of every channel made flat, on 256 levels."""
+    """The histogram of every channel made flat on 256 levels, by Pillow's whole numbers of pixels a level."""
     levels = (x * 255).round().long().flatten(2)
     counts = torch.zeros(*levels.shape[:2], 256, device=x.device).scatter_add_(2, levels, torch.ones_like(x.flatten(2)))
-    share = counts.cumsum(2) / levels.shape[2]
-    low = share.gather(2, levels.amin(2, keepdim=True))
-    flat = (share.gather(2, levels) - low) / (1 - low).clamp_min(1e-6)
-    return flat.view_as(x)
+    below = (counts.cumsum(2) - counts).gather(2, levels)
+    step = below.amax(2, keepdim=True).div(255, rounding_mode="floor")
+    flat = (step.div(2, rounding_mode="floor") + below).div(step, rounding_mode="floor").clamp(max=255) / 255
+    return torch.where(step > 0, flat, x.flatten(2)).view_as(x)
 
 
 def _uniform(generator: torch.Generator, low: float, high: float) -> float:
