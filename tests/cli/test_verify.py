@@ -193,15 +193,16 @@ def test_a_submission_with_other_prompts_is_refused(
 def test_examples_show_what_the_record_says(verified: Verified, tmp_path: Path) -> None:
     folder = tmp_path / "results"
     shutil.copytree(verified.results, folder)
-    assert main(["examples", str(folder), "--methods", "apd", "--count", "2"]) == EXIT_DONE
-    (record,) = [item for item in Store(folder).records() if item.cell.fit.method.name == "apd"]
-    outcomes = Store(folder).outcomes(record.id)
+    assert main(["examples", str(folder), "--methods", "apd", "zero_shot", "--count", "2"]) == EXIT_DONE
+    of = {item.cell.fit.method.name: Store(folder).outcomes(item.id) for item in Store(folder).records()}
     shown = load_examples([folder])
-    assert len(shown) == 2
+    samples = [{item["sample"] for item in shown if item["method"] == name} for name in ("apd", "zero_shot")]
+    assert samples[0] == samples[1] and len(shown) == 4  # the same images
     for item in shown:
+        outcomes = of[item["method"]]
         place = outcomes.sample_id.tolist().index(item["sample"])
         assert (item["adversarial_prediction"] != item["label"]) == bool(outcomes.broken[place])
         assert item["clean_prediction"] == item["label"]
     board = tmp_path / "board.html"
     assert main(["report", str(folder), "--board", str(board)]) == EXIT_DONE
-    assert board.read_text().count('alt="attacked image"') == 2
+    assert board.read_text().count('<span class="verdict') == 4
