@@ -5,11 +5,9 @@ and the next run goes on from there.
 """
 
 import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -19,7 +17,7 @@ from apd_bench.records.environment import describe_environment
 from apd_bench.records.measured import Measured
 from apd_bench.records.record import Record
 from apd_bench.records.store import Store
-from apd_bench.runner.executor import Executor
+from apd_bench.runner.executor import Executor, signals_to
 from apd_bench.runner.plan import Plan, fits_of
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport, choose
@@ -62,14 +60,15 @@ class Driver:
         cells = self._cells()
         self._environment = describe_environment() if cells else {}
         missing = self._missing_fits(cells)
-        cells = [] if self.only_fits else self._without_complete(cells)
+        # All shards of a cell may have been written just before the last run was killed: it is merged now.
+        cells = [cell for cell in cells if not self.only_fits and (self._shards_to_do(cell) or not self._merge(cell))]
         queue = WorkQueue(cells, missing, shards=self._shards_to_do)
         self.report.to_do = len(cells)
         self.report.fits_to_do = sum(fit.method.trains for fit in missing)
         self.reporter.start(self.report, queue, self.plan)
         failed = True
         try:
-            with self._signals():
+            with signals_to(self._interrupt, signal.SIGINT, signal.SIGTERM):
                 self._loop(queue)
             failed = False
         finally:
@@ -126,10 +125,6 @@ class Driver:
             shard for shard in shards_of(cell, self.shard_size) if shard is None or load_shard(folder, shard) is None
         ]
 
-    def _without_complete(self, cells: list[Cell]) -> list[Cell]:
-        """Records the cells whose last shard was written just before the last run was killed; returns the others."""
-        return [cell for cell in cells if self._shards_to_do(cell) or not self._merge(cell)]
-
     def _merge(self, cell: Cell) -> bool:
         """Makes the record of a cell when all of its shards are there, and says whether they are."""
         folder = self.store.checkpoint_path(cell.id)
@@ -149,7 +144,9 @@ class Driver:
 
     def _loop(self, queue: WorkQueue) -> None:
         while self._running or (len(queue) and not self._stopping):
-            while not self._stopping and len(self._running) < self.executor.slots and self._may_start():
+            while not self._stopping and len(self._running) < self.executor.slots:
+                if any(self._deaths.get(task.id) for task in self._running.values()):
+                    break  # a task that was there when a worker died runs alone
                 task = queue.next(len(self._running))
                 if task is None:
                     break
@@ -164,10 +161,6 @@ class Driver:
                 self._finished(queue, self._running.pop(future), future)
             if broken:
                 self._worker_died(queue, [self._running.pop(future) for future in broken])
-
-    def _may_start(self) -> bool:
-        """False while a task runs alone that was there when a worker died."""
-        return not any(self._deaths.get(task.id) for task in self._running.values())
 
     def _worker_died(self, queue: WorkQueue, tasks: list[Task]) -> None:
         self.report.deaths += 1
@@ -187,7 +180,13 @@ class Driver:
         self._deaths.pop(task.id, None)
         if isinstance(result, FitDone):
             self.store.put_fit(task.fit.id, result.files)
-            self._tell_of_other_prompts(task.fit)
+            records = [self.store.record(cell.id) for cell in self._done.get(task.fit.id, ())]
+            others = sum(record.done and not self.store.has_prompts_of(record) for record in records)
+            if others and self.strategy != "force":
+                self.reporter.message(
+                    f"{task.fit.label}: training it again ended at other prompts than {others} stored cells were "
+                    "measured with; --force measures those anew"
+                )
             self.report.fits_computed += [task.fit.id] if task.fit.method.trains else []
             queue.fit_done(task.fit)
         elif isinstance(result, Measured) and task.cell is not None:
@@ -208,16 +207,6 @@ class Driver:
             self._failed(queue, task, result)
         self.reporter.task_finished(task, result)
 
-    def _tell_of_other_prompts(self, fit: Fit) -> None:
-        """Says how many cells that are done were measured with other prompts than those just trained."""
-        records = [self.store.record(cell.id) for cell in self._done.get(fit.id, ())]
-        others = sum(record.done and not self.store.has_prompts_of(record) for record in records)
-        if others and self.strategy != "force":
-            self.reporter.message(
-                f"{fit.label}: training it again ended at other prompts than {others} stored cells were measured with; "
-                "--force measures those anew"
-            )
-
     def _failed(self, queue: WorkQueue, task: Task, failure: Failure) -> None:
         cells = [task.cell] if task.cell is not None else queue.fit_failed(task.fit)
         for cell in cells:
@@ -232,23 +221,8 @@ class Driver:
         record = Record(id=cell.id, cell=cell, status=status, created=utc_now(), error=error, **facts)
         self.store.put(record, None if result is None else result.outcomes)
 
-    # ---------------------------------------------------------------- Ctrl-C
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C (or termination request) stops at the next sample batch, the second at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        kinds = (signal.SIGINT, signal.SIGTERM)
-        before = {kind: signal.signal(kind, self._interrupt) for kind in kinds}
-        try:
-            yield
-        finally:
-            for kind, handler in before.items():
-                signal.signal(kind, handler)
-
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """The first Ctrl-C (or termination request) stops at the next sample batch, the second at once."""
         if self._stopping:
             raise KeyboardInterrupt
         self._stopping = True

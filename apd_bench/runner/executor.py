@@ -1,9 +1,12 @@
 """What the driver needs of an executor, and the simplest one: this process. Imports no torch."""
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from types import FrameType
 from typing import Protocol
 
 from apd_bench.core.registry import name_plugins
@@ -92,6 +95,20 @@ class InProcess:
         if self._bench is not None:
             self._bench.close()
             self._bench = None
+
+
+@contextmanager
+def signals_to(handler: Callable[[int, FrameType | None], object], *kinds: signal.Signals) -> Iterator[None]:
+    """Inside, `handler` gets the signals of these kinds; in a thread, where none can be caught, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {kind: signal.signal(kind, handler) for kind in kinds}
+    try:
+        yield
+    finally:
+        for kind, old in before.items():
+            signal.signal(kind, signal.SIG_DFL if old is None else old)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dataclasses import astuple
 from multiprocessing import connection
 from typing import Any
 
-from apd_bench.runner.executor import STAGES, environment, guarded, make_workbench
+from apd_bench.runner.executor import STAGES, environment, guarded, make_workbench, signals_to
 from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Task, Workbench
 
 _FIELDS = 4  # the numbers of a Progress
@@ -36,7 +36,7 @@ class Pool:
         self._board = _Board(jobs)
         self._places: dict[str, tuple[int, Future[Result]]] = {}
         self._spoiled: set[int] = set()  # places whose worker died or lost its GPU
-        self._pools = self._start(self.slots)
+        self._pools = [self._start() for _ in range(jobs)]
 
     def submit(self, task: Task) -> Future[Result]:
         """Hands the task to a free worker."""
@@ -46,7 +46,7 @@ class Pool:
         future: Future[Result]
         if place in self._spoiled:
             self._pools[place].shutdown(wait=True)
-            self._pools[place] = self._start(1)[0]
+            self._pools[place] = self._start()
             self._spoiled.discard(place)
         try:
             # Workers are started on the first submissions.
@@ -83,9 +83,9 @@ class Pool:
         self._spoiled |= {place for place, future in self._places.values() if future.done() and _is_spoiled(future)}
         self._places = {task_id: held for task_id, held in self._places.items() if not held[1].done()}
 
-    def _start(self, number: int) -> list[ProcessPoolExecutor]:
+    def _start(self) -> ProcessPoolExecutor:
         words = (self._settings, self._workbench, self._stop, self._board)
-        return [ProcessPoolExecutor(1, mp_context=_CONTEXT, initializer=_begin, initargs=words) for _ in range(number)]
+        return ProcessPoolExecutor(1, mp_context=_CONTEXT, initializer=_begin, initargs=words)
 
     def _inherited(self, place: int) -> dict[str, str]:
         """The environment of the worker number `place`: idle OpenMP threads sleep, a few threads, one GPU."""
@@ -127,17 +127,11 @@ def _is_spoiled(future: Future[Result]) -> bool:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Holds Ctrl-C and termination requests back until all started workers are known, so that each can be ended."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     came: list[int] = []
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = {kind: signal.signal(kind, lambda number, frame: came.append(number)) for kind in kinds}
     try:
-        yield
+        with signals_to(lambda number, frame: came.append(number), signal.SIGINT, signal.SIGTERM):
+            yield
     finally:
-        for kind, handler in before.items():
-            signal.signal(kind, signal.SIG_DFL if handler is None else handler)
         for number in came:
             signal.raise_signal(number)
 

@@ -11,9 +11,9 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apd_bench.core.errors import MissingPrerequisite, UsageError, first_line
 from apd_bench.core.options import RunOptions
-from apd_bench.runner.executor import STAGES, guarded, make_workbench
+from apd_bench.runner.executor import STAGES, guarded, make_workbench, signals_to
 from apd_bench.runner.plan import fits_of
 from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Stopped, Task, Workbench
 
@@ -113,11 +113,8 @@ class RayExecutor:
             ray.shutdown()
 
     def _actor(self) -> Any:
-        lives = {
-            "max_restarts": -1,
-            "max_task_retries": _RETRIES,
-            "max_concurrency": 2,
-        }  # a thread to work, one to stop
+        threads = 2  # one to work, one to stop
+        lives = {"max_restarts": -1, "max_task_retries": _RETRIES, "max_concurrency": threads}
         return ray.remote(_Worker).options(num_cpus=0, num_gpus=self._gpus, **lives).remote()
 
     def _release(self, actor: Any, *, spoiled: bool) -> None:
@@ -262,7 +259,8 @@ class _Worker:
 
 
 def _work(*words: Any) -> Result:
-    with _cancelled() as cancelled:
+    cancelled = threading.Event()  # Ray cancels with an interrupt, which would else end the task wherever it is
+    with signals_to(lambda number, frame: cancelled.set(), signal.SIGINT):
         return _carry_out(cancelled, *words)
 
 
@@ -283,20 +281,6 @@ def _carry_out(
         _benches[key] = make_workbench(workbench, replace(settings, checkpoints=str(place)))
     carried = replace(task, files=dict(zip(fit_ids, states, strict=True)) or None)
     return guarded(_benches[key], carried, _Watch(task.id, board, cancelled))
-
-
-@contextmanager
-def _cancelled() -> Iterator[threading.Event]:
-    """Set when Ray cancels the task: Ray does so with an interrupt, which would else end it wherever it is."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = signal.signal(signal.SIGINT, lambda number, frame: event.set())
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class _Watch:

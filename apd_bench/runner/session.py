@@ -5,7 +5,6 @@ import os
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 from textwrap import shorten
 from types import FunctionType
 
@@ -90,7 +89,10 @@ def run_plan(
         present = {
             fit_id for fit_id in plan.fits if store.has_fit(fit_id) and not (only_fits and store.fit_problem(fit_id))
         }
-        write_resolved(plan, store)
+        table = describe(plan.suite)  # the resolved suite, beside the records: `--suite` reads it back
+        resolved = store.path / "runs" / f"{digest(table)}.json"
+        if not resolved.exists():
+            atomic_write(resolved, (json.dumps(table, indent=1, sort_keys=True) + "\n").encode())
         # Where nothing is to be done, neither torch nor a worker is started.
         if only_fits:
             work = sum(fit_id not in present or strategy == "force" for fit_id in plan.fits)
@@ -192,12 +194,3 @@ def pick_device(asked: str | None) -> str:
             f"There is no device '{asked}' here ({shorten(str(error), 100)}).", hint="Use --device cpu."
         ) from error
     return asked
-
-
-def write_resolved(plan: Plan, store: Store) -> Path:
-    """Writes the resolved suite beside the records, named by its content, as a suite that `--suite` reads back."""
-    table = describe(plan.suite)
-    path = store.path / "runs" / f"{digest(table)}.json"
-    if not path.exists():
-        atomic_write(path, (json.dumps(table, indent=1, sort_keys=True) + "\n").encode())
-    return path

@@ -101,8 +101,12 @@ class Stages:
         watch(Progress())
         backbone = self.backbone(task.fit.backbone)
         data = self.dataset(task.fit.dataset, backbone.shapes.image_size, task.fit.resize)
+
+        def on_epoch(at: Mapping[str, Any]) -> None:
+            watch(Progress(done=float(at.get("epoch", 0)), total=float(at.get("epochs", 0))))
+
         with matmul_precision("fp32"), repeatable_attention(self.settings.device):
-            state = train(task.fit, backbone, data, device=self.settings.device, on_progress=epochs_to(watch))
+            state = train(task.fit, backbone, data, device=self.settings.device, on_progress=on_epoch)
         return packed(state)
 
     def cell(self, task: Task, cell: Cell, watch: Watch) -> Measured:
@@ -113,19 +117,27 @@ class Stages:
         load_seconds = time.perf_counter() - began
         with matmul_precision(cell.precision):
             chosen = self.batch_size(loaded.classifier)
-        measured, size, halved = _with_less_memory(
-            lambda size: self._measure(task, cell, loaded, size, watch), chosen.size
-        )
+        size, halved, measured = chosen.size, 0, None
+        while measured is None:
+            try:
+                measured = self._measure(task, cell, loaded, size, watch)
+            except (RuntimeError, MemoryError) as error:
+                if size == 1 or not out_of_memory(error):
+                    raise
+            if measured is None:  # outside of `except`, which would hold what the batch held
+                size, halved = size // 2, halved + 1
+                free_memory()
         effective: Effective = {**measured.effective, "batch_size": size, "data": dict(loaded.data.origin)}
         if chosen.facts:
             effective["batch_size_found"] = dict(chosen.facts)
         if halved:
             effective["out_of_memory"] = halved
+        facts = {name: loaded.state.card[name] for name in FitFacts.__annotations__ if name in loaded.state.card}
         return replace(
             measured,
             effective=effective,
             timing={**measured.timing, "seconds": time.perf_counter() - began, "load_seconds": load_seconds},
-            fit=fit_facts(loaded.state),
+            fit=cast("FitFacts", {**facts, "digest": loaded.state.digest}),
             environment=device_facts(self.settings.device, cell.precision),
         )
 
@@ -254,40 +266,12 @@ def repeatable_attention(device: str) -> Iterator[None]:
         yield
 
 
-def epochs_to(watch: Watch) -> Callable[[Mapping[str, Any]], None]:
-    """Tells `watch` about the epochs of a training."""
-
-    def on_progress(state: Mapping[str, Any]) -> None:
-        watch(Progress(done=float(state.get("epoch", 0)), total=float(state.get("epochs", 0))))
-
-    return on_progress
-
-
 def packed(state: PromptState) -> FitDone:
     """The files of a prompt state, ready to travel."""
     with tempfile.TemporaryDirectory(prefix="apd-bench-fit-") as folder:
         save_state(folder, state)
         files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
     return FitDone(files=files, card=state.card)
-
-
-def _with_less_memory(measure: Callable[[int], Measured], size: int) -> tuple[Measured, int, int]:
-    """`measure(size)`, with half the batch size as often as memory runs out; the size, and how often that was."""
-    halved = 0
-    while True:
-        try:
-            return measure(size), size, halved
-        except (RuntimeError, MemoryError) as error:
-            if size == 1 or not out_of_memory(error):
-                raise
-        size, halved = size // 2, halved + 1
-        free_memory()
-
-
-def fit_facts(state: PromptState) -> FitFacts:
-    """What the record of a cell says about its prompt state."""
-    card = {name: state.card[name] for name in FitFacts.__annotations__ if name in state.card}
-    return cast("FitFacts", {**card, "digest": state.digest})
 
 
 def device_facts(device: str, precision: str) -> Environment:
