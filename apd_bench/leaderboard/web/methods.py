@@ -19,8 +19,6 @@ from apd_bench.leaderboard.tidy import Measurement
 from apd_bench.leaderboard.tries import Tuning
 from apd_bench.leaderboard.web.charts import Chart, curves
 
-_SECTIONS = ("learner", "objective", "inner_attack", "training")
-
 
 def anchor(method: str) -> str:
     """The id of the section of a method."""
@@ -86,15 +84,19 @@ def _card(name: str) -> str:
 
 def _settings(recipe: MethodRecipe) -> list[tuple[str, list[tuple[str, str, str]]]]:
     """The sections of a recipe, each as (option, value, where it comes from); then sources of what is no option."""
-    left, sections = dict(recipe.sources), []
-    for section in _SECTIONS:
-        kind = getattr(recipe, section) if section in ("learner", "objective") else None
-        options: Mapping[str, Any] = getattr(recipe, f"{section}_options" if kind is not None else section, None) or {}
-        options = {**({"kind": kind} if kind is not None else {}), **options} if isinstance(options, Mapping) else {}
-        lines = [(name, _value(value), left.pop(f"{section}.{name}", "")) for name, value in options.items()]
-        if lines:
-            sections.append((section, lines))
-    return [*sections, *([("further sources", [(key, "", why) for key, why in sorted(left.items())])] if left else [])]
+    tables: dict[str, Mapping[str, Any]] = {
+        "learner": {"kind": recipe.learner, **recipe.learner_options},
+        "objective": {"kind": recipe.objective, **recipe.objective_options} if recipe.objective else {},
+        "inner_attack": recipe.inner_attack,
+        "training": recipe.training,
+    }
+    rest = dict(recipe.sources)
+    found = [
+        (section, [(name, _value(value), rest.pop(f"{section}.{name}", "")) for name, value in options.items()])
+        for section, options in tables.items()
+    ]
+    further = ("further sources", [(name, "", why) for name, why in sorted(rest.items())])
+    return [(section, lines) for section, lines in (*found, further) if lines]
 
 
 def _value(value: object) -> str:
