@@ -1,5 +1,7 @@
 """The command line: `apd-bench VERB ...`. Each verb is one module, imported only when it is asked for.
 
+Its `add_arguments` declares the options of the verb, its `execute` carries it out and returns the exit code.
+
 Exit codes: 0 done, 1 some cells failed, 2 usage or missing prerequisite, 3 regression or stale board, 130 interrupted.
 Every option also reads the environment variable `APD_BENCH_<OPTION>`; the command line wins. Below both stands the
 table [options] of the suite.

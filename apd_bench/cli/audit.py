@@ -57,7 +57,6 @@ class _Subject:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     parser.add_argument(
         "file", nargs="?", metavar="CHECKPOINT",
         help="a checkpoint (with --format), a folder of prompts or hf://ORG/REPO; none: the backbone alone",

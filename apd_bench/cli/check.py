@@ -22,7 +22,6 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     parser.add_argument("method", metavar="METHOD", help="a name, or path/to/file.py:NAME")
     parser.add_argument("--backbone", default="toy", metavar="NAME", help="default: a toy CLIP with random weights")
     parser.add_argument("--json", action="store_true", help="the results as JSON")

@@ -22,7 +22,6 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     parser.add_argument("first", metavar="A", help="a method with records")
     parser.add_argument("second", metavar="B", help="another one")
     parser.add_argument("--results", nargs="+", action="extend", type=Path, default=[Path("results")], metavar="STORE")

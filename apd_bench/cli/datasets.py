@@ -33,7 +33,6 @@ torchvision's, or as webdataset shards.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
     listing = actions.add_parser("list", help="every set that is known")
     check = actions.add_parser("check", help="what is there, what is missing, what mends it")

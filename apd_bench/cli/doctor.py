@@ -51,7 +51,6 @@ exit code: 0 without a problem, 2 with one.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     parser.add_argument("--json", action="store_true", help="JSON on standard output")
 
 

@@ -18,7 +18,6 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     parser.add_argument("store", nargs="?", type=Path, default=Path("results"), metavar="STORE", help="records")
     parser.add_argument("--count", type=int, default=3, metavar="N", help="images per cell (default: 3)")
     parser.add_argument("--device", default="cpu", metavar="NAME")

@@ -16,7 +16,6 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     arguments.declare(
         parser, WHAT, WHERE, WHICH, HOW, DISPLAY,
         without=("boards", "missing", "failed", "cached_only", "dry_run", "shard", "calibrate"),

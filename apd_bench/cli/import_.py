@@ -26,7 +26,6 @@ FORMATS = ("coop", "apt", "cocoop", "vpt", "ivlp", "maple", "fap")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     parser.add_argument("file", type=Path, metavar="FILE", help="a checkpoint (.pth.tar, .pt, .safetensors)")
     parser.add_argument("--backbone", required=True, metavar="NAME", help="the backbone that it was trained on")
     parser.add_argument("--dataset", metavar="NAME", help="the set it was trained on; its images need not be here")

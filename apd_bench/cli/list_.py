@@ -46,7 +46,6 @@ _ENDLESS = 10_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     parser.add_argument("kind", nargs="?", metavar="KIND", help=f"one of: {', '.join(KINDS)}")
     parser.add_argument("pattern", nargs="?", default="*", help="only names that match this wildcard")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="for cells and fits")

@@ -38,7 +38,6 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     arguments.declare(parser, WHAT, WHERE, WHICH, HOW, without=("boards", "dry_run"))
     parser.add_argument("--all", action="store_true", help="every cell, also of a large plan on a terminal")
     parser.add_argument("--json", action="store_true", help="the whole plan as JSON on standard output")

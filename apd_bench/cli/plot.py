@@ -18,7 +18,6 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     parser.add_argument("kind", metavar="FIGURE", help="eps, pareto, heatmap or seeds")
     parser.add_argument("stores", nargs="*", type=Path, metavar="STORE", help="folders of records (default: results)")
     parser.add_argument("--format", default="pdf", metavar="NAME", help="pdf, png or svg (default: pdf)")

@@ -25,7 +25,6 @@ _FILTERS = ("source", "table", "task", "metric", "attack", "backbone", "shots", 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     for name in _FILTERS:
         parser.add_argument(f"--{name}", metavar="TEXT", help=f"only numbers of this {name}")
     parser.add_argument("--format", choices=("text", "md", "csv", "json"), default="text", help="default: text")

@@ -14,7 +14,6 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     parser.add_argument("state", metavar="FIT|FOLDER", help="an id of a fit or cell, or a folder of prompts")
     parser.add_argument("name", metavar="hf://ORG/REPO", help="the repository; it is made where it is not there")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="the folder of records")

@@ -29,7 +29,6 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     arguments.declare(parser, WHAT, WHERE, WHICH, HOW, DISPLAY)
 
 

@@ -26,7 +26,6 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     parser.add_argument(
         "name", metavar="NAME", help="the id of a cell or fit (its start is enough), a method, attack, dataset, ..."
     )

@@ -17,7 +17,6 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     parser.add_argument("stores", nargs="*", type=Path, metavar="STORE", help="folders of records (default: results)")
     parser.add_argument(
         "--methods", nargs="+", action="extend", default=[], metavar="LIST", help="only these (default: all)"

@@ -31,7 +31,6 @@ why, is in baselines/<method>/space.toml.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     parser.add_argument("--trials", default=16, metavar="N", help="tries of each method, with the recipe (default: 16)")
     parser.add_argument(
         "--rule", default="harmonic", choices=tuple(RULES),

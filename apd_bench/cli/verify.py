@@ -23,7 +23,6 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     parser.add_argument("--suite", default="ci", metavar="NAME|FILE", help="the grid to run (default: ci)")
     parser.add_argument("--expected", type=Path, metavar="FILE", help="expected values (default: those of the suite)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder of records (default: a temporary one)")

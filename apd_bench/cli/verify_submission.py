@@ -27,7 +27,6 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of the verb."""
     parser.add_argument("archive", type=Path, metavar="FILE", help="what `apd-bench submit` wrote")
     parser.add_argument("--cells", type=int, default=5, metavar="N", help="cells to measure again (default: 5)")
     parser.add_argument("--seed", type=int, metavar="N", help="repeat a draw (default: one that nobody can foresee)")

@@ -66,7 +66,6 @@ class InProcess:
         self.on_tick: Callable[[], None] = lambda: None
 
     def submit(self, task: Task) -> Future[Result]:
-        """Runs the task and returns the finished future."""
         future: Future[Result] = Future()
         self._progress = {task.id: Progress()}
 
@@ -83,11 +82,9 @@ class InProcess:
         return future
 
     def progress(self) -> Mapping[str, Progress]:
-        """How far the running task is."""
         return self._progress
 
     def stop(self) -> None:
-        """Makes the next report of the running task raise."""
         self._stopping = True
 
     def close(self, *, kill: bool = False) -> None:

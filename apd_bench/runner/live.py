@@ -107,11 +107,9 @@ class LiveReporter(Reporter):
         self.running.tick(progress)
 
     def message(self, text: str) -> None:
-        """Prints the line above the view."""
         self.console.print(printable(text), highlight=False, markup=False)
 
     def finish(self, report: RunReport) -> None:
-        """Removes the view and sums up."""
         self._live.stop()
         for line in closing(report):
             self.message(line)

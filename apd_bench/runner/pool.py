@@ -39,7 +39,6 @@ class Pool:
         self._pools = [self._start() for _ in range(jobs)]
 
     def submit(self, task: Task) -> Future[Result]:
-        """Hands the task to a free worker."""
         self._forget_done()
         place = min(set(range(self.slots)) - {place for place, _ in self._places.values()})
         self._board.write(place, Progress())
@@ -64,7 +63,6 @@ class Pool:
         return {task_id: self._board.read(place) for task_id, (place, _) in self._places.items()}
 
     def stop(self) -> None:
-        """Raises the flag that workers look at whenever they report."""
         self._stop.value = 1
 
     def close(self, *, kill: bool = False) -> None:
@@ -104,14 +102,12 @@ class _Board:
         self._phases = _CONTEXT.RawArray("c", places * _PHASE)
 
     def write(self, place: int, progress: Progress) -> None:
-        """Notes the progress of a place."""
         *numbers, phase = astuple(progress)
         self._numbers[place * _FIELDS : (place + 1) * _FIELDS] = numbers
         text = phase.encode("ascii", "replace")[:_PHASE].ljust(_PHASE, b"\0")
         self._phases[place * _PHASE : (place + 1) * _PHASE] = text
 
     def read(self, place: int) -> Progress:
-        """The progress of a place."""
         text = self._phases[place * _PHASE : (place + 1) * _PHASE].rstrip(b"\0").decode("ascii", "replace")
         done, total, broken, passes = self._numbers[place * _FIELDS : (place + 1) * _FIELDS]
         return Progress(done, total, broken, passes, text)

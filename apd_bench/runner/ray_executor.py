@@ -68,7 +68,6 @@ class RayExecutor:
         return self._jobs or max(int(_resources().get("CPU", 0)), 1)
 
     def submit(self, task: Task) -> Future[Result]:
-        """Hands the task to the cluster."""
         needed = () if task.cell is None else fits_of(task.cell)
         states = {fit.id: self._state(fit.id) for fit in needed}
         board = self._board.actor
@@ -97,7 +96,6 @@ class RayExecutor:
         return self._board.read(self._refs)
 
     def stop(self) -> None:
-        """Cancels what waits, and asks what is under way to stop at its next safe point."""
         self._stopping = True
         for task_id, ref in list(self._refs.items()):
             self._cancel(task_id, ref)
@@ -145,7 +143,6 @@ class _Board:
         self._said: dict[str, Numbers] = {}
 
     def say(self, task_id: str, numbers: Numbers) -> None:
-        """Takes note."""
         self._said[task_id] = numbers
 
     def read(self, task_ids: list[str]) -> dict[str, Numbers]:
@@ -175,7 +172,6 @@ class _View:
         return {task_id: Progress(*self._last.get(task_id, ())) for task_id in wanted}
 
     def close(self) -> None:
-        """Ends the actor."""
         ray.kill(self.actor)
 
 
@@ -250,11 +246,9 @@ class _Worker:
         self._cancelled = threading.Event()
 
     def work(self, *words: Any) -> Result:
-        """Carries out a task."""
         return _carry_out(self._cancelled, *words)
 
     def stop(self) -> None:
-        """Asks the task to stop at its next safe point."""
         self._cancelled.set()
 
 

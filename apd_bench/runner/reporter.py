@@ -58,13 +58,11 @@ class PlainReporter(Reporter):
         self._report = RunReport()
 
     def start(self, report: RunReport, queue: WorkQueue, plan: Plan) -> None:
-        """Says how much is to do."""
         self._report, self._names = report, Names(plan)
         for line in opening(report):
             self._write(line)
 
     def task_started(self, task: Task) -> None:
-        """Notes what is running."""
         self._running.begin(task)
 
     def task_finished(self, task: Task, result: Result) -> None:
@@ -92,11 +90,9 @@ class PlainReporter(Reporter):
                 self._line(f"  ... {self._names.task(task)}", text)
 
     def message(self, text: str) -> None:
-        """Writes the line."""
         self._write(text)
 
     def finish(self, report: RunReport) -> None:
-        """Sums up."""
         for line in closing(report):
             self._write(line)
 
@@ -136,7 +132,6 @@ class JsonReporter(Reporter):
         self._said = 0.0
 
     def start(self, report: RunReport, queue: WorkQueue, plan: Plan) -> None:
-        """Event "start"."""
         self._emit(
             "start",
             planned=report.planned,
@@ -148,11 +143,9 @@ class JsonReporter(Reporter):
         )
 
     def task_started(self, task: Task) -> None:
-        """Event "task_started"."""
         self._emit("task_started", id=task.id, kind=task.kind, label=task.label)
 
     def task_finished(self, task: Task, result: Result) -> None:
-        """Event "task_finished"."""
         more = {"metrics": dict(result.metrics)} if isinstance(result, Measured) else {}
         self._emit("task_finished", id=task.id, kind=task.kind, label=task.label, result=describe(result), **more)
 
@@ -163,11 +156,9 @@ class JsonReporter(Reporter):
             self._emit("progress", tasks={key: asdict(item) for key, item in progress.items()})
 
     def message(self, text: str) -> None:
-        """Event "message"."""
         self._emit("message", text=text)
 
     def finish(self, report: RunReport) -> None:
-        """Event "finish"."""
         self._emit(
             "finish",
             computed=len(report.computed),

@@ -87,7 +87,6 @@ class SlurmExecutor:
         return {task_id: held.progress for task_id, held in self._held.items()}
 
     def stop(self) -> None:
-        """Cancels what waits, and asks what is under way to stop at its next safe point."""
         atomic_write(self._asked_to_stop, b"")
         waiting, self._waiting = self._waiting, []
         for held in [held for held in self._held.values() if held in waiting or not held.started]:
