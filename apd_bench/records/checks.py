@@ -20,8 +20,9 @@ class Check:
 # The margins are where float32 cross-entropy loses the true class (17) and its whole gradient (88 to 104). Up to a
 # margin of 7 the signs of its gradient are exact; at 15, 7 % of them are wrong, at 30, 20 % (measured on a tiny CLIP).
 # A gradient step gains at least 0.79 of its promise and always more than random steps on both embedded CLIPs (zero-shot
-# on all sets, committed prompts of APD and AdvTP), Linf 1/255 to 128/255 and L2 0.25 to 20; behind planted decoys it
-# gains at most 0.32 of it, or random steps gain as much for a third of the samples.
+# all sets, committed prompts of APD and AdvTP), Linf 1/255 to 128/255 and L2 0.25 to 20. Behind planted decoys it
+# gains at most 0.16 of it, or random steps gain as much for a fifth of the samples. No trained CLIP of full size was at
+# hand; with random weights ViT-B/32 and RN50 keep 0.97.
 CHECKS: dict[str, Check] = {
     "repeat_difference": Check(1e-4, "randomised: repeated predictions differ, use autoattack.rand"),
     "zero_gradients": Check(0.01, "flat loss: gradients are exactly zero"),
@@ -31,7 +32,7 @@ CHECKS: dict[str, Check] = {
     "plain_loss_gap": Check(0.1, "the attack's cross-entropy misleads: its gradient has other signs than the exact"),
     "huge_eps_robust": Check(0.1, "masked gradients: survives a budget at which every image can become grey"),
     "fgsm_above_noise": Check(0.05, "masked gradients: noise breaks more than a gradient step"),
-    "broken_promise": Check(0.5, "masked gradients: a step gains less than half of what its gradient promises"),
+    "broken_promise": Check(0.75, "masked gradients: a step gains less than a quarter of what it promises"),
     "random_above_step": Check(0.1, "masked gradients: a random step gains as much as one along the gradient"),
     "attack_above_fgsm": Check(0.05, "weak attack: a single step breaks more"),
     "late_gain": Check(0.1, "unfinished attack: its loss still rises in the last steps"),
