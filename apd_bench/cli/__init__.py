@@ -37,6 +37,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "report": ("report", "stored records as leaderboards, without a model"),
         "compare": ("compare", "two methods, sample by sample"),
         "plot": ("plot", "figures from stored records"),
+        "log": ("log", "losses of a run's --log, here or in TensorBoard or W&B"),
         "published": ("published", "numbers of the literature, with source and protocol"),
         "examples": ("examples", "pictures of attacked images, for the page"),
     },

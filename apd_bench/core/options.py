@@ -78,7 +78,7 @@ def text(value: Any, source: Spelling) -> str:
 
 
 def path(value: Any, source: Spelling) -> Path:
-    """A folder."""
+    """A folder or a file."""
     return Path(text(value, source))
 
 
@@ -265,6 +265,10 @@ class RunOptions:
     display: str = option(
         "auto", choice("auto", "rich", "plain", "json", "none"), DISPLAY,
         "how progress is shown: rich on a terminal, else plain", metavar="{auto,rich,plain,json,none}",
+    )  # fmt: skip
+    log: Path | None = option(
+        None, path, DISPLAY, "add losses and progress to this file, one JSON object a line; read by `apd-bench log`",
+        metavar="FILE.jsonl",
     )  # fmt: skip
     verbose: bool = option(False, switch, DISPLAY, "show tracebacks of failed cells", more_flags=("-v",))
     quiet: bool = option(False, switch, DISPLAY, "no progress", more_flags=("-q",))

@@ -18,7 +18,7 @@ from typing import Any
 from apd_bench.runner.executor import STAGES, environment, guarded, make_workbench, signals_to
 from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Task, Workbench
 
-_FIELDS = 4  # the numbers of a Progress
+_FIELDS = 5  # the numbers of a Progress
 _PHASE = 32  # characters of its phase
 _CONTEXT = multiprocessing.get_context("spawn")
 
@@ -109,8 +109,8 @@ class _Board:
 
     def read(self, place: int) -> Progress:
         text = self._phases[place * _PHASE : (place + 1) * _PHASE].rstrip(b"\0").decode("ascii", "replace")
-        done, total, broken, passes = self._numbers[place * _FIELDS : (place + 1) * _FIELDS]
-        return Progress(done, total, broken, passes, text)
+        done, total, broken, passes, loss = self._numbers[place * _FIELDS : (place + 1) * _FIELDS]
+        return Progress(done, total, broken, passes, loss, text)
 
 
 def _is_spoiled(future: Future[Result]) -> bool:

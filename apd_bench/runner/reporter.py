@@ -143,11 +143,11 @@ class JsonReporter(Reporter):
         )
 
     def task_started(self, task: Task) -> None:
-        self._emit("task_started", id=task.id, kind=task.kind, label=task.label)
+        self._emit("task_started", **named(task))
 
     def task_finished(self, task: Task, result: Result) -> None:
         more = {"metrics": dict(result.metrics)} if isinstance(result, Measured) else {}
-        self._emit("task_finished", id=task.id, kind=task.kind, label=task.label, result=describe(result), **more)
+        self._emit("task_finished", **named(task), result=describe(result), **more)
 
     def tick(self, progress: Mapping[str, Progress]) -> None:
         """Event "progress", at most once a second."""
@@ -173,6 +173,11 @@ class JsonReporter(Reporter):
     def _emit(self, event: str, **values: object) -> None:
         self._stream.write(json.dumps({"event": event, **values}, sort_keys=True) + "\n")
         self._stream.flush()
+
+
+def named(task: Task) -> dict[str, str]:
+    """A task in events: what it is, and the fit that it belongs to."""
+    return {"id": task.id, "kind": task.kind, "label": task.label, "fit": f"{task.fit.label} {task.fit.id[:6]}"}
 
 
 def opening(report: RunReport) -> list[str]:

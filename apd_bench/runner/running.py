@@ -98,7 +98,8 @@ class Running:
             return item.phase
         what = "epochs" if task.cell is None else "samples"
         parts = [self._phase(task, item), f"{item.done:g}/{item.total:g} {what}"]
-        return ", ".join([part for part in parts if part] + ([f"{item.broken:g} broken"] if item.broken else []))
+        parts += [f"{item.broken:g} broken" if item.broken else "", f"loss {item.loss:.3g}" if item.loss else ""]
+        return ", ".join(part for part in parts if part)
 
     def _phase(self, task: Task, item: Progress) -> str:
         """The phase, and of a suite's member which part of its passes is done, if every sample resists it."""

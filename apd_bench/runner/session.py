@@ -18,6 +18,7 @@ from apd_bench.core.targets import resolve as resolve_target
 from apd_bench.records.store import Store
 from apd_bench.runner.driver import Driver
 from apd_bench.runner.executor import STAGES, Executor, InProcess
+from apd_bench.runner.log import LogReporter, Several
 from apd_bench.runner.parts import deal
 from apd_bench.runner.plan import Plan, plan
 from apd_bench.runner.pool import Pool
@@ -46,7 +47,12 @@ def tell_workers(options: RunOptions) -> None:
 
 
 def make_reporter(options: RunOptions) -> Reporter:
-    """The reporter of the options; "auto" is the live view on a terminal and plain lines elsewhere."""
+    """The reporters of the options; "auto" is the live view on a terminal and plain lines elsewhere."""
+    shown = _display(options)
+    return shown if options.log is None else Several(shown, LogReporter(options.log))
+
+
+def _display(options: RunOptions) -> Reporter:
     display = "none" if options.quiet else options.display
     if display in ("auto", "rich") and in_notebook():
         return NotebookReporter()

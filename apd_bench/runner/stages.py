@@ -103,7 +103,7 @@ class Stages:
         data = self.dataset(task.fit.dataset, backbone.shapes.image_size, task.fit.resize)
 
         def on_epoch(at: Mapping[str, Any]) -> None:
-            watch(Progress(done=float(at.get("epoch", 0)), total=float(at.get("epochs", 0))))
+            watch(Progress(done=at["epoch"], total=at["epochs"], loss=at["loss"]))
 
         with matmul_precision("fp32"), repeatable_attention(self.settings.device):
             state = train(task.fit, backbone, data, device=self.settings.device, on_progress=on_epoch)

@@ -114,13 +114,15 @@ Result = FitDone | Measured | Failure | Stopped
 class Progress:
     """How far a running task is: samples (or epochs) done of `total`, samples broken and image passes so far.
 
-    `phase` says what is going on, where a task has parts: "2/4 apgd-t", "diagnostics".
+    `loss` is that of a fit's last epoch, 0 before there is one. `phase` says what is going on, where a task has parts:
+    "2/4 apgd-t", "diagnostics".
     """
 
     done: float = 0
     total: float = 0
     broken: float = 0
     passes: float = 0
+    loss: float = 0
     phase: str = ""
 
 

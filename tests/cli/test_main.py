@@ -150,7 +150,7 @@ VALUES = {
     "seeds": "1-3", "shots": "2", "limit": "9", "part": "3/8", "settings": "precision=bf16", "results": "r",
     "data": "d", "boards": "b", "jobs": "3", "device": "cpu", "batch_size": "7", "shard": "5", "executor": "ray",
     "address": "auto", "slurm": "time=10", "gpu": "a100",
-    "display": "json",
+    "display": "json", "log": "run.jsonl",
 }  # fmt: skip
 
 
