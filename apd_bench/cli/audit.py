@@ -21,7 +21,7 @@ from apd_bench.data.catalog import class_names
 from apd_bench.leaderboard import published
 from apd_bench.leaderboard.boards import collect
 from apd_bench.leaderboard.model import Table
-from apd_bench.leaderboard.review import Review, masking, verdicts
+from apd_bench.leaderboard.review import Review, masking, results
 from apd_bench.leaderboard.tidy import column_of
 from apd_bench.methods.catalog import state_folder
 from apd_bench.records.record import Record
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Imports, attacks what is not yet recorded, writes page and JSON, prints the verdicts."""
+    """Imports, attacks what is not yet recorded, writes page and JSON, prints the results."""
     options: RunOptions = args.options
     backbones = [BACKBONES.canonical(name) for name in split_list(options.backbones or ())]
     if len(backbones) != 1:
@@ -104,7 +104,7 @@ def execute(args: argparse.Namespace) -> int:
         subject=subject.facts | {"backbone": backbones[0], "backbone training": records[0].cell.fit.backbone.training},
         protocol=column_of(protocol),
         sound=tuple(sound),
-        verdicts=tuple(verdicts(tables, column_of(protocol))),
+        results=tuple(results(tables, column_of(protocol))),
         published=tuple(pair for table in tables for pair in _claims(table, paper["methods"])),
         masking=tuple(masking(records)),
         assumed=(f"{protocol} stands for the evaluation of the paper: {source}.", *_assumed(subject, records)),
@@ -119,7 +119,7 @@ def execute(args: argparse.Namespace) -> int:
     }
     for path, content in pages.items():
         atomic_write(path, content.encode())
-    out("\n".join(verdict.sentence(review.protocol) for verdict in review.verdicts))
+    out("\n".join(result.sentence(review.protocol) for result in review.results))
     out(f"Page and JSON: {', '.join(map(str, pages))}")
     return report.exit_code
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from apd_bench.cli.console import out
 from apd_bench.core.errors import EXIT_DONE
 from apd_bench.core.text import table
-from apd_bench.runner.log_readers import events, scalars, to_tensorboard, to_wandb
+from apd_bench.runner.log_readers import log_events, scalars, to_tensorboard, to_wandb
 
 EXAMPLES = """examples:
   apd-bench run --log run.jsonl                               a run that writes one
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Hands the numbers on, or prints the last of each."""
-    numbers = scalars(events(args.file, follow=args.follow))
+    numbers = scalars(log_events(args.file, follow=args.follow))
     if args.tensorboard is not None:
         to_tensorboard(numbers, args.tensorboard)
     elif args.wandb is not None:

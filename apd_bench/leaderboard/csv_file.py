@@ -13,10 +13,10 @@ from apd_bench.leaderboard.tidy import attack_order
 
 def render_csv(tables: Sequence[Table]) -> str:
     """The summary rows of all tables; attacks that a table lacks are empty there."""
-    return _write(*summary(tables))
+    return _write(*summary_rows(tables))
 
 
-def summary(tables: Sequence[Table]) -> tuple[list[str], list[list[Value]]]:
+def summary_rows(tables: Sequence[Table]) -> tuple[list[str], list[list[Value]]]:
     """Header and rows of the summary: one row a method and table, accuracies in percent with their intervals."""
     columns = table_columns(sorted({attack for table in tables for attack in table.attacks}, key=attack_order), "csv")
     header = [name for column in columns for name in _names(column)]

@@ -24,7 +24,7 @@ _DRAWS = 9999
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AuditResult:
     """One dataset (or their mean: `dataset` empty) at one budget, as shares of the same samples.
 
     `clean` are right without an attack, `protocol` withstand the attack of the paper, `worst` every attack. `gap` is
@@ -40,7 +40,7 @@ class Verdict:
     fallen: tuple[str, ...] = ()
 
     def sentence(self, attack: str) -> str:
-        """The verdict in one line; `attack` is that of the paper."""
+        """The result in one line; `attack` is that of the paper."""
         place = f"{self.dataset or 'mean'}, {self.threat}"
         said = f"{place}: clean {percent(self.clean.value)}, {attack} {percent(self.protocol.value)}"
         if self.gap.value == 0:
@@ -51,13 +51,13 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Review:
-    """An audit: what was audited and how, the verdicts, what the literature says, masking, assumptions, cost."""
+    """An audit: what was audited and how, the results, what the literature says, masking, assumptions, cost."""
 
     title: str
     subject: Mapping[str, str]
     protocol: str
     sound: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
+    results: tuple[AuditResult, ...]
     published: tuple[Reproduction, ...]
     masking: tuple[Mapping[str, Any], ...]
     assumed: tuple[str, ...]
@@ -84,18 +84,18 @@ class Review:
         return environment.get_template("review.html").render(review=self, checks=CHECKS, version=package_version())
 
 
-def verdicts(tables: Sequence[Table], attack: str) -> Iterator[Verdict]:
-    """The verdicts of tables with one row each: the mean of a complete row of several sets first, then every set."""
+def results(tables: Sequence[Table], attack: str) -> Iterator[AuditResult]:
+    """The results of tables with one row each: the mean of a complete row of several sets first, then every set."""
     for table in tables:
         (row,) = table.rows
         names = [name for name in table.datasets if name in row.datasets]
         if row.complete and len(names) > 1:
-            yield _verdict(table, row, names, attack)
+            yield _result(table, row, names, attack)
         for name in names:
-            yield _verdict(table, row, [name], attack)
+            yield _result(table, row, [name], attack)
 
 
-def _verdict(table: Table, row: Row, names: Sequence[str], attack: str) -> Verdict:
+def _result(table: Table, row: Row, names: Sequence[str], attack: str) -> AuditResult:
     hits = [row.datasets[name].hits for name in names]
     panels = {column: [one[column][None] for one in hits] for column in ("clean", attack, "worst")}
     gaps = [one[attack] & ~one["worst"] for one in hits]
@@ -103,7 +103,7 @@ def _verdict(table: Table, row: Row, names: Sequence[str], attack: str) -> Verdi
     found = {column: _estimate(panel) for column, panel in panels.items()}
     one = names[0] if len(names) == 1 else ""
     fallen = np.flatnonzero(gaps[0].any(axis=0)) if one else ()
-    return Verdict(
+    return AuditResult(
         threat=_budget(table.key.threat),
         dataset=one,
         clean=found["clean"],

@@ -27,7 +27,7 @@ class Scalar:
     value: float
 
 
-def events(path: Path, *, follow: bool = False) -> Iterator[Mapping[str, Any]]:
+def log_events(path: Path, *, follow: bool = False) -> Iterator[Mapping[str, Any]]:
     """The events of a log; with `follow`, also those that are still being written, until a run ends.
 
     A last line without an end is not yet an event. Raises MissingPrerequisite or CorruptFile.

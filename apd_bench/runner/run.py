@@ -16,7 +16,7 @@ from apd_bench.core.options import table as options_table
 from apd_bench.core.specs import Suite
 from apd_bench.leaderboard.boards import collect, write_boards
 from apd_bench.leaderboard.columns import table_columns
-from apd_bench.leaderboard.csv_file import summary
+from apd_bench.leaderboard.csv_file import summary_rows
 from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.wording import heading
 from apd_bench.records.outcomes import Outcomes
@@ -75,7 +75,7 @@ class Records(Sequence[Record]):
         """The leaderboard: one row a method and table, accuracies in percent, each with `low` and `high` (95 %)."""
         import pandas as pd
 
-        header, rows = summary(self._tables())
+        header, rows = summary_rows(self._tables())
         return pd.DataFrame(rows, columns=pd.Index(header))
 
     def _tables(self) -> Sequence[Table]:

@@ -45,14 +45,14 @@ def test_a_checkpoint_is_attacked_as_in_the_paper_and_soundly(cli: Cli, checkpoi
     assert set(outcomes) == {
         (name, attack) for name in ("fashion", "food") for attack in ("pgd.literature", "worst.fast")
     }
-    mean, *single = data["verdicts"]
-    for verdict in single:
-        paper, sound = (outcomes[verdict["dataset"], attack] for attack in ("pgd.literature", "worst.fast"))
+    mean, *single = data["results"]
+    for result in single:
+        paper, sound = (outcomes[result["dataset"], attack] for attack in ("pgd.literature", "worst.fast"))
         fallen = sorted(paper.sample_id[~paper.broken & sound.broken].tolist())
-        assert verdict["fallen"] == fallen and verdict["gap"]["value"] == len(fallen) / 10
-        assert verdict["protocol"]["value"] == pytest.approx(1 - paper.broken.mean())
-        assert verdict["worst"]["value"] == pytest.approx(1 - (paper.broken | sound.broken).mean())
-        assert verdict["gap"]["low"] <= verdict["gap"]["value"] <= verdict["gap"]["high"] < 1
+        assert result["fallen"] == fallen and result["gap"]["value"] == len(fallen) / 10
+        assert result["protocol"]["value"] == pytest.approx(1 - paper.broken.mean())
+        assert result["worst"]["value"] == pytest.approx(1 - (paper.broken | sound.broken).mean())
+        assert result["gap"]["low"] <= result["gap"]["value"] <= result["gap"]["high"] < 1
     assert mean["gap"]["value"] == pytest.approx(sum(one["gap"]["value"] for one in single) / 2)
     assert data["subject"]["learner"] == "text" and data["subject"]["parameters"] == "512"
     assert {cell["attack"] for cell in data["masking"]} == {"pgd.literature", "worst.fast(steps=5)"}
@@ -98,7 +98,7 @@ def test_what_is_measured_stands_there_beside_what_failed(cli: Cli, checkpoint: 
     monkeypatch.setattr(stages, "evaluate_samples", broken)
     done = cli("audit", checkpoint.name, "--format", "coop", *GRID, "--limit", "4", "--protocol", "fgsm", *QUICK)
     data, page = audited(done.out)
-    assert done.code == EXIT_CELLS_FAILED and [one["dataset"] for one in data["verdicts"]] == ["fashion"]
+    assert done.code == EXIT_CELLS_FAILED and [one["dataset"] for one in data["results"]] == ["fashion"]
     assert data["failed"] == ["2 cells: not a number"] and "Not measured: 2 cells: not a number" in page
 
 

@@ -9,7 +9,7 @@ from synthetic import cell, dataset, method, outcomes, record, tables_of
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.core.specs import BackboneSpec
 from apd_bench.leaderboard.published import claims, format_protocol, protocols, select
-from apd_bench.leaderboard.review import Verdict, verdicts
+from apd_bench.leaderboard.review import AuditResult, results
 from apd_bench.leaderboard.statistics import Estimate, wilson
 from apd_bench.training.importers import FORMATS
 
@@ -30,11 +30,11 @@ def measured(knowledge: str = "white_box", **changes: Any) -> Any:
 
 
 def test_the_gap_counts_samples_that_the_paper_calls_robust_and_another_attack_breaks() -> None:
-    (verdict,) = verdicts([measured()], "pgd.literature")
-    assert (verdict.clean.value, verdict.protocol.value, verdict.worst.value) == (0.8, 0.6, 0.4)
-    assert verdict.gap == wilson(1, 5) and verdict.fallen == ("s00001",)
-    assert verdict.sentence("PGD").endswith(": 20.0 (3.6–62.4) points less.")
-    none = Verdict("Linf 1/255", "", *[Estimate(0.5, None, None, 9)] * 3, wilson(0, 9))
+    (result,) = results([measured()], "pgd.literature")
+    assert (result.clean.value, result.protocol.value, result.worst.value) == (0.8, 0.6, 0.4)
+    assert result.gap == wilson(1, 5) and result.fallen == ("s00001",)
+    assert result.sentence("PGD").endswith(": 20.0 (3.6–62.4) points less.")
+    none = AuditResult("Linf 1/255", "", *[Estimate(0.5, None, None, 9)] * 3, wilson(0, 9))
     assert none.sentence("PGD").endswith("no sample of 9 falls to another attack (95 %: at most 29.9 points).")
 
 

@@ -13,7 +13,7 @@ from apd_bench.cli import main
 from apd_bench.core.errors import EXIT_DONE, EXIT_USAGE, MissingPrerequisite
 from apd_bench.records.store import Store
 from apd_bench.runner import log_readers
-from apd_bench.runner.log_readers import Scalar, events, scalars, to_tensorboard, to_wandb
+from apd_bench.runner.log_readers import Scalar, log_events, scalars, to_tensorboard, to_wandb
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_log_holds_the_history_of_the_card_and_what_the_cells_gave(run: Path) -> None:
-    found = list(events(run / "run.jsonl"))
+    found = list(log_events(run / "run.jsonl"))
     assert [event["event"] for event in found[:2]] == ["open", "start"] and found[-1]["event"] == "finish"
     assert all(event["time"].endswith("+00:00") for event in found)
     store = Store(run / "results")
@@ -61,14 +61,14 @@ def test_losses_come_while_a_fit_is_trained_and_each_stands_there_once() -> None
 def test_a_log_is_followed_until_the_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.jsonl"
     path.write_text('{"event": "start"}\n{"event": "fin')
-    assert [event["event"] for event in events(path)] == ["start"]
+    assert [event["event"] for event in log_events(path)] == ["start"]
 
     def wait(seconds: float) -> None:
         with path.open("a") as stream:
             stream.write('ish"}\n')
 
     monkeypatch.setattr(log_readers.time, "sleep", wait)
-    assert [event["event"] for event in events(path, follow=True)] == ["start", "finish"]
+    assert [event["event"] for event in log_events(path, follow=True)] == ["start", "finish"]
 
 
 def test_tensorboard_gets_every_number(run: Path, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_tensorboard_gets_every_number(run: Path, tmp_path: Path) -> None:
     for folder in (tmp_path / "tb").iterdir():
         loaded = EventAccumulator(str(folder)).Reload()
         read += [(item.step, item.value) for tag in loaded.Tags()["scalars"] for item in loaded.Scalars(tag)]
-    wanted = sorted((item.step, item.value) for item in scalars(events(run / "run.jsonl")))
+    wanted = sorted((item.step, item.value) for item in scalars(log_events(run / "run.jsonl")))
     assert sorted(read) == [(step, pytest.approx(value, rel=1e-6)) for step, value in wanted]
 
 
@@ -96,7 +96,7 @@ def test_wandb_gets_one_run_a_fit(run: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
     monkeypatch.setattr(log_readers, "find_spec", lambda name: True)
-    to_wandb(scalars(events(run / "run.jsonl")), "mine")
+    to_wandb(scalars(log_events(run / "run.jsonl")), "mine")
     trained = next(one for one in made if one.rows)
     assert trained.how["project"] == "mine" and {row["epoch"] for row in trained.rows} == {1, 2, 3}
     assert len(made) == 2 and all(one.ended == 1 for one in made)
