@@ -9,10 +9,10 @@ from apd_bench.core.text import table
 from apd_bench.runner.log_readers import log_events, scalars, to_tensorboard, to_wandb
 
 EXAMPLES = """examples:
-  apd-bench run --log run.jsonl                               a run that writes one
-  apd-bench log run.jsonl                                     the last value of every number
-  apd-bench log run.jsonl --tensorboard runs/ --follow        while the run goes on; tensorboard --logdir runs/
-  apd-bench log run.jsonl --wandb my-project                  one run a fit
+  apd-bench run --log run.jsonl                      a run that writes one
+  apd-bench log run.jsonl                            the last of every number
+  apd-bench log run.jsonl --tensorboard tb --follow  while the run goes on
+  apd-bench log run.jsonl --wandb my-project         one run a fit
 """
 
 
