@@ -31,20 +31,17 @@ class LogReporter(JsonReporter):
         self._emit("open")
 
     def task_started(self, task: Task) -> None:
-        """Event "task_started"."""
         super().task_started(task)
         if task.kind == "fit":
             self._fits[task.id] = task
 
     def task_finished(self, task: Task, result: Result) -> None:
-        """Events "history" and "task_finished"."""
         self._fits.pop(task.id, None)
         if isinstance(result, FitDone) and result.card.get("history"):
             self._emit("history", **named(task), rows=result.card["history"])
         super().task_finished(task, result)
 
     def tick(self, progress: Mapping[str, Progress]) -> None:
-        """Events "epoch" and "progress"."""
         for task_id, item in progress.items():
             if task_id in self._fits and item.done > self._epochs.get(task_id, 0):
                 self._epochs[task_id] = item.done
@@ -69,31 +66,24 @@ class Several(Reporter):
         self._reporters = reporters
 
     def prepare(self) -> None:
-        """To each."""
         self._tell("prepare")
 
     def start(self, report: RunReport, queue: WorkQueue, plan: Plan) -> None:
-        """To each."""
         self._tell("start", report, queue, plan)
 
     def task_started(self, task: Task) -> None:
-        """To each."""
         self._tell("task_started", task)
 
     def task_finished(self, task: Task, result: Result) -> None:
-        """To each."""
         self._tell("task_finished", task, result)
 
     def tick(self, progress: Mapping[str, Progress]) -> None:
-        """To each."""
         self._tell("tick", progress)
 
     def message(self, text: str) -> None:
-        """To each."""
         self._tell("message", text)
 
     def finish(self, report: RunReport) -> None:
-        """To each."""
         self._tell("finish", report)
 
     def _tell(self, what: str, *words: Any) -> None:
