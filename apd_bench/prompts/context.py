@@ -1,75 +1,48 @@
 """The text side of every learner that learns text: context words at the input, fresh rows in deeper blocks."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from apd_bench.backbones.adapter import Backbone
-from apd_bench.backbones.tokens import PromptLayout
 from apd_bench.prompts.base import INIT_STD, PromptLearner
 
 RANDOM, TEMPLATE, LITERAL = "random", "template", "template-literal"
 
 
-@dataclass(frozen=True)
-class ContextPlan:
-    """How `tokens` context vectors begin and where they stand.
+class ContextLearner(PromptLearner):
+    """A learner with n context vectors in the class texts; `init` says how they begin, `position` where they stand.
 
     `init` is "random" (N(0, 0.02^2)), "template" (the words of the template before the class name), the quirk
     "template-literal" (the template with its braces, as in FAP's code), or a phrase. Of an ensemble the first template
-    counts. A phrase with more words than `tokens` keeps the others as plain words behind the context, as MaPLe does;
-    missing words are drawn at random.
+    counts. A phrase with more than n words keeps the others as plain words behind the context, as MaPLe does; missing
+    words are drawn at random.
     """
 
-    tokens: int
-    init: str
-    position: str = "end"
+    _rows: Tensor | None = None
+    _count: int  # n
 
-    def phrase(self, template: str) -> str:
+    @property
+    def phrase(self) -> str:
         """The words that the context starts from and stands in; empty for a random start."""
-        template = first_template(template)
-        if self.init == RANDOM:
-            return ""
-        if self.init == TEMPLATE:
-            return template.partition("{}")[0].strip()
-        return template if self.init == LITERAL else self.init
+        init, template = self.options["init"], first_template(self.template)
+        starts = {RANDOM: "", TEMPLATE: template.partition("{}")[0].strip(), LITERAL: template}
+        return starts.get(init, str(init))
 
-    def start(self, backbone: Backbone, template: str, generator: torch.Generator) -> Tensor:
-        """The initial context [n, Wt] on the CPU."""
-        width = backbone.shapes.text_width or 0
-        drawn = torch.randn(self.tokens, width, generator=generator) * INIT_STD
-        phrase = self.phrase(template)
-        if phrase:
-            words = backbone.embed_words(phrase)[: self.tokens].to("cpu", torch.float32)
+    def _words(self, tokens: int, generator: torch.Generator) -> Tensor:
+        """A context [n, Wt] of `tokens` vectors as it begins, on the CPU."""
+        self._count = tokens
+        drawn = torch.randn(tokens, self.backbone.shapes.text_width or 0, generator=generator) * INIT_STD
+        if self.phrase:
+            words = self.backbone.embed_words(self.phrase)[:tokens].to("cpu", torch.float32)
             drawn[: len(words)] = words
         return drawn
 
-    def layout(self, backbone: Backbone, class_names: Sequence[str], template: str) -> PromptLayout:
-        """Token ids and context rows; behind the name stands a full stop, or the template's own ending."""
-        suffix = first_template(template).partition("{}")[2] if self.init == TEMPLATE else "."
-        return backbone.prompt_layout(class_names, self.tokens, self.position, self.phrase(template), suffix)
-
-
-class ContextLearner(PromptLearner):
-    """A learner with text context: lays out the class texts with room for it (options `init` and `position`)."""
-
-    _rows: Tensor | None = None
-
-    def _plan(self, tokens: int) -> ContextPlan:
-        """Where `tokens` context vectors begin and stand; call it once, when the parameters are made."""
-        self.plan = ContextPlan(tokens, str(self.options["init"]), str(self.options["position"]))
-        return self.plan
-
     def _draw(self, tokens: int, generator: torch.Generator) -> nn.Parameter:
-        """The context [n, Wt] as it begins."""
-        return nn.Parameter(self._plan(tokens).start(self.backbone, self.template, generator))
+        return nn.Parameter(self._words(tokens, generator))
 
     @property
     def used_templates(self) -> tuple[str, ...]:
         """The template whose words the context starts from, if it does."""
-        return (first_template(self.template),) if self.plan.init in (TEMPLATE, LITERAL) else ()
+        return (first_template(self.template),) if self.options["init"] in (TEMPLATE, LITERAL) else ()
 
     def rows(self) -> Tensor | None:
         """The rows [C, n] of the context vectors in `texts()`; None for 1 .. n."""
@@ -77,7 +50,10 @@ class ContextLearner(PromptLearner):
         return self._rows
 
     def _lay_out(self) -> Tensor:
-        layout = self.plan.layout(self.backbone, self.class_names, self.template)
+        """Token ids of the class texts; behind the name stands a full stop, or the template's own ending."""
+        suffix = first_template(self.template).partition("{}")[2] if self.options["init"] == TEMPLATE else "."
+        position = str(self.options["position"])
+        layout = self.backbone.prompt_layout(self.class_names, self._count, position, self.phrase, suffix)
         self._rows = layout.rows
         return layout.tokens
 

@@ -33,11 +33,9 @@ class TextLearner(ContextLearner):
         """Draws the context, unified or class-wise, and the deep rows."""
         tokens, width = whole(self.options, "tokens"), self.backbone.shapes.text_width or 0
         depth = self.blocks("depth", self.backbone.shapes.text_layers)
-        plan = self._plan(tokens)
-        context = plan.start(self.backbone, self.template, generator)
+        context = self._words(tokens, generator)
         if flag(self.options, "class_specific"):
-            others = [plan.start(self.backbone, self.template, generator) for _ in self.class_names[1:]]
-            context = torch.stack([context, *others])
+            context = torch.stack([context, *(self._words(tokens, generator) for _ in self.class_names[1:])])
         self.context = nn.Parameter(context)
         self.deep = normal(depth - 1, tokens, width, generator=generator) if depth > 1 else None
 
