@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import time
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,22 @@ nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("matplotlib")
 
+pytestmark = pytest.mark.timeout(900)  # on a machine that is busy with other work
+
 PATH = Path(__file__).parent / "quickstart.ipynb"
-LONGEST = 40  # seconds
+LONGEST = 40  # seconds of one core, kernel and imports included
 
 
 def text_of(cell: Any) -> str:
     """Everything that a cell printed or showed, as plain text."""
     shown = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
     return "".join(shown)
+
+
+def _seconds() -> float:
+    """What processes that this one started and saw end have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +38,10 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, float
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("PYTHONPATH", str(PATH.parents[2]))
         notebook = nbformat.read(PATH, as_version=4)
-        start = time.monotonic()
+        before = _seconds()
         resources = {"metadata": {"path": str(folder)}}
-        nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
-    return notebook, folder, time.monotonic() - start
+        nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    return notebook, folder, _seconds() - before
 
 
 def test_it_is_committed_without_output() -> None:
@@ -50,7 +58,7 @@ def test_it_runs_reads_evaluates_and_plots(executed: tuple[Any, Path, float]) ->
     clean, robust, suspect = ast.literal_eval(text_of(evaluate))
     assert 0 <= robust <= clean <= 1 and isinstance(suspect, tuple)
     assert (folder / "clean-against-worst.png").stat().st_size > 5000
-    assert seconds < LONGEST
+    assert 1 < seconds < LONGEST
 
 
 def test_nothing_warns(executed: tuple[Any, Path, float]) -> None:
