@@ -24,9 +24,9 @@ def execute(args: argparse.Namespace) -> int:
     """Uploads the state and prints where it lies."""
     from apd_bench.records.store import Store
     from apd_bench.runner.classifiers import stored_state
-    from apd_bench.training.sharing import push
+    from apd_bench.training.sharing import backbone_of, push
 
     _, state = stored_state(args.state, Store(args.results))
     out(push(state, args.name, private=args.private))
-    out(f"Evaluate it: apd-bench run --backbone {state.card['backbone']['name']} --methods {args.name}")
+    out(f"Evaluate it: apd-bench run --backbone {backbone_of(state)} --methods {args.name}")
     return EXIT_DONE

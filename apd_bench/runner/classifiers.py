@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from apd_bench.backbones.load import load_backbone
 from apd_bench.core.errors import IncompatibleChoice, MissingPrerequisite, UnknownName, UsageError
@@ -12,6 +13,8 @@ from apd_bench.core.registry import BACKBONES, DATASETS
 from apd_bench.core.specs import BackboneSpec, Cell
 from apd_bench.data.catalog import class_names
 from apd_bench.data.protocols import class_half
+from apd_bench.defences.base import Verdict
+from apd_bench.defences.parse import make_defence
 from apd_bench.methods.catalog import state_folder
 from apd_bench.prompts.classifier import Classifier
 from apd_bench.records.record import Record
@@ -28,11 +31,12 @@ def load_classifier(
     results: str | Path = "results",
     backbone: str | None = None,
     device: str | torch.device | None = None,
-) -> Classifier:
+) -> nn.Module:
     """The model behind a record, an id of a cell or fit in `results`, a folder of prompts, or hf://ORG/REPO.
 
     It is a frozen `torch.nn.Module` from pixels [B, 3, H, W] in [0,1] to logits [B, C] in float32, through which
-    gradients reach the pixels: for torchattacks, RobustBench's evaluation, or a loop of your own.
+    gradients reach the pixels: for torchattacks, RobustBench's evaluation, or a loop of your own. The model of a cell
+    with a test-time defence adapts to each image as it was judged.
 
     >>> import apd_bench, torch
     >>> records = apd_bench.run(methods="zero_shot", datasets="food", attacks="fgsm", limit=4)
@@ -49,7 +53,8 @@ def load_classifier(
     spec = _backbone(state, cell, backbone)
     names, template = _classes(state, cell, dataset)
     learner = restore(state, load_backbone(spec, place), names, template)
-    return Classifier.from_learner(learner.backbone, learner, precision=cell.precision if cell else "fp32")
+    model = Classifier.from_learner(learner.backbone, learner, precision=cell.precision if cell else "fp32")
+    return model if cell is None or cell.defence is None else Verdict(make_defence(cell.defence, model))
 
 
 def stored_state(name: str | Path | Record, store: Store) -> tuple[Cell | None, PromptState]:

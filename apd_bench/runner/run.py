@@ -28,8 +28,7 @@ from apd_bench.runner.session import in_notebook, make_reporter, plan_of, run_pl
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from apd_bench.prompts.classifier import Classifier
+    from torch import nn
 
 _SHOWN, _MOST = 4, 5000  # tables that a notebook shows, and records that it reads for them
 
@@ -59,7 +58,7 @@ class Records(Sequence[Record]):
         """What happened to each sample of a record."""
         return self.store.outcomes(record.id, record)
 
-    def classifier(self, record: Record, device: str | None = None) -> Classifier:
+    def classifier(self, record: Record, device: str | None = None) -> nn.Module:
         """The model of a record, as `apd_bench.load_classifier`."""
         from apd_bench.runner.classifiers import load_classifier
 

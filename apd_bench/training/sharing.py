@@ -25,6 +25,13 @@ Recipe, class names and origin stand in `card.json`, the tensors in `state.safet
 """
 
 
+def backbone_of(state: PromptState) -> str:
+    """How the backbone of a prompt state is typed; of a local file the card knows the architecture alone."""
+    made_for = state.card["backbone"]
+    name = str(made_for["name"])
+    return f"{name}:FILE@{made_for['architecture']}" if name.startswith("local") else name
+
+
 def push(state: PromptState, name: str, *, private: bool = False) -> str:
     """Puts a prompt state with a page about it into `hf://ORG/REPO`, as one commit, and returns the commit's address.
 
@@ -39,7 +46,7 @@ def push(state: PromptState, name: str, *, private: bool = False) -> str:
         parameters=card["num_parameters"],
         digest=state.digest[:16],
         method=card["method"],
-        backbone=card["backbone"]["name"],
+        backbone=backbone_of(state),
         name=name,
         dataset=card.get("dataset") or "NAME",
     )

@@ -2,7 +2,9 @@
 
 import doctest
 import inspect
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ from apd_bench.core.registry import DATASETS
 from apd_bench.core.specs import ThreatModel
 from apd_bench.data.protocols import limit_split
 from apd_bench.data.splits import load_dataset
+from apd_bench.defences.parse import make_defence, parse_defence
 from apd_bench.records.store import Store
 from apd_bench.runner import classifiers
 from apd_bench.runner.run import Records
@@ -156,12 +159,21 @@ def test_what_is_not_there_is_one_sentence(records: Records, tmp_path: Path) -> 
 
 
 def test_other_prompts_than_those_that_were_measured_are_refused(records: Records, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(records.store.path, tmp_path / "results")
     shutil.rmtree(tmp_path / "results" / "fits")
     with pytest.raises(MissingPrerequisite, match="Measure it again"):
         apd_bench.load_classifier(records[0].id, results=tmp_path / "results")
+
+
+def test_a_cell_with_a_defence_is_loaded_behind_it(records: Records, tmp_path: Path) -> None:
+    shutil.copytree(records.store.path, tmp_path / "results")
+    store = Store(tmp_path / "results")
+    cell = replace(records[0].cell, defence=parse_defence("anti_adversary"))
+    with store.writer():
+        store.put(replace(records[0], id=cell.id, cell=cell), records.outcomes(records[0]))
+    x = torch.rand(4, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    plain, defended = (apd_bench.load_classifier(name, results=store.path) for name in (records[0].id, cell.id))
+    assert torch.equal(defended(x), make_defence(cell.defence, plain)(x)) and not torch.equal(defended(x), plain(x))
 
 
 def test_the_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

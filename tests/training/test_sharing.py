@@ -21,7 +21,7 @@ from apd_bench.core.errors import EXIT_DONE, EXIT_USAGE, CorruptFile, MissingPre
 from apd_bench.core.registry import METHODS
 from apd_bench.methods.hub import pull
 from apd_bench.training.prompt_states import PromptState, load_state, save_state
-from apd_bench.training.sharing import push
+from apd_bench.training.sharing import backbone_of, push
 
 NAME = "hf://me/apd-food"
 
@@ -191,3 +191,10 @@ def test_who_may_not_write_is_told_to_log_in(store: Path, repositories: Path, mo
         push(first_state(store), NAME)
     with pytest.raises(UsageError, match="Leave out '@v1'"):
         push(first_state(store), f"{NAME}@v1")
+
+
+def test_a_backbone_of_a_local_file_is_named_as_it_is_typed(store: Path) -> None:
+    state = first_state(store)
+    assert backbone_of(state) == "tiny-clean"
+    card = state.card | {"backbone": {"name": "local-robust", "architecture": "ViT-B-32"}}
+    assert backbone_of(PromptState(state.state, card)) == "local-robust:FILE@ViT-B-32"
