@@ -17,6 +17,7 @@ PARTS = {
     "train": "train:rows",
     "attacks": "attacks:rows",
     "suites": "suites:rows",
+    "audit": "audit:rows",
     "memory": "memory:rows",
     "precision": "precision:rows",
 }

@@ -18,7 +18,7 @@ from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.store import Store
 from apd_bench.runner.report import choose
 from apd_bench.training.toy import toy_backbone
-from tests.benchmarks import attacks, images, memory, models, precision, startup, stores, suites, train, usual
+from tests.benchmarks import attacks, audit, images, memory, models, precision, startup, stores, suites, train, usual
 from tests.benchmarks.__main__ import main
 from tests.benchmarks.table import Row, document, in_turn, markdown, peak, rows_of, write
 
@@ -216,3 +216,20 @@ def test_a_wrong_gpu_is_told(tmp_path, monkeypatch):
     words = ["--device", "cpu", "--small", "--only", "fp32 is", "--out", str(tmp_path)]
     assert __main__.main(words) == 1
     assert "reduced precision is on" in (tmp_path / "cuda.md").read_text()
+
+
+def test_the_audit_takes_the_samples_that_autoattack_saw():
+    from types import SimpleNamespace
+
+    def judged(name, ids, broken):
+        outcomes = SimpleNamespace(sample_id=np.array(ids), broken=np.array(broken))
+        timing = {"forwards": 10 * len(ids), "backwards": 6 * len(ids), "attack_seconds": 1.0}
+        return SimpleNamespace(id=name, timing=timing, outcomes=outcomes)
+
+    library = judged("library", ["c", "a", "b"], [True, False, True])
+    suite = judged("suite", ["a", "b", "c", "d", "e", "f"], [True, False, True, True, True, True])
+    store = SimpleNamespace(outcomes=lambda id, record: record.outcomes)
+    found = audit._verdicts(store, library, suite)
+    assert (found.n, found.standing, found.library_standing) == (3, 1, 1)
+    assert (found.missed, found.gained) == (1, 1)
+    assert (found.forwards, found.backwards, found.library_backwards) == (30, 18, 18)

@@ -1,0 +1,81 @@
+"""`worst.fast` against standard AutoAttack by method, from the verdicts of `results/embedded` alone; attacks nothing.
+
+The same prompts, budget and samples; where a cell of `worst.fast` holds more samples, those that AutoAttack saw count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from apd_bench.core.errors import MissingPrerequisite
+from apd_bench.core.identity import digest
+from apd_bench.records.record import Record
+from apd_bench.records.store import Store
+from tests.benchmarks.suites import Verdicts
+from tests.benchmarks.table import Row
+
+STORE = Path("results/embedded")
+SUITE, LIBRARY = "worst.fast", "autoattack"
+
+
+def rows(quick: bool, device: str) -> Iterator[Row]:
+    """A row for each method, then one for all; raises MissingPrerequisite where nothing was judged by both."""
+    by_method = differences(Store(STORE))
+    for method, verdicts in by_method.items():
+        yield verdicts.row(SUITE, method)
+    yield total(list(by_method.values())).row(SUITE, "all methods")
+
+
+def total(parts: list[Verdicts]) -> Verdicts:
+    """All parts together."""
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole.plus(part)
+    return whole
+
+
+def differences(store: Store) -> dict[str, Verdicts]:
+    """The verdicts of both attacks on the samples of AutoAttack's cells, by method."""
+    records = [record for record in store.records() if record.status == "success"]
+    suites = {_place(record): record for record in records if record.cell.attack.label == SUITE}
+    found: dict[str, Verdicts] = {}
+    for record in records:
+        other = suites.get(_place(record))
+        if record.cell.attack.label != LIBRARY or other is None or other.fit["digest"] != record.fit["digest"]:
+            continue
+        name = record.cell.fit.method.name
+        verdicts = _verdicts(store, record, other)
+        found[name] = found[name].plus(verdicts) if name in found else verdicts
+    if not found:
+        raise MissingPrerequisite(f"{store.path} holds no cell of {LIBRARY} beside one of {SUITE}.")
+    return dict(sorted(found.items()))
+
+
+def _place(record: Record) -> str:
+    """What two cells share that differ in their attack and in how many samples they take."""
+    cell = record.cell
+    return digest(replace(cell, attack=replace(cell.attack, name="any", version=1, options={}, code=None), limit=None))
+
+
+def _verdicts(store: Store, library: Record, suite: Record) -> Verdicts:
+    theirs, ours = store.outcomes(library.id, library), store.outcomes(suite.id, suite)
+    place = {name: row for row, name in enumerate(ours.sample_id.tolist())}
+    order = [place[name] for name in theirs.sample_id.tolist()]  # a limit takes the first of one fixed order
+    broken, stands = ours.broken[order], ~theirs.broken
+    share = len(order) / len(ours.sample_id)
+    return Verdicts(
+        n=len(order),
+        standing=int(np.sum(~broken)),
+        missed=int(np.sum(~broken & ~stands)),
+        gained=int(np.sum(broken & stands)),
+        forwards=round(share * int(suite.timing["forwards"])),
+        backwards=round(share * int(suite.timing["backwards"])),
+        seconds=share * float(suite.timing["attack_seconds"]),
+        library_standing=int(np.sum(stands)),
+        library_forwards=int(library.timing["forwards"]),
+        library_backwards=int(library.timing["backwards"]),
+    )
