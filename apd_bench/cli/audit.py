@@ -94,7 +94,8 @@ def execute(args: argparse.Namespace) -> int:
     store = Store(options.store)
     report = run_plan(grid, store, options, make_reporter(options), strategy=options.strategy)
     complain(options, report)
-    records = [store.record(cell.id) for cell in grid.cells if store.statuses().get(cell.id) == "success"]
+    statuses = store.statuses()
+    records = [store.record(cell.id) for cell in grid.cells if statuses.get(cell.id) == "success"]
     if not records:
         return report.exit_code
     tables = collect([store.path], {cell.id for cell in grid.cells}).tables
@@ -120,6 +121,9 @@ def execute(args: argparse.Namespace) -> int:
     for path, content in pages.items():
         atomic_write(path, content.encode())
     out("\n".join(result.sentence(review.protocol) for result in review.results))
+    for cell in review.masking:
+        for reason in cell["suspect"]:
+            out(f"{cell['dataset']}, {cell['threat']}, {cell['attack']}: suspect: {reason}")
     out(f"Page and JSON: {', '.join(map(str, pages))}")
     return report.exit_code
 

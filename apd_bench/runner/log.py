@@ -6,16 +6,14 @@ of tasks have `id`, `kind`, `label` and `fit`, the name of the fit that they bel
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.core.files import utc_now
 from apd_bench.records.record import json_form
-from apd_bench.runner.plan import Plan
-from apd_bench.runner.queue import WorkQueue
-from apd_bench.runner.report import RunReport
 from apd_bench.runner.reporter import JsonReporter, Reporter, named
 from apd_bench.runner.tasks import FitDone, Progress, Result, Task
 
@@ -63,29 +61,10 @@ class Several(Reporter):
     """Tells several reporters everything."""
 
     def __init__(self, *reporters: Reporter) -> None:
-        self._reporters = reporters
+        for name in (name for name in vars(Reporter) if not name.startswith("_")):
+            setattr(self, name, partial(_tell, reporters, name))
 
-    def prepare(self) -> None:
-        self._tell("prepare")
 
-    def start(self, report: RunReport, queue: WorkQueue, plan: Plan) -> None:
-        self._tell("start", report, queue, plan)
-
-    def task_started(self, task: Task) -> None:
-        self._tell("task_started", task)
-
-    def task_finished(self, task: Task, result: Result) -> None:
-        self._tell("task_finished", task, result)
-
-    def tick(self, progress: Mapping[str, Progress]) -> None:
-        self._tell("tick", progress)
-
-    def message(self, text: str) -> None:
-        self._tell("message", text)
-
-    def finish(self, report: RunReport) -> None:
-        self._tell("finish", report)
-
-    def _tell(self, what: str, *words: Any) -> None:
-        for reporter in self._reporters:
-            getattr(reporter, what)(*words)
+def _tell(reporters: Iterable[Reporter], what: str, *words: Any) -> None:
+    for reporter in reporters:
+        getattr(reporter, what)(*words)
