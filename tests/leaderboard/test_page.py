@@ -23,8 +23,10 @@ from apd_bench.core.errors import CorruptFile
 from apd_bench.leaderboard.boards import FORMATS, collect, write_boards
 from apd_bench.leaderboard.command import crossings, words
 from apd_bench.leaderboard.comparison import worst_differences
-from apd_bench.leaderboard.looks import looks
+from apd_bench.leaderboard.curves import Point
+from apd_bench.leaderboard.looks import look, looks
 from apd_bench.leaderboard.tries import load_tuning
+from apd_bench.leaderboard.web.charts import curves
 from apd_bench.leaderboard.web.methods import card_html
 from apd_bench.leaderboard.web.page import pairs
 from apd_bench.records.store import Store
@@ -196,6 +198,15 @@ def test_a_method_has_recipe_sources_tries_card_and_records(page: Path) -> None:
     assert "<h4>APD: adversarial prompt distillation (<code>apd</code>)</h4>" in text
     assert text.count("<td>success</td>") == 16
     assert "Tuning" not in without_code(page).split('id="method-advtp"')[1].split("</article>")[0]
+
+
+def test_a_chart_holds_its_bands() -> None:
+    points = [Point(1, 0.2, 0.1, 0.33), Point(2, 0.29, 0.2, 0.33)]
+    chart = curves("tuning", "", ("k", "score"), {"apd": points}, {"apd": look(0)})
+    assert chart is not None
+    heights = [float(part.split(",")[1]) for part in re.split("[ML]", chart.series[0].band.rstrip("z"))[1:]]
+    _, top, _, bottom = chart.box
+    assert top <= min(heights) and max(heights) <= bottom and len({*heights}) == 3
 
 
 def test_damaged_tables_of_tries_are_named(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def scatter(rows: Sequence[Row], looks: Mapping[str, Look]) -> Chart | None:
     series = [
         Series(
             row.method, *_drawn(looks[row.method]), (at[row.method],),
-            _bar(at[row.method], [None if e is None else _within(y(100 * e), box) for e in (worst.low, worst.high)]),
+            _bar(at[row.method], [None if e is None else y(100 * e) for e in (worst.low, worst.high)]),
             "", labels[row.method], f"clean {100 * clean.value:.1f} %, worst {100 * worst.value:.1f} %",
         )
         for row, clean, worst in both
@@ -136,12 +136,12 @@ def curves(
     box = (_LEFT, _TOP, WIDTH - 34 - longest, height - _BOTTOM)
     every = [point for points in lines.values() for point in points]
     x = _Scale([point.at for point in every], box[0] + 8, box[2] - 4, zero=min(point.at for point in every) < 3)
-    y = _Scale([100 * point.value for point in every], box[3], box[1], zero=True)
+    y = _Scale([100 * (point.high or point.value) for point in every], box[3], box[1], zero=True)
     at = {method: [(x(p.at), y(100 * p.value)) for p in points] for method, points in lines.items()}
     labels = _at_the_ends({method: points[-1] for method, points in at.items()}, box)
     series = [
         Series(
-            method, *_drawn(looks[method]), tuple(at[method]), "", _band(points, x, y, box), labels[method],
+            method, *_drawn(looks[method]), tuple(at[method]), "", _band(points, x, y), labels[method],
             ", ".join(f"{100 * point.value:.1f} % at {point.at:g}" for point in points),
         )
         for method, points in lines.items()
@@ -161,10 +161,6 @@ def _width(method: str) -> float:
     return sum(12.0 if sign in "mwMW@%" else 5.2 if sign in "fijlrtI.,:;'|!-()[] " else 8.2 for sign in signs)
 
 
-def _within(y: float, box: Box) -> float:
-    return min(max(y, box[1]), box[3])
-
-
 def _path(points: Iterable[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x},{y}" for x, y in points)
 
@@ -175,12 +171,12 @@ def _bar(point: tuple[float, float], edges: Sequence[float | None]) -> str:
     return "" if low is None or high is None else _path([(point[0], low), (point[0], high)])
 
 
-def _band(points: Sequence[Point], x: _Scale, y: _Scale, box: Box) -> str:
+def _band(points: Sequence[Point], x: _Scale, y: _Scale) -> str:
     known = [(x(point.at), point.low, point.high) for point in points if point.low is not None and point.high]
     if len(known) < 2:
         return ""
-    upper = [(at, _within(y(100 * high), box)) for at, _, high in known]
-    lower = [(at, _within(y(100 * (low or 0.0)), box)) for at, low, _ in reversed(known)]
+    upper = [(at, y(100 * high)) for at, _, high in known]
+    lower = [(at, y(100 * (low or 0.0))) for at, low, _ in reversed(known)]
     return _path([*upper, *lower]) + "z"
 
 
