@@ -1,4 +1,4 @@
-"""Figures for papers: curves over eps, clean against worst case, per-dataset heat map, spread over seeds.
+"""Figures for papers: the board, curves over eps, clean against worst case, per-dataset heat map, spread over seeds.
 
 matplotlib is an extra; it is imported when a figure is made. The same tables give the same vector file: no dates, fixed
 fonts and a fixed salt for the ids inside an SVG.
@@ -72,6 +72,8 @@ def _figure(kind: str, family: Sequence[Table], styles: Styles) -> Figure:
 def _size(kind: str, family: Sequence[Table]) -> tuple[float, float]:
     """Inches: a column of a paper, more where there are many methods."""
     methods = len(_methods(family))
+    if kind == "board":
+        return 6.8, 1.3 + 0.22 * methods
     if kind == "heatmap":
         return max(3.4, 1.2 + 0.45 * len(family[0].datasets)), max(2.6, 1.0 + 0.17 * methods)
     return (3.4, 2.6) if methods <= _FEW else (5.0, 3.2)
@@ -86,6 +88,30 @@ def _bytes(figure: Figure, form: str) -> bytes:
     }
     figure.savefig(buffer, format=form, metadata=undated[form])
     return buffer.getvalue()
+
+
+def _board(axes: Axes, family: Sequence[Table], styles: Styles) -> None:
+    """For each method clean accuracy, each attack and worst, the first and the last with their intervals."""
+    table = family[0]
+    rows = table.ranked
+    places = range(len(rows))
+    for name, colour, mark, size in (("clean", "#56b4e9", "o", 4), ("worst", "#0072b2", "D", 5)):
+        points = [row.estimates[name] for row in rows]
+        axes.hlines(places, [100 * (point.low or point.value) for point in points],
+                    [100 * (point.high or point.value) for point in points], color=colour, linewidth=1.6)  # fmt: skip
+        values = [100 * point.value for point in points]
+        axes.plot(values, places, color=colour, marker=mark, markersize=size, linestyle="", label=name, zorder=3)
+    for name, mark in zip(table.attacks, "|x+1234", strict=False):
+        values = [100 * row.estimates[name].value for row in rows]
+        axes.plot(values, places, color="#555555", marker=mark, markersize=5, linestyle="", label=plain(name, 30))
+    for row in rows:
+        if row.method == "zero_shot":
+            axes.axvline(100 * row.estimates["worst"].value, color="#888888", linestyle="--", linewidth=0.8,
+                         label="worst of zero_shot", zorder=0)  # fmt: skip
+    axes.set_yticks(places, [plain(row.method, 30) for row in rows])
+    axes.invert_yaxis()
+    axes.set(xlabel=f"accuracy, % (mean over {len(table.datasets)} datasets; bars: 95 %)", xlim=(0, 100))
+    axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
 def _eps(axes: Axes, family: Sequence[Table], styles: Styles) -> None:
@@ -198,6 +224,7 @@ def _one_each(tables: Sequence[Table]) -> list[list[Table]]:
 KINDS: dict[
     str, tuple[Callable[[Sequence[Table]], list[list[Table]]], Callable[[Axes, Sequence[Table], Styles], None]]
 ] = {
+    "board": (_one_each, _board),
     "eps": (lambda tables: [one for one in eps_families(tables) if any(table.ranked for table in one)], _eps),
     "pareto": (_one_each, _pareto),
     "heatmap": (_one_each, _heatmap),

@@ -21,7 +21,7 @@ def made() -> list[Table]:
     return tables_of(items)
 
 
-@pytest.mark.parametrize(("kind", "files"), [("eps", 1), ("pareto", 2), ("heatmap", 2), ("seeds", 2)])
+@pytest.mark.parametrize(("kind", "files"), [("board", 2), ("eps", 1), ("pareto", 2), ("heatmap", 2), ("seeds", 2)])
 def test_every_figure_repeats_exactly(kind: str, files: int, made: list[Table], tmp_path: Path) -> None:
     first = draw(kind, made, tmp_path / "a", "svg")
     second = draw(kind, made, tmp_path / "b", "svg")
