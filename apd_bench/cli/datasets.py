@@ -26,6 +26,12 @@ EXAMPLES = """examples:
   apd-bench datasets card dtd                     classes, splits, citation
   apd-bench datasets prepare oxford_pets          download, or say how
 
+folder:PATH is a set of images of yours: PATH/{train,val,test}/<class>/*.jpg or
+PATH/<class>/*.jpg, named by the folders, classnames.txt or dataset.toml.
+NAME(template='a {}.') sets the template of any set, a list or 'openai80' an
+ensemble; NAME(problems='exclude') leaves out files that cannot be read;
+NAME(orientation='exif') turns images.
+
 APD_BENCH_DATA is the folder that holds the sets, in CoOp's layout
 ($APD_BENCH_DATA/oxford_pets/images and .../split_zhou_OxfordPets.json), in
 torchvision's, or as webdataset shards.

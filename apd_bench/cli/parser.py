@@ -3,10 +3,10 @@
 import argparse
 import os
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from apd_bench.cli.console import out
 from apd_bench.core.errors import UsageError, unknown_name
 
 
@@ -61,7 +61,7 @@ class _Help(argparse.Action):
     """Prints the help and ends: all of it, or the options that most people need."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
-        sys.stdout.write(parser.format_help() if self.const else parser.short_help())
+        out((parser.format_help() if self.const else parser.short_help()).rstrip("\n"))
         parser.exit()
 
 

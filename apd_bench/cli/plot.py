@@ -13,7 +13,7 @@ EXAMPLES = """examples:
   apd-bench plot board --eps 3/255     clean and worst of every method
   apd-bench plot eps                   worst against the budget
   apd-bench plot pareto --format svg   clean against worst
-  apd-bench plot heatmap --out figures by method and dataset
+  apd-bench plot heatmap --out figures  a cell a method and dataset
   apd-bench plot seeds mine/ theirs/   one point a seed
 """
 

@@ -19,7 +19,7 @@ from apd_bench.runner.session import make_reporter, plan_of, run_plan
 
 EXAMPLES = """examples:
   apd-bench run                                  the embedded suite
-  apd-bench run --methods apd,apt --datasets all two methods
+  apd-bench run --methods apd,apt --datasets all  two methods
   apd-bench run --attacks 'pgd(steps=100)' --eps 1/255,4/255 --limit 50
   apd-bench run --set training.epochs=5 --seeds 1-3
   apd-bench run mine.toml                        a suite of yours: help suites

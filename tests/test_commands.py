@@ -1,0 +1,96 @@
+"""Every command that README, help and page print works: it is run, or planned where it would take long."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from synthetic import fill, grid
+
+from apd_bench.cli import VERBS, main, parsed, verb_parser
+from apd_bench.cli.topics import SUITE
+from apd_bench.core.errors import EXIT_DONE
+from apd_bench.core.registry import METHODS
+from apd_bench.leaderboard.columns import table_columns
+from apd_bench.records.store import Store
+from tests.pages import EXAMPLES, ROOT
+
+README = (ROOT / "README.md").read_text("utf-8")
+# Trained, attacked, downloaded or sent away: the tests of these verbs do it. Here their words are read.
+WORK = ("fit", "tune", "verify", "audit", "examples", "submit", "push", "import", "check", "doctor", "plan --calibrate",
+        "verify-submission", "datasets prepare", "datasets check")  # fmt: skip
+ABSENT = ("prompts/", "hf://")  # prompts that were imported before
+SHARES = {name: {"clean": 0.8, "pgd": share, "cw": share} for name, share in
+          (("apd", 0.4), ("advtp", 0.2), ("zero_shot", 0.1))}  # fmt: skip
+
+
+def commands() -> dict[str, str]:
+    """Each command once, with the page that it stands on; those with a placeholder are none."""
+    texts = {"README": "\n".join(re.findall(r"```(?:bash)?\n(.*?)```", README, re.S))}
+    texts |= {f"help of {verb}": str(verb_parser(verb).epilog) for verb in VERBS}
+    for path in sorted((ROOT / "apd_bench/leaderboard/web").glob("*.html")):
+        texts[path.name] = "\n".join(re.findall(r"<code>(.*?)</code>", path.read_text("utf-8"), re.S))
+    lines = [(place, line) for place, text in texts.items() for line in re.sub(r"\\\n\s*", "", text).splitlines()]
+    lines += [("README", " ".join(item.split())) for item in re.findall(r"`(apd-bench [^`]+)`", README)]
+    found: dict[str, str] = {}
+    for place, line in lines:
+        command = re.split(r" {2,}| \| ", re.sub(r"^.*&& |^Next: ", "", line.strip()))[0]
+        if command.startswith("apd-bench ") and not re.search(r"[{$]|\b(RECORD|CELL|FIT|PATH)\b|\.\.\.", command):
+            found.setdefault(command, place)
+    return found
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that the commands name: records, suites, images, a method."""
+    base = tmp_path_factory.mktemp("commands")
+    items = [item for eps in (1 / 255, 3 / 255) for item in grid(SHARES, seeds=(1, 2), eps=eps)]
+    for name in ("results", "mine", "theirs", "more", "parts/1-of-2", "parts/2-of-2"):
+        fill(base / name, items)
+    shutil.copytree(base / "results", base / "results/embedded")
+    (base / "results/tuning").mkdir()
+    for name in ("mine.toml", "results/tuning/tuned.toml"):
+        (base / name).write_text(SUITE)
+    for name in ("mine.py", "my_method.py"):
+        (base / name).write_text(EXAMPLES["own_objective.py"].replace("QUIET", "METHOD"))
+    for label in ("cat", "dog"):
+        (base / "my-images" / label).mkdir(parents=True)
+        for number in range(4):
+            pixels = np.full((8, 8, 3), 60 * number, np.uint8)
+            Image.fromarray(pixels).save(base / "my-images" / label / f"{number}.png")
+    assert main(["report", str(base / "results"), "--out", str(base / "leaderboards")]) == EXIT_DONE
+    return base
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_printed_command_works(command: str, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(command.replace("3fa9", next(Store(base / "results").records()).id[:8]))[1:]
+    monkeypatch.chdir(base)
+    monkeypatch.setenv("APD_BENCH_DRY_RUN", "1")  # `run` shows its plan
+    words = [item for word in words for item in (map(str, sorted(Path().glob(word))) if "/*" in word else [word])]
+    if len(words) == 1 and words[0] in VERBS:
+        assert f"apd-bench {words[0]}" in verb_parser(words[0]).format_help()  # a verb is named, no more
+    elif " ".join(words).startswith(WORK) or any(name in command for name in ABSENT):
+        parsed(words[0], words[1:])
+    else:
+        assert main(words) == EXIT_DONE
+    for name in list(METHODS.files):
+        METHODS.unregister(name)
+
+
+def test_commands_are_found_where_people_read_them() -> None:
+    places = list(commands().values())
+    assert {place for place in places if place.startswith("help of")} == {f"help of {verb}" for verb in VERBS}
+    assert places.count("README") > 10 and "page.html" in places
+
+
+def test_tables_of_the_readme_name_their_columns_as_boards_do() -> None:
+    known = {column.heading for column in table_columns(("pgd", "cw", "autoattack"), "html")}
+    heads = [head.split(" | ") for head in re.findall(r"^\| (rank .*) \|$", README, re.M)]
+    heads += [re.findall(r"95 %|vs zero-shot|\S+", head) for head in re.findall(r"^rank +method .*$", README, re.M)]
+    assert heads
+    for names in heads:
+        assert {name for name in names if not name.startswith("worst at")} <= known
