@@ -1,5 +1,6 @@
 """Every command that README, help and page print works: it is run, or planned where it would take long."""
 
+import io
 import re
 import shlex
 import shutil
@@ -8,20 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from synthetic import fill, grid
 
 from apd_bench.cli import VERBS, main, parsed, verb_parser
+from apd_bench.cli.run import next_steps
 from apd_bench.cli.topics import SUITE
 from apd_bench.core.errors import EXIT_DONE
 from apd_bench.core.registry import METHODS
+from apd_bench.leaderboard.boards import collect
 from apd_bench.leaderboard.columns import table_columns
+from apd_bench.leaderboard.terminal import render_terminal
 from apd_bench.records.store import Store
+from apd_bench.runner.session import plan_of
 from tests.pages import EXAMPLES, ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
 # Trained, attacked, downloaded or sent away: the tests of these verbs do it. Here their words are read.
-WORK = ("fit", "tune", "verify", "audit", "examples", "submit", "push", "import", "check", "doctor", "plan --calibrate",
-        "verify-submission", "datasets prepare", "datasets check")  # fmt: skip
+WORK = ("fit", "tune", "verify", "audit", "examples", "submit", "push", "import", "check", "doctor", "log",
+        "plan --calibrate", "verify-submission", "datasets prepare", "datasets check")  # fmt: skip
 ABSENT = ("prompts/", "hf://")  # prompts that were imported before
 SHARES = {name: {"clean": 0.8, "pgd": share, "cw": share} for name, share in
           (("apd", 0.4), ("advtp", 0.2), ("zero_shot", 0.1))}  # fmt: skip
@@ -85,6 +91,21 @@ def test_commands_are_found_where_people_read_them() -> None:
     places = list(commands().values())
     assert {place for place in places if place.startswith("help of")} == {f"help of {verb}" for verb in VERBS}
     assert places.count("README") > 10 and "page.html" in places
+
+
+def test_the_readme_shows_what_its_command_prints() -> None:
+    """Of the committed records, which are those of the command; where they no longer are, nothing can be compared."""
+    store = ROOT / "results/embedded"
+    options = parsed("run", ["--methods", "apd,apt", "--datasets", "all"]).options
+    cells = {cell.id for cell in plan_of(options).cells}
+    if not cells <= Store(store).statuses().keys():
+        pytest.skip("the command's cells are not among the committed records")
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    boards = collect([store], cells)
+    render_terminal(boards, console)
+    files = [options.boards / f"embedded{ending}" for ending in ("-datasets.csv", ".csv", ".html", ".md")]
+    printed = console.file.getvalue() + "\n".join(next_steps(boards.tables, files, options))
+    assert "\n".join(line.rstrip() for line in printed.splitlines()) in README, printed
 
 
 def test_tables_of_the_readme_name_their_columns_as_boards_do() -> None:

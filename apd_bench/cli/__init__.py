@@ -25,11 +25,11 @@ from apd_bench.core.files import explain
 # package.
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "measure": {
-        "run": ("run", "train, attack, record and rank: a whole grid, or what is left of it"),
-        "plan": ("plan", "the cells of a run: done, to do, impossible, and what they cost"),
+        "run": ("run", "train, attack, record, rank: a grid, or what is left of it"),
+        "plan": ("plan", "the cells of a run: done, to do, impossible; what they cost"),
         "fit": ("fit", "train prompts without attacking them"),
         "tune": ("tune", "choose hyper-parameters with equal tries for every method"),
-        "audit": ("audit", "a checkpoint under the attack of its paper and under a sound one"),
+        "audit": ("audit", "a checkpoint under its paper's attack and under a sound one"),
     },
     "read": {
         "list": ("list_", "methods, datasets, attacks, backbones, suites, cells, fits"),
@@ -57,7 +57,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 VERBS = {verb: about for group in GROUPS.values() for verb, about in group.items()}
 _EPILOG = """examples:
   apd-bench run                                 the embedded suite, to its board
-  apd-bench run --methods apd,apt --limit 5     two methods, five images a dataset
+  apd-bench run --methods apd,apt --limit 5     two methods, five images a set
   apd-bench plan --eps 1/255,4/255 --seeds 1-3  what a larger grid would cost
   apd-bench list methods                        what there is
   apd-bench run --help                          the options of one verb

@@ -94,7 +94,7 @@ def next_steps(tables: Sequence[Table], written: list[Path], options: RunOptions
         return
     if written:
         yield ""
-        yield f"Boards: {', '.join(str(path) for path in written if path.suffix != '.html')}"
+        yield f"Boards in {options.boards}: {', '.join(path.name for path in written if path.suffix != '.html')}"
         yield f"Page: {', '.join(str(path) for path in written if path.suffix == '.html')}"
     names = max(([row.method for row in table.ranked] for table in tables), key=len, default=[])
     if len(names) > 1:

@@ -27,11 +27,15 @@ def render_terminal(boards: Boards, console: Console | None = None) -> None:
             lines += table_section(table)
         _print_lines([*lines, _COLUMNS] if boards.tables else [], console)
         return
-    for table in boards.tables:
+    for number, table in enumerate(boards.tables):
+        console.print("\n" if number else "", end="")
+        title = f"{plain(heading(table))} · percent, mean over {counted(len(table.datasets), 'dataset')}"
+        console.print(Text(title, style="italic"))
         console.print(_grid(table, console.width))
-        for line in [*_footer(table), _COLUMNS]:
+        for line in _footer(table):
             console.print(Text(line, style="dim"))
-        console.print()
+    if boards.tables:
+        console.print(Text(_COLUMNS, style="dim"))
 
 
 def render_grid(
@@ -73,8 +77,7 @@ def _print_lines(lines: Iterable[str], console: Console) -> None:
 
 def _grid(table: Table, width: int) -> Grid:
     """The table; where it is narrow, without what can be spared, and always without columns in which nothing stands."""
-    title = f"{plain(heading(table))} · accuracy in % · mean over {counted(len(table.datasets), 'dataset')}"
-    grid = Grid(title=Text(title), title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    grid = Grid(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     lines = []
     for column, texts in _fitting(table, width):
         justify: JustifyMethod = "left" if column.left else "right"

@@ -29,7 +29,7 @@ def test_version_and_help(cli: Cli) -> None:
     for words in ((), ("--help",), ("-h",), ("help",)):
         result = cli(*words)
         assert result.code == EXIT_DONE and "examples:" in result.out
-        assert all(verb in result.out for verb in VERBS)
+        assert all(verb in result.out for verb in VERBS) and max(map(len, result.out.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
