@@ -134,7 +134,13 @@ def _check_activation(name: str, architecture: str, activation: str, tag: str) -
 def _hub(repository: str, architecture: str | None, training: str) -> BackboneSpec:
     if repository.count("/") != 1 or repository.startswith("/") or repository.endswith("/"):
         raise UsageError(f"'{HUB}{repository}' is not a hub name.", hint=f"Write {HUB}ORGANISATION/NAME.")
-    config = model_config(architecture) if architecture else _cached_config(repository)
+    if architecture:
+        config = model_config(architecture)
+    else:  # that of a repository which was downloaded before; no network
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(repository, HUB_CONFIG)
+        config = read_json(Path(path), repository).get("model_cfg") if isinstance(path, str) else None
     config = config or {"vision_cfg": {}, "text_cfg": {}}  # what most models have, until the weights are here
     return BackboneSpec(
         name=f"{HUB}{repository}",
@@ -147,17 +153,6 @@ def _hub(repository: str, architecture: str | None, training: str) -> BackboneSp
         title=f"Hub repository {repository}",
         source=f"https://huggingface.co/{repository}",
     )
-
-
-def _cached_config(repository: str) -> configs.Config | None:
-    """The configuration of a hub repository that was downloaded before; no network."""
-    from huggingface_hub import try_to_load_from_cache
-
-    path = try_to_load_from_cache(repository, HUB_CONFIG)
-    if not isinstance(path, str):
-        return None
-    config: configs.Config | None = read_json(Path(path), repository).get("model_cfg")
-    return config
 
 
 def _local(text: str, training: str) -> BackboneSpec:

@@ -114,7 +114,12 @@ def tokenizer_of(architecture: str, config: Config) -> Any:
 def _find(spec: BackboneSpec) -> tuple[Config, Weights | None]:
     """The model configuration and the weight file (None: random weights)."""
     if spec.architecture.startswith(HUB):
-        return _find_on_hub(spec.architecture.removeprefix(HUB))
+        repository = spec.architecture.removeprefix(HUB)
+        content = read_json(hub_file(repository, (HUB_CONFIG,)), repository)
+        if "model_cfg" not in content:
+            raise CorruptFile(f"{HUB_CONFIG} of {repository} has no model_cfg.")
+        path, preprocess = hub_file(repository, HUB_WEIGHTS), content.get("preprocess_cfg", {})
+        return content["model_cfg"], Weights(path, file_digest(path), preprocess.get("mean"), preprocess.get("std"))
     config = model_config(spec.architecture)
     if config is None:
         raise IncompatibleChoice(f"open_clip {open_clip.__version__} has no architecture '{spec.architecture}'.")
@@ -143,11 +148,3 @@ def _embedded(name: str) -> Weights:
 def _channels(value: Any) -> tuple[float, ...]:
     """One statistic per colour channel from three numbers or from one for all."""
     return tuple(value) if isinstance(value, (list, tuple)) else (float(value),) * 3
-
-
-def _find_on_hub(repository: str) -> tuple[Config, Weights]:
-    content = read_json(hub_file(repository, (HUB_CONFIG,)), repository)
-    if "model_cfg" not in content:
-        raise CorruptFile(f"{HUB_CONFIG} of {repository} has no model_cfg.")
-    path, preprocess = hub_file(repository, HUB_WEIGHTS), content.get("preprocess_cfg", {})
-    return content["model_cfg"], Weights(path, file_digest(path), preprocess.get("mean"), preprocess.get("std"))

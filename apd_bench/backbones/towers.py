@@ -149,24 +149,21 @@ class TextTransformer:
             if text is not None and deep is not None and 1 <= index <= len(deep):
                 x = place(x, deep[index - 1], text.rows)
             x = run_block(block, x, mask)
-        x = holder.ln_final(x[torch.arange(len(x), device=x.device), self._pooled_row(tokens)])
+        if self.pool_type in ("first", "last"):
+            row = tokens.new_full((len(tokens),), 0 if self.pool_type == "first" else length - 1)
+        else:
+            row = self.end(tokens)
+        x = holder.ln_final(x[torch.arange(len(x), device=x.device), row])
         projection = holder.text_projection
-        if projection is None:
-            return x
-        projected: Tensor = projection(x) if isinstance(projection, nn.Linear) else x @ projection
-        return projected
+        if projection is not None:
+            x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
+        return x
 
     def end(self, tokens: Tensor) -> Tensor:
         """The row [C] of the end token of every text [C, L]."""
         if self.pool_type == "eos":
             return torch.eq(tokens, self.eos_id or 0).int().argmax(dim=-1)
         return tokens.argmax(dim=-1)
-
-    def _pooled_row(self, tokens: Tensor) -> Tensor:
-        if self.pool_type in ("first", "last"):
-            row = 0 if self.pool_type == "first" else tokens.shape[1] - 1
-            return tokens.new_full((len(tokens),), row)
-        return self.end(tokens)
 
 
 def text_tower(model: nn.Module) -> TextTransformer | PlainTextTower:

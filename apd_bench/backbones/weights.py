@@ -1,5 +1,6 @@
 """Finding, checking and reading weight files; offline, no socket is opened."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from apd_bench.backbones.configs import architectures_of
 from apd_bench.backbones.hub import hub_file, offline
 from apd_bench.backbones.present import HUB_WEIGHTS, URL_CACHE
-from apd_bench.backbones.torchfile import StoredTensor, is_torchscript, read_safetensors, read_torch, tensors_of
+from apd_bench.backbones.torchfile import is_torchscript, read_safetensors, read_torch, tensors_of
 from apd_bench.backbones.towers import has_quick_gelu
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
 from apd_bench.core.files import file_digest
@@ -85,7 +86,9 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Any], bool]:
         return read_safetensors(path), False
     content = read_torch(path)
     if is_torchscript(path):
-        return {name: value.read() for name, value in tensors_of(content) if _is_weight(name, value)}, True
+        # Beside its weights an archive keeps sizes as scalars and the causal mask.
+        weights = ((key, value) for key, value in tensors_of(content) if key != "attn_mask")
+        return {key: value.read() for key, value in weights if value.shape or key == "logit_scale"}, True
     if not isinstance(content, Mapping):
         raise CorruptFile(f"'{path}' does not hold a table of tensors.", hint="Save model.state_dict().")
     if VISION_KEY in content:
@@ -95,11 +98,6 @@ def read_checkpoint(path: Path) -> tuple[Mapping[str, Any], bool]:
 
 def _tensors(table: Any) -> dict[str, Tensor]:
     return {name: value.read() for name, value in tensors_of(table)}
-
-
-def _is_weight(key: str, value: StoredTensor) -> bool:
-    """False for what an archive keeps beside its weights: sizes as scalars, the causal mask."""
-    return key != "attn_mask" and (len(value.shape) > 0 or key == "logit_scale")
 
 
 def load_whole(model: nn.Module, path: Path, name: str) -> None:
@@ -143,18 +141,12 @@ def load_image_tower(model: nn.Module, path: Path, name: str) -> None:
     """Loads a TeCoA-style image tower (key `vision_encoder_state_dict`, or bare) over the one of `model`, strictly."""
     content, _ = read_checkpoint(path)
     state: Mapping[str, Tensor] = content.get(VISION_KEY, content)
-    plain = {_without_prefix(key): value for key, value in state.items()}
+    plain = {re.sub(r"^(module\.)?(model\.)?(visual\.)?", "", key): value for key, value in state.items()}
     visual: Any = model.visual
     try:
         visual.load_state_dict(plain, strict=True)
     except RuntimeError as error:
         raise _misfit(path, name, error, {}) from error
-
-
-def _without_prefix(key: str) -> str:
-    for prefix in ("module.", "model.", "visual."):
-        key = key.removeprefix(prefix)
-    return key
 
 
 def _misfit(path: Path, name: str, error: Exception, state: Mapping[str, Tensor]) -> IncompatibleChoice:

@@ -44,7 +44,13 @@ def check_set(spec: DatasetSpec, roots: tuple[Path, ...], *, images: bool = Fals
         folder = str(Path(spec.options["path"]).parent)
         return Finding(name=spec.name, state=READY, layout="embedded", folder=folder, counts=dict(spec.counts))
     try:
-        source = _source(spec, roots)
+        if spec.group == "folder":
+            from apd_bench.data.folder import list_folder
+
+            source = list_folder(spec)
+        else:
+            split, problems = spec.options.get("split", "official"), spec.options.get("problems", "error")
+            source = list_samples(card_of(spec), split=split, problems=problems, roots=roots)
     except UserError as error:
         return _failed(spec, error, roots)
     bad, marks = _decode_all(source) if images else ({}, Counter[str]())
@@ -122,15 +128,6 @@ def _remarks_on_set(source: Source, spec: DatasetSpec) -> Iterator[str]:
     if source.derived:
         yield f"derived: {', '.join(source.derived)}"
     yield from (say(source.notes[name]) for name, say in _REMARKS.items() if name in source.notes)
-
-
-def _source(spec: DatasetSpec, roots: tuple[Path, ...]) -> Source:
-    if spec.group == "folder":
-        from apd_bench.data.folder import list_folder
-
-        return list_folder(spec)
-    split, problems = spec.options.get("split", "official"), spec.options.get("problems", "error")
-    return list_samples(card_of(spec), split=split, problems=problems, roots=roots)
 
 
 def _failed(spec: DatasetSpec, error: UserError, roots: tuple[Path, ...]) -> Finding:

@@ -25,7 +25,11 @@ def variant(text: str) -> MethodEntry:
     name, options = parse_call(text)
     entry: MethodEntry = METHODS.get(name)
     table, _ = tables_of(entry)
-    meanings = _meanings(table)
+    known = {section: sorted({*table[section], *DEFAULTS.get(section, ())} - {"kind"}) for section in table}
+    meanings: dict[str, tuple[str, str]] = {}  # of every way to write an option, the shortest first
+    for prefix, section in (*(("", section) for section in PLAIN), *PREFIXES.items()):
+        for key in known.get(section, ()):
+            meanings.setdefault(prefix + key, (section, key))
     shortest = {meaning: written for written, meaning in reversed(meanings.items())}
     changes: dict[str, dict[str, Any]] = {}
     shown: dict[str, Any] = {}
@@ -60,13 +64,3 @@ def variant(text: str) -> MethodEntry:
         digest=entry.digest,
         written=True,
     )
-
-
-def _meanings(table: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    """Every way to write an option of this method, the shortest of each first: its section and its name there."""
-    known = {section: sorted({*table[section], *DEFAULTS.get(section, ())} - {"kind"}) for section in table}
-    meanings: dict[str, tuple[str, str]] = {}
-    for prefix, section in (*(("", section) for section in PLAIN), *PREFIXES.items()):
-        for key in known.get(section, ()):
-            meanings.setdefault(prefix + key, (section, key))
-    return meanings

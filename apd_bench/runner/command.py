@@ -1,7 +1,7 @@
 """The command that repeats one stored cell, and whether it still would. Imports no torch."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,12 @@ def command_for(cell: Cell, results: Path, effective: Mapping[str, Any] | None =
     """
     (crossing,) = crossings([cell])
     crossing["methods"] = tuple(_typed(cell, name) for name in crossing["methods"])
-    return shlex.join([*words(crossing), *_sizes(cell, effective or {}), "--results", str(results), "--force"])
+    sizes, effective = list[str](), effective or {}
+    if "batch_size" in effective:
+        sizes += ["--batch-size", str(effective["batch_size"])]
+    if len(shards_of(cell)) != (shards := int(effective.get("shards", 1))):
+        sizes += ["--shard", str(-(-samples_of(cell) // shards))]
+    return shlex.join([*words(crossing), *sizes, "--results", str(results), "--force"])
 
 
 def differences(cell: Cell) -> list[str]:
@@ -64,11 +69,3 @@ def _typed(cell: Cell, name: str) -> str:
     head, bracket, options = method.name.partition("(")
     place = METHODS.files.get(head) or recall(f"method {head} {method.digest}")
     return f"{place or 'FILE.py:NAME'}{bracket}{options}"
-
-
-def _sizes(cell: Cell, effective: Mapping[str, Any]) -> Iterator[str]:
-    if "batch_size" in effective:
-        yield from ("--batch-size", str(effective["batch_size"]))
-    shards = int(effective.get("shards", 1))
-    if len(shards_of(cell)) != shards:
-        yield from ("--shard", str(-(-samples_of(cell) // shards)))

@@ -62,8 +62,14 @@ def resolve(suite: Suite, options: RunOptions = AS_IT_IS) -> Suite:
     Raises UnknownName or UsageError for whatever does not exist.
     """
     DATASETS.refresh()
-    suite = _with_settings(suite, options.settings)
-    asked = {name: _asked(getattr(options, name)) for name in ("backbones", "methods", "datasets", "attacks", "eps")}
+    for text in options.settings:
+        key, equals, value = text.partition("=")
+        path = tuple(part for part in key.strip().split(".") if part)
+        if not equals or not path:
+            raise UsageError(f"--set '{text}' does not read as KEY=VALUE.", hint="Write --set training.epochs=5.")
+        suite = _set(suite, path, _literal(value.strip()), text)
+    written = {name: getattr(options, name) for name in ("backbones", "methods", "datasets", "attacks", "eps")}
+    asked = {name: None if items is None else split_list(items) for name, items in written.items()}
     datasets = _datasets(list(suite.datasets), None)
     if asked["datasets"] is not None:
         datasets = _datasets(asked["datasets"], datasets)
@@ -80,7 +86,10 @@ def resolve(suite: Suite, options: RunOptions = AS_IT_IS) -> Suite:
         limit=suite.limit if options.limit is None else options.limit or None,
         train_dataset=DATASETS.canonical(suite.train_dataset) if suite.train_dataset else None,
         recipes={METHODS.canonical(name): table for name, table in suite.recipes.items()},
-        rules=tuple(_rule(rule) for rule in suite.rules),
+        rules=tuple(
+            {**rule, "datasets": tuple(map(DATASETS.canonical, rule["datasets"]))} if "datasets" in rule else rule
+            for rule in suite.rules
+        ),
     )
     for name in ("backbones", "datasets", "attacks", "eps", "seeds", "shots", "methods"):
         if not getattr(resolved, name) and not (name == "methods" and resolved.reference):
@@ -90,22 +99,11 @@ def resolve(suite: Suite, options: RunOptions = AS_IT_IS) -> Suite:
     return resolved
 
 
-def _rule(rule: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "datasets" not in rule:
-        return rule
-    return {**rule, "datasets": tuple(DATASETS.canonical(name) for name in rule["datasets"])}
-
-
 def _names(registry: Registry[Any], own: tuple[str, ...], asked: list[str] | None) -> tuple[str, ...]:
     if asked is None:
         return tuple(registry.canonical(name) for name in own)
     universe = [registry.canonical(name) for name in own] if "all" in asked else None
     return tuple(registry.select(asked, universe=universe))
-
-
-def _asked(written: tuple[str, ...] | None) -> list[str] | None:
-    """The items of a list of the options; None leaves the suite's own."""
-    return None if written is None else split_list(written)
 
 
 def _methods(suite: Suite, asked: list[str] | None) -> tuple[str, ...]:
@@ -127,13 +125,12 @@ def _datasets(patterns: list[str], universe: tuple[str, ...] | None) -> tuple[st
         expanded += [f"{sign}{member}" for member in groups[name]] if name in groups else [pattern]
     if not expanded:
         return ()
-    if universe is None or any(_wild(pattern) for pattern in patterns):
-        # A wildcard looks at the suite's own sets first, and at all registered ones when none of them matches.
-        try:
-            return tuple(DATASETS.select(expanded, universe=list(universe) if universe is not None else None))
-        except UnknownName:
-            return tuple(DATASETS.select(expanded))
-    return tuple(DATASETS.select(expanded, universe=list(universe)))
+    try:
+        return tuple(DATASETS.select(expanded, universe=None if universe is None else list(universe)))
+    except UnknownName:
+        if universe is None or not any(map(_wild, patterns)):
+            raise
+        return tuple(DATASETS.select(expanded))  # a wildcard that matches none of the suite's own sets
 
 
 def _wild(pattern: str) -> bool:
@@ -160,16 +157,6 @@ def _attacks(suite: Suite, asked: list[str] | None) -> tuple[str, ...]:
         else:
             chosen += found
     return tuple(name for name in dict.fromkeys(chosen or own) if name not in dropped)
-
-
-def _with_settings(suite: Suite, settings: tuple[str, ...]) -> Suite:
-    for text in settings:
-        key, equals, value = text.partition("=")
-        path = tuple(part for part in key.strip().split(".") if part)
-        if not equals or not path:
-            raise UsageError(f"--set '{text}' does not read as KEY=VALUE.", hint="Write --set training.epochs=5.")
-        suite = _set(suite, path, _literal(value.strip()), text)
-    return suite
 
 
 def _set(suite: Suite, path: tuple[str, ...], value: Any, text: str) -> Suite:

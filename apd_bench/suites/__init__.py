@@ -26,10 +26,9 @@ from apd_bench.core.toml import tomllib
 
 DEFAULT_SUITE = "embedded"
 _FIELDS = {item.name for item in fields(Suite)}
-_LISTS = {"backbones", "methods", "reference", "datasets", "attacks", "eps", "seeds", "shots"}
+_LISTS = dict.fromkeys(("backbones", "methods", "reference", "datasets", "attacks"), str) | {"seeds": int, "shots": int}
 _TABLES = {"recipe", "recipes", "sources", "options"}
 _RULE = {"datasets", "shots", "recipe"}
-_NUMBERS = {"seeds", "shots"}
 _CHOICES = {
     "norm": ("Norm", NORMS),
     "knowledge": ("Attacker knowledge", KNOWLEDGE),
@@ -78,7 +77,10 @@ def _load(name: str, trail: tuple[str, ...]) -> Suite:
     parent = data.pop("extends", None)
     if not isinstance(parent, str | None):
         raise UsageError(f"Suite key 'extends' is the name of one suite: {parent!r:.60}.")
-    base = _load(_beside(path, parent), (*trail, str(path))) if parent is not None else None
+    base = None
+    if parent is not None:
+        sibling = typed_file(str(path.parent), parent) if parent.endswith(".toml") else None
+        base = _load(str(sibling or parent), (*trail, str(path)))
     return suite_from(data, default_name=path.stem, base=base)
 
 
@@ -108,8 +110,14 @@ def merge_tables(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str
 
 def _value(key: str, value: Any, norm: str) -> Any:
     """The value of a suite's key, by the kind of the key."""
+    items = value if isinstance(value, list) else [value]
+    if key == "eps":
+        return tuple(parse_eps(item, norm) for item in items)
     if key in _LISTS:
-        return _list(key, value, norm)
+        if any(type(item) is not _LISTS[key] for item in items):
+            kind = "whole numbers" if _LISTS[key] is int else "names"
+            raise UsageError(f"Suite key '{key}' is a list of {kind}: {value!r}.")
+        return tuple(items)
     if key in _TABLES:
         if not isinstance(value, Mapping) or (
             key == "recipes" and not all(isinstance(table, Mapping) for table in value.values())
@@ -119,7 +127,7 @@ def _value(key: str, value: Any, norm: str) -> Any:
             check_suite_options(value)
         return dict(value)
     if key == "rules":
-        return tuple(_rule(item, norm) for item in (value if isinstance(value, list) else [value]))
+        return tuple(_rule(item, norm) for item in items)
     if key in _CHOICES:
         return one_of(_CHOICES[key][0], value, _CHOICES[key][1])
     if key == "train_eps":
@@ -131,16 +139,6 @@ def _value(key: str, value: Any, norm: str) -> Any:
     if not isinstance(value, str):
         raise UsageError(f"Suite key '{key}' is text: {value!r}.")
     return value
-
-
-def _list(key: str, value: Any, norm: str) -> tuple[Any, ...]:
-    items = value if isinstance(value, list) else [value]
-    if key == "eps":
-        return tuple(parse_eps(item, norm) for item in items)
-    kind: type = int if key in _NUMBERS else str
-    if any(not isinstance(item, kind) or isinstance(item, bool) for item in items):
-        raise UsageError(f"Suite key '{key}' is a list of {'whole numbers' if kind is int else 'names'}: {value!r}.")
-    return tuple(items)
 
 
 def _rule(table: Any, norm: str) -> dict[str, Any]:
@@ -162,8 +160,3 @@ def _find(name: str) -> Path:
     if name.endswith((".toml", ".json")) or "/" in name:
         raise MissingPrerequisite(f"There is no suite file '{name}'.", hint="See: apd-bench list suites")
     raise unknown_name("suite", name, suite_names(), command="apd-bench list suites")
-
-
-def _beside(path: Path, parent: str) -> str:
-    sibling = typed_file(str(path.parent), parent) if parent.endswith(".toml") else None
-    return parent if sibling is None else str(sibling)
