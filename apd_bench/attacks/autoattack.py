@@ -35,7 +35,9 @@ def autoattack(
     """
     options = {"iterations": iterations, "targets": targets, "queries": queries, "eot": eot}
     suite = _Suite(search, **options)
-    plan = [_replacement(name, search.num_classes) for name in members]
+    few = {"apgd-t": "margin-t"} if search.num_classes <= 3 else {}  # what can run with so few classes
+    few |= {"apgd-dlr": "margin"} if search.num_classes <= 2 else {}
+    plan = [few.get(name, name) for name in members]
     if "square" in plan and not _square_fits(search):
         plan.remove("square")
         search.effective["left_out"] = "square: its L2 version cannot tile images of this size"
@@ -70,13 +72,6 @@ def _run_member(search: Search, perturb: Perturb, checkpoint: Checkpoint) -> Non
         search.mark_pending(rows)
         if len(rows):
             checkpoint.save(rows)
-
-
-def _replacement(member: str, num_classes: int) -> str:
-    """The member that can run with so few classes."""
-    if member == "apgd-t" and num_classes <= 3:
-        return "margin-t"
-    return "margin" if member == "apgd-dlr" and num_classes <= 2 else member
 
 
 def _square_fits(search: Search) -> bool:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from apd_bench.core.errors import CorruptFile
 from apd_bench.core.package_data import package_path
@@ -109,21 +108,17 @@ def parse_card(path: Path) -> Card:
     """The card in the TOML file `path`; raises CorruptFile naming the file when it is not one."""
     try:
         table = tomllib.loads(path.read_text("utf-8"))
-        return _card(table, path.parent)
+        homes = tuple(Home(**home) for home in table.pop("homes"))
+        downloads = tuple(Download(**download) for download in table.pop("downloads", ()))
+        if table.pop("classes_file", ""):
+            lines = path.with_name("imagenet_classes.tsv").read_text("utf-8").splitlines()
+            names = dict(line.split("\t") for line in lines)  # WordNet id: curated name, in label order
+            table["wnids"] = tuple(table.get("wnids", names))
+            table["classes"] = tuple(names[wnid] for wnid in table["wnids"])
+        elif "folders" in table:
+            table["classes"] = tuple(table["folders"].values())
+        for key in ("classes", "aliases", "shards", "shard_classes", "wnids", "lists"):
+            table[key] = tuple(table.get(key, ()))
+        return Card(homes=homes, downloads=downloads, **table)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CorruptFile(f"The dataset card {path} cannot be read: {error!r}.") from error
-
-
-def _card(table: dict[str, Any], folder: Path) -> Card:
-    homes = tuple(Home(**home) for home in table.pop("homes"))
-    downloads = tuple(Download(**download) for download in table.pop("downloads", ()))
-    if table.pop("classes_file", ""):
-        lines = folder.joinpath("imagenet_classes.tsv").read_text("utf-8").splitlines()
-        names = dict(line.split("\t") for line in lines)  # WordNet id: curated name, in label order
-        table["wnids"] = tuple(table.get("wnids", names))
-        table["classes"] = tuple(names[wnid] for wnid in table["wnids"])
-    elif "folders" in table:
-        table["classes"] = tuple(table["folders"].values())
-    for key in ("classes", "aliases", "shards", "shard_classes", "wnids", "lists"):
-        table[key] = tuple(table.get(key, ()))
-    return Card(homes=homes, downloads=downloads, **table)

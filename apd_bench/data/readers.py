@@ -85,7 +85,10 @@ def oxford_flowers(card: Card, place: Place) -> Source:
     written = place.folder / "cat_to_name.json"
     names = dict(enumerate(card.classes))
     if written.is_file():
-        names = {int(key) - 1: value for key, value in _json(written).items()}
+        try:
+            names = {int(key) - 1: value for key, value in dict(parse_json(read_text(written))).items()}
+        except (ValueError, TypeError) as error:
+            raise CorruptFile(f"{written} is not a JSON table: {error}.") from error
     return _source(card, place, names, splits, "setid.mat")
 
 
@@ -224,13 +227,6 @@ def _items(card: Card, place: Place, entry: Callable[[str], Item | None], **list
                 raise CorruptFile(f"{place.folder / name} has a line that names no sample: '{line}'.") from error
         splits[split] = [item for item in items if item is not None]
     return splits
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(parse_json(read_text(path)))
-    except (ValueError, TypeError) as error:
-        raise CorruptFile(f"{path} is not a JSON table: {error}.") from error
 
 
 def _matlab(card: Card, place: Place, name: str, variable: str) -> Any:

@@ -68,7 +68,9 @@ def name_of(section: str, given: type | str) -> tuple[str, str | None]:
     for need in getattr(given, "needs", ()):
         if need not in ALL_OFFERS:
             raise unknown_name(f"need of {name}", need, ALL_OFFERS)
-    digest = code_digest(module) or _typed_digest(given)
+    if (digest := code_digest(module)) is None:  # typed into a session, or unregistered in this package
+        code = [marshal.dumps(value.__code__) for value in vars(given).values() if isinstance(value, FunctionType)]
+        digest = hashlib.sha256(b"".join(code)).hexdigest()[:16]
     _CLASSES[name, digest] = given
     return name, digest
 
@@ -87,9 +89,3 @@ def _absent(section: str, name: str, recipe: MethodRecipe) -> UsageError:
         + (f"; the one that is here has {others}." if others else ", which is not here."),
         hint="Give the file that defines it: --methods FILE.py:NAME (or install the plug-in).",
     )
-
-
-def _typed_digest(given: type) -> str:
-    """The digest of a class that was typed into a session, or lies in this package unregistered: of its functions."""
-    code = [marshal.dumps(value.__code__) for value in vars(given).values() if isinstance(value, FunctionType)]
-    return hashlib.sha256(b"".join(code)).hexdigest()[:16]

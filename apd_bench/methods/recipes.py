@@ -95,7 +95,13 @@ def _stacked(
     sources: dict[str, str] = {}
     digests: dict[str, None] = {}
     for place, layer in enumerate(layers(entry)):
-        table = overlay(table, layer.tables if layer.written or place == 0 else _without(layer.tables, common))
+        tables = layer.tables
+        if place and not layer.written:  # what `common` sets, no preset changes
+            tables = {
+                section: {name: value for name, value in options.items() if name not in common.get(section, {})}
+                for section, options in tables.items()
+            }
+        table = overlay(table, tables)
         sources |= layer.sources
         digests |= dict.fromkeys((layer.digest or "").split("+"))
         if place == 0:
@@ -115,26 +121,17 @@ def _overridden(table: Sections, changes: Mapping[str, Any], method: str, source
     return changed
 
 
-def _without(tables: Mapping[str, Any], common: Mapping[str, Any]) -> Sections:
-    """`tables` less the options that `common` sets."""
-    return {
-        section: {name: value for name, value in options.items() if name not in common.get(section, {})}
-        for section, options in tables.items()
-    }
-
-
 def _stated(table: Sections, sources: Mapping[str, str]) -> dict[str, str]:
     stated = set(numbers(table))
     return {name: source for name, source in sources.items() if name in stated}
 
 
-def _spoken(options: Mapping[str, Any]) -> Sections:
-    """`options` without an empty `text`, which means the set's template as if nothing were said: one identity."""
-    return {name: value for name, value in options.items() if (name, value) != ("text", "")}
-
-
 def _recipe(entry: MethodEntry, table: Sections, sources: dict[str, str], digest: str | None) -> MethodRecipe:
-    learner, objective = (_spoken(table.get(section, {})) for section in ("learner", "objective"))
+    # An empty `text` means the set's template, as if nothing were said: one identity.
+    learner, objective = (
+        {name: value for name, value in table.get(section, {}).items() if (name, value) != ("text", "")}
+        for section in ("learner", "objective")
+    )
     for section, options in (("learner", learner), ("objective", objective)):
         if "kind" not in options and (section == "learner" or section in table):
             raise UsageError(

@@ -33,10 +33,6 @@ class Expected:
     value: float
     tolerance: float
 
-    def accepts(self, measured: float) -> bool:
-        """True when `measured` is a number within the tolerance."""
-        return math.isfinite(measured) and abs(measured - self.value) <= self.tolerance + 1e-9
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -142,7 +138,7 @@ def compare(expected: Mapping[str, Mapping[str, Expected]], measured: Counts) ->
         wanted, values = expected.get(place, {}), measured.places.get(place, {})
         for quantity in sorted({*wanted, *values}):
             want, value = wanted.get(quantity), values.get(quantity)
-            if want is None or value is None or not want.accepts(value):
+            if want is None or value is None or not abs(value - want.value) <= want.tolerance + 1e-9:  # or NaN
                 found.append(Difference(place, quantity, want, value))
     return found
 
@@ -155,9 +151,8 @@ def cell_name(cell: Cell) -> str:
 
 def fit_name(fit: Fit) -> str:
     """A fit by what people call it."""
-    if not fit.method.trains:
-        return f"{fit.backbone.name} {fit.method.name} {fit.dataset.name}"
-    return f"{fit.backbone.name} {fit.method.name} {fit.dataset.name}/{fit.classes} {fit.shots}-shot seed {fit.seed}"
+    drawn = f"/{fit.classes} {fit.shots}-shot seed {fit.seed}" if fit.method.trains else ""
+    return f"{fit.backbone.name} {fit.method.name} {fit.dataset.name}{drawn}"
 
 
 def _short(value: float) -> float:

@@ -70,9 +70,10 @@ def fit(
     card = _card(fit, backbone, run.data, learner.num_parameters, state)
     with torch.no_grad():
         card |= watch(run.images, run.model.bind(), history, failure)
+    templates = {"templates": list(learner.used_templates)} if "\n" in learner.template else {}  # of an ensemble
     card |= {
         "sample_ids": list(run.ids) if fit.shots != -1 else [],
-        "effective": learner.effective | _templates_of(learner),
+        "effective": learner.effective | templates,
         "history": history,
         "teacher_history": run.teacher_history,
         **_short_of_shots(fit, run.data),
@@ -194,11 +195,6 @@ def _hand_made(run: Run, text: str = "") -> Counted:
 def _frozen(run: Run, model: PromptedModel) -> Counted:
     with torch.no_grad():
         return run.bind(model).detached()
-
-
-def _templates_of(learner: PromptLearner) -> dict[str, Any]:
-    """For a set with an ensemble of templates, those that the learner uses."""
-    return {"templates": list(learner.used_templates)} if "\n" in learner.template else {}
 
 
 def _short_of_shots(fit: Fit, drawn: LoadedDataset) -> dict[str, Any]:
