@@ -110,8 +110,8 @@ def _apply(x: Tensor, name: str, amount: float) -> Tensor:
     if name == "solarize":
         return torch.where(x < 1 - amount, x, 1 - x)
     angle = math.radians(amount) if name == "rotate" else 0.0
-    shear = {"shear_x": (amount, 0.0), "shear_y": (0.0, amount)}.get(name, (0.0, 0.0))
-    shift = {"shift_x": (2 * amount, 0.0), "shift_y": (0.0, 2 * amount)}.get(name, (0.0, 0.0))
+    shear = {"shear_x": (amount, 0.0), "shear_y": (0.0, amount)}.get(name, (0.0, 0.0))  # about the corner, as in Pillow
+    shift = {"shift_x": (2 * amount, 0.0), "shift_y": (0.0, 2 * amount)}.get(name, shear)
     first = [math.cos(angle), -math.sin(angle) + shear[0], shift[0]]
     return _sample(x, torch.tensor([first, [math.sin(angle) + shear[1], math.cos(angle), shift[1]]]))
 

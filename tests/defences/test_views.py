@@ -34,6 +34,27 @@ def test_maps_of_values_are_those_of_pillow(name, amount, change):
         assert difference.max() <= 1.01 / 255
 
 
+@pytest.mark.parametrize(
+    ("name", "amount", "affine"),
+    [
+        ("shear_x", 0.03, (1, 0.03, 0, 0, 1, 0)),
+        ("shear_y", -0.03, (1, 0, 0, -0.03, 1, 0)),
+        ("shift_x", 1 / 40, (1, 0, 1, 0, 1, 0)),
+        ("shift_y", -1 / 40, (1, 0, 0, 0, 1, -1)),
+        ("rotate", 2, None),
+    ],
+)
+def test_maps_of_places_are_those_of_pillow(name, amount, affine):
+    def change(item):
+        if affine is None:
+            return item.rotate(amount, resample=Image.BILINEAR)
+        return item.transform((40, 40), Image.AFFINE, affine, resample=Image.BILINEAR)
+
+    inside = (..., slice(3, -3), slice(3, -3))  # at the border Pillow mixes no black in
+    difference = (_apply(IMAGES, name, amount) - as_pillow(IMAGES, change))[inside].abs()
+    assert difference.max() < 2 / 255 < (IMAGES - as_pillow(IMAGES, change))[inside].abs().max()
+
+
 def test_a_crop_is_the_part_of_the_image_enlarged_and_reads_nothing_from_outside():
     left, top, size = 0, 20, 20  # at two borders of the image
     affine = torch.tensor([[0.5, 0, -0.5], [0, 0.5, 0.5]])
