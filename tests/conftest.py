@@ -5,13 +5,12 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 
-def _settings() -> dict[str, str]:
+def _settings():
     return {
         name: value
         for name, value in os.environ.items()
@@ -30,7 +29,7 @@ for _name in _settings():
 
 
 @pytest.fixture(autouse=True)
-def environment_of_its_own() -> Iterator[None]:
+def environment_of_its_own():
     """What a verb sets for its process (as --data does) ends with the test."""
     before = _settings()
     yield

@@ -33,7 +33,7 @@ SHARES = {name: {"clean": 0.8, "pgd": share, "cw": share} for name, share in
           (("apd", 0.4), ("advtp", 0.2), ("zero_shot", 0.1))}  # fmt: skip
 
 
-def commands() -> dict[str, str]:
+def commands():
     """Each command once, with the page that it stands on; those with a placeholder are none."""
     texts = {"README": "\n".join(re.findall(r"```(?:bash)?\n(.*?)```", README, re.S))}
     texts |= {f"help of {verb}": str(verb_parser(verb).epilog) for verb in VERBS}
@@ -41,7 +41,7 @@ def commands() -> dict[str, str]:
         texts[path.name] = "\n".join(re.findall(r"<code>(.*?)</code>", path.read_text("utf-8"), re.S))
     lines = [(place, line) for place, text in texts.items() for line in re.sub(r"\\\n\s*", "", text).splitlines()]
     lines += [("README", " ".join(item.split())) for item in re.findall(r"`(apd-bench [^`]+)`", README)]
-    found: dict[str, str] = {}
+    found = {}
     for place, line in lines:
         command = re.split(r" {2,}| \| ", re.sub(r"^.*&& |^Next: ", "", line.strip()))[0]
         if command.startswith("apd-bench ") and not re.search(r"[{$]|\b(RECORD|CELL|FIT|PATH)\b|\.\.\.", command):
@@ -50,7 +50,7 @@ def commands() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(tmp_path_factory):
     """A folder with all that the commands name: records, suites, images, a method."""
     base = tmp_path_factory.mktemp("commands")
     items = [item for eps in (1 / 255, 3 / 255) for item in grid(SHARES, seeds=(1, 2), eps=eps)]
@@ -72,7 +72,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_a_printed_command_works(command: str, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_printed_command_works(command, base, monkeypatch):
     words = shlex.split(command.replace("3fa9", next(Store(base / "results").records()).id[:8]))[1:]
     monkeypatch.chdir(base)
     monkeypatch.setenv("APD_BENCH_DRY_RUN", "1")  # `run` shows its plan
@@ -87,13 +87,13 @@ def test_a_printed_command_works(command: str, base: Path, monkeypatch: pytest.M
         METHODS.unregister(name)
 
 
-def test_commands_are_found_where_people_read_them() -> None:
+def test_commands_are_found_where_people_read_them():
     places = list(commands().values())
     assert {place for place in places if place.startswith("help of")} == {f"help of {verb}" for verb in VERBS}
     assert places.count("README") > 10 and "page.html" in places
 
 
-def test_the_readme_shows_what_its_command_prints() -> None:
+def test_the_readme_shows_what_its_command_prints():
     """Of the committed records, which are those of the command; where they no longer are, nothing can be compared."""
     store = ROOT / "results/embedded"
     options = parsed("run", ["--methods", "apd,apt", "--datasets", "all"]).options
@@ -108,7 +108,7 @@ def test_the_readme_shows_what_its_command_prints() -> None:
     assert "\n".join(line.rstrip() for line in printed.splitlines()) in README, printed
 
 
-def test_tables_of_the_readme_name_their_columns_as_boards_do() -> None:
+def test_tables_of_the_readme_name_their_columns_as_boards_do():
     known = {column.heading for column in table_columns(("pgd", "cw", "autoattack"), "html")}
     heads = [head.split(" | ") for head in re.findall(r"^\| (rank .*) \|$", README, re.M)]
     heads += [re.findall(r"95 %|vs zero-shot|\S+", head) for head in re.findall(r"^rank +method .*$", README, re.M)]

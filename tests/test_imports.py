@@ -4,7 +4,6 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,7 @@ HEAVY = {"torch", "open_clip", "torchvision", "pyautoattack", "torchattacks", "r
 THIRD_PARTY = {"open_clip": "backbones", "pyautoattack": "attacks", "torchattacks": "attacks", "ray": "runner"}
 
 
-def modules_of(package: Path) -> dict[str, Path]:
+def modules_of(package):
     """Every module by its dotted name."""
     names = {}
     for path in sorted(package.rglob("*.py")):
@@ -46,13 +45,13 @@ def modules_of(package: Path) -> dict[str, Path]:
     return names
 
 
-def room_of(name: str) -> str:
+def room_of(name):
     """The room of a module."""
     parts = name.split(".")
     return ROOT.get(parts[1], parts[1]) if len(parts) > 1 else ROOT["__init__"]
 
 
-def imports_of(name: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
+def imports_of(name, path, known):
     """What a module imports anywhere, in functions and for types too; of the package, modules by their full names."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -66,7 +65,7 @@ def imports_of(name: str, path: Path, known: dict[str, Path]) -> Iterator[str]:
                 yield exact if exact in known else source
 
 
-def faults(package: Path) -> list[str]:
+def faults(package):
     """What is wrong with the plan of the house: unlisted rooms, imports that do not run down, circles."""
     known = modules_of(package)
     ours = {
@@ -83,9 +82,9 @@ def faults(package: Path) -> list[str]:
     return told + [f"{' and '.join(circle)} import each other" for circle in circles(ours)]
 
 
-def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+def circles(arrows):
     """The groups of modules each of which reaches every other one of its group."""
-    reached: dict[str, set[str]] = {}
+    reached = {}
     for name in arrows:
         todo, seen = [name], set()
         while todo:

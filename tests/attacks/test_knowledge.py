@@ -18,7 +18,7 @@ def measured(tmp_path_factory):
     """One store with the same cell under three threats, the boards of all, and who was asked for gradients."""
     folder = tmp_path_factory.mktemp("knowledge")
     results, boards = folder / "results", folder / "boards"
-    asked: dict[str, set[int]] = {}
+    asked = {}
     real = Meter.gradient
     threats = {
         "white_box": [],

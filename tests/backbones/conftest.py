@@ -32,7 +32,7 @@ KINDS = {
 }
 
 
-def config_of(kind: str) -> dict:
+def config_of(kind):
     config = deepcopy(BASE)
     for key, value in KINDS[kind].items():
         if isinstance(value, dict):
@@ -42,7 +42,7 @@ def config_of(kind: str) -> dict:
     return config
 
 
-def build(kind: str = "plain", seed: int = 0) -> Backbone:
+def build(kind="plain", seed=0):
     config = config_of(kind)
     model = instantiate(config, seed)
     size = config["vision_cfg"]["image_size"]
@@ -53,15 +53,15 @@ def build(kind: str = "plain", seed: int = 0) -> Backbone:
 
 
 @pytest.fixture(scope="session")
-def backbones() -> dict[str, Backbone]:
+def backbones():
     return {kind: build(kind) for kind in KINDS}
 
 
 @pytest.fixture(scope="session")
-def plain(backbones) -> Backbone:
+def plain(backbones):
     return backbones["plain"]
 
 
 @pytest.fixture
-def pixels() -> torch.Tensor:
+def pixels():
     return torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))

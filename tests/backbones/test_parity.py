@@ -4,7 +4,6 @@ import pytest
 import torch
 from open_clip import get_model_config
 
-from apd_bench.backbones.adapter import Backbone
 from apd_bench.backbones.catalog import resolve
 from apd_bench.backbones.load import load_backbone
 from apd_bench.backbones.slots import TextPrompts, VisualPrompts
@@ -14,11 +13,11 @@ TEXTS = ["a photo of a cat.", "an x-ray of a hand, a medical image.", "ice cream
 TOLERANCE = 1e-5
 
 
-def reference(backbone: Backbone, pixels: torch.Tensor) -> torch.Tensor:
+def reference(backbone, pixels):
     return backbone.model.encode_image(pixels * backbone.scale + backbone.shift)
 
 
-def empty_prompts(backbone: Backbone) -> tuple[TextPrompts | None, VisualPrompts | None]:
+def empty_prompts(backbone):
     shapes = backbone.shapes
     text = visual = None
     if "text_tokens" in shapes.offers:
@@ -28,7 +27,7 @@ def empty_prompts(backbone: Backbone) -> tuple[TextPrompts | None, VisualPrompts
     return text, visual
 
 
-def largest_differences(backbone: Backbone, batch: int = 2) -> dict[str, float]:
+def largest_differences(backbone, batch=2):
     size = backbone.shapes.image_size
     pixels = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(3))
     text, visual = empty_prompts(backbone)

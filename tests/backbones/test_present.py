@@ -1,7 +1,6 @@
 """Whether weights are here is known without loading them, and timing needs none."""
 
 import socket
-from pathlib import Path
 
 import pytest
 
@@ -13,10 +12,10 @@ ROBUST = "hf-hub:chs20/TeCoA4-ViT-B-32-laion2B-s34B-b79K"
 
 
 @pytest.fixture(autouse=True)
-def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def empty_machine(tmp_path, monkeypatch):
     """No cached weights, no home, no network."""
 
-    def refuse(*_: object, **__: object) -> None:
+    def refuse(*_, **__):
         raise AssertionError("a socket was opened")
 
     monkeypatch.setattr(socket, "socket", refuse)
@@ -25,7 +24,7 @@ def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def in_hub(root: Path, repository: str, *names: str) -> None:
+def in_hub(root, repository, *names):
     """The layout of the hub's cache: a snapshot that the branch `main` points at."""
     folder = root / "hub" / f"models--{repository.replace('/', '--')}"
     (folder / "refs").mkdir(parents=True)
@@ -36,18 +35,18 @@ def in_hub(root: Path, repository: str, *names: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tiny-clean", "ViT-B-32/random"])
-def test_what_needs_no_download_is_never_missing(name: str) -> None:
+def test_what_needs_no_download_is_never_missing(name):
     assert missing_weights(BACKBONES.get(name)) is None
 
 
-def test_missing_weights_come_with_the_command_that_fetches_them(empty_machine: Path) -> None:
+def test_missing_weights_come_with_the_command_that_fetches_them(empty_machine):
     assert "hf download timm/vit_base_patch32_clip_224.openai" in str(
         missing_weights(BACKBONES.get("ViT-B-32-quickgelu/openai"))
     )
     assert f"hf download {ROBUST.removeprefix('hf-hub:')}" in str(missing_weights(BACKBONES.get(ROBUST)))
 
 
-def test_weights_in_the_hubs_cache_are_there(empty_machine: Path) -> None:
+def test_weights_in_the_hubs_cache_are_there(empty_machine):
     in_hub(empty_machine, "timm/vit_base_patch32_clip_224.openai", "open_clip_model.safetensors")
     assert missing_weights(BACKBONES.get("ViT-B-32-quickgelu/openai")) is None
     in_hub(empty_machine, ROBUST.removeprefix("hf-hub:"), "open_clip_pytorch_model.bin")
@@ -56,7 +55,7 @@ def test_weights_in_the_hubs_cache_are_there(empty_machine: Path) -> None:
     assert missing_weights(BACKBONES.get(ROBUST)) is None
 
 
-def test_an_image_tower_needs_the_weights_below_it(tmp_path: Path) -> None:
+def test_an_image_tower_needs_the_weights_below_it(tmp_path):
     (tmp_path / "tower.pt").write_bytes(b"x")
     alone, over = (
         resolve(f"local-robust:{tmp_path}/tower.pt@ViT-B-32-quickgelu{base}") for base in ("/random", "/openai")
@@ -65,7 +64,7 @@ def test_an_image_tower_needs_the_weights_below_it(tmp_path: Path) -> None:
     assert over is not None and "vit_base_patch32_clip_224.openai" in str(missing_weights(over))
 
 
-def test_timing_takes_random_weights_of_the_same_shape() -> None:
+def test_timing_takes_random_weights_of_the_same_shape():
     assert stand_in(BACKBONES.get("ViT-B-16-quickgelu/openai")) == "ViT-B-16-quickgelu/random"
     assert stand_in(BACKBONES.get(ROBUST)) == "ViT-B-32/random"
     assert stand_in(BACKBONES.get("tiny-clean")) == "tiny-clean"

@@ -1,8 +1,6 @@
 """Running the command line inside the test process, in an empty folder, without settings from outside."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -19,10 +17,10 @@ class Ran:
 
 
 @pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+def cli(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
-    def run(*words: str) -> Ran:
+    def run(*words):
         capsys.readouterr()
         code = main(list(words))
         printed = capsys.readouterr()

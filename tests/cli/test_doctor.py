@@ -3,12 +3,11 @@
 import json
 import os
 import sys
-from pathlib import Path
 
 import pytest
 
 from apd_bench.cli import doctor, main
-from apd_bench.cli.doctor import NOTE, OK, PROBLEM, Remark, examine, judge_probe, run_probe
+from apd_bench.cli.doctor import NOTE, OK, PROBLEM, examine, judge_probe, run_probe
 
 TORCH = """
 __version__ = "2.9.0+cpu"
@@ -28,7 +27,7 @@ OPEN_CLIP = "__version__ = '3.0'\ndef list_models(): return ['ViT-B-32']\n"
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def machine(tmp_path, monkeypatch):
     """A folder of fake packages that the probe's process imports instead of the real ones."""
     folder = tmp_path / "packages"
     folder.mkdir()
@@ -40,18 +39,18 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def found(seconds: float = 60) -> dict[str, Remark]:
+def found(seconds=60):
     return {check.name: check for check in judge_probe(run_probe(seconds))}
 
 
-def test_a_healthy_pair(machine: Path) -> None:
+def test_a_healthy_pair(machine):
     checks = found()
     assert [checks[name].state for name in ("torch", "torchvision", "open_clip")] == [OK, OK, OK]
     assert checks["torchvision"].detail == "0.24.0+cpu works beside torch 2.9.0+cpu"
     assert checks["cuda"].state == NOTE
 
 
-def test_a_pair_that_does_not_fit_is_named_with_the_cure(machine: Path) -> None:
+def test_a_pair_that_does_not_fit_is_named_with_the_cure(machine):
     broken = "raise RuntimeError('operator torchvision::nms does not exist')"
     (machine / "torchvision.py").write_text(broken)
     (machine / "open_clip.py").write_text("import torchvision")
@@ -69,7 +68,7 @@ def test_a_pair_that_does_not_fit_is_named_with_the_cure(machine: Path) -> None:
     ("torch", "raise ModuleNotFoundError(\"No module named 'torch'\")", PROBLEM, "pip install torch"),
     ("torch", f"{TORCH}\nimport importlib.util\nassert importlib.util.find_spec('probe') is None\n", OK, "3 threads"),
 ])  # fmt: skip
-def test_a_package_that_is_broken_is_named(machine: Path, package: str, text: str, state: str, said: str) -> None:
+def test_a_package_that_is_broken_is_named(machine, package, text, state, said):
     (machine / f"{package}.py").write_text(text)
     checks = found()
     assert checks[package].state == state and said in checks[package].detail + checks[package].fix
@@ -77,20 +76,20 @@ def test_a_package_that_is_broken_is_named(machine: Path, package: str, text: st
         assert checks["torch"].state == OK and checks["open_clip"].state == PROBLEM
 
 
-def test_an_import_that_hangs_is_given_up(machine: Path) -> None:
+def test_an_import_that_hangs_is_given_up(machine):
     (machine / "torch.py").write_text("import time; time.sleep(100)")
     checks = found(seconds=1)
     assert list(checks) == ["torch"]
     assert "did not end within 1 seconds" in checks["torch"].detail
 
 
-def test_a_gpu_that_torch_does_not_see(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_torch_does_not_see(machine, monkeypatch):
     monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     assert found()["cuda"].state == PROBLEM
     assert "built without CUDA" in found()["cuda"].detail
 
 
-def test_exit_codes(machine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exit_codes(machine, tmp_path, capsys):
     checks = {(check.area, check.name): check for check in examine()}
     bad = [key for key, check in checks.items() if check.state == PROBLEM]
     assert main(["doctor", "--json"]) == (2 if bad else 0)
@@ -101,7 +100,7 @@ def test_exit_codes(machine: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "PROBLEM" in said.out and doctor.PAIR_FIX in said.out
 
 
-def test_data_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_roots(tmp_path, monkeypatch):
     (tmp_path / "data/dtd/images").mkdir(parents=True)
     monkeypatch.setenv("APD_BENCH_DATA", f"{tmp_path / 'data'}{os.pathsep}{tmp_path / 'nowhere'}")
     first, second = doctor._data()
@@ -109,14 +108,14 @@ def test_data_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (second.state, "APD_BENCH_DATA" in second.fix) == (PROBLEM, True)
 
 
-def test_without_data_nothing_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_data_nothing_is_wrong(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
     monkeypatch.setattr("apd_bench.data.places.user_data_path", lambda *_, **__: tmp_path / "share")
     (only,) = doctor._data()
     assert only.state == NOTE
 
 
-def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("APD_BENCH_CACHE", str(tmp_path / "file"))
     (check,) = doctor._cache()
@@ -129,7 +128,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     assert check.state == OK and list((tmp_path / "new").iterdir()) == []
 
 
-def test_an_old_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_package_is_named(monkeypatch):
     wanted = ["numpy>=1.26", "nothing-like-this>=1", "x>=1; extra == 'dev'"]
     monkeypatch.setattr(doctor, "requires", lambda name: wanted)
     monkeypatch.setattr(doctor, "installed", {"numpy": "1.9.5"}.get)
@@ -138,7 +137,7 @@ def test_an_old_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (absent.name, absent.state) == ("nothing-like-this", PROBLEM)
 
 
-def test_the_doctor_does_not_import_torch(machine: Path) -> None:
+def test_the_doctor_does_not_import_torch(machine):
     import subprocess
 
     code = "import sys; from apd_bench.cli.doctor import examine; examine(); assert 'torch' not in sys.modules"

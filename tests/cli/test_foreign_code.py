@@ -34,7 +34,7 @@ METHOD = define("halved", base="coop", learner=Halved, learner_options={"tokens"
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def measured(tmp_path_factory):
     """A store with one measured cell of zero-shot CLIP."""
     folder = tmp_path_factory.mktemp("measured")
     words = [*SMALL, *QUIET, "--methods", "zero_shot", "--no-reference", "--results", str(folder / "results")]
@@ -43,7 +43,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def marker(tmp_path, monkeypatch):
     """A file that appears when one of the module `mischief` or the file mischief.py is imported."""
     (tmp_path / "mischief.py").write_text(
         f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
@@ -55,14 +55,14 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def nothing_named_stays() -> Any:
+def nothing_named_stays():
     yield
     for registry in (METHODS, ATTACKS, DATASETS, BACKBONES):
         for name in list(registry.files):
             registry.unregister(name)
 
 
-def forged(measured: Path, target: Path, **changes: Any) -> Record:
+def forged(measured, target, **changes):
     """A copy of the store in `target`, its card (key `card`) or the parts of its cell changed, all ids made to fit."""
     (record,) = Store(measured).records()
     fit = dataclasses.replace(record.cell.fit, **{
@@ -84,9 +84,7 @@ def forged(measured: Path, target: Path, **changes: Any) -> Record:
 
 @pytest.mark.parametrize("name", ["mischief:Run", "file:Run", "mischief.py:Run"])
 @pytest.mark.parametrize("digest", [None, "0123456789abcdef"])
-def test_no_learner_of_a_card_is_imported(
-    name: str, digest: str | None, cli: Cli, measured: Path, marker: Path, tmp_path: Path
-) -> None:
+def test_no_learner_of_a_card_is_imported(name, digest, cli, measured, marker, tmp_path):
     forged(measured, tmp_path / "forged", card={"learner": name, "digest": digest})
     assert cli("submit", "forged", "--out", "forged.tar.gz").code == EXIT_DONE
     found = cli("verify-submission", "forged.tar.gz", "--jobs", "1", "--device", "cpu")
@@ -103,9 +101,7 @@ def test_no_learner_of_a_card_is_imported(
     {"backbone": {"loader": "mischief:run"}},
     {"dataset": {"loader": "mischief:run"}},
 ])  # fmt: skip
-def test_no_part_of_a_record_is_imported(
-    changes: dict[str, Any], cli: Cli, measured: Path, marker: Path, tmp_path: Path
-) -> None:
+def test_no_part_of_a_record_is_imported(changes, cli, measured, marker, tmp_path):
     record = forged(measured, tmp_path / "results", **changes)
     path = Store("results").record_path(record.id)
     data = json.loads(path.read_text())
@@ -125,7 +121,7 @@ def test_no_part_of_a_record_is_imported(
     assert not marker.exists()
 
 
-def test_no_verb_prints_a_name_raw(cli: Cli, measured: Path, tmp_path: Path) -> None:
+def test_no_verb_prints_a_name_raw(cli, measured, tmp_path):
     evil = dict.fromkeys(("name", "title"), "mine\x1b[31m\x07\x9b2J\u202e")
     record = forged(measured, tmp_path / "results", method=evil, dataset=evil, backbone=evil)
     for words in (
@@ -140,7 +136,7 @@ def test_no_verb_prints_a_name_raw(cli: Cli, measured: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("part", ["method", "backbone", "dataset", "attack", "threat"])
-def test_a_record_that_names_a_python_file_is_damaged(part: str, measured: Path, marker: Path) -> None:
+def test_a_record_that_names_a_python_file_is_damaged(part, measured, marker):
     (record,) = Store(measured).records()
     data = json.loads(record.to_json())
     place = data["cell"] if part in ("attack", "threat") else data["cell"]["fit"]
@@ -155,16 +151,14 @@ def test_a_record_that_names_a_python_file_is_damaged(part: str, measured: Path,
 
 
 @pytest.mark.parametrize("key", ["methods", "attacks", "datasets", "backbones", "reference", "transfer_source"])
-def test_no_file_that_a_suite_names_is_run(key: str, cli: Cli, marker: Path, tmp_path: Path) -> None:
+def test_no_file_that_a_suite_names_is_run(key, cli, marker, tmp_path):
     value = "'mischief.py:Run'" if key == "transfer_source" else "['mischief.py:Run']"
     Path("mine.toml").write_text(f"extends = 'ci'\n{key} = {value}\n")
     found = cli("plan", "mine.toml")
     assert found.code == EXIT_USAGE and "names a Python file" in found.err and not marker.exists()
 
 
-def test_a_store_with_ids_of_version_1_is_refused_in_a_sentence_by_every_verb(
-    cli: Cli, measured: Path, tmp_path: Path
-) -> None:
+def test_a_store_with_ids_of_version_1_is_refused_in_a_sentence_by_every_verb(cli, measured, tmp_path):
     shutil.copytree(measured, tmp_path / "results")
     (record,) = Store("results").records()
     path = Store("results").record_path(record.id)
@@ -182,9 +176,7 @@ def test_a_store_with_ids_of_version_1_is_refused_in_a_sentence_by_every_verb(
     assert before == {file: file.read_bytes() for file in before}
 
 
-def test_a_learner_of_ones_own_is_verified_once_it_is_named(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_learner_of_ones_own_is_verified_once_it_is_named(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("APD_BENCH_CACHE", str(tmp_path / "cache"))
     Path("mine.py").write_text(HALVED)
     quick = ("--set", "training.epochs=1", "--no-reference")
@@ -216,7 +208,7 @@ def test_a_learner_of_ones_own_is_verified_once_it_is_named(
     assert other.code == EXIT_USAGE and "the one that is here has" in other.err
 
 
-def test_an_attack_in_a_file_is_measured_and_its_code_counts(cli: Cli) -> None:
+def test_an_attack_in_a_file_is_measured_and_its_code_counts(cli):
     text = (
         "from apd_bench.attacks import simple\nfrom apd_bench.attacks.catalog import AttackEntry\n"
         "def mine(search, draws):\n    return simple.noise(search, draws=draws)\n"
@@ -232,7 +224,7 @@ def test_an_attack_in_a_file_is_measured_and_its_code_counts(cli: Cli) -> None:
     assert len(list(Store("results").records())) == 2
 
 
-def test_validation_images_are_measured_in_tables_of_their_own(cli: Cli, measured: Path, tmp_path: Path) -> None:
+def test_validation_images_are_measured_in_tables_of_their_own(cli, measured, tmp_path):
     shutil.copytree(measured, tmp_path / "results")
     words = (*SMALL, *QUIET, "--methods", "zero_shot", "--no-reference", "--set", "split=val")
     assert cli("run", *words).code == EXIT_DONE
@@ -246,7 +238,7 @@ def test_validation_images_are_measured_in_tables_of_their_own(cli: Cli, measure
     assert "is not one of: test, val" in cli("run", *words[:-1], "split=train").err
 
 
-def test_a_backbone_and_a_dataset_in_a_file_are_measured(cli: Cli, tmp_path: Path) -> None:
+def test_a_backbone_and_a_dataset_in_a_file_are_measured(cli, tmp_path):
     Path("mine.py").write_text(
         "import dataclasses\nfrom apd_bench.core.registry import BACKBONES, DATASETS\n"
         "from apd_bench.backbones.load import load_backbone\nfrom apd_bench.data.embedded import load\n"

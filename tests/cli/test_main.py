@@ -24,7 +24,7 @@ from apd_bench.suites import suite_from
 Cli = Callable[..., object]
 
 
-def test_version_and_help(cli: Cli) -> None:
+def test_version_and_help(cli):
     assert cli("--version").out == f"apd-bench {__version__}\n"
     for words in ((), ("--help",), ("-h",), ("help",)):
         result = cli(*words)
@@ -33,7 +33,7 @@ def test_version_and_help(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
-def test_every_verb_has_help_with_examples(cli: Cli, verb: str) -> None:
+def test_every_verb_has_help_with_examples(cli, verb):
     result = cli(verb, "--help")
     assert result.code == EXIT_DONE
     assert f"apd-bench {verb}" in result.out and "examples:" in result.out
@@ -45,13 +45,13 @@ def test_every_verb_has_help_with_examples(cli: Cli, verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ["run", "plan"])
-def test_help_shows_ten_options_first(cli: Cli, verb: str) -> None:
+def test_help_shows_ten_options_first(cli, verb):
     shown = re.findall(r"^  (--[a-z]+)", cli(verb, "--help").out.replace("--help-all", ""), re.M)
     assert len([name for name in shown if name not in ("--all", "--json")]) == len(options.COMMON) == 10
 
 
 @pytest.mark.parametrize("topic", TOPICS)
-def test_topics_have_texts_no_wider_than_the_terminal(cli: Cli, topic: str) -> None:
+def test_topics_have_texts_no_wider_than_the_terminal(cli, topic):
     text = cli("help", topic).out
     assert max(map(len, text.splitlines())) <= 80 and len(text) > 500
     if topic == "environment":
@@ -60,7 +60,7 @@ def test_topics_have_texts_no_wider_than_the_terminal(cli: Cli, topic: str) -> N
         assert all(f"{column.heading}\n" in text for column in table_columns((), "html") if column.help)
 
 
-def test_the_suite_of_the_help_plans(cli: Cli, tmp_path: Path) -> None:
+def test_the_suite_of_the_help_plans(cli, tmp_path):
     (tmp_path / "mine.toml").write_text(SUITE)
     result = cli("plan", "mine.toml")
     assert result.code == EXIT_DONE and "apd" in result.out and "food" in result.out
@@ -75,7 +75,7 @@ def test_the_suite_of_the_help_plans(cli: Cli, tmp_path: Path) -> None:
         ("apd-bench plan fap-c", ["fap-cross"]),
     ],
 )
-def test_shells_complete_verbs_options_and_names(line: str, expected: list[str], tmp_path: Path) -> None:
+def test_shells_complete_verbs_options_and_names(line, expected, tmp_path):
     pytest.importorskip("argcomplete")
     said = tmp_path / "said"
     shell = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_SUPPRESS_SPACE": "1"}
@@ -122,7 +122,7 @@ def test_shells_complete_verbs_options_and_names(line: str, expected: list[str],
         (("show", "deadbeef"), "There is no cell 'deadbeef'"),
     ],
 )
-def test_a_mistake_is_one_line_on_standard_error_and_exit_2(cli: Cli, words: tuple[str, ...], expected: str) -> None:
+def test_a_mistake_is_one_line_on_standard_error_and_exit_2(cli, words, expected):
     result = cli(*words)
     assert result.code == EXIT_USAGE
     assert result.out == ""
@@ -130,7 +130,7 @@ def test_a_mistake_is_one_line_on_standard_error_and_exit_2(cli: Cli, words: tup
     assert expected in result.err
 
 
-def test_environment_variables_set_options_and_the_command_line_wins(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_set_options_and_the_command_line_wins(cli, monkeypatch):
     monkeypatch.setenv("APD_BENCH_EPS", "1/255,4/255")
     monkeypatch.setenv("APD_BENCH_DATASETS", "food")
     monkeypatch.setenv("APD_BENCH_NO_REFERENCE", "yes")
@@ -154,12 +154,10 @@ VALUES = {
 }  # fmt: skip
 
 
-def test_every_option_is_heard_on_the_command_line_in_the_environment_in_a_suite_and_in_python(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_every_option_is_heard_on_the_command_line_in_the_environment_in_a_suite_and_in_python(monkeypatch, tmp_path):
     suite = tmp_path / "s.toml"
     for name, item in options.table().items():
-        value: str | bool = VALUES.get(name, True)
+        value = VALUES.get(name, True)
         default = getattr(options.RunOptions(), name)
         said = getattr(parsed("run", [item.flag, *([str(value)] if name in VALUES else [])]).options, name)
         assert said != default, name
@@ -175,9 +173,7 @@ def test_every_option_is_heard_on_the_command_line_in_the_environment_in_a_suite
                 suite_from({"options": {name: value}})
 
 
-def test_the_command_line_wins_over_the_environment_and_that_over_the_suite(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_command_line_wins_over_the_environment_and_that_over_the_suite(monkeypatch, tmp_path):
     suite = tmp_path / "s.toml"
     suite.write_text('extends = "blank"\n[options]\njobs = 3\nquiet = true\n')
     monkeypatch.setenv("APD_BENCH_JOBS", "4")
@@ -187,7 +183,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_suite(
     assert parsed("run", [str(suite), "--jobs", "5"]).options.jobs == 5
 
 
-def test_a_new_option_is_one_field(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_new_option_is_one_field(cli, monkeypatch, tmp_path):
     @dataclass(frozen=True, kw_only=True)
     class More(options.RunOptions):
         colour: str = options.option("red", options.choice("red", "blue"), options.HOW, "the ink", metavar="INK")
@@ -204,7 +200,7 @@ def test_a_new_option_is_one_field(cli: Cli, monkeypatch: pytest.MonkeyPatch, tm
     assert parsed("run", []).options.colour == "blue"
 
 
-def test_lists_that_are_given_twice_add_up() -> None:
+def test_lists_that_are_given_twice_add_up():
     words = ["--methods", "apd", "--seeds", "1", "--methods", "apt,fap", "--set", "a=1", "--set", "b=2", "--seeds", "3"]
     chosen = parsed("run", words).options
     assert (chosen.methods, chosen.seeds, chosen.settings) == (("apd", "apt,fap"), (1, 3), ("a=1", "b=2"))
@@ -213,7 +209,7 @@ def test_lists_that_are_given_twice_add_up() -> None:
     assert parsed("report", ["--methods", "apd", "--methods", "fap"]).methods == ["apd", "fap"]
 
 
-def test_a_suite_file_sets_options_and_names_those_that_are_none(cli: Cli, tmp_path: Path) -> None:
+def test_a_suite_file_sets_options_and_names_those_that_are_none(cli, tmp_path):
     suite = tmp_path / "mine.toml"
     suite.write_text('extends = "blank"\n[options]\nresults = "elsewhere"\ndry_run = true\njobs = 2\n')
     grid = {"--backbone": "tiny-clean", "--datasets": "food", "--attacks": "pgd", "--eps": "1/255", "--methods": "coop"}
@@ -233,19 +229,17 @@ def test_a_suite_file_sets_options_and_names_those_that_are_none(cli: Cli, tmp_p
 @pytest.mark.parametrize(
     ("name", "value"), [("FORCE", "maybe"), ("DISPLAY", "cinema"), ("BATCH_SIZE", "big"), ("EXECUTOR", "x9")]
 )
-def test_a_wrong_environment_variable_is_named(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
+def test_a_wrong_environment_variable_is_named(cli, monkeypatch, name, value):
     monkeypatch.setenv(f"APD_BENCH_{name}", value)
     result = cli("run", "--dry-run")
     assert result.code == EXIT_USAGE and result.err.count("\n") == 1
     assert value in result.err and f"APD_BENCH_{name}" in result.err
 
 
-def test_an_interrupt_is_exit_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_is_exit_130(cli, monkeypatch):
     import apd_bench.cli.list_ as verb
 
-    def interrupted(args: object) -> int:
+    def interrupted(args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(verb, "execute", interrupted)
@@ -253,10 +247,10 @@ def test_an_interrupt_is_exit_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> 
     assert result.code == EXIT_INTERRUPTED and "same command goes on" in result.err
 
 
-def test_errors_that_are_not_the_users_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_that_are_not_the_users_keep_their_traceback(monkeypatch):
     import apd_bench.cli.list_ as verb
 
-    def broken(args: object) -> int:
+    def broken(args):
         raise ZeroDivisionError
 
     monkeypatch.setattr(verb, "execute", broken)
@@ -266,7 +260,7 @@ def test_errors_that_are_not_the_users_keep_their_traceback(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["list"], ["plan"], ["show", "apd"]])
-def test_answers_that_need_no_model_do_not_import_torch(words: list[str], tmp_path: object) -> None:
+def test_answers_that_need_no_model_do_not_import_torch(words, tmp_path):
     script = (
         "import sys; from apd_bench.cli import main; code = main(sys.argv[1:])\n"
         "sys.exit(code or ('torch' in sys.modules) * 7 or ('pandas' in sys.modules) * 8)"
@@ -275,7 +269,7 @@ def test_answers_that_need_no_model_do_not_import_torch(words: list[str], tmp_pa
     assert done.returncode == 0, done.stderr
 
 
-def test_help_imports_no_library_that_costs_time() -> None:
+def test_help_imports_no_library_that_costs_time():
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "apd_bench", "--help"], capture_output=True, check=True
     )
@@ -283,14 +277,14 @@ def test_help_imports_no_library_that_costs_time() -> None:
     assert not modules & {b"numpy", b"rich", b"pandas", b"torch", b"rich.console"}
 
 
-def test_a_reader_that_leaves_early_is_no_error(tmp_path: object) -> None:
+def test_a_reader_that_leaves_early_is_no_error(tmp_path):
     command = f"{sys.executable} -m apd_bench list suites | head -1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, check=False)
     assert done.stderr == b"" and done.stdout.startswith(b"name")
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
-def test_any_encoding_prints_and_boards_are_written_before_anything_is_printed(encoding: str, tmp_path: Path) -> None:
+def test_any_encoding_prints_and_boards_are_written_before_anything_is_printed(encoding, tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": f"{encoding}:strict", "PYTHONUTF8": "0", "LC_ALL": "C"}
     suite = tmp_path / "s.toml"
     suite.write_text('extends = "blank"\ntitle = "Größe → ≤ 4/255"\n', encoding="utf-8")
@@ -319,7 +313,7 @@ OTHERS = {  # of pip, git, ray, Slurm
 }  # fmt: skip
 
 
-def test_every_option_that_a_text_names_exists(cli: Cli) -> None:
+def test_every_option_that_a_text_names_exists(cli):
     verbs = {verb: cli(verb, "--help-all").out for verb in VERBS}
     verbs["datasets"] += "".join(cli("datasets", part, "--help").out for part in ("list", "check", "prepare", "card"))
     known = {verb: set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text)) for verb, text in verbs.items()}

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,7 @@ from apd_bench.suites import load_suite
 
 
 @pytest.fixture(autouse=True)
-def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def bare(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("APD_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("APD_BENCH_CACHE", str(tmp_path / "cache"))
@@ -24,7 +23,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_plan_of_a_paper_says_what_is_missing_here(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_of_a_paper_says_what_is_missing_here(capsys):
     assert main(["plan", "fap-b2n", "--datasets", "dtd,eurosat", "--seeds", "1"]) == 0
     said = capsys.readouterr()
     assert said.out.count("dtd/new") == 5 and said.out.count("eurosat/base") == 5
@@ -33,7 +32,7 @@ def test_a_plan_of_a_paper_says_what_is_missing_here(capsys: pytest.CaptureFixtu
     assert "forward and" in said.err and "--calibrate" in said.err
 
 
-def test_the_data_option_counts_for_a_plan_too(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_data_option_counts_for_a_plan_too(bare, capsys):
     (bare / "elsewhere/fgvc_aircraft/images").mkdir(parents=True)
     words = ["plan", "fap-cross", "--datasets", "fgvc_aircraft", "--methods", "fap", "--json"]
     assert main(words) == 0
@@ -45,14 +44,14 @@ def test_the_data_option_counts_for_a_plan_too(bare: Path, capsys: pytest.Captur
     assert set(plain["missing_weights"]) == {"ViT-B-32-quickgelu/openai"}
 
 
-def test_two_suites_in_one_command_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_suites_in_one_command_are_refused(capsys):
     assert main(["plan", "audit", "--suite", "apd"]) == 2
     assert "Two suites are named: 'audit' and --suite apd" in capsys.readouterr().err
     assert main(["plan", "fap-crss"]) == 2
     assert "fap-cross" in capsys.readouterr().err
 
 
-def test_an_ensemble_costs_the_sum_of_its_members() -> None:
+def test_an_ensemble_costs_the_sum_of_its_members():
     assert passes_per_sample(AttackSpec(name="autoattack")) == (7900.0, 1900.0)
     assert passes_per_sample(AttackSpec(name="autoattack.ce-dlr")) == (200.0, 200.0)
     assert passes_per_sample(AttackSpec(name="worst")) == (452.0, 450.0)
@@ -66,7 +65,7 @@ def test_an_ensemble_costs_the_sum_of_its_members() -> None:
     assert passes_per_sample(alone) == (400.0, 400.0)
 
 
-def test_half_of_the_classes_cost_half() -> None:
+def test_half_of_the_classes_cost_half():
     chosen = RunOptions(datasets=("dtd",), seeds=(1,), methods=("fap",), no_reference=True)
     halves = plan(resolve(load_suite("fap-b2n"), chosen)).cells
     (whole,) = plan(resolve(load_suite("fap-fewshot"), replace(chosen, shots=(16,)))).cells

@@ -15,11 +15,11 @@ Cli = Callable[..., object]
 ASKED = ("--methods", "advtp,apd", "--seeds", "1-3", "--attacks", "pgd")
 
 
-def grid(**lists: tuple[str, ...]) -> Plan:
+def grid(**lists):
     return plan(resolve(load_suite("embedded"), RunOptions(attacks=("pgd",), **lists)))
 
 
-def test_counts_are_by_method_and_set_and_every_state_has_its_first_cells() -> None:
+def test_counts_are_by_method_and_set_and_every_state_has_its_first_cells():
     cells = grid(methods=("apd",), datasets=("fashion", "food"))
     first, last = cells.cells[0], cells.cells[-1]
     poor = Plan(cells.suite, cells.cells[:-1], (Impossible(last, "it cannot be"),))
@@ -36,7 +36,7 @@ def test_counts_are_by_method_and_set_and_every_state_has_its_first_cells() -> N
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
-def test_no_line_of_the_summary_is_wider_than_the_terminal(width: int) -> None:
+def test_no_line_of_the_summary_is_wider_than_the_terminal(width):
     cells = grid(methods=("all",), datasets=("embedded",))
     rows = rows_of(cells, {}, {cell.id for cell in cells.cells})
     text = summary(rows, width)
@@ -46,9 +46,7 @@ def test_no_line_of_the_summary_is_wider_than_the_terminal(width: int) -> None:
     assert names <= {line.split()[0] for line in text.splitlines() if line.strip()}
 
 
-def test_a_terminal_gets_the_summary_and_everything_else_the_whole_plan(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_terminal_gets_the_summary_and_everything_else_the_whole_plan(cli, monkeypatch):
     piped = cli("plan", *ASKED)
     assert len(piped.out.splitlines()) == 1 + 6 * (1 + 2 * 3)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)

@@ -1,7 +1,6 @@
 """Checkpoints of the real CLIP shapes, saved by open_clip with random weights, go the whole way from the shell."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ Cli = Callable[..., object]
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def pictures(tmp_path):
     """Two classes, one training and one test image each."""
     random = np.random.default_rng(0)
     for part in ("train", "test"):
@@ -28,7 +27,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path / "pictures"
 
 
-def saved(architecture: str, path: Path) -> Path:
+def saved(architecture, path):
     config = model_config(architecture)
     assert config is not None
     torch.save({"epoch": 1, "state_dict": instantiate(config, seed=3).half().state_dict()}, path)
@@ -39,9 +38,7 @@ def saved(architecture: str, path: Path) -> Path:
 @pytest.mark.parametrize(
     "architecture", ["ViT-B-32-quickgelu", pytest.param("ViT-B-16-quickgelu", marks=pytest.mark.slow)]
 )
-def test_a_saved_checkpoint_is_fitted_and_attacked_by_two_methods(
-    cli: Cli, architecture: str, pictures: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_saved_checkpoint_is_fitted_and_attacked_by_two_methods(cli, architecture, pictures, tmp_path, request):
     if request.node.get_closest_marker("slow") and "slow" not in request.config.option.markexpr:
         pytest.skip("over a minute of one core: pytest -m slow")
     path = saved(architecture, tmp_path / "clip.pt")
@@ -65,7 +62,7 @@ def test_a_saved_checkpoint_is_fitted_and_attacked_by_two_methods(
         assert record.timing["backwards"] > 0
 
 
-def test_a_local_name_of_a_record_can_be_typed_again(cli: Cli, pictures: Path, tmp_path: Path) -> None:
+def test_a_local_name_of_a_record_can_be_typed_again(cli, pictures, tmp_path):
     """Records hold no path: the file is known by its digest, to show, submit, examples and verify-submission."""
     path = saved("ViT-S-32", tmp_path / "clip.pt")
     quick = ("--suite", "blank", "--methods", "zero_shot", "--attacks", "fgsm", "--eps", "1/255")

@@ -12,17 +12,17 @@ SHARES = {"zero_shot": {"clean": 0.7, "pgd": 0.1, "cw": 0.1}, "advtp": {"clean":
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+def store(tmp_path_factory):
     items = grid(SHARES, seeds=(1, 2)) + grid(SHARES, seeds=(1, 2), eps=4 / 255)
     return str(fill(tmp_path_factory.mktemp("report") / "results", items))
 
 
-def test_screen(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_screen(store, capsys):
     assert main(["report", store]) == 0
     assert capsys.readouterr().out.count("| rank | method |") == 2
 
 
-def test_filters_take_aliases_and_both_spellings_of_eps(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_filters_take_aliases_and_both_spellings_of_eps(store, capsys):
     assert (
         main(["report", store, "--methods", "apt", "--eps", "0.00784313725", "--seeds", "1-1", "--attacks", "pgd"]) == 0
     )
@@ -34,9 +34,7 @@ def test_filters_take_aliases_and_both_spellings_of_eps(store: str, capsys: pyte
 
 
 @pytest.mark.parametrize(("budget", "norms"), [("3.0", {"L2"}), ("0.5", {"Linf", "L2"}), ("4/255", {"Linf"})])
-def test_a_budget_is_that_of_the_norms_that_have_it(
-    budget: str, norms: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_budget_is_that_of_the_norms_that_have_it(budget, norms, tmp_path, capsys):
     budgets = {"L2": (3.0, 0.5, 0.2), "Linf": (4 / 255, 0.5, 1 / 255)}
     items = [item for norm in budgets for eps in budgets[norm] for item in grid(SHARES, norm=norm, eps=eps)]
     store = str(fill(tmp_path / "results", items))
@@ -52,14 +50,12 @@ def test_a_budget_is_that_of_the_norms_that_have_it(
     ("--methods", "advpt", "advtp"), ("--datasets", "foot", "food"), ("--backbones", "tiny-clear", "tiny-clean"),
     ("--group", "embeded", "embedded"), ("--attacks", "pgdd", "pgd"),
 ])  # fmt: skip
-def test_a_name_that_no_record_has_is_said(
-    option: str, name: str, near: str, store: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_name_that_no_record_has_is_said(option, name, near, store, capsys):
     assert main(["report", store, option, name]) == 2
     assert f"'{name}'. Did you mean '{near}'?" in capsys.readouterr().err
 
 
-def test_files_and_check(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_and_check(store, tmp_path, capsys):
     out = str(tmp_path / "boards")
     assert main(["report", store, "--out", out, "--format", "md,csv,json,tex"]) == 0
     assert len(capsys.readouterr().out.split()) == 5
@@ -69,7 +65,7 @@ def test_files_and_check(store: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "embedded.md" in capsys.readouterr().err
 
 
-def test_one_file(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_file(store, tmp_path, capsys):
     path = tmp_path / "mine.json"
     assert main(["report", store, "--board", str(path)]) == 0
     content = json.loads(path.read_text())
@@ -82,7 +78,7 @@ def test_one_file(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "no board format 'doc'" in capsys.readouterr().err
 
 
-def test_groups_never_share_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_groups_never_share_a_file(tmp_path, capsys):
     items = grid(SHARES, datasets=("food",), seeds=(1,))
     first = items[0][0].cell
     assert dataset().group == first.dataset.group == "embedded"
@@ -96,13 +92,13 @@ def test_groups_never_share_a_file(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "embedded suite" not in (tmp_path / "b.md").read_text()
 
 
-def _moved(cell):  # type: ignore[no-untyped-def]
+def _moved(cell):
     from dataclasses import replace
 
     return replace(cell, dataset=dataset("caltech101", group="benchmark"))
 
 
-def test_committed_boards_are_what_the_committed_records_say() -> None:
+def test_committed_boards_are_what_the_committed_records_say():
     root = Path(__file__).parents[2]
     present = {path.suffix[1:] for path in (root / "leaderboards" / "embedded").glob("embedded*")}
     boards = ["report", str(root / "results" / "embedded"), "--out", str(root / "leaderboards" / "embedded")]
@@ -110,7 +106,7 @@ def test_committed_boards_are_what_the_committed_records_say() -> None:
     assert main([*boards, "--format", ",".join(sorted(present)), "--check"]) == 0
 
 
-def test_nothing_stored_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_stored_is_explained(tmp_path, capsys):
     assert main(["report", str(tmp_path / "none")]) == 2
     assert "There are no records" in capsys.readouterr().err
     assert main(["report", str(fill(tmp_path / "empty", []))]) == 0

@@ -13,7 +13,6 @@ import apd_bench
 from apd_bench.attacks.catalog import UNITS
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_USAGE, MissingPrerequisite, UsageError
 from apd_bench.core.registry import ATTACKS
-from apd_bench.core.specs import AttackSpec
 from apd_bench.records.store import Store
 
 Cli = Callable[..., object]
@@ -23,14 +22,14 @@ SMALL = (
 )  # fmt: skip
 
 
-def but(*words: str) -> tuple[str, ...]:
+def but(*words):
     """SMALL with the options of `words` instead of its own."""
     pairs = zip(SMALL[::2], SMALL[1::2], strict=True)
     return (*(word for pair in pairs if pair[0] not in words for word in pair), *words)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory):
     """A store with one small finished run."""
     from apd_bench.cli import main
 
@@ -41,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def copied(finished: Path, tmp_path: Path) -> Path:
+def copied(finished, tmp_path):
     """A copy of the finished store in the current folder."""
     import shutil
 
@@ -49,7 +48,7 @@ def copied(finished: Path, tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
-def test_a_run_leaves_records_outcomes_fits_and_boards(finished: Path) -> None:
+def test_a_run_leaves_records_outcomes_fits_and_boards(finished):
     store = Store(finished / "results")
     records = list(store.records())
     assert len(records) == 6 and all(record.done for record in records)
@@ -60,7 +59,7 @@ def test_a_run_leaves_records_outcomes_fits_and_boards(finished: Path) -> None:
     assert str(finished) not in "".join(path.read_text() for path in store.cells.rglob("*.json"))
 
 
-def test_robust_is_at_most_clean_and_the_rows_differ(finished: Path) -> None:
+def test_robust_is_at_most_clean_and_the_rows_differ(finished):
     store = Store(finished / "results")
     margins = {}
     for record in store.records():
@@ -72,7 +71,7 @@ def test_robust_is_at_most_clean_and_the_rows_differ(finished: Path) -> None:
     assert len({json.dumps(margin) for margin in margins.values()}) == 3
 
 
-def test_the_second_run_computes_nothing_and_says_so(cli: Cli, copied: Path) -> None:
+def test_the_second_run_computes_nothing_and_says_so(cli, copied):
     before = {path: path.stat().st_mtime_ns for path in copied.rglob("*.json") if path.name != ".index.json"}
     result = cli("run", *SMALL)
     assert result.code == EXIT_DONE
@@ -81,7 +80,7 @@ def test_the_second_run_computes_nothing_and_says_so(cli: Cli, copied: Path) -> 
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_the_same_seed_gives_the_same_samples_in_any_number_of_processes(cli: Cli, copied: Path) -> None:
+def test_the_same_seed_gives_the_same_samples_in_any_number_of_processes(cli, copied):
     assert cli("run", *but("--results", "again", "--jobs", "2", "--methods", "apd")).code == EXIT_DONE
     again, first = Store("again"), Store(copied)
     assert len(again.statuses()) == 4
@@ -92,7 +91,7 @@ def test_the_same_seed_gives_the_same_samples_in_any_number_of_processes(cli: Cl
             np.testing.assert_array_equal(one, two, err_msg=name)
 
 
-def test_a_damaged_record_is_named_kept_and_measured_again(cli: Cli, copied: Path) -> None:
+def test_a_damaged_record_is_named_kept_and_measured_again(cli, copied):
     path = next(copied.glob("cells/*/*.json"))
     path.write_text(path.read_text()[:99])
     shown = cli("show", path.stem)
@@ -104,7 +103,7 @@ def test_a_damaged_record_is_named_kept_and_measured_again(cli: Cli, copied: Pat
     assert cli("run", *SMALL).err.startswith("Nothing to compute")
 
 
-def test_show_prints_the_record_the_samples_and_the_command(cli: Cli, copied: Path) -> None:
+def test_show_prints_the_record_the_samples_and_the_command(cli, copied):
     cell_id = next(copied.glob("cells/*/*.json")).stem
     assert "robust_accuracy" in cli("show", cell_id[:8]).out
     assert json.loads(cli("show", cell_id, "--json").out)["id"] == cell_id
@@ -117,7 +116,7 @@ def test_show_prints_the_record_the_samples_and_the_command(cli: Cli, copied: Pa
     assert cell_id in [cell["id"] for cell in json.loads(planned.out)["cells"]]
 
 
-def test_the_command_of_a_cell_repeats_it(cli: Cli, copied: Path) -> None:
+def test_the_command_of_a_cell_repeats_it(cli, copied):
     hard = ("--attacks", "autoattack(members=['apgd-ce', 'fab-t'], iterations=5)", "--methods", "advtp", "--shard", "3")
     assert cli("run", *but(*hard, "--batch-size", "2")).code == EXIT_DONE
     store = Store(copied)
@@ -134,18 +133,16 @@ def test_the_command_of_a_cell_repeats_it(cli: Cli, copied: Path) -> None:
     assert len(Store("again").statuses()) == 3
 
 
-def test_failed_and_missing_and_force_choose_what_they_say(
-    cli: Cli, copied: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_and_missing_and_force_choose_what_they_say(cli, copied, monkeypatch):
     import apd_bench.runner.stages as stages
 
-    def stamps() -> dict[str, str]:
+    def stamps():
         return {row["cell"]: (copied / f"cells/{row['cell'][:2]}/{row['cell']}.json").read_text() for row in rows()}
 
-    def rows() -> list[dict[str, str]]:
+    def rows():
         return list(json.loads(cli("list", "cells", "--json").out))
 
-    def broken(*arguments: object, **options: object) -> object:
+    def broken(*arguments, **options):
         raise FloatingPointError("not a number")
 
     words = but("--methods", "advtp", "--attacks", "pgd(steps=3),cw(steps=3),fgsm")
@@ -164,12 +161,12 @@ def test_failed_and_missing_and_force_choose_what_they_say(
 
 
 @pytest.mark.parametrize("name", ["apd", "pgd", "fashion", "tiny-clean", "embedded"])
-def test_show_prints_registry_entries(cli: Cli, name: str) -> None:
+def test_show_prints_registry_entries(cli, name):
     assert name in cli("show", name).out
     assert json.loads(cli("show", name, "--json").out)["entry"] in ("method", "attack", "dataset", "backbone", "suite")
 
 
-def test_fits_are_listed_and_shown_with_the_cells_that_were_measured_with_them(cli: Cli, copied: Path) -> None:
+def test_fits_are_listed_and_shown_with_the_cells_that_were_measured_with_them(cli, copied):
     rows = json.loads(cli("list", "fits", "--json").out)
     assert {row["method"] for row in rows} == {"apd", "advtp", "zero_shot"}
     row = next(row for row in rows if row["method"] == "apd")
@@ -181,13 +178,13 @@ def test_fits_are_listed_and_shown_with_the_cells_that_were_measured_with_them(c
     assert wrong.code == EXIT_USAGE and "is a fit" in wrong.err
 
 
-def test_every_option_of_an_attack_has_a_unit(cli: Cli) -> None:
+def test_every_option_of_an_attack_has_a_unit(cli):
     for entry in ATTACKS:
         assert set(entry.defaults) <= UNITS.keys() or entry.open_options, entry.name
     assert "length of the first step, as a share of eps" in cli("show", "pgd").out
 
 
-def test_list_prints_what_there_is(cli: Cli, copied: Path) -> None:
+def test_list_prints_what_there_is(cli, copied):
     assert "methods" in cli("list").out
     assert cli("list", "methods", "ap*").out.splitlines()[1].startswith("apd")
     assert cli("list", "dataset").out == cli("list", "datasets").out
@@ -196,7 +193,7 @@ def test_list_prints_what_there_is(cli: Cli, copied: Path) -> None:
     assert {row["name"] for row in json.loads(cli("list", "suites", "--json").out)} >= {"embedded", "ci", "blank"}
 
 
-def test_plan_and_dry_run_write_nothing(cli: Cli, tmp_path: Path) -> None:
+def test_plan_and_dry_run_write_nothing(cli, tmp_path):
     for words in (("plan", *SMALL), ("run", *SMALL, "--dry-run")):
         result = cli(*words)
         assert result.code == EXIT_DONE
@@ -205,20 +202,20 @@ def test_plan_and_dry_run_write_nothing(cli: Cli, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_plan_counts_what_is_done(cli: Cli, copied: Path) -> None:
+def test_plan_counts_what_is_done(cli, copied):
     data = json.loads(cli("plan", *SMALL, "--seeds", "1,2", "--json").out)
     assert len(data["to_do"]) == 4 and len(data["cells"]) == 10 and len(data["fits_to_train"]) == 2
     assert [cell["status"] for cell in data["cells"]].count("success") == 6
 
 
-def test_cached_only_writes_the_boards_and_computes_nothing(cli: Cli, copied: Path) -> None:
+def test_cached_only_writes_the_boards_and_computes_nothing(cli, copied):
     result = cli("run", *SMALL, "--seeds", "1,2", "--cached-only")
     assert result.code == EXIT_DONE
     assert "6 done, 4 left out by the options" in result.err
     assert Path("leaderboards/embedded.md").is_file()
 
 
-def test_fit_trains_and_run_goes_on_from_there(cli: Cli) -> None:
+def test_fit_trains_and_run_goes_on_from_there(cli):
     words = [word if word != "apd,apt" else "apd" for word in SMALL]
     fitted = cli("fit", *words, "--no-reference")
     assert fitted.code == EXIT_DONE
@@ -228,20 +225,20 @@ def test_fit_trains_and_run_goes_on_from_there(cli: Cli) -> None:
     assert "0 fits to train (1 reused)" in cli("run", *words, "--no-reference").err
 
 
-def test_display_json_is_only_json_on_standard_output(cli: Cli) -> None:
+def test_display_json_is_only_json_on_standard_output(cli):
     result = cli("run", *but("--methods", "zero_shot", "--display", "json"))
     events = [json.loads(line)["event"] for line in result.out.splitlines()]
     assert events[0] == "start" and events[-1] == "finish" and "progress" in events
 
 
-def test_a_file_in_place_of_the_results_folder_is_one_line(cli: Cli, tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_results_folder_is_one_line(cli, tmp_path):
     (tmp_path / "results").write_text("")
     result = cli("run", *SMALL)
     assert result.code == EXIT_USAGE
     assert "Cannot write to results" in result.err and result.err.count("\n") == 1
 
 
-def test_missing_data_is_exit_2_with_one_sentence_per_cause(cli: Cli) -> None:
+def test_missing_data_is_exit_2_with_one_sentence_per_cause(cli):
     result = cli("run", *but("--datasets", "eurosat", "--methods", "zero_shot", "--data", "nowhere"))
     assert result.code == EXIT_USAGE
     errors = [line for line in result.err.splitlines() if line.startswith("apd-bench: error:")]
@@ -249,12 +246,12 @@ def test_missing_data_is_exit_2_with_one_sentence_per_cause(cli: Cli) -> None:
     assert "Traceback" not in result.err
 
 
-def test_a_cell_that_fails_is_exit_1_and_the_others_are_there(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_that_fails_is_exit_1_and_the_others_are_there(cli, monkeypatch):
     import apd_bench.runner.stages as stages
 
     real = stages.evaluate_samples
 
-    def evaluate(model: object, test: object, attack: AttackSpec, *rest: object, **options: object) -> object:
+    def evaluate(model, test, attack, *rest, **options):
         if attack.name == "cw":
             raise FloatingPointError("not a number")
         return real(model, test, attack, *rest, **options)
@@ -269,14 +266,14 @@ def test_a_cell_that_fails_is_exit_1_and_the_others_are_there(cli: Cli, monkeypa
     monkeypatch.undo()
 
 
-def test_memory_that_runs_out_halves_the_batch_and_is_recorded(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_halves_the_batch_and_is_recorded(cli, monkeypatch):
     import torch
 
     import apd_bench.runner.stages as stages
 
     real = stages.evaluate_samples
 
-    def evaluate(*arguments: object, batch_size: int, **options: object) -> object:
+    def evaluate(*arguments, batch_size, **options):
         if batch_size > 3:
             raise torch.OutOfMemoryError("out of memory")
         return real(*arguments, batch_size=batch_size, **options)
@@ -288,7 +285,7 @@ def test_memory_that_runs_out_halves_the_batch_and_is_recorded(cli: Cli, monkeyp
         assert record.effective["batch_size"] == 3 and record.effective["out_of_memory"] == 1
 
 
-def test_two_runs_on_one_store_do_not_mix(cli: Cli, copied: Path) -> None:
+def test_two_runs_on_one_store_do_not_mix(cli, copied):
     with Store(copied).writer():
         refused = cli("run", *SMALL)
     assert refused.code == EXIT_USAGE
@@ -296,7 +293,7 @@ def test_two_runs_on_one_store_do_not_mix(cli: Cli, copied: Path) -> None:
     assert cli("run", *SMALL, "--wait").err.startswith("Nothing to compute")
 
 
-def test_python_has_the_same(cli: Cli, copied: Path) -> None:
+def test_python_has_the_same(cli, copied):
     records = apd_bench.load_records(copied)
     frame = records.to_pandas()
     assert len(frame) == len(records) == 6
@@ -337,22 +334,20 @@ def test_python_has_the_same(cli: Cli, copied: Path) -> None:
         ({"eps": "3/255", "settings": ["norm=L2"]}, "usual L2 budget is 0.5"),
     ],
 )
-def test_what_python_cannot_mean_is_refused_before_anything_is_written(
-    options: dict[str, object], said: str, cli: Cli, tmp_path: Path
-) -> None:
+def test_what_python_cannot_mean_is_refused_before_anything_is_written(options, said, cli, tmp_path):
     with pytest.raises(UsageError, match=said):
         apd_bench.run(**options)
     assert list(tmp_path.iterdir()) == []
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder):
     """Every file of a store but the lock and the index."""
     ignored = (".lock", ".index.json")
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name not in ignored}
 
 
 @pytest.mark.parametrize("index", [True, False])
-def test_a_record_of_a_later_version_is_refused_and_nothing_is_changed(cli: Cli, copied: Path, index: bool) -> None:
+def test_a_record_of_a_later_version_is_refused_and_nothing_is_changed(cli, copied, index):
     path = next(iter(sorted((copied / "cells").rglob("*.json"))))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99, "surprise": 1}, indent=1, sort_keys=True))
     if not index:
@@ -371,7 +366,7 @@ def test_a_record_of_a_later_version_is_refused_and_nothing_is_changed(cli: Cli,
         assert contents(copied) == before, words
 
 
-def test_a_prompt_state_of_a_later_version_is_refused_and_nothing_is_changed(cli: Cli, copied: Path) -> None:
+def test_a_prompt_state_of_a_later_version_is_refused_and_nothing_is_changed(cli, copied):
     card = sorted(copied.glob("fits/*/card.json"))[0]
     card.write_text(json.dumps(json.loads(card.read_text()) | {"schema": 99}, indent=1, sort_keys=True))
     before = contents(copied)

@@ -2,13 +2,10 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from apd_bench.attacks import pgd
 from apd_bench.attacks.meter import Meter
@@ -33,7 +30,7 @@ shots = [1]
 QUIET = ("--jobs", "1", "--device", "cpu", "--quiet")
 
 
-def sent_and_checked(store: Path, archive: Path, *words: str) -> int:
+def sent_and_checked(store, archive, *words):
     """The exit code of `verify-submission` on an archive of the cells of apd in `store`."""
     assert main(["submit", str(store), "--methods", "apd", "--out", str(archive)]) == EXIT_DONE
     return main(["verify-submission", str(archive), *QUIET, *words])
@@ -47,19 +44,19 @@ class Verified:
     expected: Path
     results: Path
 
-    def run(self, results: Path, *words: str) -> int:
+    def run(self, results, *words):
         """The exit code of `verify` on records in `results`."""
         places = ("--suite", str(self.suite), "--expected", str(self.expected), "--results", str(results))
         return main(["verify", *places, *QUIET, *words])
 
-    def attack_again(self, folder: Path) -> int:
+    def attack_again(self, folder):
         """The exit code after the same prompts were attacked again."""
         shutil.copytree(self.results / "fits", folder / "fits")
         return self.run(folder)
 
 
 @pytest.fixture(scope="module")
-def verified(tmp_path_factory: pytest.TempPathFactory) -> Verified:
+def verified(tmp_path_factory):
     folder = tmp_path_factory.mktemp("verify")
     made = Verified(folder / "mini.toml", folder / "mini.json", folder / "results")
     made.suite.write_text(SUITE)
@@ -67,20 +64,20 @@ def verified(tmp_path_factory: pytest.TempPathFactory) -> Verified:
     return made
 
 
-def test_nothing_changed_is_green(verified: Verified, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_changed_is_green(verified, capsys):
     assert verified.run(verified.results) == EXIT_DONE
     assert "As expected" in capsys.readouterr().out
 
 
-def zero_step(steps: int, first: float, schedule: str) -> list[float]:
+def zero_step(steps, first, schedule):
     return [0.0] * steps
 
 
-def wrong_sign(self: Region, x: Tensor, g: Tensor, α: float) -> Tensor:
+def wrong_sign(self, x, g, α):
     return ADVANCE(self, x, -g, α)
 
 
-def normalised_twice(self: Meter, x: Tensor, loss: Callable[..., Tensor], *columns: Tensor) -> tuple[Tensor, ...]:
+def normalised_twice(self, x, loss, *columns):
     *seen, _ = GRADIENT(self, x, loss, *columns)
     return (*seen, GRADIENT(self, (x - 0.45) / 0.27, loss, *columns)[-1])
 
@@ -96,14 +93,14 @@ DISTIL = Distillation.__call__
     ids=["step size zero", "wrong sign", "normalised twice"],
 )
 def test_a_weakened_attack_is_red(
-    place: Any,
-    name: str,
-    defect: Any,
-    verified: Verified,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    place,
+    name,
+    defect,
+    verified,
+    tmp_path,
+    monkeypatch,
+    capsys,
+):
     monkeypatch.setattr(place, name, defect)
     assert verified.attack_again(tmp_path / "r") == EXIT_REGRESSION
     shown = capsys.readouterr().out
@@ -111,12 +108,10 @@ def test_a_weakened_attack_is_red(
     assert "clean" not in shown.replace("tiny-clean", "")
 
 
-def test_a_swapped_label_is_red(
-    verified: Verified, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_swapped_label_is_red(verified, tmp_path, monkeypatch, capsys):
     original = stages.limit_split
 
-    def swapped(split: Any, limit: int | None) -> Any:
+    def swapped(split, limit):
         found = original(split, limit)
         labels = found.labels.clone()
         labels[found.labels == 0], labels[found.labels == 1] = 1, 0
@@ -127,10 +122,8 @@ def test_a_swapped_label_is_red(
     assert "clean" in capsys.readouterr().out.replace("tiny-clean", "")
 
 
-def test_a_teacher_on_the_wrong_image_is_red(
-    verified: Verified, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def wrong_image(self: Distillation, student: Any, batch: Any, adversary: Any, teacher: Any) -> Any:
+def test_a_teacher_on_the_wrong_image_is_red(verified, tmp_path, monkeypatch, capsys):
+    def wrong_image(self, student, batch, adversary, teacher):
         return DISTIL(self, student, batch, adversary, lambda pixels: teacher(torch.roll(pixels, 1, dims=0)))
 
     monkeypatch.setattr(Distillation, "__call__", wrong_image)
@@ -138,26 +131,20 @@ def test_a_teacher_on_the_wrong_image_is_red(
     assert "kl_adversarial" in capsys.readouterr().out
 
 
-def test_without_expected_values_it_says_how_to_make_them(
-    verified: Verified, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_expected_values_it_says_how_to_make_them(verified, tmp_path, capsys):
     missing = dataclasses.replace(verified, expected=tmp_path / "none.json")
     assert missing.run(tmp_path / "r") == EXIT_USAGE
     assert "apd-bench verify --update" in capsys.readouterr().err
 
 
-def test_a_submission_of_these_results_is_checked_by_measuring_again(
-    verified: Verified, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_submission_of_these_results_is_checked_by_measuring_again(verified, tmp_path, capsys):
     accepted, words = tmp_path / "accepted", ("--cells", "1", "--accept", str(tmp_path / "accepted"))
     assert sent_and_checked(verified.results, tmp_path / "mine.tar.gz", *words) == EXIT_DONE
     assert "all 32 samples agree" in capsys.readouterr().out
     assert [record.cell.fit.method.name for record in Store(accepted).records()] == ["apd"]
 
 
-def test_a_submission_with_invented_outcomes_is_refused(
-    verified: Verified, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_submission_with_invented_outcomes_is_refused(verified, tmp_path, capsys):
     forged = Store(tmp_path / "forged")
     with forged.writer():
         shutil.copytree(verified.results / "fits", forged.fits)
@@ -171,9 +158,7 @@ def test_a_submission_with_invented_outcomes_is_refused(
     assert "samples that differ" in capsys.readouterr().out
 
 
-def test_a_submission_with_other_prompts_is_refused(
-    verified: Verified, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_submission_with_other_prompts_is_refused(verified, tmp_path, capsys):
     forged = Store(tmp_path / "forged")
     shutil.copytree(verified.results, forged.path)
     (record,) = [item for item in forged.records() if item.cell.fit.method.name == "apd"]
@@ -190,7 +175,7 @@ def test_a_submission_with_other_prompts_is_refused(
     assert not accepted.exists()
 
 
-def test_examples_show_what_the_record_says(verified: Verified, tmp_path: Path) -> None:
+def test_examples_show_what_the_record_says(verified, tmp_path):
     folder = tmp_path / "results"
     shutil.copytree(verified.results, folder)
     assert main(["examples", str(folder), "--methods", "apd", "zero_shot", "--count", "2"]) == EXIT_DONE

@@ -8,11 +8,9 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +19,6 @@ from PIL import Image
 from synthetic import cell, fill, method, outcomes, record
 from test_submission import METRICS, rewritten
 
-from apd_bench.backbones.adapter import Backbone
 from apd_bench.backbones.weights import read_checkpoint
 from apd_bench.cli import main
 from apd_bench.cli.import_ import FORMATS
@@ -30,7 +27,6 @@ from apd_bench.core.files import sha256
 from apd_bench.core.options import RunOptions
 from apd_bench.core.package_data import package_path
 from apd_bench.core.registry import DATASETS
-from apd_bench.core.specs import DatasetSpec
 from apd_bench.data.splits import load_dataset
 from apd_bench.leaderboard.boards import FORMATS as BOARDS
 from apd_bench.leaderboard.boards import collect, render_files
@@ -45,13 +41,13 @@ from apd_bench.training.importers import import_prompts
 from apd_bench.training.prompt_states import PromptState, load_state, restore, save_state
 from apd_bench.training.toy import toy_backbone
 
-VALUES: list[Any] = [
+VALUES = [
     None, True, False, 0, 1, -1, 2**70, 10**400, 0.5, -0.0, 1e308, "", "x", "1/255", "\x1b[31m\x07", "../../x",
     "é\ud800", "x" * 3000, [], [[]], ["x"], [1, 2], [None], {}, {"x": 1}, {"name": "x"}, [[[[[[[[[[]]]]]]]]]],
 ]  # fmt: skip
 
 
-SUITE: dict[str, Any] = {
+SUITE = {
         "extends": "embedded", "title": "mine", "methods": ["apd", "coop"], "datasets": ["animals"], "eps": ["1/255"],
         "attacks": ["pgd(steps=3)"], "seeds": [1], "shots": [4], "limit": 5, "norm": "Linf", "train_eps": "1/255",
         "recipe": {"training": {"epochs": 2}}, "recipes": {"apd": {"learner": {"tokens": 2}}}, "options": {"jobs": 1},
@@ -59,7 +55,7 @@ SUITE: dict[str, Any] = {
     }  # fmt: skip
 
 
-def bent(text: bytes, chance: random.Random) -> bytes:
+def bent(text, chance):
     """`text` with one to three bytes changed, cut out, put in or repeated."""
     for _ in range(chance.randint(1, 3)):
         place = chance.randrange(len(text) + 1)
@@ -71,7 +67,7 @@ def bent(text: bytes, chance: random.Random) -> bytes:
     return text
 
 
-def twisted(value: Any, chance: random.Random) -> Any:
+def twisted(value, chance):
     """A JSON value with one value in it replaced, left out, renamed or added."""
     if isinstance(value, dict) and value and chance.random() < 0.9:
         key = chance.choice(sorted(value))
@@ -88,7 +84,7 @@ def twisted(value: Any, chance: random.Random) -> Any:
 
 
 @contextmanager
-def sentence() -> Iterator[None]:
+def sentence():
     """Only a UserError may come out, and what it says is one printable line."""
     try:
         yield
@@ -97,11 +93,11 @@ def sentence() -> Iterator[None]:
         assert error.message
 
 
-def text_of(data: Any) -> bytes:
+def text_of(data):
     return json.dumps(data).encode()
 
 
-def forged(data: Any) -> bytes:
+def forged(data):
     """A record with the digest that its text should have, where there is room for one."""
     try:
         return sealed(data).encode(errors="replace")
@@ -109,22 +105,22 @@ def forged(data: Any) -> bytes:
         return text_of(data)
 
 
-def tables_of(path: Path, formats: tuple[str, ...] = ("csv", "md")) -> tuple[list[str], tuple[str, ...]]:
+def tables_of(path, formats=("csv", "md")):
     """The boards of a store as CSV, and the notes on what is left out of them."""
     boards = collect([path])
     files = render_files(boards, formats)
     return [files[name] for name in sorted(files) if name.endswith("csv")], boards.notes
 
 
-def opened(path: Path) -> None:
+def opened(path):
     """Reads an image folder to its last pixel."""
-    spec: DatasetSpec = DATASETS.get(f"folder:{path}")
+    spec = DATASETS.get(f"folder:{path}")
     assert spec.digest
     test = load_dataset(spec, image_size=8).split("test")
     assert len(test.images(np.arange(len(test))))
 
 
-def planned(path: Path) -> None:
+def planned(path):
     """Reads a suite down to the ids of some of its cells."""
     suite = resolve(load_suite(str(path)), RunOptions(methods=("coop",), datasets=("animals",), limit=4))
     suite = suite.with_options(seeds=suite.seeds[:2], eps=suite.eps[:2], attacks=suite.attacks[:2])
@@ -132,7 +128,7 @@ def planned(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory):
     """A store, an archive of it, a prompt state, a suite and an image folder, all sound."""
     home = tmp_path_factory.mktemp("sound")
     items = [
@@ -168,7 +164,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def fuzz_record(home: Path, work: Path, chance: random.Random) -> None:
+def fuzz_record(home, work, chance):
     """A changed letter anywhere in a store: the same tables, or a note that something is left out."""
     before = (home / "boards.csv").read_text()
     shutil.copytree(home / "store", work, symlinks=True)
@@ -193,7 +189,7 @@ def fuzz_record(home: Path, work: Path, chance: random.Random) -> None:
             store.fit_problem(fit)
 
 
-def fuzz_sealed_record(home: Path, work: Path, chance: random.Random) -> None:
+def fuzz_sealed_record(home, work, chance):
     """A forged record, with its digest as it should be."""
     shutil.copytree(home / "store", work)
     path = chance.choice(sorted(work.glob("cells/*/*.json")))
@@ -203,7 +199,7 @@ def fuzz_sealed_record(home: Path, work: Path, chance: random.Random) -> None:
         tables_of(work)
 
 
-def fuzz_archive(home: Path, work: Path, chance: random.Random) -> None:
+def fuzz_archive(home, work, chance):
     """An archive with a changed file in it, or changed as a whole."""
     work.mkdir()
     archive = work / "bad.tar.gz"
@@ -215,7 +211,7 @@ def fuzz_archive(home: Path, work: Path, chance: random.Random) -> None:
         content = forged(data) if name.startswith("cells") else text_of(data)
     else:
         content = bent(content, chance)
-    changes: dict[str, bytes | None] = {name: content}
+    changes = {name: content}
     if name != "submission.json":
         manifest = json.loads((sound / "submission.json").read_bytes())
         manifest["files"][name] = sha256(content)
@@ -228,7 +224,7 @@ def fuzz_archive(home: Path, work: Path, chance: random.Random) -> None:
         draw_cells(check_records(Store(work / "u")), 5, 1)
 
 
-def fuzz_npz(home: Path, work: Path, chance: random.Random) -> None:
+def fuzz_npz(home, work, chance):
     """Per-sample outcomes: the same values or a refusal."""
     sound = outcomes([1, 1, 0], [1, 0, 0], distance=[0.5, 1.0, 2.0])
     with sentence():
@@ -238,7 +234,7 @@ def fuzz_npz(home: Path, work: Path, chance: random.Random) -> None:
             np.testing.assert_array_equal(column, columns.get(name, column))
 
 
-def fuzz_state(home: Path, work: Path, chance: random.Random) -> None:
+def fuzz_state(home, work, chance):
     """The card and the tensors of a prompt state."""
     shutil.copytree(home / "state", work)
     path = work / chance.choice(("card.json", "state.safetensors"))
@@ -250,7 +246,7 @@ def fuzz_state(home: Path, work: Path, chance: random.Random) -> None:
         assert load_state(work).recipe
 
 
-def fuzz_suite(home: Path, work: Path, chance: random.Random) -> None:
+def fuzz_suite(home, work, chance):
     """A suite as TOML and as JSON, to its cells."""
     path = work.with_suffix(".json")
     if chance.random() < 0.3:
@@ -262,13 +258,13 @@ def fuzz_suite(home: Path, work: Path, chance: random.Random) -> None:
         planned(path)
 
 
-def fuzz_setting(home: Path, work: Path, chance: random.Random) -> None:
+def fuzz_setting(home, work, chance):
     """What is typed after --set, and as attacks, budgets and names."""
     words = ["training", "epochs", "learner", "tokens", "train_eps", ".", ".", "=", "=", "3", "1/255", "apd", "[", "(",
              "'x'", "\x1b", "None", "nan", "1e999", "é", "\x00", "{}", ",", " ", "-1", "pgd", "steps", ")",
              "9" * 5000]  # fmt: skip
 
-    def word() -> str:
+    def word():
         return "".join(chance.choices(words, k=chance.randint(1, 7)))
 
     given = {chance.choice(("settings", "attacks", "eps", "methods", "datasets", "backbones")): (word(),)}
@@ -278,7 +274,7 @@ def fuzz_setting(home: Path, work: Path, chance: random.Random) -> None:
         plan(resolve(load_suite("ci"), RunOptions(**{"methods": ("coop",), "datasets": ("animals",), **given})))
 
 
-def fuzz_dataset(home: Path, work: Path, chance: random.Random) -> None:
+def fuzz_dataset(home, work, chance):
     """dataset.toml, classnames.txt and the folders beside them."""
     shutil.copytree(home / "images", work)
     text = 'template = "a {}"\nlicence = "CC0"\n[classes]\ncat = "Cat"\ndog = "Dog"\n'
@@ -304,7 +300,7 @@ def fuzz_dataset(home: Path, work: Path, chance: random.Random) -> None:
         opened(work)
 
 
-def fuzz_weights(home: Path, work: Path, chance: random.Random) -> None:
+def fuzz_weights(home, work, chance):
     """A checkpoint as torch or safetensors writes it."""
     kind = chance.choice((".pt", ".safetensors"))
     path = work.with_suffix(kind)
@@ -314,19 +310,19 @@ def fuzz_weights(home: Path, work: Path, chance: random.Random) -> None:
 
 
 @cache
-def backbone() -> Backbone:
+def backbone():
     """The toy CLIP, built once."""
     return toy_backbone()
 
 
-def fuzz_import(home: Path, work: Path, chance: random.Random) -> None:
+def fuzz_import(home, work, chance):
     """A checkpoint of somebody else's code, its names, shapes and values changed: all of it is used, or none."""
     text, visual = backbone().shapes.text_width, backbone().shapes.visual_width
     block = "transformer.resblocks.1.VPT_shallow"
     width = {"ctx": text, f"text_encoder.{block}": text, "image_encoder.VPT": visual, f"image_encoder.{block}": visual}
     names = [*width, "proj.weight", "proj.bias", "compound_prompts_text.0", "compound_prompt_projections.0.weight",
              "meta_net.linear1.weight", "logit_scale", "token_prefix", "bonus", "\x1b", "", "ctx." * 50]  # fmt: skip
-    tensors: dict[Any, Any] = {}
+    tensors = {}
     for name in [*chance.sample(names, chance.randint(0, 4)), *["ctx"] * chance.randint(0, 1)]:
         shape = (chance.choice((0, 1, 2, 2, 99)), chance.choice((width.get(name, 3), width.get(name, 3), 1)))
         tensors[name] = torch.full(shape[chance.randint(0, 9) == 0 :], chance.choice((1.0, 0.5, 0.0, float("nan"))))
@@ -343,7 +339,7 @@ def fuzz_import(home: Path, work: Path, chance: random.Random) -> None:
         restore(state, backbone(), ("cat", "dog"), "a {}.")
 
 
-def fuzz_command(home: Path, work: Path, chance: random.Random) -> None:
+def fuzz_command(home, work, chance):
     """Verbs with words that somebody may mistype: an exit code, and nothing raw on the terminal."""
     shutil.copytree(home / "store", work / "results")
     words = [
@@ -368,7 +364,7 @@ def fuzz_command(home: Path, work: Path, chance: random.Random) -> None:
     assert not set(out.getvalue() + err.getvalue()) & set("\x1b\x07\udcff"), given
 
 
-FUZZ: list[Callable[[Path, Path, random.Random], None]] = [
+FUZZ = [
     fuzz_record, fuzz_sealed_record, fuzz_archive, fuzz_npz, fuzz_state, fuzz_suite, fuzz_setting, fuzz_dataset,
     fuzz_weights, fuzz_import, fuzz_command,
 ]  # fmt: skip
@@ -377,12 +373,12 @@ FUZZ: list[Callable[[Path, Path, random.Random], None]] = [
 @pytest.mark.parametrize("cases", [25, pytest.param(250, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fuzz", FUZZ)
 def test_whatever_is_changed_ends_in_the_same_or_in_one_sentence(
-    fuzz: Callable[[Path, Path, random.Random], None],
-    cases: int,
-    home: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    fuzz,
+    cases,
+    home,
+    tmp_path,
+    monkeypatch,
+):
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     for number in range(cases):
         work = tmp_path / str(number)

@@ -3,9 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,21 +11,21 @@ import torch
 from PIL import Image
 
 from apd_bench.core.specs import DatasetSpec
-from apd_bench.data.cards import Card, cards
+from apd_bench.data.cards import cards
 from apd_bench.data.catalog import embedded
 from apd_bench.data.splits import ImageSplit, LoadedDataset
 
 CLASSES = ("ant", "bee", "cat")
 
 
-def flat_png(value: int, size: int = 40) -> bytes:
+def flat_png(value, size=40):
     """A one-colour image whose red channel is `value`."""
     buffer = io.BytesIO()
     Image.new("RGB", (size, size), (value, 255 - value, 7)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def write_embedded(folder: Path, name: str = "animals", per_class: tuple[int, int, int] = (6, 3, 4)) -> Path:
+def write_embedded(folder, name="animals", per_class=(6, 3, 4)):
     """An embedded set: image i is a flat picture with red value i."""
     label = np.concatenate([np.repeat(np.arange(3), count) for count in per_class]).astype(np.int16)
     split = np.concatenate([np.full(3 * count, code) for code, count in enumerate(per_class)]).astype(np.uint8)
@@ -60,7 +58,7 @@ def write_embedded(folder: Path, name: str = "animals", per_class: tuple[int, in
 
 
 @pytest.fixture
-def spec(tmp_path: Path) -> DatasetSpec:
+def spec(tmp_path):
     write_embedded(tmp_path)
     return next(embedded(tmp_path))
 
@@ -68,17 +66,17 @@ def spec(tmp_path: Path) -> DatasetSpec:
 class ArrayPixels:
     """A store whose image i is filled with i."""
 
-    def __init__(self, count: int, image_size: int = 2) -> None:
+    def __init__(self, count, image_size=2):
         self.image_size, self.count = image_size, count
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
+    def read(self, rows):
         filled = np.broadcast_to(rows[:, None, None, None], (len(rows), 3, self.image_size, self.image_size))
         return filled.astype(np.uint8)
 
 
 @pytest.fixture
-def make_split() -> Callable[..., ImageSplit]:
-    def make(labels: list[int], name: str = "train", dataset: str = "toy") -> ImageSplit:
+def make_split():
+    def make(labels, name="train", dataset="toy"):
         ids = tuple(f"{dataset}/{name}/{place:06d}" for place in range(len(labels)))
         return ImageSplit(name, ids, torch.tensor(labels), ArrayPixels(len(labels)), np.arange(len(labels)))
 
@@ -86,8 +84,8 @@ def make_split() -> Callable[..., ImageSplit]:
 
 
 @pytest.fixture
-def make_dataset(make_split: Callable[..., ImageSplit]) -> Callable[..., LoadedDataset]:
-    def make(count: int = 5, per_class: int = 6, *, train: bool = True) -> LoadedDataset:
+def make_dataset(make_split):
+    def make(count=5, per_class=6, *, train=True):
         labels = [label for label in range(count) for _ in range(per_class)]
         return LoadedDataset(
             spec=DatasetSpec(name="toy", loader="none:none", template="{}"),
@@ -102,7 +100,7 @@ def make_dataset(make_split: Callable[..., ImageSplit]) -> Callable[..., LoadedD
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path, monkeypatch):
     """A data root that $APD_BENCH_DATA names, with a cache folder of its own."""
     monkeypatch.setenv("APD_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("APD_BENCH_CACHE", str(tmp_path / "cache"))
@@ -111,10 +109,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def expect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Card]:
+def expect(monkeypatch):
     """Changes what a card expects, so that a replica with few images counts as complete."""
 
-    def change(name: str, listed: dict[str, list[tuple[str, int]]]) -> Card:
+    def change(name, listed):
         card = cards()[name]
         counts = {split: len(items) for split, items in listed.items()}
         publisher = dict(card.publisher_counts)

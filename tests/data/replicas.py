@@ -8,7 +8,6 @@ import io
 import json
 import pickle
 import tarfile
-from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -16,56 +15,54 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from apd_bench.data.cards import Card
-
 Listed = dict[str, list[tuple[str, int]]]
 COOP_COUNTS = {"train": 2, "val": 1, "test": 1}  # images a class
 
 
-def colour(number: int) -> tuple[int, int, int]:
+def colour(number):
     return (number % 251, number // 251 % 251, 128)
 
 
 @cache
-def encoded(number: int, kind: str = "PNG", size: tuple[int, int] = (12, 10)) -> bytes:
+def encoded(number, kind="PNG", size=(12, 10)):
     """One-colour images; PNG content under a .jpg name decodes exactly and is fast."""
     buffer = io.BytesIO()
     Image.new("RGB", size, colour(number)).save(buffer, kind, **({"lossless": True} if kind == "WEBP" else {}))
     return buffer.getvalue()
 
 
-def write_images(base: Path, paths: Iterable[str]) -> None:
+def write_images(base, paths):
     for number, path in enumerate(paths):
         write(base / path, encoded(number))
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
 
 
 # The file names of each set: label, number within the class -> path relative to the folder with images.
-def pets_name(card: Card) -> Callable[[int, int], str]:
-    def name(label: int, number: int) -> str:
+def pets_name(card):
+    def name(label, number):
         breed = card.classes[label].replace(" ", "_")
         return f"{breed.capitalize()}_{number + 1}.jpg"
 
     return name
 
 
-def numbered(width: int, prefix: str = "") -> Callable[[Card], Callable[[int, int], str]]:
+def numbered(width, prefix=""):
     return lambda card: lambda label, number: f"{prefix}{label * 10 + number + 1:0{width}d}.jpg"
 
 
-def below_class(stem: str) -> Callable[[Card], Callable[[int, int], str]]:
-    def named(card: Card) -> Callable[[int, int], str]:
+def below_class(stem):
+    def named(card):
         folders = list(card.folders) or [name.replace(" ", "_") for name in card.classes]
         return lambda label, number: f"{folders[label]}/{stem.format(number + 1)}"
 
     return named
 
 
-def sun_folder(card: Card, label: int) -> str:
+def sun_folder(card, label):
     words = card.classes[label].split()
     if words[0] in ("indoor", "outdoor", "interior", "exterior") and len(words) > 1:
         rest = "_".join(words[1:])
@@ -73,11 +70,11 @@ def sun_folder(card: Card, label: int) -> str:
     return f"{words[0][0]}/{'_'.join(words)}"
 
 
-def ucf_action(card: Card, label: int) -> str:
+def ucf_action(card, label):
     return card.classes[label].replace(" ", "")
 
 
-NAMES: dict[str, Callable[[Card], Callable[[int, int], str]]] = {
+NAMES = {
     "caltech101": below_class("image_{:04d}.jpg"),
     "oxford_pets": pets_name,
     "stanford_cars": numbered(5),
@@ -93,17 +90,17 @@ NAMES: dict[str, Callable[[Card], Callable[[int, int], str]]] = {
 }
 
 
-def layout_home(card: Card, layout: str) -> tuple[str, str]:
+def layout_home(card, layout):
     home = next(home for home in card.homes if home.layout == layout)
     return home.folder, home.images
 
 
-def write_set(root: Path, card: Card, layout: str = "coop", per_class: dict[str, int] | None = None) -> Listed:
+def write_set(root, card, layout="coop", per_class=None):
     """The images of a set in a layout, and how they are to be split (not written to disk)."""
     counts = per_class or COOP_COUNTS
     folder, images = layout_home(card, layout)
     file_name, order = NAMES[card.name](card), [name for name, count in counts.items() for _ in range(count)]
-    listed: Listed = {name: [] for name in counts}
+    listed = {name: [] for name in counts}
     for label in range(len(card.classes)):
         for number, name in enumerate(order):
             prefix = ("cars_test/" if name == "test" else "cars_train/") if card.name == "stanford_cars" else ""
@@ -112,7 +109,7 @@ def write_set(root: Path, card: Card, layout: str = "coop", per_class: dict[str,
     return listed
 
 
-def shuffled(listed: Listed) -> Listed:
+def shuffled(listed):
     """The same lists in an order that is neither by label nor by name, as CoOp's files have it."""
     return {
         name: [items[place] for place in np.random.default_rng(len(items)).permutation(len(items))]
@@ -120,14 +117,14 @@ def shuffled(listed: Listed) -> Listed:
     }
 
 
-def json_names(card: Card) -> list[str]:
+def json_names(card):
     """Class names as CoOp's json spells them: underscores where the publisher has them."""
     if card.name in ("oxford_pets", "caltech101", "ucf101"):
         return [name.replace(" ", "_") for name in card.classes]
     return list(card.classes)
 
 
-def write_coop_json(root: Path, card: Card, listed: Listed, folder: str | None = None) -> Path:
+def write_coop_json(root, card, listed, folder=None):
     names = json_names(card)
     path = root / (folder or card.homes[0].folder) / card.split_file
     table = {split: [[file, label, names[label]] for file, label in items] for split, items in listed.items()}
@@ -135,7 +132,7 @@ def write_coop_json(root: Path, card: Card, listed: Listed, folder: str | None =
     return path
 
 
-def write_publisher_lists(root: Path, card: Card, listed: Listed, layout: str = "coop") -> None:  # noqa: C901  one branch a set
+def write_publisher_lists(root, card, listed, layout="coop"):  # noqa: C901  one branch a set
     """The publisher's own split files: train and val are its training images unless it separates them."""
     folder = root / layout_home(card, layout)[0]
     trainval = listed["train"] + listed["val"]
@@ -192,11 +189,11 @@ def write_publisher_lists(root: Path, card: Card, listed: Listed, layout: str = 
             put(folder / f"ucfTrainTestlist/{name}.txt", lines)
 
 
-def write_wordnet(root: Path, card: Card, layout: str = "coop", per_class: int = 2) -> Listed:
+def write_wordnet(root, card, layout="coop", per_class=2):
     """ImageNet and its test-only relatives: folders named by WordNet id (numbers for ImageNetV2), one file shared."""
     folder, images = layout_home(card, layout)
     base = root / folder / images
-    listed: Listed = {}
+    listed = {}
     parts = {"train": "train/", "test": "val/"} if card.name == "imagenet" else {"test": ""}
     for split, prefix in parts.items():
         listed[split] = []
@@ -210,9 +207,7 @@ def write_wordnet(root: Path, card: Card, layout: str = "coop", per_class: int =
     return listed
 
 
-def write_shards(
-    root: Path, folder: str, splits: Listed, numbers: dict[str, int], classes: Iterable[str], per_shard: int = 40
-) -> None:
+def write_shards(root, folder, splits, numbers, classes, per_shard=40):
     """clip-benchmark/wds_*: the images `numbers[path]` as lossless WebP with .cls files, in the order of `splits`."""
     put(root / folder / "classnames.txt", classes)
     put(root / folder / "zeroshot_classification_templates.txt", ["a photo of a {c}."])
@@ -229,7 +224,7 @@ def write_shards(
                     index += 1
 
 
-def write_cifar(root: Path, card: Card, folder: str, per_batch: int = 40) -> np.ndarray:
+def write_cifar(root, card, folder, per_batch=40):
     """The python version: batches pickled by Python 2 (protocol 2, byte-string keys). Returns all training images."""
     fine = len(card.classes) == 100
     base = root / folder
@@ -248,7 +243,7 @@ def write_cifar(root: Path, card: Card, folder: str, per_batch: int = 40) -> np.
     return np.concatenate(batches[:-1]).reshape(-1, 3, 32, 32)
 
 
-def write_cifar_binary(root: Path, card: Card, python_folder: Path, folder: str) -> None:
+def write_cifar_binary(root, card, python_folder, folder):
     """The binary version of the same images: label byte(s), then 3,072 pixels."""
     fine = len(card.classes) == 100
     for path in sorted(python_folder.iterdir()):
@@ -262,7 +257,7 @@ def write_cifar_binary(root: Path, card: Card, python_folder: Path, folder: str)
     put(root / folder / names, [name.replace(" ", "_") for name in card.classes])
 
 
-def write_stl(root: Path, card: Card, folder: str = "stl10_binary") -> dict[str, np.ndarray]:
+def write_stl(root, card, folder="stl10_binary"):
     """stl10_binary: column-major uint8 images of 96 px, labels from 1. Returns the images as [N, 3, H, W]."""
     images = {}
     for seed, (stem, per_class) in enumerate((("train", 5), ("test", 2))):
@@ -274,26 +269,26 @@ def write_stl(root: Path, card: Card, folder: str = "stl10_binary") -> dict[str,
     return images
 
 
-def put(path: Path, lines: Iterable[str]) -> None:
+def put(path, lines):
     write(path, "".join(f"{line}\n" for line in lines).encode())
 
 
-def image_number(path: str) -> int:
+def image_number(path):
     return int(Path(path).stem.rpartition("_")[2])
 
 
-def cells(values: list[str]) -> np.ndarray:
+def cells(values):
     row = np.empty((1, len(values)), object)
     row[0] = values
     return row
 
 
-def matlab(path: Path, **variables: np.ndarray) -> None:
+def matlab(path, **variables):
     path.parent.mkdir(parents=True, exist_ok=True)
     savemat(path, variables)
 
 
-def member(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+def member(archive, name, content):
     header = tarfile.TarInfo(name)
     header.size = len(content)
     archive.addfile(header, io.BytesIO(content))

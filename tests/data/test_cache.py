@@ -28,22 +28,22 @@ def pictures(tmp_path):
     return folder
 
 
-def make_store(pictures: Path, cache: Path | None) -> FilePixels:
+def make_store(pictures, cache):
     items = [Item(f"{number}.png", 0) for number in range(12)]
     ids = [f"toy/test/{item.key}" for item in items]
     source = Source(("a",), {"test": items}, pictures, "folders")
     return FilePixels(items, ids, source, "toy", image_size=SIZE, resize="crop", cache=cache)
 
 
-def reds(store: FilePixels, rows: list[int]) -> list[int]:
+def reds(store, rows):
     return store.read(np.array(rows))[:, 0, 0, 0].tolist()
 
 
-def count_decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    decoded: list[str] = []
+def count_decodes(monkeypatch):
+    decoded = []
     real = stores.decode
 
-    def counting(data: bytes, size: int, resize: str, what: str, *rest: str) -> np.ndarray:
+    def counting(data, size, resize, what, *rest):
         decoded.append(what)
         return real(data, size, resize, what, *rest)
 
@@ -74,7 +74,7 @@ def test_a_changed_image_and_a_torn_slot_are_decoded_again(pictures, tmp_path):
 
 
 def test_a_full_disk_is_said_once_and_does_not_stop_the_run(pictures, tmp_path, monkeypatch, caplog):
-    def full(path: Path, offset: int, data: bytes) -> None:
+    def full(path, offset, data):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache_module, "_write", full)
@@ -111,7 +111,7 @@ def test_without_a_cache_folder_images_stay_in_memory(pictures, tmp_path, monkey
 
 
 def test_several_writers_may_fill_the_same_cache(pictures, tmp_path):
-    def fill(start: int) -> list[int]:
+    def fill(start):
         store = make_store(pictures, tmp_path / "cache")
         return reds(store, [(start + step) % 12 for step in range(12)])
 

@@ -24,7 +24,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Server
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         self.server.log.append((self.path, self.headers.get("Range", "")))
         content = self.server.files.get(self.path, b"")
         begin = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
@@ -40,13 +40,13 @@ class Handler(BaseHTTPRequestHandler):
             end, self.server.cut_after = begin + (self.server.cut_after or len(content)), 0
             self.wfile.write(content[begin:end])
 
-    def answer(self, status: int, headers: dict[str, object]) -> None:
+    def answer(self, status, headers):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, str(value))
         self.end_headers()
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, *_):
         pass
 
 
@@ -64,12 +64,12 @@ def server(monkeypatch):
     thread.join()
 
 
-def address(server: Server, path: str = "/data.bin") -> str:
+def address(server, path="/data.bin"):
     return f"http://127.0.0.1:{server.server_address[1]}{path}"
 
 
 def test_a_file_arrives_with_progress_and_checksum(server, tmp_path):
-    seen: list[tuple[int, int]] = []
+    seen = []
     checksum = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
     target = fetch(address(server), tmp_path / "a" / "b.bin", checksum=checksum, on_progress=lambda *x: seen.append(x))
     assert target.read_bytes() == CONTENT

@@ -2,8 +2,6 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,24 +11,23 @@ from apd_bench.core.errors import CorruptFile, MissingPrerequisite, UserError
 from apd_bench.core.identity import counted
 from apd_bench.core.options import RunOptions
 from apd_bench.core.registry import DATASETS
-from apd_bench.core.specs import DatasetSpec
 from apd_bench.data import digests
 from apd_bench.data.catalog import folder_spec
 from apd_bench.data.check import check_set
 from apd_bench.data.names import excluding
-from apd_bench.data.splits import LoadedDataset, load_dataset
+from apd_bench.data.splits import load_dataset
 from apd_bench.runner.selection import resolve, split_list
 from apd_bench.suites import load_suite
 
 pytestmark = pytest.mark.usefixtures("root")
 
 
-def picture(path: Path, red: int = 1) -> None:
+def picture(path, red=1):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8), (red, 0, 0)).save(path)
 
 
-def load(spec: DatasetSpec | str) -> LoadedDataset:
+def load(spec):
     return load_dataset(DATASETS.get(spec) if isinstance(spec, str) else spec, image_size=8)
 
 
@@ -73,7 +70,7 @@ def test_settings_give_template_names_and_a_derived_split(pets):
     assert loaded.origin["derived"] == ["train", "val", "test"]
 
 
-def classes_of(path: Path, folders: Iterable[str]) -> dict[str, str]:
+def classes_of(path, folders):
     """Class folder -> the name that its image is labelled with; image i lies in the i-th of the sorted folders."""
     for red, name in enumerate(sorted(folders)):
         picture(path / "test" / name / "1.png", red)
@@ -154,7 +151,7 @@ def test_a_list_of_templates_is_an_ensemble_with_a_byte_order_mark_or_not(pets):
     assert folder_spec(str(pets), template="the {}").template == "the {}"
 
 
-def lay_out(base: Path, **splits: Sequence[str]) -> Path:
+def lay_out(base, **splits):
     for split, names in splits.items():
         for number, name in enumerate(names):
             picture(base / split / name / "1.png", number)
@@ -194,12 +191,12 @@ def test_other_layouts_say_what_to_do(tmp_path, splits, message):
     assert re.search(message, str(caught.value))
 
 
-def test_other_folders_beside_the_splits_are_named(tmp_path: Path) -> None:
+def test_other_folders_beside_the_splits_are_named(tmp_path):
     path = lay_out(tmp_path / "set", trainval=["a", "b"], test=["a", "b"])
     assert "folders beside the splits, not read: trainval" in check_set(folder_spec(str(path)), ()).message
 
 
-def test_derived_splits_without_test_images_are_seen_before_a_run(tmp_path: Path) -> None:
+def test_derived_splits_without_test_images_are_seen_before_a_run(tmp_path):
     for name in ("a/1", "a/2", "a/3", "b/1", "b/2", "b/3"):
         picture(tmp_path / "set" / f"{name}.png")
     finding = check_set(folder_spec(str(tmp_path / "set"), split="derived"), ())
@@ -295,7 +292,7 @@ def test_the_name_is_what_was_typed(pets, monkeypatch):
     assert len(load(spec).test) == 9
 
 
-def contents(loaded: LoadedDataset) -> tuple[tuple[str, ...], list[int]]:
+def contents(loaded):
     return loaded.test.ids, loaded.test.images()[:, 0, 0, 0].tolist()
 
 
@@ -312,7 +309,7 @@ def test_two_copies_are_one_set_and_a_change_is_another(pets, tmp_path):
 
 
 def test_a_new_run_in_the_same_process_looks_at_the_folder_again(pets):
-    def planned() -> str | None:
+    def planned():
         (name,) = resolve(load_suite("embedded"), RunOptions(datasets=(f"folder:{pets}",))).datasets
         return DATASETS.get(name).digest
 
@@ -322,7 +319,7 @@ def test_a_new_run_in_the_same_process_looks_at_the_folder_again(pets):
     assert planned() != before
 
 
-def swap(one: Path, other: Path) -> None:
+def swap(one, other):
     """Exchanges two files; no size and no time of modification in the folder changes."""
     times = [(path.stat().st_atime_ns, path.stat().st_mtime_ns) for path in (one, other)]
     first, second = one.read_bytes(), other.read_bytes()
@@ -347,7 +344,7 @@ def test_images_of_one_size_that_change_places_are_another_set(pets, monkeypatch
 
 def test_an_unchanged_image_is_not_read_again(pets, monkeypatch):
     monkeypatch.setattr(digests, "_FRESH_NS", -1)
-    read: list[str] = []
+    read = []
     real = digests.file_digest
     monkeypatch.setattr(digests, "file_digest", lambda path: read.append(path.name) or real(path))
     before = folder_spec(str(pets)).digest
@@ -359,7 +356,7 @@ def test_an_unchanged_image_is_not_read_again(pets, monkeypatch):
 
 def test_an_image_that_changed_a_moment_ago_is_always_read(pets, monkeypatch):
     before = folder_spec(str(pets)).digest
-    read: list[Path] = []
+    read = []
     monkeypatch.setattr(digests, "file_digest", lambda path: read.append(path) or "0")
     assert folder_spec(str(pets)).digest != before and len(read) == 30
 

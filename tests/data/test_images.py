@@ -11,7 +11,7 @@ from apd_bench.core.errors import CorruptFile
 from apd_bench.data.images import decode, remarks, square
 
 
-def noise(width: int, height: int) -> Image.Image:
+def noise(width, height):
     return Image.fromarray(np.random.default_rng(width * height).integers(0, 256, (height, width, 3), np.uint8))
 
 
@@ -74,7 +74,7 @@ def test_truncated_and_foreign_bytes_are_corrupt_by_name():
             decode(data, 8, "crop", "cat.jpg")
 
 
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+def encoded(image, kind, **options):
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

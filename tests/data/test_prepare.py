@@ -4,7 +4,6 @@ import json
 import shutil
 import socket
 import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -26,7 +25,7 @@ def served(tmp_path, monkeypatch):
     web = tmp_path / "web"
     web.mkdir()
 
-    def fetch(url: str, target: Path, **options: object) -> Path:
+    def fetch(url, target, **options):
         source = web / url.split("/resolve/main/")[-1] if "/resolve/main/" in url else web / url.rpartition("/")[2]
         if not source.is_file():
             raise MissingPrerequisite(f"{url} cannot be fetched: 404.")
@@ -41,7 +40,7 @@ def served(tmp_path, monkeypatch):
 @pytest.fixture
 def eurosat_on_the_web(served, tmp_path, expect):
     card = cards()["eurosat"]
-    listed: Listed = replicas.write_set(tmp_path / "made", card)
+    listed = replicas.write_set(tmp_path / "made", card)
     expect("eurosat", listed)
     split = replicas.write_coop_json(tmp_path / "made", card, listed)
     shutil.copy(split, served / drive_address(card.split_url).rpartition("/")[2])
@@ -51,8 +50,8 @@ def eurosat_on_the_web(served, tmp_path, expect):
     return listed
 
 
-def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
+def no_sockets(monkeypatch):
+    def refuse(*_, **__):
         raise AssertionError("a socket was opened")
 
     monkeypatch.setattr(socket, "socket", refuse)

@@ -11,15 +11,15 @@ from apd_bench.data.splits import ImageSplit
 MIXED = [2, 0, 2, 1, 0, 1, 2, 2, 0, 1, 1, 2, 0, 0, 2, 1, 2]
 
 
-def coop_draw(train: list[int], val: list[int], shots: int, seed: int) -> tuple[list[int], list[int]]:
+def coop_draw(train, val, shots, seed):
     """What `generate_fewshot_dataset` of Dassl does with the global generator, on positions instead of items."""
     random.seed(seed)
     out = []
     for labels, k in ((train, shots), (val, min(shots, 4))):
-        tracker: dict[int, list[int]] = {}
+        tracker = {}
         for place, label in enumerate(labels):
             tracker.setdefault(label, []).append(place)
-        drawn: list[int] = []
+        drawn = []
         for items in tracker.values():
             drawn.extend(random.sample(items, k) if len(items) >= k else items)
         out.append(drawn)

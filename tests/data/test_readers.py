@@ -1,7 +1,5 @@
 """Every set's replica loads with the right names, counts, splits and few-shot draws, and the layouts agree."""
 
-from pathlib import Path
-
 import pytest
 
 from apd_bench.core.errors import CorruptFile
@@ -9,7 +7,7 @@ from apd_bench.core.registry import DATASETS
 from apd_bench.data.cards import cards
 from apd_bench.data.check import check_set
 from apd_bench.data.protocols import few_shot_dataset, limit_split
-from apd_bench.data.splits import ImageSplit, LoadedDataset, load_dataset
+from apd_bench.data.splits import load_dataset
 from tests.data import replicas
 
 WITH_JSON = [name for name, card in cards().items() if card.split_file]
@@ -17,23 +15,23 @@ WITH_LISTS = [name for name in WITH_JSON if cards()[name].publisher_counts]
 WORDNET = ["imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"]
 
 
-def load(name: str, root: Path | None = None) -> LoadedDataset:
+def load(name, root=None):
     return load_dataset(DATASETS.get(name), image_size=8, root=root)
 
 
-def written(split: ImageSplit | None) -> list[tuple[str, int]]:
+def written(split):
     assert split is not None
     keys = [name.split("/", 2)[2] for name in split.ids]
     return list(zip(keys, split.labels.tolist(), strict=True))
 
 
-def shows(split: ImageSplit, numbers: dict[str, int]) -> bool:
+def shows(split, numbers):
     """Whether every image has the colour of the file that its id names."""
     found = split.images()[:, :, 4, 4].tolist()
     return found == [list(replicas.colour(numbers[key])) for key, _ in written(split)]
 
 
-def numbering(listed: dict[str, list[tuple[str, int]]]) -> dict[str, int]:
+def numbering(listed):
     return {path: number for number, path in enumerate(path for items in listed.values() for path, _ in items)}
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from apd_bench.data.cards import cards
 from apd_bench.data.catalog import benchmark_spec
 from apd_bench.data.check import check_set, what_is_missing
 from apd_bench.data.places import data_roots
-from apd_bench.data.splits import LoadedDataset, load_dataset
+from apd_bench.data.splits import load_dataset
 from apd_bench.records.record import json_form
 from tests.data import replicas
 
@@ -26,18 +25,18 @@ Listed = dict[str, list[tuple[str, int]]]
 @pytest.fixture
 def eurosat(root, expect):
     card = cards()["eurosat"]
-    listed: Listed = replicas.write_set(root, card, per_class={"train": 5, "val": 2, "test": 3})
+    listed = replicas.write_set(root, card, per_class={"train": 5, "val": 2, "test": 3})
     expect("eurosat", listed)
     return listed
 
 
 @pytest.fixture
 def with_json(root, eurosat):
-    path: Path = replicas.write_coop_json(root, cards()["eurosat"], eurosat)
+    path = replicas.write_coop_json(root, cards()["eurosat"], eurosat)
     return path
 
 
-def load(name: str = "eurosat", root: Path | None = None) -> LoadedDataset:
+def load(name="eurosat", root=None):
     return load_dataset(DATASETS.get(name), image_size=8, root=root)
 
 
@@ -78,8 +77,8 @@ def test_a_derived_split_does_not_depend_on_the_order_of_the_directory(eurosat, 
     before = load("eurosat@derived")
     real = os.scandir
 
-    def backwards(path: object) -> list[os.DirEntry[str]]:
-        return sorted(real(path), key=lambda entry: entry.name, reverse=True)  # type: ignore[call-overload]
+    def backwards(path):
+        return sorted(real(path), key=lambda entry: entry.name, reverse=True)
 
     monkeypatch.setattr(os, "scandir", backwards)
     after = load("eurosat@derived")
@@ -177,7 +176,7 @@ def test_shards_that_cannot_be_read_are_named(dtd_shards, file, damage, error, m
         load("dtd@publisher")
 
 
-def fresh_digest(split: str = "official") -> object:
+def fresh_digest(split="official"):
     return counted(benchmark_spec(cards()["eurosat"], split=split))["digest"]
 
 
@@ -224,7 +223,7 @@ def test_an_excluded_sample_must_exist(with_json):
         load("eurosat(exclude='eurosat/test/nothing')")
 
 
-def shards(root: Path, labels: list[int]) -> Path:
+def shards(root, labels):
     card = cards()["cifar10"]
     items = [(str(place), label) for place, label in enumerate(labels)]
     numbers = {str(place): place for place in range(len(labels))}

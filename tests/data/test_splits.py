@@ -16,7 +16,7 @@ def test_subset_keeps_ids_labels_and_pixels_together(make_split):
 @pytest.mark.parametrize("indexes", [[3, 0], torch.tensor([3, 0]), np.array([3, 0]), [-2, -5]])
 def test_indexes_may_be_a_list_tensor_or_array(make_split, indexes):
     split = make_split([0, 1, 2, 0, 1])
-    assert split.images(indexes)[:, 0, 0, 0].tolist() == [3, 0]  # type: ignore[arg-type]
+    assert split.images(indexes)[:, 0, 0, 0].tolist() == [3, 0]
 
 
 def test_an_index_outside_is_an_error(make_split):

@@ -1,7 +1,6 @@
 import io
 import tarfile
 import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -9,8 +8,8 @@ from apd_bench.core.errors import CorruptFile
 from apd_bench.data.unpack import unpack
 
 
-def tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:
-    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+def tar(path, files, mode="w:gz"):
+    with tarfile.open(path, mode) as archive:
         for name, content in files.items():
             header = tarfile.TarInfo(name)
             header.size = len(content)
@@ -18,7 +17,7 @@ def tar(path: Path, files: dict[str, bytes], mode: str = "w:gz") -> Path:
     return path
 
 
-def found(folder: Path) -> set[str]:
+def found(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 

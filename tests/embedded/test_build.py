@@ -1,7 +1,5 @@
 """The scripts that made the embedded instance, on made-up inputs."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -27,7 +25,7 @@ from baselines.embedded.robust import BUDGET, attack_half
         ("cat-off", ("cat", "off")),
     ],
 )
-def test_concept_of_an_icon_name(icon: str, words: tuple[str, ...]):
+def test_concept_of_an_icon_name(icon, words):
     assert concept_of(icon) == words
 
 
@@ -88,7 +86,7 @@ def test_loss_is_lowest_for_matching_pairs():
     assert loop.two_positive_loss(torch.stack([texts, texts.roll(1, 0)]), texts, scale) > 5
 
 
-def test_checkpoint_restores_weights_and_optimiser(tmp_path: Path):
+def test_checkpoint_restores_weights_and_optimiser(tmp_path):
     torch.manual_seed(0)
     net = model.build_model()
     tools = loop.optimisers(net, 1e-3, 5e-3)

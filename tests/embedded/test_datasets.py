@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +15,12 @@ NAMES = sorted(path.stem for path in DATASETS.glob("*.npz"))
 LICENCES = {"MIT", "Apache-2.0", "ISC", "CC0-1.0", "CC-BY-4.0", "CC-BY-3.0", "Unlicense", "BSD-3-Clause"}
 
 
-def card_of(name: str) -> dict[str, Any]:
-    card: dict[str, Any] = json.loads((DATASETS / f"{name}.json").read_text(encoding="utf-8"))
+def card_of(name):
+    card = json.loads((DATASETS / f"{name}.json").read_text(encoding="utf-8"))
     return card
 
 
-def arrays_of(name: str) -> dict[str, Any]:
+def arrays_of(name):
     with np.load(DATASETS / f"{name}.npz", allow_pickle=False) as arrays:
         return {key: arrays[key] for key in arrays.files}
 
@@ -32,7 +31,7 @@ def test_there_are_eight_sets_of_at_most_five_megabytes():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_file_is_the_one_its_card_describes(name: str):
+def test_file_is_the_one_its_card_describes(name):
     card, arrays = card_of(name), arrays_of(name)
     assert card["name"] == name
     assert card["npz_sha256"] == hashlib.sha256((DATASETS / f"{name}.npz").read_bytes()).hexdigest()
@@ -47,7 +46,7 @@ def test_file_is_the_one_its_card_describes(name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_picture_decodes(name: str):
+def test_every_picture_decodes(name):
     card, arrays = card_of(name), arrays_of(name)
     blob, offsets = arrays["blob"].tobytes(), arrays["offsets"]
     for i in range(len(arrays["label"])):
@@ -57,7 +56,7 @@ def test_every_picture_decodes(name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_splits_are_large_enough(name: str):
+def test_splits_are_large_enough(name):
     card, arrays = card_of(name), arrays_of(name)
     assert card["counts"]["test"] >= 200
     for c in range(len(card["classes"])):
@@ -69,7 +68,7 @@ def test_splits_are_large_enough(name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_source_drawing_has_one_class_and_one_split(name: str):
+def test_a_source_drawing_has_one_class_and_one_split(name):
     arrays = arrays_of(name)
     for source in np.unique(arrays["source"]):
         mine = arrays["source"] == source
@@ -78,7 +77,7 @@ def test_a_source_drawing_has_one_class_and_one_split(name: str):
 
 
 def test_class_names_are_unique_english_nouns_in_lower_case():
-    seen: set[str] = set()
+    seen = set()
     for name in NAMES:
         classes = card_of(name)["classes"]
         assert 10 <= len(classes) == len(set(classes)) <= 14

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,7 +43,7 @@ def test_an_injected_copy_is_found(index, held, where, class_name):
     assert any("injected/copy" in line for line in check.crossings(leaky))
 
 
-def test_a_picture_moved_to_another_split_is_found(index, tmp_path: Path):
+def test_a_picture_moved_to_another_split_is_found(index, tmp_path):
     for name in ("animals.npz", "animals.json"):
         shutil.copy(check.DATASETS / name, tmp_path / name)
     with np.load(tmp_path / "animals.npz", allow_pickle=False) as arrays:
@@ -55,7 +54,7 @@ def test_a_picture_moved_to_another_split_is_found(index, tmp_path: Path):
     assert len(check.mismatches(index, tmp_path)) == 1
 
 
-def test_a_source_unknown_to_the_index_is_found(index, tmp_path: Path):
+def test_a_source_unknown_to_the_index_is_found(index, tmp_path):
     shutil.copy(check.DATASETS / "food.npz", tmp_path / "food.npz")
     card = json.loads((check.DATASETS / "food.json").read_text(encoding="utf-8"))
     card["sources"][0]["icon"] = "not-in-the-index"

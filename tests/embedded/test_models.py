@@ -30,7 +30,7 @@ def test_total_size_is_below_nine_megabytes():
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_card_describes_the_file(name: str):
+def test_card_describes_the_file(name):
     card = json.loads((MODELS / f"{name}.json").read_text(encoding="utf-8"))
     assert card["sha256"] == hashlib.sha256((MODELS / f"{name}.safetensors").read_bytes()).hexdigest()
     assert {"recipe", "samples_seen", "seed", "sources", "preprocess_cfg", "licence", "parameters"} <= card.keys()
@@ -38,7 +38,7 @@ def test_card_describes_the_file(name: str):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_half_precision_weights_load_into_open_clip(name: str, config, tokenizer):
+def test_half_precision_weights_load_into_open_clip(name, config, tokenizer):
     state = load_file(str(MODELS / f"{name}.safetensors"))
     assert {tensor.dtype for tensor in state.values()} == {torch.float16}
     assert all(bool(tensor.isfinite().all()) for tensor in state.values())
@@ -59,7 +59,7 @@ def test_backbones_differ():
 
 
 @pytest.mark.parametrize("text", ["", "a cat", "Ünïcödé 漢字 ☃ \U0001f600", "x" * 500, "<end_of_text>", "a\nb\tc"])
-def test_tokenizer_encodes_any_text(tokenizer, text: str):
+def test_tokenizer_encodes_any_text(tokenizer, text):
     tokens = tokenizer([text])
     assert tokens.shape == (1, 32)
     assert int(tokens.max()) == 4095

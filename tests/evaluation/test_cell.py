@@ -49,7 +49,7 @@ def case():
     return net, Split(tuple(f"image-{i}" for i in range(20)), labels, images)
 
 
-def measure(case, text="pgd", threat=LINF, model=None, **options) -> Measured:
+def measure(case, text="pgd", threat=LINF, model=None, **options):
     return evaluate_samples(model or case[0], case[1], parse_attack(text), threat, **options)
 
 

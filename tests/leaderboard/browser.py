@@ -7,8 +7,6 @@ import select
 import shutil
 import subprocess
 import time
-from pathlib import Path
-from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -16,7 +14,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 class Browser:
     """One page in one browser; `events` collects everything it reports."""
 
-    def __init__(self, profile: Path) -> None:
+    def __init__(self, profile):
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
         flags = [
@@ -33,7 +31,7 @@ class Browser:
         os.close(to_read)
         os.close(to_write)
         self._buffer, self._number, self._session = b"", 0, ""
-        self.events: list[dict[str, Any]] = []
+        self.events = []
         targets = self.send("Target.getTargets")["targetInfos"]
         page = next(target["targetId"] for target in targets if target["type"] == "page")
         self._session = self.send("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
@@ -41,7 +39,7 @@ class Browser:
             self.send(f"{domain}.enable")
         self.send("Emulation.setFocusEmulationEnabled", enabled=True)  # else a page without focus may drop keys
 
-    def send(self, method: str, **params: Any) -> dict[str, Any]:
+    def send(self, method, **params):
         """The result of one command; events that arrive meanwhile are kept."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
@@ -56,7 +54,7 @@ class Browser:
                 return dict(answer["result"])
             self.events.append(answer)
 
-    def open(self, url: str) -> None:
+    def open(self, url):
         """Loads a page anew and waits until it is loaded."""
         self.send("Page.navigate", url="about:blank")  # else another #fragment of the same page loads nothing
         while self.run("location.href") != "about:blank":
@@ -69,14 +67,14 @@ class Browser:
                 raise TimeoutError(url)
             self.events.append(self._receive())
 
-    def run(self, script: str) -> Any:
+    def run(self, script):
         """The value of a JavaScript expression in the page."""
         answer = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"])
         return answer["result"].get("value")
 
-    def settles(self, condition: str) -> bool:
+    def settles(self, condition):
         """Whether a JavaScript condition becomes true within ten seconds (charts follow a new window size later)."""
         deadline = time.monotonic() + 10
         while not self.run(condition):
@@ -85,22 +83,22 @@ class Browser:
             time.sleep(0.1)
         return True
 
-    def press(self, key: str) -> None:
+    def press(self, key):
         """One key, as a person presses it."""
         text = {"Enter": "\r", "Tab": "\t"}.get(key, key)
         code = {"Enter": 13, "Tab": 9}.get(key, ord(key[0].upper()))
         self.send("Input.dispatchKeyEvent", type="keyDown", key=key, text=text, windowsVirtualKeyCode=code)
         self.send("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
 
-    def size(self, width: int, height: int) -> None:
+    def size(self, width, height):
         """The size of the window."""
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
-    def screenshot(self, path: Path) -> None:
+    def screenshot(self, path):
         """What is seen, as a PNG."""
         path.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", captureBeyondViewport=False)["data"]))
 
-    def problems(self) -> list[str]:
+    def problems(self):
         """Console errors and uncaught exceptions since the page was opened."""
         bad = []
         for event in self.events:
@@ -113,12 +111,12 @@ class Browser:
                 bad.append(params["entry"]["text"])
         return bad
 
-    def requests(self) -> list[str]:
+    def requests(self):
         """Every address asked for since the page was opened."""
         return [event["params"]["request"]["url"] for event in self.events
                 if event.get("method") == "Network.requestWillBeSent"]  # fmt: skip
 
-    def close(self) -> None:
+    def close(self):
         """Ends the browser."""
         self._session = ""
         self.send("Browser.close")
@@ -126,7 +124,7 @@ class Browser:
         os.close(self._read)
         os.close(self._write)
 
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self):
         while b"\0" not in self._buffer:
             ready, _, _ = select.select([self._read], [], [], 120)
             if not ready:

@@ -1,14 +1,9 @@
 """Records with known outcomes, made without a model."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 
 from apd_bench.core.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
 from apd_bench.leaderboard.aggregate import tables
-from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.tidy import measurement
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record
@@ -18,25 +13,25 @@ BACKBONE = BackboneSpec(name="tiny-clean", architecture="tiny", weights="w", act
 ENVIRONMENT = {"apd_bench": "0.1.0", "commit": "0123456789abcdef"}
 
 
-def method(name: str = "apd", *, trains: bool = True, **changes: Any) -> MethodRecipe:
+def method(name="apd", *, trains=True, **changes):
     return MethodRecipe(name=name, learner="text", objective="plain" if trains else None, **changes)
 
 
-def dataset(name: str = "food", *, group: str = "embedded", **changes: Any) -> DatasetSpec:
+def dataset(name="food", *, group="embedded", **changes):
     return DatasetSpec(name=name, loader="nowhere:load", template="a {}", group=group, **changes)
 
 
 def cell(
     *,
-    method_spec: MethodRecipe | None = None,
-    data: DatasetSpec | None = None,
-    attack: str = "pgd",
-    seed: int = 1,
-    eps: float = 2 / 255,
-    norm: str = "Linf",
-    shots: int = 16,
-    **changes: Any,
-) -> Cell:
+    method_spec=None,
+    data=None,
+    attack="pgd",
+    seed=1,
+    eps=2 / 255,
+    norm="Linf",
+    shots=16,
+    **changes,
+):
     data = data or dataset()
     source = changes.pop("source", data)
     fit_changes = changes.pop("fit", {})
@@ -47,7 +42,7 @@ def cell(
     )
 
 
-def outcomes(clean: Sequence[int], robust: Sequence[int], *, prefix: str = "s", **extra: Any) -> Outcomes:
+def outcomes(clean, robust, *, prefix="s", **extra):
     """Outcomes with label 0, where `clean` and `robust` say which samples are right before and after the attack."""
     right, kept = np.asarray(clean, dtype=bool), np.asarray(robust, dtype=bool)
     n = len(right)
@@ -61,8 +56,8 @@ def outcomes(clean: Sequence[int], robust: Sequence[int], *, prefix: str = "s", 
     )
 
 
-def record(spec: Cell, status: str = "success", **changes: Any) -> Record:
-    values: dict[str, Any] = {
+def record(spec, status="success", **changes):
+    values = {
         "environment": ENVIRONMENT,
         "created": "2026-01-02T03:04:05+00:00",
         "fit": {"num_parameters": 512, "seconds": 3.5},
@@ -72,7 +67,7 @@ def record(spec: Cell, status: str = "success", **changes: Any) -> Record:
     return Record(id=spec.id, cell=spec, status=status, **values)
 
 
-def fill(path: Path, items: Iterable[tuple[Record, Outcomes | None]]) -> Path:
+def fill(path, items):
     store = Store(path)
     with store.writer():
         for item, result in items:
@@ -80,11 +75,11 @@ def fill(path: Path, items: Iterable[tuple[Record, Outcomes | None]]) -> Path:
     return path
 
 
-def tables_of(items: Iterable[tuple[Record, Outcomes | None]], attacks: Sequence[str] = ()) -> list[Table]:
+def tables_of(items, attacks=()):
     return tables([measurement(one, result) for one, result in items], attacks)
 
 
-def drawn(shares: Mapping[str, float], n: int, key: int) -> tuple[np.ndarray[Any, Any], ...]:
+def drawn(shares, n, key):
     """Hits with the given shares ("clean" first), nested: what survives one attack was right before."""
     generator = np.random.default_rng(key)
     order = generator.random(n)
@@ -92,14 +87,14 @@ def drawn(shares: Mapping[str, float], n: int, key: int) -> tuple[np.ndarray[Any
 
 
 def grid(
-    methods: Mapping[str, Mapping[str, float]],
-    datasets: Sequence[str] = ("food", "places"),
-    seeds: Sequence[int] = (1, 2, 3),
-    n: int = 40,
-    **changes: Any,
-) -> list[tuple[Record, Outcomes | None]]:
+    methods,
+    datasets=("food", "places"),
+    seeds=(1, 2, 3),
+    n=40,
+    **changes,
+):
     """A complete grid: per method the clean share and each attack's share, e.g. {"apd": {"clean": .6, "pgd": .3}}."""
-    found: list[tuple[Record, Outcomes | None]] = []
+    found = []
     for index, (name, shares) in enumerate(methods.items()):
         trains = name != "zero_shot"
         for place, set_name in enumerate(datasets):

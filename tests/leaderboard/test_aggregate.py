@@ -1,7 +1,6 @@
 """Tables compare only what may be compared, and the worst case is taken per sample."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from synthetic import BACKBONE, cell, dataset, grid, method, outcomes, record, tables_of
@@ -15,7 +14,7 @@ SHARES = {"zero_shot": {"clean": 0.6, "pgd": 0.1, "cw": 0.2}, "apd": {"clean": 0
 
 
 @pytest.mark.parametrize(("first", "column"), [("pgd", "pgd"), ("worst", "worst (suite)")])
-def test_worst_is_the_intersection_over_attacks_on_the_same_samples(first: str, column: str) -> None:
+def test_worst_is_the_intersection_over_attacks_on_the_same_samples(first, column):
     clean = [1, 1, 1, 0]
     items = [
         (record(cell(attack=first)), outcomes(clean, [1, 1, 0, 0])),
@@ -27,19 +26,19 @@ def test_worst_is_the_intersection_over_attacks_on_the_same_samples(first: str, 
     }  # fmt: skip
 
 
-def test_worst_aligns_samples_by_id_not_by_position() -> None:
+def test_worst_aligns_samples_by_id_not_by_position():
     first, second = outcomes([1, 1], [1, 0]), outcomes([1, 1], [0, 1])
     turned = Outcomes(**{name: column[::-1] for name, column in second.columns()})
     row = tables_of([(record(cell(attack="pgd")), first), (record(cell(attack="cw")), turned)])[0].ranked[0]
     assert row.estimates["worst"].value == 0.0
 
 
-def test_a_misclassified_sample_is_never_robust() -> None:
+def test_a_misclassified_sample_is_never_robust():
     lucky = outcomes([0, 1], [1, 1])  # the attack "repaired" the first sample
     assert tables_of([(record(cell()), lucky)])[0].ranked[0].estimates["pgd"].value == 0.5
 
 
-def test_the_gain_is_the_paired_difference_to_zero_shot_with_its_interval() -> None:
+def test_the_gain_is_the_paired_difference_to_zero_shot_with_its_interval():
     table = tables_of(grid({"apd": {"clean": 0.9, "pgd": 0.6}, "zero_shot": {"clean": 0.9, "pgd": 0.2}}))[0]
     rows = {row.method: row for row in table.ranked}
     gain = rows["apd"].gain
@@ -59,19 +58,19 @@ def test_the_gain_is_the_paired_difference_to_zero_shot_with_its_interval() -> N
         ({"trains": False}, "hand-made", False),
     ],
 )
-def test_families_and_reconstructions(recipe: dict[str, Any], family: str, reconstruction: bool) -> None:
+def test_families_and_reconstructions(recipe, family, reconstruction):
     (row,) = tables_of([(record(cell(method_spec=method("mine", **recipe))), outcomes([1, 1], [1, 0]))])[0].rows
     assert (row.family, row.reconstruction) == (family, reconstruction)
 
 
-def test_validation_images_are_never_in_a_table_of_test_images() -> None:
+def test_validation_images_are_never_in_a_table_of_test_images():
     measured = outcomes([1, 1], [1, 0])
     made = tables_of([(record(cell(split=split)), measured) for split in ("test", "val", "held_out")])
     assert sorted(table.key.protocol.split for table in made) == ["held_out", "test", "val"]
     assert all(len(table.rows) == 1 and table.rows[0].done == 1 for table in made)
 
 
-def test_incomplete_rows_have_no_mean_and_no_rank() -> None:
+def test_incomplete_rows_have_no_mean_and_no_rank():
     items = grid(SHARES)
     gone = next(index for index, (one, _) in enumerate(items) if one.cell.fit.method.name == "apd")
     table = tables_of(items[:gone] + items[gone + 1 :])[0]
@@ -81,7 +80,7 @@ def test_incomplete_rows_have_no_mean_and_no_rank() -> None:
     assert [row.method for row in table.ranked] == ["zero_shot"]
 
 
-def test_a_failed_cell_counts_as_missing_and_says_why() -> None:
+def test_a_failed_cell_counts_as_missing_and_says_why():
     items = grid({"apd": SHARES["apd"]}, seeds=(1,))
     failed = replace(items[0][0], status="error", error={"message": "out of memory"}, outcomes=None)
     (row,) = tables_of([(failed, None), *items[1:]])[0].incomplete
@@ -103,13 +102,13 @@ def test_a_failed_cell_counts_as_missing_and_says_why() -> None:
     ],
     ids=str,
 )
-def test_numbers_of_different_protocols_never_share_a_table(change: dict) -> None:
+def test_numbers_of_different_protocols_never_share_a_table(change):
     other = record(cell(**change))
     made = tables_of([(record(cell()), outcomes([1, 1], [1, 0])), (other, outcomes([1, 1], [1, 0]))])
     assert len(made) == 2
 
 
-def test_zero_shot_stands_in_every_table_that_differs_in_shots() -> None:
+def test_zero_shot_stands_in_every_table_that_differs_in_shots():
     items = grid({"apd": SHARES["apd"]}, shots=4) + grid(SHARES)
     made = tables_of(items)
     assert [(table.key.shots, sorted(row.method for row in table.rows)) for table in made] == [
@@ -117,7 +116,7 @@ def test_zero_shot_stands_in_every_table_that_differs_in_shots() -> None:
     ]  # fmt: skip
 
 
-def test_other_test_samples_make_a_row_incomparable() -> None:
+def test_other_test_samples_make_a_row_incomparable():
     items = grid(SHARES, datasets=("food",), seeds=(1,))
     strange = record(cell(method_spec=method("odd"), data=dataset("food")))
     table = tables_of([*items, (strange, outcomes([1] * 40, [1] * 40, prefix="other"))])[0]
@@ -126,7 +125,7 @@ def test_other_test_samples_make_a_row_incomparable() -> None:
     assert "other samples" in row.notes[0]
 
 
-def test_two_recipes_of_one_method_are_two_rows() -> None:
+def test_two_recipes_of_one_method_are_two_rows():
     items = [
         (record(cell(method_spec=method("apd", training={"epochs": epochs}))), outcomes([1, 1], [1, 0]))
         for epochs in (2, 5)
@@ -134,7 +133,7 @@ def test_two_recipes_of_one_method_are_two_rows() -> None:
     assert len({row.method for row in tables_of(items)[0].rows}) == 2
 
 
-def test_recipes_that_differ_by_dataset_only_are_one_row() -> None:
+def test_recipes_that_differ_by_dataset_only_are_one_row():
     items = [
         (
             record(cell(method_spec=method("apd", training={"epochs": epochs}), data=dataset(name))),
@@ -146,7 +145,7 @@ def test_recipes_that_differ_by_dataset_only_are_one_row() -> None:
     assert (row.method, row.done, row.complete) == ("apd", 2, True)
 
 
-def test_minimal_norm_attacks_are_reported_as_distance_and_left_out_of_the_worst_case() -> None:
+def test_minimal_norm_attacks_are_reported_as_distance_and_left_out_of_the_worst_case():
     items = [
         (record(cell(attack="pgd")), outcomes([1, 1], [1, 1])),
         (
@@ -160,7 +159,7 @@ def test_minimal_norm_attacks_are_reported_as_distance_and_left_out_of_the_worst
     assert table.rows[0].distances == {"cw-l2": 0.5}
 
 
-def test_the_same_cell_in_two_stores_counts_once_and_contradictions_are_named() -> None:
+def test_the_same_cell_in_two_stores_counts_once_and_contradictions_are_named():
     one = measurement(record(cell()), outcomes([1, 1], [1, 0]))
     failed = measurement(record(cell(), status="error"), None)
     other = measurement(record(cell()), outcomes([1, 1], [1, 1]))
@@ -169,7 +168,7 @@ def test_the_same_cell_in_two_stores_counts_once_and_contradictions_are_named() 
     assert (kept, conflicts) == ([one], [one.id])
 
 
-def test_suspect_cells_and_collapsed_fits_are_counted() -> None:
+def test_suspect_cells_and_collapsed_fits_are_counted():
     short = {"fewer_shots": {"classes": 2, "fewest": 3}}
     marked = record(cell(), suspect=("zero gradients",), fit={"collapsed": True, "carried_from": "RN50", **short})
     row = tables_of([(marked, outcomes([1], [1]))])[0].rows[0]
@@ -178,15 +177,15 @@ def test_suspect_cells_and_collapsed_fits_are_counted() -> None:
     assert row.notes == (fewer, "its prompts were made for another backbone, RN50")
 
 
-def test_mixed_attack_versions_are_noted() -> None:
+def test_mixed_attack_versions_are_noted():
     new = cell(seed=2)
     new = replace(new, attack=replace(new.attack, version=2))
     items = [(record(cell(seed=1)), outcomes([1], [1])), (record(new), outcomes([1], [1]))]
     assert "versions 1, 2" in tables_of(items)[0].notes[0]
 
 
-def test_prompts_that_were_trained_again_between_two_attacks_are_noted() -> None:
-    def notes(second: str) -> tuple[str, ...]:
+def test_prompts_that_were_trained_again_between_two_attacks_are_noted():
+    def notes(second):
         cells = {name: cell(attack=name) for name in ("pgd", "cw")}
         digests = {"pgd": "a", "cw": second}
         items = [(record(cells[name], fit={"digest": digests[name]}), outcomes([1], [1])) for name in cells]
@@ -197,11 +196,11 @@ def test_prompts_that_were_trained_again_between_two_attacks_are_noted() -> None
     assert "cells of 1 fits were measured with different prompts" in note
 
 
-def test_no_measurements_no_tables() -> None:
+def test_no_measurements_no_tables():
     assert tables([]) == []
 
 
-def test_a_further_attack_lowers_the_worst_case_and_makes_no_gap() -> None:
+def test_a_further_attack_lowers_the_worst_case_and_makes_no_gap():
     items = grid({"apd": SHARES["apd"], "zero_shot": SHARES["zero_shot"]}, datasets=("food",), seeds=(1,))
     spec = items[0][0].cell
     better = replace(spec, attack=replace(spec.attack, name="fab"))
@@ -216,7 +215,7 @@ def test_a_further_attack_lowers_the_worst_case_and_makes_no_gap() -> None:
         assert "further attack fab" in row.notes[0]
 
 
-def test_base_new_and_cross_dataset_cells_have_tables_of_their_own() -> None:
+def test_base_new_and_cross_dataset_cells_have_tables_of_their_own():
     base = {"task": "base_to_new", "fit": {"classes": "base"}}
     items = [
         (record(cell()), outcomes([1], [1])),
@@ -231,7 +230,7 @@ def test_base_new_and_cross_dataset_cells_have_tables_of_their_own() -> None:
     ]  # fmt: skip
 
 
-def test_three_budgets_have_a_mean_over_them_and_two_have_none() -> None:
+def test_three_budgets_have_a_mean_over_them_and_two_have_none():
     shares = {"apd": {"clean": 0.9, "pgd": 0.5}, "coop": {"clean": 0.9, "pgd": 0.2}}
     budgets = [tables_of(grid(shares, eps=eps / 255)) for eps in (1, 2, 4)]
     (one,) = listings([table for tables in budgets for table in tables])

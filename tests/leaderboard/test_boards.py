@@ -21,8 +21,7 @@ from apd_bench.leaderboard.boards import FORMATS, check_boards, collect, write_b
 from apd_bench.leaderboard.escape import csv_text, latex_text, markdown_text
 from apd_bench.leaderboard.markdown import render_markdown
 from apd_bench.leaderboard.terminal import render_terminal
-from apd_bench.records.outcomes import Outcomes
-from apd_bench.records.record import SCHEMA_VERSION, Record
+from apd_bench.records.record import SCHEMA_VERSION
 
 SHARES = {
     "zero_shot": {"clean": 0.6, "pgd": 0.1, "cw": 0.2, "autoattack": 0.05},
@@ -37,18 +36,18 @@ HOSTILES = [
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(tmp_path_factory):
     return fill(tmp_path_factory.mktemp("boards") / "results", grid(SHARES))
 
 
-def on_a_console(path: Path, *, width: int = 80, terminal: bool = True) -> str:
+def on_a_console(path, *, width=80, terminal=True):
     """What a store's tables are on a terminal, or in a pipe."""
     console = Console(file=(stream := io.StringIO()), force_terminal=terminal, width=width, color_system=None)
     render_terminal(collect([path]), console)
     return stream.getvalue()
 
 
-def test_markdown_says_embedded_and_not_vit(store: Path, tmp_path: Path) -> None:
+def test_markdown_says_embedded_and_not_vit(store, tmp_path):
     (page,) = write_boards([store], tmp_path, ["md"])
     text = page.read_text()
     assert page.name == "embedded.md"
@@ -59,14 +58,14 @@ def test_markdown_says_embedded_and_not_vit(store: Path, tmp_path: Path) -> None
     assert "24" not in text.split("## How")[1]
 
 
-def test_boards_are_byte_identical_and_independent_of_the_order_of_writing(store: Path, tmp_path: Path) -> None:
+def test_boards_are_byte_identical_and_independent_of_the_order_of_writing(store, tmp_path):
     again = fill(tmp_path / "again", list(reversed(grid(SHARES))))
     first = [path.read_bytes() for path in write_boards([store], tmp_path / "a")]
     assert first == [path.read_bytes() for path in write_boards([again], tmp_path / "b")]
     assert len(first) == 3
 
 
-def test_boards_do_not_depend_on_locale_time_zone_hash_seed_or_threads(store: Path, tmp_path: Path) -> None:
+def test_boards_do_not_depend_on_locale_time_zone_hash_seed_or_threads(store, tmp_path):
     again = fill(tmp_path / "again", list(reversed(grid(SHARES))))
     first = [path.read_bytes() for path in write_boards([store], tmp_path / "a", FORMATS)]
     code = (
@@ -81,7 +80,7 @@ def test_boards_do_not_depend_on_locale_time_zone_hash_seed_or_threads(store: Pa
     assert len(first) == 6
 
 
-def test_check_passes_on_fresh_boards_and_names_a_stale_file(store: Path, tmp_path: Path) -> None:
+def test_check_passes_on_fresh_boards_and_names_a_stale_file(store, tmp_path):
     write_boards([store], tmp_path)
     assert len(check_boards([store], tmp_path)) == 3
     (tmp_path / "embedded.csv").write_text("old")
@@ -90,7 +89,7 @@ def test_check_passes_on_fresh_boards_and_names_a_stale_file(store: Path, tmp_pa
     assert caught.value.exit_code == 3
 
 
-def test_csv_keeps_its_declared_columns(store: Path, tmp_path: Path) -> None:
+def test_csv_keeps_its_declared_columns(store, tmp_path):
     write_boards([store], tmp_path, ["csv"])
     rows = list(csv.DictReader(io.StringIO((tmp_path / "embedded.csv").read_text())))
     assert list(rows[0])[10:15] == ["rank", "last rank", "method", "reconstruction", "family"]
@@ -102,8 +101,8 @@ def test_csv_keeps_its_declared_columns(store: Path, tmp_path: Path) -> None:
     assert len(next(row for row in long if row["method"] == "apd")["per seed"].split()) == 3
 
 
-def test_hostile_names_break_no_format(tmp_path: Path) -> None:
-    items: list[tuple[Record, Outcomes | None]] = []
+def test_hostile_names_break_no_format(tmp_path):
+    items = []
     for name in HOSTILES:
         recipe = method(name, title=name, paper=name)
         for place in HOSTILES[:3]:
@@ -141,12 +140,12 @@ def test_hostile_names_break_no_format(tmp_path: Path) -> None:
     assert "\x1b]" not in on_a_console(path)
 
 
-def test_a_hostile_group_stays_in_its_folder(tmp_path: Path) -> None:
+def test_a_hostile_group_stays_in_its_folder(tmp_path):
     path = fill(tmp_path / "r", [(record(cell(data=dataset(group="../../evil"))), outcomes([1, 1], [1, 0]))])
     assert [file.name for file in write_boards([path], tmp_path / "out", ["md"])] == ["evil.md"]
 
 
-def test_escapes() -> None:
+def test_escapes():
     assert csv_text("=1+1") == "'=1+1"
     assert csv_text("apd") == "apd"
     assert markdown_text("a|b\nc_d <b>") == r"a\|b c_d &lt;b&gt;"
@@ -155,7 +154,7 @@ def test_escapes() -> None:
     assert file_name("///") == "unnamed"
 
 
-def test_terminal_table_fits_80_columns_with_three_attacks(store: Path) -> None:
+def test_terminal_table_fits_80_columns_with_three_attacks(store):
     lines = on_a_console(store).splitlines()
     assert max(map(len, lines)) <= 80
     row = next(line for line in lines if " apd " in line)
@@ -163,11 +162,11 @@ def test_terminal_table_fits_80_columns_with_three_attacks(store: Path) -> None:
     assert "…" not in "\n".join(lines)
 
 
-def test_pipe_gets_markdown(store: Path) -> None:
+def test_pipe_gets_markdown(store):
     assert "| rank | method |" in on_a_console(store, terminal=False)
 
 
-def test_missing_store_empty_store_and_unknown_format_are_explained(store: Path, tmp_path: Path) -> None:
+def test_missing_store_empty_store_and_unknown_format_are_explained(store, tmp_path):
     with pytest.raises(MissingPrerequisite, match="no records in"):
         write_boards([tmp_path / "nowhere"], tmp_path)
     with pytest.raises(MissingPrerequisite, match="belongs to a board"):
@@ -176,7 +175,7 @@ def test_missing_store_empty_store_and_unknown_format_are_explained(store: Path,
         write_boards([store], tmp_path, ["xls"])
 
 
-def test_a_damaged_record_is_left_out_and_named(tmp_path: Path) -> None:
+def test_a_damaged_record_is_left_out_and_named(tmp_path):
     path = fill(tmp_path / "r", grid(SHARES))
     broken = next(iter(sorted((path / "cells").glob("*/*.json"))))
     broken.write_text("{")
@@ -185,7 +184,7 @@ def test_a_damaged_record_is_left_out_and_named(tmp_path: Path) -> None:
     assert len(boards.tables[0].incomplete) == 1
 
 
-def test_report_needs_no_torch(store: Path, tmp_path: Path) -> None:
+def test_report_needs_no_torch(store, tmp_path):
     code = (
         "import sys; from pathlib import Path; from apd_bench.leaderboard.boards import write_boards; "
         f"write_boards([Path({str(store)!r})], Path({str(tmp_path)!r})); sys.exit('torch' in sys.modules)"
@@ -194,18 +193,18 @@ def test_report_needs_no_torch(store: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", sorted((Path(__file__).parent / "stored").iterdir()), ids=lambda path: path.name)
-def test_a_stored_store_still_loads(folder: Path) -> None:
+def test_a_stored_store_still_loads(folder):
     (table,) = collect([folder]).tables
     found = {row.method: round(row.estimates["worst"].value * 20) for row in table.ranked}
     assert found == {"apd": 6, "zero_shot": 3}
 
 
-def test_the_schema_that_is_written_is_stored() -> None:
+def test_the_schema_that_is_written_is_stored():
     kept = {path.name for path in (Path(__file__).parent / "stored").iterdir()}
     assert kept == {f"schema-{SCHEMA_VERSION}"}
 
 
-def test_many_records_make_one_clear_page() -> None:
+def test_many_records_make_one_clear_page():
     hits = outcomes([1, 1, 0], [1, 0, 0])
     many = [
         (record(cell(method_spec=method(f"m{who}"), data=dataset(f"d{place}"), seed=seed)), hits)
@@ -218,9 +217,7 @@ def test_many_records_make_one_clear_page() -> None:
     assert render_markdown([table], "embedded").count("200/200") == 10
 
 
-def test_a_new_column_is_one_entry_and_stands_in_every_format_and_in_the_legend(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_column_is_one_entry_and_stands_in_every_format_and_in_the_legend(store, tmp_path, monkeypatch):
     new = columns.Column(key="done share", value=lambda _, row: row.done / 64, help="cells done in 64ths.")
     monkeypatch.setattr(columns, "_AFTER", (*columns._AFTER, new))
     texts = {path.name: path.read_text() for path in write_boards([store], tmp_path, FORMATS)}
@@ -236,6 +233,6 @@ def test_a_new_column_is_one_entry_and_stands_in_every_format_and_in_the_legend(
 
 
 @pytest.mark.parametrize("form", sorted(columns.FORMATS - {"csv", "json"}))
-def test_the_legend_explains_every_column_that_its_title_does_not(form: str) -> None:
+def test_the_legend_explains_every_column_that_its_title_does_not(form):
     found = columns.table_columns(("pgd",), form)
     assert {column.heading for column in found if not column.help} <= {"method", "pgd"}

@@ -1,7 +1,6 @@
 """Paired comparisons count the right samples and call only real differences significant."""
 
 import json
-from pathlib import Path
 
 import pytest
 from synthetic import cell, dataset, fill, grid, method, outcomes, record, tables_of
@@ -9,15 +8,14 @@ from synthetic import cell, dataset, fill, grid, method, outcomes, record, table
 from apd_bench.cli import main
 from apd_bench.core.errors import UnknownName, UsageError
 from apd_bench.leaderboard.comparison import compare_methods
-from apd_bench.leaderboard.model import Table
 
 
-def table_of(robust: dict[str, list[int]], clean: list[int]) -> list[Table]:
+def table_of(robust, clean):
     items = [(record(cell(method_spec=method(name))), outcomes(clean, hits)) for name, hits in robust.items()]
     return tables_of(items)
 
 
-def test_wins_losses_and_the_samples_behind_them() -> None:
+def test_wins_losses_and_the_samples_behind_them():
     found = compare_methods(table_of({"a": [1, 1, 0, 0], "b": [0, 1, 1, 0]}, [1, 1, 1, 1]), "a", "b")[0]
     worst = next(contest for contest in found.contests if contest.column == "worst")
     assert (worst.wins, worst.losses, worst.pairs, worst.difference.value) == (1, 1, 4, 0.0)
@@ -26,7 +24,7 @@ def test_wins_losses_and_the_samples_behind_them() -> None:
     ]  # fmt: skip
 
 
-def test_one_seed_uses_mcnemar_and_many_datasets_are_corrected() -> None:
+def test_one_seed_uses_mcnemar_and_many_datasets_are_corrected():
     items = []
     for name in ("food", "places"):
         for who, hits in (("a", [1] * 9 + [0]), ("b", [0] * 10)):
@@ -37,13 +35,13 @@ def test_one_seed_uses_mcnemar_and_many_datasets_are_corrected() -> None:
     assert [item.adjusted for item in contests] == pytest.approx([4 / 512, 4 / 512])
 
 
-def test_equal_methods_do_not_differ() -> None:
+def test_equal_methods_do_not_differ():
     found = compare_methods(table_of({"a": [1, 0, 1, 0], "b": [1, 0, 1, 0]}, [1, 1, 1, 1]), "a", "b")[0]
     assert found.disagreements == ()
     assert all(item.p == 1.0 for item in (*found.overall, *found.contests))
 
 
-def test_untrained_methods_are_compared_with_every_seed(tmp_path: Path) -> None:
+def test_untrained_methods_are_compared_with_every_seed(tmp_path):
     shares = {"zero_shot": {"clean": 0.8, "pgd": 0.1}, "apd": {"clean": 0.8, "pgd": 0.7}}
     overall = compare_methods(tables_of(grid(shares, n=60)), "apd", "zero_shot")[0].overall[0]
     assert overall.pairs == 2 * 3 * 60
@@ -52,7 +50,7 @@ def test_untrained_methods_are_compared_with_every_seed(tmp_path: Path) -> None:
     assert overall.difference.low > 0
 
 
-def test_unknown_and_disjoint_methods_are_explained() -> None:
+def test_unknown_and_disjoint_methods_are_explained():
     made = table_of({"a": [1], "b": [0]}, [1])
     with pytest.raises(UnknownName, match="'c'"):
         compare_methods(made, "a", "c")
@@ -64,7 +62,7 @@ def test_unknown_and_disjoint_methods_are_explained() -> None:
         compare_methods(tables_of(items), "a", "b")
 
 
-def test_verb_prints_a_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verb_prints_a_table_and_json(tmp_path, capsys):
     shares = {"zero_shot": {"clean": 0.8, "pgd": 0.1}, "apd": {"clean": 0.8, "pgd": 0.7}}
     path = fill(tmp_path / "r", grid(shares, seeds=(1, 2)))
     assert main(["compare", "apd", "zero_shot", "--results", str(path)]) == 0

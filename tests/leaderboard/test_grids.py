@@ -1,11 +1,8 @@
 """Leftovers of a store neither make other rows incomplete nor get lost."""
 
-from collections.abc import Sequence
-
 from synthetic import grid, tables_of
 
 from apd_bench.leaderboard.curves import eps_families
-from apd_bench.leaderboard.model import Table
 from apd_bench.leaderboard.wording import heading
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record
@@ -13,19 +10,19 @@ from apd_bench.records.record import Record
 Items = list[tuple[Record, Outcomes | None]]
 
 
-def shares(*methods: str) -> dict[str, dict[str, float]]:
+def shares(*methods):
     return {name: {"clean": 0.6, "pgd": 0.3, "cw": 0.2} for name in methods}
 
 
-def made(items: Items) -> list[Table]:
+def made(items):
     return tables_of({one.id: (one, result) for one, result in items}.values())
 
 
-def names(rows: Sequence[object]) -> list[str]:
-    return sorted(row.method for row in rows)  # type: ignore[attr-defined]
+def names(rows):
+    return sorted(row.method for row in rows)
 
 
-def test_a_dataset_of_a_few_methods_has_a_table_of_its_own() -> None:
+def test_a_dataset_of_a_few_methods_has_a_table_of_its_own():
     items = grid(shares("zero_shot", "apd", "advtp", "fap"), seeds=(1, 2))
     items += grid(shares("zero_shot", "apd"), datasets=("objects",), seeds=(1,))
     main, further = made(items)
@@ -36,7 +33,7 @@ def test_a_dataset_of_a_few_methods_has_a_table_of_its_own() -> None:
     assert heading(further) == f"{heading(main)}, further sets: objects"
 
 
-def test_a_dataset_that_one_of_many_methods_lacks_makes_that_one_incomplete() -> None:
+def test_a_dataset_that_one_of_many_methods_lacks_makes_that_one_incomplete():
     items = grid(shares("zero_shot", "apd", "advtp", "fap"), seeds=(1,))
     kept = [item for item in items if (item[0].cell.fit.method.name, item[0].cell.dataset.name) != ("fap", "places")]
     (table,) = made(kept)
@@ -44,7 +41,7 @@ def test_a_dataset_that_one_of_many_methods_lacks_makes_that_one_incomplete() ->
     assert table.incomplete[0].missing == {"places": 2}
 
 
-def test_a_cell_that_failed_counts_as_tried() -> None:
+def test_a_cell_that_failed_counts_as_tried():
     items = grid(shares("apd", "advtp"), seeds=(1,))
     failed = [
         (type(one)(id=one.id, cell=one.cell, status="error"), None)
@@ -55,7 +52,7 @@ def test_a_cell_that_failed_counts_as_tried() -> None:
     assert (table.datasets, names(table.incomplete)) == (("food", "places"), ["advtp"])
 
 
-def test_a_further_seed_is_named_and_left_out() -> None:
+def test_a_further_seed_is_named_and_left_out():
     items = grid(shares("apd", "advtp", "fap"), seeds=(1, 2)) + grid(shares("apd"), seeds=(3,))
     (table,) = made(items)
     assert (table.seeds, table.incomplete) == ((1, 2), ())
@@ -64,13 +61,13 @@ def test_a_further_seed_is_named_and_left_out() -> None:
     assert "seeds 3" in row.notes[0]
 
 
-def test_a_method_without_training_measured_elsewhere_makes_no_gap() -> None:
+def test_a_method_without_training_measured_elsewhere_makes_no_gap():
     items = grid(shares("apd"), datasets=("food",), seeds=(1,)) + grid(shares("zero_shot"))
     main, alone = made(items)
     assert (main.datasets, names(main.ranked)) == (("food",), ["apd", "zero_shot"])
     assert (alone.datasets, names(alone.ranked), alone.key.shots) == (("places",), ["zero_shot"], 0)
 
 
-def test_curves_never_join_means_over_different_datasets() -> None:
+def test_curves_never_join_means_over_different_datasets():
     items = grid(shares("apd"), seeds=(1,)) + grid(shares("apd"), datasets=("food",), seeds=(1,), eps=4 / 255)
     assert [len(family) for family in eps_families(made(items))] == [1, 1]

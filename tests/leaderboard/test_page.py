@@ -10,9 +10,7 @@ import io
 import json
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from browser import CHROMIUM, Browser
@@ -43,16 +41,16 @@ HOSTILE = "\"><img src=x onerror=alert(1)></script><script>alert(2)</script>' --
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
-def example(name: str, sample: str, told: str, group: str = "embedded") -> dict[str, str]:
+def example(name, sample, told, group="embedded"):
     """A picture of the image `sample` of class cat, that `name` takes for `told` after the attack."""
     made = {"method": name, "dataset": "food", "group": group, "backbone": "tiny-clean", "attack": "pgd at 2/255"}
     made |= {"sample": sample, "label": "cat", "clean_prediction": "cat", "adversarial_prediction": told}
     return made | dict.fromkeys(("clean", "change", "attacked"), PIXEL)
 
 
-def tuned(store: Path, *methods: str) -> None:
+def tuned(store, *methods):
     """Tables of tries as `apd-bench tune` writes them."""
-    tables: dict[str, list[dict[str, Any]]] = {"curve": [], "gains": [], "trials": []}
+    tables = {"curve": [], "gains": [], "trials": []}
     for name in methods:
         tables["curve"] += [
             {"k": k, "method": name, "expected": 30 + k, "low": 20 + k, "high": 34, "rank": 1} for k in (1, 2, 3)
@@ -71,7 +69,7 @@ def tuned(store: Path, *methods: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("store") / "r"
     fill(folder, grid(SHARES, seeds=(1, 2)) + grid(SHARES, seeds=(1, 2), eps=4 / 255))
     tuned(folder, "apd")
@@ -82,13 +80,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(store, tmp_path_factory):
     (written,) = write_boards([store], tmp_path_factory.mktemp("page"), ["html"])
     return written
 
 
 @pytest.fixture(scope="module")
-def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hostile_page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     recipe = method(HOSTILE, title=HOSTILE, paper=HOSTILE, sources={HOSTILE: HOSTILE}, training={"x": HOSTILE})
     spec = cell(method_spec=recipe, data=dataset(HOSTILE), attack=HOSTILE)
@@ -98,7 +96,7 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def browser(tmp_path_factory):
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     found = Browser(tmp_path_factory.mktemp("profile"))
@@ -107,7 +105,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def opened(page: Path, browser: Browser) -> Iterator[Browser]:
+def opened(page, browser):
     """The page at 1280 pixels; nothing may have been said to the console when the test is over."""
     browser.size(1280, 800)
     browser.open(page.as_uri())
@@ -115,27 +113,27 @@ def opened(page: Path, browser: Browser) -> Iterator[Browser]:
     assert browser.problems() == []
 
 
-def each(browser: Browser, selector: str, value: str) -> list[Any]:
+def each(browser, selector, value):
     """What the script `value` says of each `x` of the elements that are seen, from top to bottom."""
     seen = f"[...document.querySelectorAll({json.dumps(selector)})].filter(x => x.checkVisibility())"
     return list(browser.run(f"{seen}.map(x => {value})"))
 
 
-def names(browser: Browser, board: int = 0) -> list[str]:
+def names(browser, board=0):
     return each(browser, f"#board-{board} tbody tr[data-method]", "x.dataset.method")
 
 
-def click(browser: Browser, selector: str) -> None:
+def click(browser, selector):
     browser.run(
         f"document.querySelector({json.dumps(selector)}).dispatchEvent(new MouseEvent('click', {{bubbles: true}}))"
     )
 
 
-def without_code(path: Path) -> str:
+def without_code(path):
     return re.sub(r"<(script|style)\b.*?</\1>", "", path.read_text(), flags=re.S)
 
 
-def test_page_asks_the_question_and_fetches_nothing(page: Path) -> None:
+def test_page_asks_the_question_and_fetches_nothing(page):
     markup = without_code(page)
     assert "<h1>Which prompt tuning hardens CLIP?</h1>" in markup
     assert "3 methods · one protocol · every sample attacked by pgd and autoattack" in markup
@@ -150,7 +148,7 @@ def test_page_asks_the_question_and_fetches_nothing(page: Path) -> None:
     assert "ICASSP 2026</a>" in markup
 
 
-def test_findings_are_what_the_records_say(page: Path, store: Path) -> None:
+def test_findings_are_what_the_records_say(page, store):
     table = collect([store]).tables[0]
     best, zero = table.ranked[0], next(row for row in table.ranked if row.method == "zero_shot")
     assert best.gain is not None and best.method == "apd"
@@ -167,7 +165,7 @@ def test_findings_are_what_the_records_say(page: Path, store: Path) -> None:
     assert len(found) == 6 and found[5][0].endswith("of 2")  # the larger budget says how many beat zero-shot
 
 
-def test_every_command_of_the_page_is_one(page: Path) -> None:
+def test_every_command_of_the_page_is_one(page):
     commands = [
         line
         for block in re.findall(r"<code>(.*?)</code>", without_code(page), flags=re.S)
@@ -180,14 +178,14 @@ def test_every_command_of_the_page_is_one(page: Path) -> None:
         parsed(verb, rest)
 
 
-def test_the_files_inside_the_page_are_the_board_files(page: Path, store: Path) -> None:
+def test_the_files_inside_the_page_are_the_board_files(page, store):
     boards = collect([store])
     expected = {name: FORMATS[name](boards, "embedded")[f".{name}"] for name in ("csv", "json", "tex")}
     found = re.findall(r'download="embedded\.(\w+)" href="data:[\w/-]+;base64,([^"]+)"', without_code(page))
     assert {name: base64.b64decode(text).decode() for name, text in found} == expected
 
 
-def test_a_method_has_recipe_sources_tries_card_and_records(page: Path) -> None:
+def test_a_method_has_recipe_sources_tries_card_and_records(page):
     article = re.search(r'<article id="method-apd".*?</article>', without_code(page), flags=re.S)
     assert article is not None
     text = article[0]
@@ -200,7 +198,7 @@ def test_a_method_has_recipe_sources_tries_card_and_records(page: Path) -> None:
     assert "Tuning" not in without_code(page).split('id="method-advtp"')[1].split("</article>")[0]
 
 
-def test_a_chart_holds_its_bands() -> None:
+def test_a_chart_holds_its_bands():
     points = [Point(1, 0.2, 0.1, 0.33), Point(2, 0.29, 0.2, 0.33)]
     chart = curves("tuning", "", ("k", "score"), {"apd": points}, {"apd": look(0)})
     assert chart is not None
@@ -209,7 +207,7 @@ def test_a_chart_holds_its_bands() -> None:
     assert top <= min(heights) and max(heights) <= bottom and len({*heights}) == 3
 
 
-def test_damaged_tables_of_tries_are_named(tmp_path: Path) -> None:
+def test_damaged_tables_of_tries_are_named(tmp_path):
     tuned(tmp_path, "apd")
     assert load_tuning([tmp_path])["apd"].tries == 3
     (tmp_path / "tuning" / "gains.csv").write_text("method,default\napd,1\n")
@@ -217,7 +215,7 @@ def test_damaged_tables_of_tries_are_named(tmp_path: Path) -> None:
         load_tuning([tmp_path])
 
 
-def test_cards_are_safe() -> None:
+def test_cards_are_safe():
     made = card_html(
         "# One\n\n<b>raw</b> ![p](https://a/b.png) [x](javascript:alert(1)) [y](../z.md) [z](https://a.b)\n\n|a|\n|-|\n|1|\n"
     )
@@ -225,7 +223,7 @@ def test_cards_are_safe() -> None:
     assert "<img" not in made and re.findall('href="([^"]*)"', made) == ["https://a.b", "https://a/b.png"][::-1]
 
 
-def test_examples_stand_in_pairs(page: Path) -> None:
+def test_examples_stand_in_pairs(page):
     items = [example("apd", "1", "cat"), example("zero_shot", "1", "dog"), example("apd", "2", "dog")]
     assert [[item["method"] for item in pair] for pair in pairs(items)] == [["zero_shot", "apd"]]
     assert [len(pair) for pair in pairs(items[1:])] == [1, 1]
@@ -237,7 +235,7 @@ def test_examples_stand_in_pairs(page: Path) -> None:
     ]
 
 
-def test_hostile_names_stay_text(hostile_page: Path, browser: Browser) -> None:
+def test_hostile_names_stay_text(hostile_page, browser):
     text = hostile_page.read_text()
     assert "<img src=x" not in text
     assert text.count("</script>") == 2
@@ -248,7 +246,7 @@ def test_hostile_names_stay_text(hostile_page: Path, browser: Browser) -> None:
     assert browser.problems() == []
 
 
-def test_the_first_click_puts_the_best_on_top(opened: Browser) -> None:
+def test_the_first_click_puts_the_best_on_top(opened):
     assert names(opened) == ["apd", "zero_shot", "advtp"]
     for key, best in (("clean", "zero_shot"), ("rank", "apd"), ("parameters", "zero_shot"), ("method", "advtp")):
         click(opened, f"#board-0 th[data-key='{key}'] button")
@@ -261,7 +259,7 @@ def test_the_first_click_puts_the_best_on_top(opened: Browser) -> None:
     assert opened.run("location.hash") == "#sort=clean%2Cup"
 
 
-def test_every_head_says_what_it_is(opened: Browser) -> None:
+def test_every_head_says_what_it_is(opened):
     opened.run("document.getElementById('more').click()")
     heads = "[...document.querySelectorAll('#board-0 th[data-key]')]"
     shown = "(th => { th.querySelector('button').focus(); return document.getElementById('tip').textContent.length })"
@@ -269,7 +267,7 @@ def test_every_head_says_what_it_is(opened: Browser) -> None:
     assert min(opened.run(f"{heads}.map({shown})")) > 10
 
 
-def test_filters_buttons_and_the_link(opened: Browser, page: Path) -> None:
+def test_filters_buttons_and_the_link(opened, page):
     click(opened, "button[data-kind=hand-made]")
     assert names(opened) == ["zero_shot"]
     click(opened, "button[data-kind='']")
@@ -287,7 +285,7 @@ def test_filters_buttons_and_the_link(opened: Browser, page: Path) -> None:
     assert opened.run("document.querySelector(location.hash).getBoundingClientRect().top < innerHeight") is True
 
 
-def test_two_methods_are_compared_as_the_terminal_does(opened: Browser, store: Path) -> None:
+def test_two_methods_are_compared_as_the_terminal_does(opened, store):
     table = collect([store]).tables[0]
     gaps, order = worst_differences(table), [row.method for row in table.ranked]
     for place, row in enumerate(table.ranked):
@@ -307,7 +305,7 @@ def test_two_methods_are_compared_as_the_terminal_does(opened: Browser, store: P
     assert {name for name, value in opacity if value < 1} == {"advtp"}
 
 
-def test_charts_have_the_colours_of_plot_and_no_labels_that_overlap(tmp_path: Path, browser: Browser) -> None:
+def test_charts_have_the_colours_of_plot_and_no_labels_that_overlap(tmp_path, browser):
     crowd = {f"method-{place:02}": {"clean": 0.6, "pgd": 0.1 + 0.01 * (place % 3)} for place in range(18)}
     path = fill(tmp_path / "r", grid(crowd, seeds=(1,)) + grid(crowd, seeds=(1,), eps=4 / 255))
     (written,) = write_boards([path], tmp_path, ["html"])
@@ -327,7 +325,7 @@ def test_charts_have_the_colours_of_plot_and_no_labels_that_overlap(tmp_path: Pa
     assert browser.run("fetch('https://example.com').then(() => 'sent', () => 'refused')") == "refused"
 
 
-def test_intervals_are_drawn_against_zero_shot(opened: Browser) -> None:
+def test_intervals_are_drawn_against_zero_shot(opened):
     zero, mark = (
         f"x.querySelector('{part}').getAttribute('{place}')" for part, place in ((".zero", "x1"), ("circle", "cx"))
     )
@@ -336,7 +334,7 @@ def test_intervals_are_drawn_against_zero_shot(opened: Browser) -> None:
     assert [zero == value for zero, value in drawn] == [False, True, False]  # zero-shot stands on its own line
 
 
-def test_phone_and_narrow_screens(opened: Browser, page: Path) -> None:
+def test_phone_and_narrow_screens(opened, page):
     mean = "document.querySelector('#heat td.mean').getBoundingClientRect().right <= innerWidth"
     assert opened.run(mean) is True
     opened.size(390, 844)
@@ -346,7 +344,7 @@ def test_phone_and_narrow_screens(opened: Browser, page: Path) -> None:
     assert each(opened, "#board-0 th[data-key]", "x.dataset.key") == ["rank", "method", "clean", "worst", "gain"]
 
 
-def test_dark_print_and_no_scripts(opened: Browser, page: Path) -> None:
+def test_dark_print_and_no_scripts(opened, page):
     before = opened.run("getComputedStyle(document.body).backgroundColor")
     opened.run("document.getElementById('theme').click()")
     assert opened.run("getComputedStyle(document.body).backgroundColor") != before
@@ -372,14 +370,14 @@ def test_dark_print_and_no_scripts(opened: Browser, page: Path) -> None:
         opened.send("Emulation.setScriptExecutionDisabled", value=False)
 
 
-def test_tables_have_captions_scopes_and_the_controls_labels(opened: Browser) -> None:
+def test_tables_have_captions_scopes_and_the_controls_labels(opened):
     opened.run("document.querySelectorAll('details').forEach(part => { part.open = true })")
     assert all(each(opened, "table:not(.card table)", "Boolean(x.caption && x.caption.textContent)"))
     assert {*each(opened, "thead th:not(.card th)", "x.scope")} == {"col"}
     assert all(each(opened, "input", "x.labels.length"))
 
 
-def test_the_commands_of_the_page_plan_exactly_the_stored_cells() -> None:
+def test_the_commands_of_the_page_plan_exactly_the_stored_cells():
     """All cells of the committed store, from the words that a reader copies to the ids that `run` would measure."""
     cells = [record.cell for record in Store(Path(__file__).parents[2] / "results" / "embedded").records()]
     parser = argparse.ArgumentParser()
@@ -391,14 +389,14 @@ def test_the_commands_of_the_page_plan_exactly_the_stored_cells() -> None:
     assert sorted(cell.id for cell in planned) == sorted(cell.id for cell in cells)
 
 
-def test_the_command_and_the_protocol_name_a_training_budget_that_is_not_the_tested_one(tmp_path: Path) -> None:
+def test_the_command_and_the_protocol_name_a_training_budget_that_is_not_the_tested_one(tmp_path):
     items = grid({"apd": SHARES["apd"]}, seeds=(1,), eps=4 / 255, fit={"train_eps": 2 / 255})
     page, text = write_boards([fill(tmp_path / "r", items)], tmp_path, ["html", "md"])
     assert re.search("--eps 4/255 --seeds 1 --shots 16 --limit all .*--set train_eps=2/255<", page.read_text())
     assert "adversarial training at eps 2/255" in text.read_text()
 
 
-def test_base_and_new_classes_stand_side_by_side(tmp_path: Path) -> None:
+def test_base_and_new_classes_stand_side_by_side(tmp_path):
     items = []
     for classes in ("base", "new"):
         halves = {"task": "base_to_new", "fit": {"classes": "base"}, "classes": classes}

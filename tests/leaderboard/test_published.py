@@ -7,9 +7,8 @@ from synthetic import cell, dataset, method, outcomes, record, tables_of
 
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.core.errors import UnknownName
-from apd_bench.core.specs import AttackSpec, BackboneSpec, MethodRecipe
+from apd_bench.core.specs import BackboneSpec
 from apd_bench.leaderboard import published
-from apd_bench.leaderboard.model import Table
 from apd_bench.methods.recipes import suite_recipe
 from apd_bench.suites import load_suite
 
@@ -20,9 +19,9 @@ FAP = method("fap")
 PGD_100 = parse_attack("pgd.literature")
 
 
-def table(recipe: MethodRecipe = FAP, attack: AttackSpec = PGD_100, threat: dict = {}, **changes: object) -> Table:  # noqa: B006
+def table(recipe=FAP, attack=PGD_100, threat={}, **changes):  # noqa: B006
     """FAP as in Tables 14 and 15 of its paper, 16 shots of EuroSAT; `changes` are made to this."""
-    settings: dict = {"backbone": CLIP, "eps": 1 / 255, "resize": "crop", "data": dataset("eurosat", group="benchmark")}
+    settings = {"backbone": CLIP, "eps": 1 / 255, "resize": "crop", "data": dataset("eurosat", group="benchmark")}
     settings |= changes
     settings["fit"] = {"resize": "squash", "train_eps": 1 / 255} | settings.get("fit", {})
     spec = cell(method_spec=recipe, **settings)
@@ -30,7 +29,7 @@ def table(recipe: MethodRecipe = FAP, attack: AttackSpec = PGD_100, threat: dict
     return tables_of([(record(spec), outcomes([1, 1, 1, 0], [1, 0, 0, 0]))])[0]
 
 
-def test_every_number_has_a_source_table_with_a_protocol() -> None:
+def test_every_number_has_a_source_table_with_a_protocol():
     numbers = published.load_published()
     assert len(numbers) == 1617 + 66
     described = {(entry["source"], entry["table"]) for entry in published.protocols()["tables"]}
@@ -39,21 +38,21 @@ def test_every_number_has_a_source_table_with_a_protocol() -> None:
     assert all(0 <= item.value <= 100 for item in numbers)
 
 
-def test_select_by_name_and_the_error_for_what_is_not_there() -> None:
+def test_select_by_name_and_the_error_for_what_is_not_there():
     items = published.select(source="fap", table="Table 15", method="FAP", dataset="eurosat", shots="16")
     assert {item.stat for item in items} == {"mean", "std"}
     with pytest.raises(UnknownName, match="Table 8"):
         published.select(source="FAP", table="Table 99")
 
 
-def test_pivot_has_one_column_per_dataset_and_the_mean_of_complete_rows() -> None:
+def test_pivot_has_one_column_per_dataset_and_the_mean_of_complete_rows():
     header, body = published.pivot(published.select(table="Table 2", source="TAPT", method="APT-V", backbone="B/16"))
     assert len(header) == 9 + 11 + 1
     values = [float(value) for value in body[0][9:20]]
     assert float(body[0][-1]) == pytest.approx(sum(values) / 11, abs=0.006)
 
 
-def test_a_number_is_paired_where_everything_agrees() -> None:
+def test_a_number_is_paired_where_everything_agrees():
     clean, robust = published.reproductions(table())
     assert [(pair.published.table, pair.published.attack) for pair in (clean, robust)] == [
         ("Table 14", "none"), ("Table 15", "pgd-100"),
@@ -86,7 +85,7 @@ def test_a_number_is_paired_where_everything_agrees() -> None:
     ],
     ids=str,
 )
-def test_nothing_is_paired_when_one_part_of_the_protocol_differs(changes: dict) -> None:
+def test_nothing_is_paired_when_one_part_of_the_protocol_differs(changes):
     assert published.reproductions(table(**changes)) == []
 
 
@@ -100,11 +99,11 @@ def test_nothing_is_paired_when_one_part_of_the_protocol_differs(changes: dict) 
     ],
     ids=["other attack", "stronger attack", "one step less", "other budget"],
 )
-def test_robust_numbers_need_the_same_attack_with_its_options_and_the_same_budget(changes: dict) -> None:
+def test_robust_numbers_need_the_same_attack_with_its_options_and_the_same_budget(changes):
     assert [pair.published.attack for pair in published.reproductions(table(**changes))] == ["none"]
 
 
-def test_a_recipe_that_is_not_the_papers_is_said_beside_the_number() -> None:
+def test_a_recipe_that_is_not_the_papers_is_said_beside_the_number():
     suite = load_suite("fap-fewshot")
     papers = suite_recipe("fap", suite.recipe, suite.recipes)
     assert {pair.deviation for pair in published.reproductions(table(papers))} == {published.names_deviation("FAP")}
@@ -113,7 +112,7 @@ def test_a_recipe_that_is_not_the_papers_is_said_beside_the_number() -> None:
     assert deviation.endswith("not the recipe of the suite fap-fewshot: training.epochs 3, there 10")
 
 
-def test_zero_shot_needs_no_training_protocol_but_the_same_test_images() -> None:
+def test_zero_shot_needs_no_training_protocol_but_the_same_test_images():
     setting = {"recipe": method("zero_shot", trains=False), "task": "cross_dataset", "shots": 0}
     setting["fit"] = {"train_eps": None}
     found = [(pair.published.source[:4], pair.published.table, pair.published.attack)

@@ -1,7 +1,6 @@
 """What an audit says of synthetic outcomes, and which published numbers it may stand beside."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from synthetic import cell, dataset, method, outcomes, record, tables_of
@@ -17,7 +16,7 @@ B32 = BackboneSpec(name="ViT-B-32-quickgelu/openai", architecture="a", weights="
 CLEAN, PAPER, SOUND = [1, 1, 1, 1, 0], [1, 1, 1, 0, 0], [1, 0, 1, 1, 0]
 
 
-def measured(knowledge: str = "white_box", **changes: Any) -> Any:
+def measured(knowledge="white_box", **changes):
     """The table of an imported checkpoint on caltech101 under PGD-100 and a sound attack."""
     spec = {
         "method_spec": method("imported-coop@1", trains=False), "backbone": B32, "eps": 1 / 255,
@@ -29,7 +28,7 @@ def measured(knowledge: str = "white_box", **changes: Any) -> Any:
     return tables_of([(record(one), outcomes(CLEAN, hits)) for one, hits in cells])[0]
 
 
-def test_the_gap_counts_samples_that_the_paper_calls_robust_and_another_attack_breaks() -> None:
+def test_the_gap_counts_samples_that_the_paper_calls_robust_and_another_attack_breaks():
     (result,) = results([measured()], "pgd.literature")
     assert (result.clean.value, result.protocol.value, result.worst.value) == (0.8, 0.6, 0.4)
     assert result.gap == wilson(1, 5) and result.fallen == ("s00001",)
@@ -38,13 +37,13 @@ def test_the_gap_counts_samples_that_the_paper_calls_robust_and_another_attack_b
     assert none.sentence("PGD").endswith("no sample of 9 falls to another attack (95 %: at most 29.9 points).")
 
 
-def test_every_format_has_a_protocol_whose_published_methods_are_known() -> None:
+def test_every_format_has_a_protocol_whose_published_methods_are_known():
     assert {*protocols()["formats"]} == {*FORMATS, "prompts"}
     for name in protocols()["formats"]:
         assert format_protocol(name)["source"]
 
 
-def test_claims_are_the_numbers_that_were_tested_alike() -> None:
+def test_claims_are_the_numbers_that_were_tested_alike():
     table = measured()
     pairs = claims(table, table.rows[0], ["AdvTP"])
     wanted = select(source="fap", method="AdvTP", dataset="caltech101", stat="mean")
@@ -57,12 +56,12 @@ def test_claims_are_the_numbers_that_were_tested_alike() -> None:
     {"eps": 2 / 255}, {"backbone": BackboneSpec(name="tiny-clean", architecture="a", weights="w", activation="gelu")},
     {"data": dataset("food")}, {"knowledge": "hand_prompt"},
 ])  # fmt: skip
-def test_no_number_stands_beside_another_protocol(changes: dict[str, Any]) -> None:
+def test_no_number_stands_beside_another_protocol(changes):
     table = measured(**changes)
     left = {pair.column for pair in claims(table, table.rows[0], ["AdvTP"])}
     assert left == ({"clean"} if "eps" in changes else set())
 
 
-def test_a_part_of_the_images_is_said_to_be_one() -> None:
+def test_a_part_of_the_images_is_said_to_be_one():
     table = measured(limit=5)
     assert all("at most 5 test images" in pair.deviation for pair in claims(table, table.rows[0], ["AdvTP"]))

@@ -7,30 +7,30 @@ from scipy.stats import bootstrap
 from apd_bench.leaderboard import statistics
 
 
-def panel(*shapes: tuple[int, int, int], share: float = 0.4, key: int = 0) -> list[np.ndarray]:
+def panel(*shapes, share=0.4, key=0):
     generator = np.random.default_rng(key)
     return [generator.random(shape) < share for shape in shapes]
 
 
-def test_wilson_is_the_published_example() -> None:
+def test_wilson_is_the_published_example():
     estimate = statistics.wilson(81, 263)  # Newcombe 1998, table I: 0.2553 to 0.3662
     assert estimate.value == pytest.approx(81 / 263)
     assert (estimate.low, estimate.high) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
 
 
-def test_wilson_stays_inside_the_unit_interval_at_the_ends() -> None:
+def test_wilson_stays_inside_the_unit_interval_at_the_ends():
     assert statistics.wilson(0, 20).low == 0
     assert statistics.wilson(20, 20).high == 1
     with pytest.raises(ValueError, match="no samples"):
         statistics.wilson(0, 0)
 
 
-def test_mean_is_over_datasets_not_over_samples() -> None:
+def test_mean_is_over_datasets_not_over_samples():
     small, large = np.ones((1, 1, 10), dtype=bool), np.zeros((1, 1, 990), dtype=bool)
     assert statistics.panel_means([small, large])[0] == 0.5
 
 
-def test_bootstrap_of_one_seed_has_the_binomial_spread() -> None:
+def test_bootstrap_of_one_seed_has_the_binomial_spread():
     hits = panel((1, 1, 200))
     draws = statistics.resampled_means(hits, 4000)
     share = hits[0].mean()
@@ -38,37 +38,37 @@ def test_bootstrap_of_one_seed_has_the_binomial_spread() -> None:
     assert draws.std() == pytest.approx(np.sqrt(share * (1 - share) / 200), rel=0.05)
 
 
-def test_bootstrap_draws_stay_bound_to_seeds_and_samples() -> None:
+def test_bootstrap_draws_stay_bound_to_seeds_and_samples():
     seeds_differ = np.stack([np.zeros(50), np.ones(50)])[None].astype(bool)  # all variance lies between seeds
     draws = statistics.resampled_means([seeds_differ], 4000)[0]
     assert set(np.unique(draws)) == {0.0, 0.5, 1.0}
     assert np.mean(draws == 0.5) == pytest.approx(0.5, abs=0.03)
 
 
-def test_bootstrap_pairs_methods_by_using_the_same_draws() -> None:
+def test_bootstrap_pairs_methods_by_using_the_same_draws():
     one = panel((1, 3, 60), (1, 3, 30))
     both = [np.concatenate([hits, hits]) for hits in one]
     draws = statistics.resampled_means(both, 500)
     assert np.array_equal(draws[0], draws[1])
 
 
-def test_bootstrap_repeats_exactly() -> None:
+def test_bootstrap_repeats_exactly():
     hits = panel((2, 3, 25), (2, 3, 40))
     assert np.array_equal(statistics.resampled_means(hits, 300), statistics.resampled_means(hits, 300))
 
 
-def test_one_sample_has_no_interval() -> None:
+def test_one_sample_has_no_interval():
     hits = [np.ones((1, 1, 1), dtype=bool)]
     estimate = statistics.estimates(hits, statistics.resampled_means(hits, 50))[0]
     assert (estimate.value, estimate.low, estimate.high) == (1.0, None, None)
 
 
-def test_p_is_never_zero_and_one_for_equal_methods() -> None:
+def test_p_is_never_zero_and_one_for_equal_methods():
     assert statistics.bootstrap_p(np.full(999, 0.1)) == pytest.approx(0.002)
     assert statistics.bootstrap_p(np.zeros(999)) == 1.0
 
 
-def test_wilson_of_half_of_four_is_the_closed_form() -> None:
+def test_wilson_of_half_of_four_is_the_closed_form():
     z = 1.959963984540054
     centre, spread = (0.5 + z * z / 8) / (1 + z * z / 4), z / (1 + z * z / 4) * np.sqrt(1 / 16 + z * z / 64)
     found = statistics.wilson(2, 4)
@@ -88,26 +88,26 @@ def test_wilson_of_half_of_four_is_the_closed_form() -> None:
         ([0.5, 0.6], [1.0, 1.0]),
     ],
 )
-def test_holm_matches_hand_calculation(values: list[float], adjusted: list[float]) -> None:
+def test_holm_matches_hand_calculation(values, adjusted):
     assert statistics.holm(values) == pytest.approx(adjusted, abs=1e-12)
 
 
 @pytest.mark.parametrize(
     ("first", "second", "p"), [(0, 0, 1.0), (0, 5, 2 / 32), (1, 3, 10 / 16), (3, 3, 1.0), (2, 10, 158 / 4096)]
 )
-def test_mcnemar_is_the_binomial_test_on_discordant_pairs(first: int, second: int, p: float) -> None:
+def test_mcnemar_is_the_binomial_test_on_discordant_pairs(first, second, p):
     assert statistics.mcnemar_p(first, second) == pytest.approx(p, abs=1e-12)
     assert statistics.mcnemar_p(second, first) == pytest.approx(p, abs=1e-12)
 
 
-def test_ranks_are_shared_until_a_difference_is_significant() -> None:
+def test_ranks_are_shared_until_a_difference_is_significant():
     means = np.array([0.60, 0.59, 0.20])
     noise = np.random.default_rng(0).normal(0, 0.01, (3, 4999))
     assert statistics.rank_ranges(means, means[:, None] + noise) == [(1, 2), (1, 2), (3, 3)]
     assert statistics.rank_ranges(means[:1], means[:1, None] + noise[:1]) == [(1, 1)]
 
 
-def test_no_method_ranks_behind_one_with_a_lower_mean() -> None:
+def test_no_method_ranks_behind_one_with_a_lower_mean():
     generator = np.random.default_rng(0)
     steady, wild = generator.normal(0, 0.01, (2, 4999)), generator.normal(0, 0.2, 4999)
     means = np.array([0.60, 0.50, 0.49])  # the second is surely behind the first; of the third nobody knows
@@ -115,29 +115,29 @@ def test_no_method_ranks_behind_one_with_a_lower_mean() -> None:
     assert statistics.rank_ranges(means, draws) == [(1, 2), (1, 3), (1, 3)]
 
 
-def test_outcomes_that_are_all_alike_have_wilsons_interval() -> None:
+def test_outcomes_that_are_all_alike_have_wilsons_interval():
     for hits in (np.zeros((1, 3, 20), dtype=bool), np.ones((1, 3, 20), dtype=bool)):
         (found,) = statistics.estimates([hits], statistics.resampled_means([hits], 99))
         assert found == statistics.wilson(int(hits[0, 0].sum()), 20)
 
 
-def test_enough_resamples_for_holm_over_all_pairs() -> None:
+def test_enough_resamples_for_holm_over_all_pairs():
     for rows in (2, 10, 20, 30):
         pairs = rows * (rows - 1) / 2
         assert pairs * 2 / (statistics.resamples_for(rows) + 1) < statistics.ALPHA
 
 
-def test_harmonic_mean() -> None:
+def test_harmonic_mean():
     assert statistics.harmonic_mean(0.6, 0.3) == pytest.approx(0.4)
     assert statistics.harmonic_mean(0.6, 0.0) == 0.0
 
 
 @pytest.mark.parametrize("shape", [(3, 40), (1, 40), (3, 1)])
-def test_the_draws_are_those_of_scipy(shape: tuple[int, int]) -> None:
+def test_the_draws_are_those_of_scipy(shape):
     hits = panel((2, *shape), (2, *shape))
     factors = [size for part in hits for size in part.shape[1:] if size > 1]
 
-    def statistic(*draws: np.ndarray) -> float:
+    def statistic(*draws):
         remaining = iter(draws)
         shares = []
         for part in hits:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import resource
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,20 +18,20 @@ PATH = Path(__file__).parent / "quickstart.ipynb"
 LONGEST = 40  # seconds of one core, kernel and imports included
 
 
-def text_of(cell: Any) -> str:
+def text_of(cell):
     """Everything that a cell printed or showed, as plain text."""
     shown = [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
     return "".join(shown)
 
 
-def _seconds() -> float:
+def _seconds():
     """What processes that this one started and saw end have used."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, float]:
+def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebook")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -44,13 +43,13 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, float
     return notebook, folder, _seconds() - before
 
 
-def test_it_is_committed_without_output() -> None:
+def test_it_is_committed_without_output():
     notebook = nbformat.read(PATH, as_version=4)
     nbformat.validate(notebook)
     assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
 
 
-def test_it_runs_reads_evaluates_and_plots(executed: tuple[Any, Path, float]) -> None:
+def test_it_runs_reads_evaluates_and_plots(executed):
     notebook, folder, seconds = executed
     run, read, evaluate, _ = (cell for cell in notebook.cells if cell.cell_type == "code")
     assert "6 success" in text_of(run)
@@ -61,6 +60,6 @@ def test_it_runs_reads_evaluates_and_plots(executed: tuple[Any, Path, float]) ->
     assert 1 < seconds < LONGEST
 
 
-def test_nothing_warns(executed: tuple[Any, Path, float]) -> None:
+def test_nothing_warns(executed):
     outputs = [output for cell in executed[0].cells for output in cell.get("outputs", ())]
     assert [output for output in outputs if output.get("name") == "stderr"] == []

@@ -8,7 +8,6 @@ from apd_bench.backbones.load import instantiate, tokenizer_of
 from apd_bench.backbones.needs import ALL_OFFERS
 from apd_bench.core.specs import BackboneSpec
 from apd_bench.core.targets import resolve
-from apd_bench.prompts.base import PromptLearner
 from apd_bench.prompts.catalog import LEARNERS
 
 NAMES = ("cat", "x_ray", "ice cream cone")
@@ -20,7 +19,7 @@ CONFIG = {
 }
 
 
-def tiny(**changes) -> Backbone:
+def tiny(**changes):
     config = CONFIG | changes
     spec = BackboneSpec(
         name="toy", architecture="toy", weights="random", activation="gelu", image_size=16, offers=ALL_OFFERS
@@ -29,13 +28,13 @@ def tiny(**changes) -> Backbone:
 
 
 @pytest.fixture(scope="session")
-def backbone() -> Backbone:
+def backbone():
     return tiny()
 
 
 @pytest.fixture(scope="session")
 def make(backbone):
-    def make(kind: str, names=NAMES, template=TEMPLATE, seed=0, **options) -> PromptLearner:
+    def make(kind, names=NAMES, template=TEMPLATE, seed=0, **options):
         learner = resolve(LEARNERS[kind], object)
         return learner(backbone, names, template, options, torch.Generator().manual_seed(seed))
 
@@ -43,5 +42,5 @@ def make(backbone):
 
 
 @pytest.fixture
-def pixels() -> torch.Tensor:
+def pixels():
     return torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))

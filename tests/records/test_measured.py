@@ -37,7 +37,7 @@ assert Record.from_json(sealed(older)).weather == ()
 """
 
 
-def test_a_new_field_is_one_line_and_is_in_record_shard_file_and_merge(tmp_path: Path) -> None:
+def test_a_new_field_is_one_line_and_is_in_record_shard_file_and_merge(tmp_path):
     package = tmp_path / "apd_bench"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("embedded", "__pycache__"))
     module = package / "records" / "measured.py"
@@ -51,7 +51,7 @@ def test_a_new_field_is_one_line_and_is_in_record_shard_file_and_merge(tmp_path:
 
 
 @pytest.mark.parametrize("samples", [0, 4])
-def test_one_function_makes_accuracies_of_outcomes(samples: int) -> None:
+def test_one_function_makes_accuracies_of_outcomes(samples):
     rows = np.arange(samples)
     distance = np.array([0.0, 1.0, 2.0, np.inf])[:samples]
     outcomes = Outcomes(

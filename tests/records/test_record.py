@@ -12,21 +12,20 @@ import pytest
 from apd_bench.core.errors import CorruptFile, NewerSchema, OlderSchema, OtherSchema
 from apd_bench.core.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
 from apd_bench.records.interning import Parts
-from apd_bench.records.npz import Array
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record, json_form, sealed
 
 
-def make_cell(**changes: object) -> Cell:
+def make_cell(**changes):
     backbone = BackboneSpec(name="tiny", architecture="ViT", weights="random", activation="gelu", aliases=("t",))
     dataset = DatasetSpec(name="shapes", template="a {}.", counts={"test": 40})
     method = MethodRecipe(name="apt", learner="text", objective="ce", needs=("text_tokens",), training={"epochs": 2})
     fit = Fit(backbone=backbone, method=method, dataset=dataset, seed=1, train_eps=2 / 255)
     cell = Cell(fit=fit, dataset=dataset, threat=ThreatModel(eps=2 / 255), attack=AttackSpec(name="pgd"), limit=4)
-    return replace(cell, **changes)  # type: ignore[arg-type]
+    return replace(cell, **changes)
 
 
-def make_outcomes(n: int = 4, offset: int = 0, **extra: object) -> Outcomes:
+def make_outcomes(n=4, offset=0, **extra):
     ids = [f"s{offset + row:03d}" for row in range(n)]
     return Outcomes(
         sample_id=ids,
@@ -38,9 +37,9 @@ def make_outcomes(n: int = 4, offset: int = 0, **extra: object) -> Outcomes:
     )
 
 
-def make_record(**changes: object) -> Record:
+def make_record(**changes):
     cell = make_cell()
-    values: dict[str, object] = {
+    values = {
         "id": cell.id,
         "cell": cell,
         "status": "success",
@@ -49,17 +48,17 @@ def make_record(**changes: object) -> Record:
         "timing": {"seconds": 1.5, "forwards": 80},
         "created": "2026-01-01T00:00:00+00:00",
     }
-    return Record(**{**values, **changes})  # type: ignore[arg-type]
+    return Record(**{**values, **changes})
 
 
-def test_a_record_is_the_same_after_a_round_trip_through_json() -> None:
+def test_a_record_is_the_same_after_a_round_trip_through_json():
     record = make_record()
     again = Record.from_json(record.to_json())
     assert again == record
     assert again.cell.id == record.id
 
 
-def test_places_on_this_machine_stay_out_of_the_record_and_the_identity_is_kept() -> None:
+def test_places_on_this_machine_stay_out_of_the_record_and_the_identity_is_kept():
     cell = make_cell()
     dataset = replace(cell.dataset, options={"path": "/home/me/x.npz", "root": "/data", "level": 3})
     method = replace(cell.fit.method, sources={"training.epochs": "paper"}, state="/home/me/method")
@@ -70,14 +69,14 @@ def test_places_on_this_machine_stay_out_of_the_record_and_the_identity_is_kept(
     assert Record.from_json(text).cell.dataset.options == {"level": 3}
 
 
-def test_keys_are_sorted_and_numbers_are_numbers() -> None:
+def test_keys_are_sorted_and_numbers_are_numbers():
     data = json.loads(make_record(diagnostics={"b": np.float32(0.5), "a": np.int64(3)}).to_json())
     assert list(data) == sorted(data)
     assert data["diagnostics"] == {"a": 3, "b": 0.5}
     assert data["cell"]["threat"]["eps"] == pytest.approx(2 / 255)
 
 
-def test_values_that_json_lacks_have_one_spelling_each() -> None:
+def test_values_that_json_lacks_have_one_spelling_each():
     assert json_form({"nan": float("nan"), "inf": np.float64("inf"), "set": {2, 1}}) == {
         "nan": None,
         "inf": "inf",
@@ -88,14 +87,14 @@ def test_values_that_json_lacks_have_one_spelling_each() -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 1, 200, -3])
-def test_a_torn_record_is_corrupt_and_named(cut: int) -> None:
+def test_a_torn_record_is_corrupt_and_named(cut):
     text = make_record().to_json()
     torn = text[:cut] if cut >= 0 else text[: len(text) + cut]
     with pytest.raises(CorruptFile, match=r"abc\.json is damaged"):
         Record.from_json(torn, source="abc.json")
 
 
-def test_a_record_of_a_newer_schema_is_refused() -> None:
+def test_a_record_of_a_newer_schema_is_refused():
     data = json.loads(make_record().to_json()) | {"schema": 99, "what_this_version_does_not_know": 1}
     data["cell"]["fit"]["method"]["surprise"] = 1
     for text in (json.dumps(data), json.dumps(data, sort_keys=True, indent=1)):
@@ -103,7 +102,7 @@ def test_a_record_of_a_newer_schema_is_refused() -> None:
             Record.from_json(text, source="abc.json")
 
 
-def test_a_record_with_a_spec_field_it_does_not_know_is_refused() -> None:
+def test_a_record_with_a_spec_field_it_does_not_know_is_refused():
     data = json.loads(make_record().to_json())
     data["cell"]["surprise"] = 1
     with pytest.raises(CorruptFile, match="surprise"):
@@ -115,14 +114,14 @@ def test_a_record_with_a_spec_field_it_does_not_know_is_refused() -> None:
     ("error", "text"), ("outcomes", {"file": "../x.npz", "sha256": "", "n": 1}), ("outcomes", {}), ("id", "00ff"),
     ("id", None), ("fit", None), ("surprise", 1),
 ])  # fmt: skip
-def test_a_record_with_a_value_of_another_kind_is_refused_whatever_its_digest(key: str, value: object) -> None:
+def test_a_record_with_a_value_of_another_kind_is_refused_whatever_its_digest(key, value):
     with pytest.raises(CorruptFile, match="is damaged"):
         Record.from_json(sealed({**json.loads(make_record().to_json()), key: value}))
 
 
 @pytest.mark.parametrize("path", ["threat.eps", "fit.seed", "attack.options", "fit.method.training", "limit", "fit"])
 @pytest.mark.parametrize("value", ["4/255", [], True])
-def test_a_cell_with_a_field_of_another_type_is_refused(path: str, value: object) -> None:
+def test_a_cell_with_a_field_of_another_type_is_refused(path, value):
     data = json.loads(make_record().to_json())
     *steps, last = path.split(".")
     place = data["cell"]
@@ -134,7 +133,7 @@ def test_a_cell_with_a_field_of_another_type_is_refused(path: str, value: object
 
 
 @pytest.mark.parametrize("schema", [1, 2])
-def test_a_record_of_an_older_schema_is_refused_and_named(schema: int) -> None:
+def test_a_record_of_an_older_schema_is_refused_and_named(schema):
     data = json.loads(make_record().to_json()) | {"schema": schema}
     text = sealed(data) if schema == 2 else json.dumps({key: data[key] for key in data if key != "digest"}, indent=1)
     said = rf"abc\.json was written by an earlier apd-bench: its schema is {schema}, .* reads 3"
@@ -143,7 +142,7 @@ def test_a_record_of_an_older_schema_is_refused_and_named(schema: int) -> None:
 
 
 @pytest.mark.parametrize("sign", ["0", "9", "x", '"', " ", "\\"])
-def test_no_changed_letter_or_digit_of_a_record_goes_unnoticed(sign: str) -> None:
+def test_no_changed_letter_or_digit_of_a_record_goes_unnoticed(sign):
     text = make_record().to_json()
     for place in range(0, len(text), 5):
         if text[place] != sign:
@@ -151,19 +150,19 @@ def test_no_changed_letter_or_digit_of_a_record_goes_unnoticed(sign: str) -> Non
                 Record.from_json(text[:place] + sign + text[place + 1 :])
 
 
-def test_line_ends_of_a_checkout_on_windows_are_no_damage() -> None:
+def test_line_ends_of_a_checkout_on_windows_are_no_damage():
     record = make_record()
     assert Record.from_json(record.to_json().replace("\n", "\r\n")) == record
 
 
-def test_only_success_is_done() -> None:
+def test_only_success_is_done():
     assert make_record().done
     assert not make_record(status="cancelled").done
     with pytest.raises(Exception, match="Record status 'fine'"):
         make_record(status="fine")
 
 
-def test_outcomes_are_the_same_after_a_round_trip_and_the_bytes_do_not_vary() -> None:
+def test_outcomes_are_the_same_after_a_round_trip_and_the_bytes_do_not_vary():
     outcomes = make_outcomes()
     content = outcomes.to_bytes()
     again = Outcomes.from_bytes(content)
@@ -175,7 +174,7 @@ def test_outcomes_are_the_same_after_a_round_trip_and_the_bytes_do_not_vary() ->
 
 
 @pytest.mark.parametrize("samples", [0, 1, 7])
-def test_numpy_reads_the_same_file_and_the_same_values(samples: int) -> None:
+def test_numpy_reads_the_same_file_and_the_same_values(samples):
     outcomes = make_outcomes(samples, distance=np.linspace(0, 1, samples, dtype=np.float32))
     ours = dict(Outcomes.from_bytes(outcomes.to_bytes()).columns())
     with np.load(io.BytesIO(outcomes.to_bytes()), allow_pickle=False) as arrays:
@@ -185,7 +184,7 @@ def test_numpy_reads_the_same_file_and_the_same_values(samples: int) -> None:
             assert arrays[name].dtype == ours[name].dtype
 
 
-def test_outcomes_that_would_run_code_are_refused() -> None:
+def test_outcomes_that_would_run_code_are_refused():
     buffer = io.BytesIO()
     np.savez(buffer, sample_id=np.asarray([{"a": 1}], dtype=object))
     with pytest.raises(CorruptFile, match="objects"):
@@ -193,17 +192,17 @@ def test_outcomes_that_would_run_code_are_refused() -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 10, 100, 500])
-def test_torn_outcomes_are_corrupt_and_named(keep: int) -> None:
+def test_torn_outcomes_are_corrupt_and_named(keep):
     with pytest.raises(CorruptFile, match=r"x\.npz cannot be read"):
         Outcomes.from_bytes(make_outcomes().to_bytes()[:keep], source="x.npz")
 
 
-def test_columns_of_unequal_length_are_refused() -> None:
+def test_columns_of_unequal_length_are_refused():
     with pytest.raises(ValueError, match="unequal length"):
         make_outcomes(distance=np.zeros(3))
 
 
-def test_shards_merge_into_the_order_of_the_cell_whatever_order_they_finish_in() -> None:
+def test_shards_merge_into_the_order_of_the_cell_whatever_order_they_finish_in():
     first, second = make_outcomes(3), make_outcomes(2, offset=3)
     order = [f"s{row:03d}" for row in range(5)]
     merged = Outcomes.merge([second, first], order)
@@ -215,7 +214,7 @@ def test_shards_merge_into_the_order_of_the_cell_whatever_order_they_finish_in()
         Outcomes.merge([first], order)
 
 
-def test_records_that_share_their_parts_are_the_records_that_do_not() -> None:
+def test_records_that_share_their_parts_are_the_records_that_do_not():
     parts = Parts()
     source = replace(make_cell().fit, seed=7)
     threat = ThreatModel(eps=2 / 255, knowledge="transfer", source="apt")
@@ -227,7 +226,7 @@ def test_records_that_share_their_parts_are_the_records_that_do_not() -> None:
     assert read[0].cell.fit is read[1].cell.fit
 
 
-def test_records_with_keys_of_features_that_are_gone_are_read() -> None:
+def test_records_with_keys_of_features_that_are_gone_are_read():
     effective = {"accelerate": {"asked": "auto", "used": "off"}, "smaller_budget": {"cell": "x", "eps": 0.01}}
     record = make_record(effective=effective, fit={"digest": "d", "trained_together": [1, 2]})
     assert Record.from_json(record.to_json()) == record
@@ -236,14 +235,14 @@ def test_records_with_keys_of_features_that_are_gone_are_read() -> None:
 
 
 @pytest.mark.parametrize("schema", [None, "1", [1], {}])
-def test_what_states_no_schema_is_damaged(schema: object) -> None:
+def test_what_states_no_schema_is_damaged(schema):
     data = json.loads(make_record().to_json()) | {"schema": schema}
     with pytest.raises(CorruptFile, match="not a record"):
         Record.from_json(json.dumps(data))
 
 
-def test_equal_ids_of_many_files_are_one_array_that_nobody_can_change() -> None:
-    shared: dict[bytes, Array] = {}
+def test_equal_ids_of_many_files_are_one_array_that_nobody_can_change():
+    shared = {}
     first, second = (
         Outcomes.from_bytes(make_outcomes(distance=np.full(4, value)).to_bytes(), shared=shared) for value in (1.0, 2.0)
     )
@@ -254,7 +253,7 @@ def test_equal_ids_of_many_files_are_one_array_that_nobody_can_change() -> None:
 
 
 @pytest.mark.parametrize("place", range(0, 900, 7))
-def test_no_flipped_bit_of_an_outcomes_file_changes_a_value_in_silence(place: int) -> None:
+def test_no_flipped_bit_of_an_outcomes_file_changes_a_value_in_silence(place):
     outcomes = make_outcomes()
     content = bytearray(outcomes.to_bytes())
     content[place % len(content)] ^= 1
@@ -266,7 +265,7 @@ def test_no_flipped_bit_of_an_outcomes_file_changes_a_value_in_silence(place: in
         np.testing.assert_array_equal(left, right)
 
 
-def test_outcomes_are_no_larger_than_their_samples_need(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outcomes_are_no_larger_than_their_samples_need(monkeypatch):
     bomb = io.BytesIO()
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("label.npy", bytes(20 * 2**20))
@@ -281,13 +280,13 @@ def test_outcomes_are_no_larger_than_their_samples_need(monkeypatch: pytest.Monk
         Outcomes.from_bytes(make_outcomes().to_bytes(), samples=5)
 
 
-def test_further_columns_are_read_on_demand() -> None:
+def test_further_columns_are_read_on_demand():
     content = make_outcomes(distance=np.zeros(4), margin=np.ones(4)).to_bytes()
     assert set(Outcomes.from_bytes(content, extra=("margin", "none")).extra) == {"margin"}
     assert set(Outcomes.from_bytes(content).extra) == {"distance", "margin"}
 
 
-def test_an_archive_that_is_not_as_numpy_writes_it_is_read_too() -> None:
+def test_an_archive_that_is_not_as_numpy_writes_it_is_read_too():
     content = io.BytesIO(make_outcomes().to_bytes())
     with zipfile.ZipFile(content, "a") as archive:
         archive.comment = b"packed again"

@@ -1,7 +1,6 @@
 """Expected counts accept what they were made from, and turn red for whatever moves beyond tolerance."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from apd_bench.records.store import Store
 CLEAN = [1] * 30 + [0] * 10
 
 
-def measured(path: Path, robust: int = 10, clean: int = 30, losses: dict[str, float] | None = None) -> Counts:
+def measured(path, robust=10, clean=30, losses=None):
     """Two attacks on one fit: `clean` and `robust` of 40 samples are right."""
     hits = [1] * clean + [0] * (40 - clean)
     items = []
@@ -31,7 +30,7 @@ def measured(path: Path, robust: int = 10, clean: int = 30, losses: dict[str, fl
     return regression.measure(store)
 
 
-def test_expectations_accept_what_they_were_made_from(tmp_path: Path) -> None:
+def test_expectations_accept_what_they_were_made_from(tmp_path):
     found = measured(tmp_path / "a", losses={"loss": 2.0})
     regression.save_expected(tmp_path / "ci.json", "ci", found)
     expected = regression.load_expected(tmp_path / "ci.json")
@@ -39,7 +38,7 @@ def test_expectations_accept_what_they_were_made_from(tmp_path: Path) -> None:
     assert expected["fit tiny-clean apd food/all 16-shot seed 1"]["loss"].value == 2.0
 
 
-def test_one_sample_may_move_but_not_three(tmp_path: Path) -> None:
+def test_one_sample_may_move_but_not_three(tmp_path):
     regression.save_expected(tmp_path / "ci.json", "ci", measured(tmp_path / "a"))
     expected = regression.load_expected(tmp_path / "ci.json")
     assert regression.compare(expected, measured(tmp_path / "b", robust=11)) == []
@@ -48,8 +47,8 @@ def test_one_sample_may_move_but_not_three(tmp_path: Path) -> None:
     assert {item.where.split()[0] for item in moved} == {"cell", "total"}
 
 
-def test_a_drift_of_every_cell_is_seen_in_the_totals(tmp_path: Path) -> None:
-    def many(path: Path, robust: int) -> Counts:
+def test_a_drift_of_every_cell_is_seen_in_the_totals(tmp_path):
+    def many(path, robust):
         items = [
             (record(cell(method_spec=method(f"m{index}"))), outcomes(CLEAN, [1] * robust + [0] * (40 - robust)))
             for index in range(10)
@@ -61,7 +60,7 @@ def test_a_drift_of_every_cell_is_seen_in_the_totals(tmp_path: Path) -> None:
     assert [item.where for item in moved] == ["total pgd, all methods"]
 
 
-def test_losses_are_compared_and_gradient_norms_are_not(tmp_path: Path) -> None:
+def test_losses_are_compared_and_gradient_norms_are_not(tmp_path):
     regression.save_expected(tmp_path / "ci.json", "ci", measured(tmp_path / "a", losses={"loss": 2.0}))
     expected = regression.load_expected(tmp_path / "ci.json")
     assert regression.compare(expected, measured(tmp_path / "b", losses={"loss": 2.02})) == []
@@ -69,7 +68,7 @@ def test_losses_are_compared_and_gradient_norms_are_not(tmp_path: Path) -> None:
     assert moved.text == ("fit tiny-clean apd food/all 16-shot seed 1", "loss", "2 ± 0.04", "2.2")
 
 
-def test_missing_and_unexpected_cells_are_differences(tmp_path: Path) -> None:
+def test_missing_and_unexpected_cells_are_differences(tmp_path):
     found = measured(tmp_path / "a")
     regression.save_expected(tmp_path / "ci.json", "ci", found)
     expected = regression.load_expected(tmp_path / "ci.json")
@@ -79,19 +78,19 @@ def test_missing_and_unexpected_cells_are_differences(tmp_path: Path) -> None:
     assert len(regression.compare({}, found)) == sum(len(values) for values in found.places.values())
 
 
-def test_nan_is_never_accepted() -> None:
+def test_nan_is_never_accepted():
     wanted = {"fit": {"loss": regression.Expected(1.0, 0.5)}}
     assert regression.compare(wanted, regression.Counts({"fit": {"loss": float("nan")}}))
 
 
-def test_failed_cells_are_reported(tmp_path: Path) -> None:
+def test_failed_cells_are_reported(tmp_path):
     path = fill(tmp_path / "r", [(record(cell(), status="error", error={"message": "no weights"}), None)])
     found = regression.measure(Store(path))
     assert found.places == {}
     assert "no weights" in found.failures[0]
 
 
-def test_unreadable_and_absent_expectations_are_explained(tmp_path: Path) -> None:
+def test_unreadable_and_absent_expectations_are_explained(tmp_path):
     with pytest.raises(MissingPrerequisite, match="no expected values"):
         regression.load_expected(tmp_path / "none.json")
     (tmp_path / "bad.json").write_text('{"schema": 1}')
@@ -99,7 +98,7 @@ def test_unreadable_and_absent_expectations_are_explained(tmp_path: Path) -> Non
         regression.load_expected(tmp_path / "bad.json")
 
 
-def test_the_same_measurements_give_the_same_file(tmp_path: Path) -> None:
+def test_the_same_measurements_give_the_same_file(tmp_path):
     found = measured(tmp_path / "a")
     for name in ("one.json", "two.json"):
         regression.save_expected(tmp_path / name, "ci", found)

@@ -8,9 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,28 +19,27 @@ from apd_bench.core.errors import CorruptFile, MissingPrerequisite, NewerSchema,
 from apd_bench.core.files import atomic_write, exclusive_lock, sha256
 from apd_bench.core.identity import identify
 from apd_bench.core.specs import DatasetSpec
-from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record, sealed
 from apd_bench.records.store import Store
 
 
-def make_record(number: int = 0, status: str = "success") -> Record:
+def make_record(number=0, status="success"):
     data = DatasetSpec(name="shapes", template="a {}.")
     spec = synthetic.cell(data=data, method_spec=synthetic.method(trains=False), limit=number + 1)
     return Record(id=spec.id, cell=spec, status=status, metrics={"n": 3} if status == "success" else {})
 
 
-def make_outcomes(shift: int = 0) -> Outcomes:
+def make_outcomes(shift=0):
     made = synthetic.outcomes([1, 1, 1], [1, 0, 1])
     return replace(made, adversarial_prediction=np.asarray([0, 1, 2]) + shift)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path):
     return Store(tmp_path / "results")
 
 
-def test_what_is_put_is_what_is_read(store: Store) -> None:
+def test_what_is_put_is_what_is_read(store):
     with store.writer():
         written = store.put(make_record(), make_outcomes())
     again = Store(store.path)
@@ -51,15 +48,15 @@ def test_what_is_put_is_what_is_read(store: Store) -> None:
     assert again.statuses() == {written.id: "success"}
 
 
-def test_the_outcomes_of_a_record_that_was_replaced_are_gone_and_the_new_ones_agree(store: Store) -> None:
+def test_the_outcomes_of_a_record_that_was_replaced_are_gone_and_the_new_ones_agree(store):
     with store.writer():
         store.put(make_record(), make_outcomes())
         record = store.put(make_record(), make_outcomes(shift=1))
-    assert [path.name for path in store.cells.rglob("*.npz")] == [record.outcomes["file"]]  # type: ignore[index]
+    assert [path.name for path in store.cells.rglob("*.npz")] == [record.outcomes["file"]]
     assert store.outcomes(record.id).adversarial_prediction.tolist() == [1, 2, 3]
 
 
-def test_a_success_is_never_replaced_by_an_error(store: Store) -> None:
+def test_a_success_is_never_replaced_by_an_error(store):
     with store.writer():
         good = store.put(make_record(), make_outcomes())
         store.put(make_record(status="error"))
@@ -71,7 +68,7 @@ def test_a_success_is_never_replaced_by_an_error(store: Store) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 1, 40, 400])
-def test_a_torn_record_is_reported_by_name_and_not_counted(store: Store, keep: int) -> None:
+def test_a_torn_record_is_reported_by_name_and_not_counted(store, keep):
     with store.writer():
         record = store.put(make_record(), make_outcomes())
         other = store.put(make_record(1), make_outcomes())
@@ -84,7 +81,7 @@ def test_a_torn_record_is_reported_by_name_and_not_counted(store: Store, keep: i
     assert [item.id for item in fresh.records()] == [other.id]
 
 
-def test_a_record_under_a_wrong_name_is_damaged(store: Store) -> None:
+def test_a_record_under_a_wrong_name_is_damaged(store):
     with store.writer():
         record = store.put(make_record(), make_outcomes())
     path = store.record_path(record.id)
@@ -94,7 +91,7 @@ def test_a_record_under_a_wrong_name_is_damaged(store: Store) -> None:
     assert "another cell" in fresh.damaged()[0].reason
 
 
-def test_a_record_whose_outcomes_are_missing_is_damaged(store: Store) -> None:
+def test_a_record_whose_outcomes_are_missing_is_damaged(store):
     with store.writer():
         record = store.put(make_record(), make_outcomes())
     next(store.cells.rglob("*.npz")).unlink()
@@ -103,23 +100,23 @@ def test_a_record_whose_outcomes_are_missing_is_damaged(store: Store) -> None:
         assert [damage.id for damage in candidate.damaged()] == [record.id]
 
 
-def flip(path: Path) -> None:
+def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-def to_nothing(path: Path) -> None:
+def to_nothing(path):
     path.unlink()
     path.symlink_to("nowhere")
 
 
-def to_itself(path: Path) -> None:
+def to_itself(path):
     path.unlink()
     path.symlink_to(path.name)
 
 
-def to_folder(path: Path) -> None:
+def to_folder(path):
     path.unlink()
     path.mkdir()
 
@@ -127,7 +124,7 @@ def to_folder(path: Path) -> None:
 DAMAGES = [flip, to_nothing, to_itself, to_folder, lambda path: path.write_bytes(b"")]
 
 
-def test_outcomes_with_a_flipped_bit_are_refused(store: Store) -> None:
+def test_outcomes_with_a_flipped_bit_are_refused(store):
     with store.writer():
         record = store.put(make_record(), make_outcomes())
     flip(next(store.cells.rglob("*.npz")))
@@ -138,9 +135,7 @@ def test_outcomes_with_a_flipped_bit_are_refused(store: Store) -> None:
 @pytest.mark.parametrize("suffix", [".json", ".npz"])
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("indexed", [True, False])
-def test_whatever_is_damaged_counts_as_missing_and_is_moved_aside(
-    store: Store, suffix: str, damage: Callable[[Path], object], indexed: bool
-) -> None:
+def test_whatever_is_damaged_counts_as_missing_and_is_moved_aside(store, suffix, damage, indexed):
     with store.writer():
         record = store.put(make_record(), make_outcomes())
         other = store.put(make_record(1), make_outcomes())
@@ -158,7 +153,7 @@ def test_whatever_is_damaged_counts_as_missing_and_is_moved_aside(
     assert os.path.lexists(path.with_name(f"{path.name}.damaged"))
 
 
-def test_what_takes_the_place_of_a_folder_is_moved_aside(store: Store) -> None:
+def test_what_takes_the_place_of_a_folder_is_moved_aside(store):
     folder = store.record_path(make_record().id).parent
     folder.parent.mkdir(parents=True)
     folder.symlink_to("nowhere")
@@ -169,7 +164,7 @@ def test_what_takes_the_place_of_a_folder_is_moved_aside(store: Store) -> None:
 
 
 @pytest.mark.parametrize("damage", [to_nothing, to_itself, flip, lambda path: path.write_bytes(b"")])
-def test_a_damaged_fit_is_replaced_and_kept(store: Store, damage: Callable[[Path], object]) -> None:
+def test_a_damaged_fit_is_replaced_and_kept(store, damage):
     files = {"card.json": b'{"fit": "f1"}', "state.safetensors": b"12345"}
     for name in ("card.json", "state.safetensors", "manifest.json", "."):
         with store.writer():
@@ -189,7 +184,7 @@ def test_a_damaged_fit_is_replaced_and_kept(store: Store, damage: Callable[[Path
 @pytest.mark.parametrize(
     "manifest", [b"{}", b"[]", b'{"card.json": 1}', b'{"card.json": "", "card.json": ""}', b"[" * 9999]
 )
-def test_a_fit_whose_list_lists_something_else_is_damaged(store: Store, manifest: bytes) -> None:
+def test_a_fit_whose_list_lists_something_else_is_damaged(store, manifest):
     with store.writer():
         (store.put_fit("f1", {"card.json": b"{}", "state.safetensors": b"1"}) / "manifest.json").write_bytes(manifest)
         assert store.fit_problem("f1")
@@ -197,7 +192,7 @@ def test_a_fit_whose_list_lists_something_else_is_damaged(store: Store, manifest
         assert "another fit" in str(store.fit_problem("f2"))
 
 
-def test_what_a_later_version_wrote_is_refused_and_is_no_damage(store: Store) -> None:
+def test_what_a_later_version_wrote_is_refused_and_is_no_damage(store):
     with store.writer():
         record = store.put(make_record(), make_outcomes())
         store.put_fit("f", {"card.json": b'{"schema": 1}'})
@@ -210,7 +205,7 @@ def test_what_a_later_version_wrote_is_refused_and_is_no_damage(store: Store) ->
     written = index.read_bytes()
     (store.fit_path("f") / "card.json").write_bytes(b'{"schema": 2}')
     later = Store(store.path)
-    readings: list[Callable[[], object]] = [
+    readings = [
         later.statuses, later.damaged, lambda: list(later.records()), lambda: later.record(record.id),
         lambda: later.has_fit("f"), lambda: later.fit_problem("f"),
     ]  # fmt: skip
@@ -222,7 +217,7 @@ def test_what_a_later_version_wrote_is_refused_and_is_no_damage(store: Store) ->
     assert index.read_bytes() == written and path.exists() and not list(store.path.rglob("*.damaged"))
 
 
-def test_reading_some_records_forgets_no_damage_and_reading_all_finds_it(store: Store) -> None:
+def test_reading_some_records_forgets_no_damage_and_reading_all_finds_it(store):
     with store.writer():
         written = [store.put(make_record(number), make_outcomes()) for number in range(5)]
     torn = store.record_path(max(record.id for record in written))
@@ -237,7 +232,7 @@ def test_reading_some_records_forgets_no_damage_and_reading_all_finds_it(store: 
     assert len(list(reader.records())) == 4 and not reader.damaged()
 
 
-def test_moving_aside_keeps_every_damaged_version(store: Store) -> None:
+def test_moving_aside_keeps_every_damaged_version(store):
     with store.writer():
         record = store.put(make_record(), make_outcomes())
         path = store.record_path(record.id)
@@ -249,7 +244,7 @@ def test_moving_aside_keeps_every_damaged_version(store: Store) -> None:
     assert Store(store.path).statuses() == {}
 
 
-def test_the_index_only_saves_time(store: Store) -> None:
+def test_the_index_only_saves_time(store):
     with store.writer():
         record = store.put(make_record(), make_outcomes())
     index = store.path / ".index.json"
@@ -258,7 +253,7 @@ def test_the_index_only_saves_time(store: Store) -> None:
         assert Store(store.path).statuses() == {record.id: "success"}
 
 
-def test_the_index_is_not_fooled_by_a_clock_that_jumps(store: Store) -> None:
+def test_the_index_is_not_fooled_by_a_clock_that_jumps(store):
     with store.writer():
         record = store.put(make_record(), make_outcomes())
     path = store.record_path(record.id)
@@ -272,7 +267,7 @@ def test_the_index_is_not_fooled_by_a_clock_that_jumps(store: Store) -> None:
             assert writer.statuses() == {}  # same name, size and time, other content
 
 
-def test_a_killed_writer_leaves_nothing_but_temporary_files_that_the_next_one_removes(store: Store) -> None:
+def test_a_killed_writer_leaves_nothing_but_temporary_files_that_the_next_one_removes(store):
     with store.writer():
         record = store.put(make_record(), make_outcomes())
     folder = store.record_path(record.id).parent
@@ -283,7 +278,7 @@ def test_a_killed_writer_leaves_nothing_but_temporary_files_that_the_next_one_re
         assert not list(store.path.rglob("*.tmp"))
 
 
-def test_the_next_writer_of_a_file_removes_what_killed_ones_left(tmp_path: Path) -> None:
+def test_the_next_writer_of_a_file_removes_what_killed_ones_left(tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
     host = files._HOST
@@ -295,7 +290,7 @@ def test_the_next_writer_of_a_file_removes_what_killed_ones_left(tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "x.md"])
 
 
-def test_a_second_writer_is_refused_by_name_or_waits(store: Store) -> None:
+def test_a_second_writer_is_refused_by_name_or_waits(store):
     script = (
         "import sys, time; from apd_bench.records.store import Store\n"
         f"with Store({str(store.path)!r}).writer():\n    print('held', flush=True); time.sleep(60)"
@@ -310,8 +305,8 @@ def test_a_second_writer_is_refused_by_name_or_waits(store: Store) -> None:
         assert time.monotonic() - began < 5
 
 
-def test_a_waiting_writer_gets_its_turn(store: Store) -> None:
-    waiting: list[str] = []
+def test_a_waiting_writer_gets_its_turn(store):
+    waiting = []
     script = (
         "import time; from apd_bench.records.store import Store\n"
         f"with Store({str(store.path)!r}).writer():\n    print('held', flush=True); time.sleep(0.5)"
@@ -323,11 +318,11 @@ def test_a_waiting_writer_gets_its_turn(store: Store) -> None:
     assert len(waiting) == 1 and "waiting" in waiting[0]
 
 
-def test_a_full_disk_is_one_sentence_and_the_old_content_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_sentence_and_the_old_content_stays(store, monkeypatch):
     with store.writer():
         record = store.put(make_record(), make_outcomes())
 
-    def full(handle: int) -> None:
+    def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
@@ -338,8 +333,8 @@ def test_a_full_disk_is_one_sentence_and_the_old_content_stays(store: Store, mon
     assert Store(store.path).statuses() == {record.id: "success"}
 
 
-def test_a_lock_that_finds_the_disk_full_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(handle: int, content: bytes) -> int:
+def test_a_lock_that_finds_the_disk_full_is_one_sentence(tmp_path, monkeypatch):
+    def full(handle, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.os, "write", full)
@@ -350,20 +345,20 @@ def test_a_lock_that_finds_the_disk_full_is_one_sentence(tmp_path: Path, monkeyp
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
 
 
-def test_a_file_in_place_of_the_folder_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_one_sentence(tmp_path):
     (tmp_path / "results").write_text("not a folder")
     with pytest.raises(MissingPrerequisite, match="Cannot write to"), Store(tmp_path / "results").writer():
         pass
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_closed_folder_is_one_sentence(tmp_path: Path) -> None:
+def test_a_closed_folder_is_one_sentence(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(MissingPrerequisite, match="Permission denied"), Store(tmp_path / "results").writer():
         pass
 
 
-def test_a_fit_appears_at_once_and_its_damage_is_noticed(store: Store) -> None:
+def test_a_fit_appears_at_once_and_its_damage_is_noticed(store):
     with store.writer():
         assert store.fit_problem("f1") == ""
         store.put_fit("f1", {"card.json": b"{}", "state.safetensors": b"12345"})
@@ -376,7 +371,7 @@ def test_a_fit_appears_at_once_and_its_damage_is_noticed(store: Store) -> None:
         assert "card.json" in str(store.fit_problem("f1"))
 
 
-def test_a_cell_is_found_by_the_start_of_its_id(store: Store) -> None:
+def test_a_cell_is_found_by_the_start_of_its_id(store):
     with store.writer():
         records = [store.put(make_record(number), make_outcomes()) for number in range(4)]
     assert store.find(records[0].id[:10]) == records[0].id
@@ -388,7 +383,7 @@ def test_a_cell_is_found_by_the_start_of_its_id(store: Store) -> None:
             store.find(records[0].id[0])
 
 
-def test_a_missing_record_and_missing_outcomes_are_said_so(store: Store) -> None:
+def test_a_missing_record_and_missing_outcomes_are_said_so(store):
     with store.writer():
         record = store.put(make_record(status="error"))
     with pytest.raises(UnknownName, match="no record"):
@@ -397,20 +392,20 @@ def test_a_missing_record_and_missing_outcomes_are_said_so(store: Store) -> None
         store.outcomes(record.id)
 
 
-def test_an_empty_store_is_empty(store: Store) -> None:
+def test_an_empty_store_is_empty(store):
     assert not store.exists()
     assert store.statuses() == {}
     assert list(store.records()) == []
     assert store.damaged() == []
 
 
-def _write_many(path: str, start: int) -> None:
+def _write_many(path, start):
     with Store(path).writer(wait=True) as store:
         for number in range(start, start + 20):
             store.put(make_record(number), make_outcomes())
 
 
-def test_two_processes_that_wait_for_one_another_lose_nothing(store: Store) -> None:
+def test_two_processes_that_wait_for_one_another_lose_nothing(store):
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=_write_many, args=(str(store.path), start)) for start in (0, 10)]
     for writer in writers:
@@ -422,13 +417,13 @@ def test_two_processes_that_wait_for_one_another_lose_nothing(store: Store) -> N
     assert len(list(Store(store.path).records())) == 30
 
 
-def test_a_lock_file_with_nonsense_in_it_can_be_locked(tmp_path: Path) -> None:
+def test_a_lock_file_with_nonsense_in_it_can_be_locked(tmp_path):
     (tmp_path / ".lock").write_text("nonsense")
     with exclusive_lock(tmp_path / ".lock"):
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
 
 
-def test_ids_do_not_depend_on_the_store(store: Store) -> None:
+def test_ids_do_not_depend_on_the_store(store):
     record = make_record()
     assert record.id == identify(record.cell)
     assert replace(record, created="2026").id == record.id

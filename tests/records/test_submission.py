@@ -5,7 +5,6 @@ import io
 import json
 import tarfile
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from synthetic import cell, dataset, fill, method, outcomes, record
@@ -21,9 +20,9 @@ from apd_bench.records.submission import check_records, disagreement, draw_cells
 METRICS = {"n": 3, "clean_accuracy": 2 / 3, "robust_accuracy": 1 / 3}
 
 
-def made(path: Path, *, fits: bool = True, hits: object = ([1, 1, 0], [1, 0, 0]), **changes: object) -> Path:
+def made(path, *, fits=True, hits=([1, 1, 0], [1, 0, 0]), **changes):
     items = [
-        (record(cell(method_spec=method(name)), **{"metrics": METRICS, **changes}), outcomes(*hits))  # type: ignore[misc]
+        (record(cell(method_spec=method(name)), **{"metrics": METRICS, **changes}), outcomes(*hits))
         for name in ("mine", "other")
     ]
     store = Store(fill(path, items))
@@ -34,10 +33,10 @@ def made(path: Path, *, fits: bool = True, hits: object = ([1, 1, 0], [1, 0, 0])
     return path
 
 
-def rewritten(archive: Path, target: Path, changes: dict[str, bytes | None]) -> Path:
+def rewritten(archive, target, changes):
     """The archive with some files replaced, added or (None) left out."""
     with tarfile.open(archive) as bundle:
-        files: dict[str, bytes | None] = {name: bundle.extractfile(name).read() for name in bundle.getnames()}  # type: ignore[union-attr]
+        files = {name: bundle.extractfile(name).read() for name in bundle.getnames()}
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as bundle:
         for name, content in (files | changes).items():
@@ -49,7 +48,7 @@ def rewritten(archive: Path, target: Path, changes: dict[str, bytes | None]) -> 
     return target
 
 
-def test_packing_repeats_exactly_and_unpacks_to_the_same_records(tmp_path: Path) -> None:
+def test_packing_repeats_exactly_and_unpacks_to_the_same_records(tmp_path):
     store = made(tmp_path / "r")
     for name in ("a.tar.gz", "b.tar.gz"):
         assert pack([store], tmp_path / name, methods=["mine"], author="A", card="# Mine") == 1
@@ -62,7 +61,7 @@ def test_packing_repeats_exactly_and_unpacks_to_the_same_records(tmp_path: Path)
     assert Store(tmp_path / "u").fit_problem(found.cell.fit.id) is None
 
 
-def test_nothing_to_pack_and_a_missing_prompt_state_are_explained(tmp_path: Path) -> None:
+def test_nothing_to_pack_and_a_missing_prompt_state_are_explained(tmp_path):
     with pytest.raises(MissingPrerequisite, match="no finished cell of unheard"):
         pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=["unheard"], author="")
     with pytest.raises(MissingPrerequisite, match="not in the store"):
@@ -73,7 +72,7 @@ def test_nothing_to_pack_and_a_missing_prompt_state_are_explained(tmp_path: Path
     "../evil.json", "/etc/evil", "cells/zz/x.json", "fits/00/../../x", "fits/00/..", "fits/00/x.py", "run.py",
     "cells/00/../../../evil.json", "submission.json/x", "CARD.md\n", "x" * 300,
 ])  # fmt: skip
-def test_foreign_paths_are_refused(name: str, tmp_path: Path) -> None:
+def test_foreign_paths_are_refused(name, tmp_path):
     pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="")
     bad = rewritten(tmp_path / "a.tar.gz", tmp_path / "bad.tar.gz", {name: b"x"})
     with pytest.raises(CorruptFile, match="which no submission has"):
@@ -81,7 +80,7 @@ def test_foreign_paths_are_refused(name: str, tmp_path: Path) -> None:
     assert not (tmp_path / "evil.json").exists()
 
 
-def test_changed_missing_and_added_files_are_refused(tmp_path: Path) -> None:
+def test_changed_missing_and_added_files_are_refused(tmp_path):
     pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="")
     with tarfile.open(tmp_path / "a.tar.gz") as bundle:
         state = next(name for name in bundle.getnames() if name.endswith("state.safetensors"))
@@ -94,14 +93,14 @@ def test_changed_missing_and_added_files_are_refused(tmp_path: Path) -> None:
         unpack(tmp_path / "no.tar.gz", tmp_path / "u")
 
 
-def bundle_of(target: Path, *entries: tarfile.TarInfo) -> Path:
+def bundle_of(target, *entries):
     """An archive of headers alone."""
     plain = b"".join(entry.tobuf() for entry in entries) + b"\0" * 1024
     target.write_bytes(gzip.compress(plain))
     return target
 
 
-def test_links_devices_and_announced_sizes_are_refused_before_anything_is_kept(tmp_path: Path) -> None:
+def test_links_devices_and_announced_sizes_are_refused_before_anything_is_kept(tmp_path):
     for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE):
         entry = tarfile.TarInfo("CARD.md")
         entry.type, entry.linkname = kind, "/etc/passwd"
@@ -114,7 +113,7 @@ def test_links_devices_and_announced_sizes_are_refused_before_anything_is_kept(t
     assert not (tmp_path / "u").exists()
 
 
-def test_a_bomb_is_refused_by_what_it_would_unpack_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_refused_by_what_it_would_unpack_to(tmp_path, monkeypatch):
     pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="", card="\0" * 5_000_000)
     unpack(tmp_path / "a.tar.gz", tmp_path / "u")
     monkeypatch.setattr(submission, "ALWAYS_FINE", 2**20)
@@ -130,7 +129,7 @@ def test_a_bomb_is_refused_by_what_it_would_unpack_to(tmp_path: Path, monkeypatc
      b'{"schema": 1, "files": {}, "methods": [], "author": 1, "cells": 0}',
      b'{"schema": 1, "files": {}, "methods": [], "author": "", "cells": NaN}'],
 )  # fmt: skip
-def test_a_strange_list_is_refused(manifest: bytes | None, tmp_path: Path) -> None:
+def test_a_strange_list_is_refused(manifest, tmp_path):
     pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="")
     bad = rewritten(tmp_path / "a.tar.gz", tmp_path / "bad.tar.gz", {"submission.json": manifest})
     with pytest.raises(CorruptFile, match="is not a submission"):
@@ -139,11 +138,11 @@ def test_a_strange_list_is_refused(manifest: bytes | None, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("schema", [2, 99])
 @pytest.mark.parametrize("part", ["submission.json", "cells"])
-def test_an_archive_of_another_version_is_said_to_be_one(schema: int, part: str, tmp_path: Path) -> None:
+def test_an_archive_of_another_version_is_said_to_be_one(schema, part, tmp_path):
     pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="")
     unpack(tmp_path / "a.tar.gz", tmp_path / "u")
     manifest = json.loads((tmp_path / "u" / "submission.json").read_text())
-    changes: dict[str, bytes | None] = {}
+    changes = {}
     if part == "cells":
         path = min((tmp_path / "u" / "cells").glob("*/*.json"))
         name = str(path.relative_to(tmp_path / "u"))
@@ -162,7 +161,7 @@ def test_an_archive_of_another_version_is_said_to_be_one(schema: int, part: str,
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_torn_or_flipped_archive_is_refused(tmp_path: Path) -> None:
+def test_a_torn_or_flipped_archive_is_refused(tmp_path):
     pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="")
     whole = (tmp_path / "a.tar.gz").read_bytes()
     middle = len(whole) // 2
@@ -172,7 +171,7 @@ def test_a_torn_or_flipped_archive_is_refused(tmp_path: Path) -> None:
             unpack(tmp_path / "bad.tar.gz", tmp_path / "u")
 
 
-def test_an_accepted_better_attack_lowers_the_entry_and_keeps_both(tmp_path: Path) -> None:
+def test_an_accepted_better_attack_lowers_the_entry_and_keeps_both(tmp_path):
     weak = (record(cell(method_spec=method("mine"))), outcomes([1, 1, 1], [1, 1, 0]))
     other = (record(cell(method_spec=method("other"))), outcomes([1, 1, 1], [1, 0, 0]))
     strong = (record(cell(method_spec=method("mine"), attack="fab")), outcomes([1, 1, 1], [0, 1, 0]))
@@ -184,7 +183,7 @@ def test_an_accepted_better_attack_lowers_the_entry_and_keeps_both(tmp_path: Pat
     assert "further attack fab, which broke 1 more" in row.notes[0]
 
 
-def test_records_that_claim_more_than_their_samples_show_are_refused(tmp_path: Path) -> None:
+def test_records_that_claim_more_than_their_samples_show_are_refused(tmp_path):
     lucky = made(tmp_path / "r", hits=([0, 1, 1], [1, 0, 0]))
     with pytest.raises(CorruptFile, match="counts misclassified ones as robust"):
         check_records(Store(lucky))
@@ -192,40 +191,40 @@ def test_records_that_claim_more_than_their_samples_show_are_refused(tmp_path: P
 
 @pytest.mark.parametrize("name", ["n", "clean_accuracy", "robust_accuracy"])
 @pytest.mark.parametrize("claim", [0.9, float("nan"), float("inf"), None, "0.3", True, [1], 10.0**300])
-def test_a_claim_that_is_not_what_the_samples_say_is_refused(tmp_path: Path, name: str, claim: object) -> None:
+def test_a_claim_that_is_not_what_the_samples_say_is_refused(tmp_path, name, claim):
     path = made(tmp_path / "r", metrics=METRICS | {name: claim})
     with pytest.raises(CorruptFile, match=name):
         check_records(Store(path))
 
 
 @pytest.mark.parametrize(("status", "fits", "said"), [("error", True, "is no success"), ("success", False, "missing")])
-def test_what_is_no_success_or_has_no_prompts_is_refused(tmp_path: Path, status: str, fits: bool, said: str) -> None:
+def test_what_is_no_success_or_has_no_prompts_is_refused(tmp_path, status, fits, said):
     with pytest.raises(CorruptFile, match=said):
         check_records(Store(made(tmp_path / "r", fits=fits, status=status)))
 
 
-def test_no_records_and_no_draw_are_no_agreement(tmp_path: Path) -> None:
+def test_no_records_and_no_draw_are_no_agreement(tmp_path):
     with pytest.raises(CorruptFile, match="holds no records"):
         check_records(Store(tmp_path))
     with pytest.raises(UsageError, match="would say nothing"):
         draw_cells([record(cell())], 0, 0)
 
 
-def test_a_record_under_another_cells_name_is_refused(tmp_path: Path) -> None:
+def test_a_record_under_another_cells_name_is_refused(tmp_path):
     one = record(cell())
     moved = Record(id=one.id, cell=replace(one.cell, limit=5), status="success")
     with pytest.raises(CorruptFile, match=r"its id is .*, but its cell is"):
         check_records(Store(fill(tmp_path / "r", [(moved, outcomes([1], [1]))])))
 
 
-def test_other_or_unknown_contents_cannot_be_repeated() -> None:
+def test_other_or_unknown_contents_cannot_be_repeated():
     with pytest.raises(IncompatibleChoice, match="another version"):
         draw_cells([record(cell())], 1, 0)
     with pytest.raises(IncompatibleChoice, match="cannot repeat a cell: Unknown dataset 'unheard'"):
         draw_cells([record(cell(data=dataset("unheard")))], 1, 0)
 
 
-def test_disagreement_counts_samples() -> None:
+def test_disagreement_counts_samples():
     one, other = outcomes([1, 1, 1], [1, 1, 0]), outcomes([1, 1, 1], [1, 0, 0])
     assert disagreement(cell(), one, one, 0) is None
     assert disagreement(cell(), one, other, 1) is None
@@ -237,7 +236,7 @@ def test_disagreement_counts_samples() -> None:
     assert strange.samples == 3
 
 
-def test_manifest_lists_every_file(tmp_path: Path) -> None:
+def test_manifest_lists_every_file(tmp_path):
     pack([made(tmp_path / "r")], tmp_path / "a.tar.gz", methods=[], author="")
     unpack(tmp_path / "a.tar.gz", tmp_path / "u")
     manifest = json.loads((tmp_path / "u" / "submission.json").read_text())

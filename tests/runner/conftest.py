@@ -1,13 +1,10 @@
 """What the fake workbench does."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 
 @pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+def log(tmp_path, monkeypatch):
     """What the fake workbench did, in order, as "kind id" lines, across processes and runs."""
     path = tmp_path / "work.log"
     monkeypatch.setenv("FAKE_LOG", str(path))

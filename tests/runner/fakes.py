@@ -15,7 +15,7 @@ from apd_bench.records.measured import Measured
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.shards import shard_rows
-from apd_bench.runner.tasks import FitDone, Progress, Result, Settings, Task, Watch
+from apd_bench.runner.tasks import FitDone, Progress
 
 SAMPLES = 12
 BATCH = 4
@@ -26,14 +26,14 @@ class FakeBench:
 
     lost = False  # its GPU
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings):
         self.settings = settings
         self.pause = float(os.environ.get("FAKE_SECONDS", "0"))
 
-    def close(self) -> None:
+    def close(self):
         """Nothing was changed."""
 
-    def run(self, task: Task, watch: Watch) -> Result:
+    def run(self, task, watch):
         _log(f"start-{task.kind} {task.id}")
         behave = task.fit.method.learner_options if task.cell is None else task.cell.attack.options
         watch(Progress(total=SAMPLES))
@@ -41,17 +41,17 @@ class FakeBench:
         if self.lost:
             raise RuntimeError("CUDA error: device-side assert triggered")
         _misbehave(str(behave.get("behave", "")), task)
-        result: Result = self.fit(task) if task.cell is None else self.cell(task, task.cell, watch)
+        result = self.fit(task) if task.cell is None else self.cell(task, task.cell, watch)
         _log(f"end-{task.kind} {task.id}")
         return result
 
-    def fit(self, task: Task) -> FitDone:
+    def fit(self, task):
         time.sleep(self.pause)
         learned = (task.fit.id + os.environ.get("FAKE_PROMPTS", "")).encode()
         card = {"id": task.fit.id, "seconds": 0.5, "forwards": 10, "backwards": 5, "digest": _digest(learned)}
         return FitDone(files={"card.json": json.dumps(card).encode(), "state": learned}, card=card)
 
-    def cell(self, task: Task, cell: Cell, watch: Watch) -> Measured:
+    def cell(self, task, cell, watch):
         state = Path(self.settings.fits) / cell.fit.id / "state"
         learned = state.read_bytes() if task.files is None else task.files[cell.fit.id]["state"]
         checkpoint = Path(self.settings.checkpoints) / cell.id / f"batches-{task.shard}"
@@ -84,15 +84,15 @@ class FakeBench:
         )
 
 
-def _digest(learned: bytes) -> str:
+def _digest(learned):
     return hashlib.sha256(learned).hexdigest()
 
 
-def _marker(task: Task) -> Path:
+def _marker(task):
     return Path(os.environ.get("FAKE_LOG", "/nonexistent")).with_name(f"died-{task.id}")
 
 
-def _loses_its_gpu(behave: str, task: Task) -> bool:
+def _loses_its_gpu(behave, task):
     """`sticky` (always) and `sticky-once`."""
     lost = behave == "sticky" or (behave == "sticky-once" and not _marker(task).exists())
     if lost:
@@ -100,7 +100,7 @@ def _loses_its_gpu(behave: str, task: Task) -> bool:
     return lost
 
 
-def _misbehave(behave: str, task: Task) -> None:
+def _misbehave(behave, task):
     """`raise`, `prerequisite`, `die` (always) and `die-once` (the first time)."""
     marker = _marker(task)
     if behave == "raise":
@@ -112,7 +112,7 @@ def _misbehave(behave: str, task: Task) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _log(line: str) -> None:
+def _log(line):
     path = os.environ.get("FAKE_LOG")
     if path:
         with Path(path).open("a") as stream:
@@ -122,16 +122,16 @@ def _log(line: str) -> None:
 class BrokenBench(FakeBench):
     """One that cannot even be made."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings):
         raise MissingPrerequisite("No workbench here.", hint="Buy one.")
 
 
 def make_plan(
-    methods: tuple[str, ...] = ("one", "two"),
-    datasets: tuple[str, ...] = ("a", "b"),
-    attacks: tuple[str, ...] = ("pgd", "cw"),
-    seeds: tuple[int, ...] = (1,),
-) -> Plan:
+    methods=("one", "two"),
+    datasets=("a", "b"),
+    attacks=("pgd", "cw"),
+    seeds=(1,),
+):
     """Cells of fake specs; "name:behave" makes a method (its fit) or an attack (its cells) misbehave."""
     backbone = BackboneSpec(name="fake", architecture="none", weights="none", activation="none", image_size=8)
     cells = []

@@ -5,7 +5,6 @@ with its process id, then what became of it.
 """
 
 import sys
-from pathlib import Path
 
 PROGRAM = """#!{python}
 import os, re, signal, subprocess, sys, time
@@ -82,7 +81,7 @@ elif name == "scancel":
 """
 
 
-def install(folder: Path) -> Path:
+def install(folder):
     """The folder of the programs, to be put on the path; what they remember is in `folder`."""
     programs = folder / "bin"
     programs.mkdir(parents=True)

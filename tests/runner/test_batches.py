@@ -1,7 +1,6 @@
 """The batch size that is found: what fits by the measured memory, the constants elsewhere, a number as it is."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 import torch
@@ -27,10 +26,10 @@ class FakeMemory:
     fixed: int = 0
     asked: list[int] = field(default_factory=list)
 
-    def free(self) -> int:
+    def free(self):
         return self.space
 
-    def peak(self, batch: int) -> int:
+    def peak(self, batch):
         self.asked.append(batch)
         if self.fixed + batch * self.each > self.space:
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -39,7 +38,7 @@ class FakeMemory:
 
 @pytest.mark.parametrize("each", [1, 10 * MIB, 37 * MIB, 300 * MIB])
 @pytest.mark.parametrize("fixed", [0, 500 * MIB])
-def test_the_largest_power_of_two_that_fits_is_found(each: int, fixed: int) -> None:
+def test_the_largest_power_of_two_that_fits_is_found(each, fixed):
     memory = FakeMemory(8000 * MIB, each, fixed)
     found = largest_batch(memory, SIDE)
     assert found.size & (found.size - 1) == 0 and 1 <= found.size <= LIMIT
@@ -50,37 +49,37 @@ def test_the_largest_power_of_two_that_fits_is_found(each: int, fixed: int) -> N
     assert largest_batch(FakeMemory(8000 * MIB, each, fixed), SIDE) == found
 
 
-def test_smaller_batches_are_tried_where_the_first_do_not_fit() -> None:
+def test_smaller_batches_are_tried_where_the_first_do_not_fit():
     memory = FakeMemory(1000 * MIB, 200 * MIB)
     assert largest_batch(memory, SIDE).size == 2
     assert memory.asked == [4, 8, 1, 2]
     assert largest_batch(FakeMemory(100 * MIB, 200 * MIB), SIDE).size == 1
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
     class Broken(FakeMemory):
-        def peak(self, batch: int) -> int:
+        def peak(self, batch):
             raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
         largest_batch(Broken(1, 1), SIDE)
 
 
-def classifier(precision: str = "fp32") -> Classifier:
+def classifier(precision="fp32"):
     backbone = toy_backbone()
     return Classifier(backbone, torch.eye(4, backbone.shapes.embed_dim), precision=precision)
 
 
-def bench(tmp_path: Path, device: str, batch_size: int | None = None) -> Stages:
+def bench(tmp_path, device, batch_size=None):
     made = Stages(Settings(fits=str(tmp_path), checkpoints=str(tmp_path), device=device, batch_size=batch_size))
     made.close()
     return made
 
 
-def test_a_worker_measures_once_for_each_kind_of_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[FakeMemory] = []
+def test_a_worker_measures_once_for_each_kind_of_model(tmp_path, monkeypatch):
+    made = []
 
-    def memory(model: object, image_size: int, device: str, share: float) -> FakeMemory:
+    def memory(model, image_size, device, share):
         made.append(FakeMemory(8000 * MIB, 30 * MIB))
         return made[-1]
 
@@ -93,7 +92,7 @@ def test_a_worker_measures_once_for_each_kind_of_model(tmp_path: Path, monkeypat
     assert len(made) == 2
 
 
-def test_a_number_and_a_cpu_need_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_and_a_cpu_need_no_measurement(tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "CudaMemory", None)
     assert bench(tmp_path, "cuda", batch_size=7).batch_size(classifier()).size == 7
     found = bench(tmp_path, "cpu").batch_size(classifier())

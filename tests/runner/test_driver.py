@@ -20,7 +20,6 @@ from apd_bench.core.options import RunOptions
 from apd_bench.records.store import Store
 from apd_bench.runner import session
 from apd_bench.runner.plan import Plan
-from apd_bench.runner.report import RunReport
 from apd_bench.runner.reporter import JsonReporter, PlainReporter, Reporter
 from apd_bench.runner.session import run_plan
 
@@ -28,23 +27,23 @@ Log = Callable[[], list[str]]
 JOBS = pytest.mark.parametrize("jobs", [1, 2])
 
 
-def go(plan: Plan, store: Store, *, jobs: int = 1, strategy: str = "unfinished", **more: object) -> RunReport:
+def go(plan, store, *, jobs=1, strategy="unfinished", **more):
     options = RunOptions(jobs=jobs, device="cpu", shard=int(str(more.pop("shard_size", 500))))
     workbench, reporter = str(more.pop("bench", "fakes:FakeBench")), more.pop("reporter", None) or Reporter()
-    return run_plan(plan, store, options, reporter, strategy=strategy, workbench=workbench, **more)  # type: ignore[arg-type]
+    return run_plan(plan, store, options, reporter, strategy=strategy, workbench=workbench, **more)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path):
     return Store(tmp_path / "results")
 
 
-def ends(lines: list[str], kind: str) -> list[str]:
+def ends(lines, kind):
     return [line.split()[1] for line in lines if line.startswith(f"end-{kind}")]
 
 
 @JOBS
-def test_every_cell_is_measured_once_and_every_fit_trained_once(store: Store, log: Log, jobs: int) -> None:
+def test_every_cell_is_measured_once_and_every_fit_trained_once(store, log, jobs):
     plan = make_plan()
     report = go(plan, store, jobs=jobs)
     assert report.exit_code == EXIT_DONE
@@ -56,7 +55,7 @@ def test_every_cell_is_measured_once_and_every_fit_trained_once(store: Store, lo
     assert not list((store.path / "checkpoints").glob("*"))
 
 
-def test_the_second_run_computes_nothing_and_says_so(store: Store, log: Log) -> None:
+def test_the_second_run_computes_nothing_and_says_so(store, log):
     plan = make_plan()
     go(plan, store)
     before = log()
@@ -67,7 +66,7 @@ def test_the_second_run_computes_nothing_and_says_so(store: Store, log: Log) -> 
     assert stream.getvalue() == "Nothing to compute: 8 cells, all done.\n"
 
 
-def test_processes_and_no_processes_give_the_same_records(tmp_path: Path) -> None:
+def test_processes_and_no_processes_give_the_same_records(tmp_path):
     plan = make_plan()
     stores = [Store(tmp_path / str(jobs)) for jobs in (1, 2)]
     for jobs, store in enumerate(stores, 1):
@@ -78,7 +77,7 @@ def test_processes_and_no_processes_give_the_same_records(tmp_path: Path) -> Non
         assert one.outcomes == two.outcomes
 
 
-def test_a_suite_that_grew_computes_the_difference_only(store: Store, log: Log) -> None:
+def test_a_suite_that_grew_computes_the_difference_only(store, log):
     go(make_plan(datasets=("a",)), store)
     before = len(ends(log(), "cell"))
     report = go(make_plan(datasets=("a", "b"), attacks=("pgd", "cw", "fgsm")), store)
@@ -89,7 +88,7 @@ def test_a_suite_that_grew_computes_the_difference_only(store: Store, log: Log) 
 
 
 @JOBS
-def test_an_error_is_a_record_with_a_traceback_and_the_others_go_on(store: Store, jobs: int) -> None:
+def test_an_error_is_a_record_with_a_traceback_and_the_others_go_on(store, jobs):
     plan = make_plan(attacks=("pgd", "cw:raise"))
     report = go(plan, store, jobs=jobs)
     assert report.exit_code == EXIT_CELLS_FAILED
@@ -101,7 +100,7 @@ def test_an_error_is_a_record_with_a_traceback_and_the_others_go_on(store: Store
     assert [(failure.message, number) for failure, number in report.messages()] == [("the attack divided by zero", 4)]
 
 
-def test_a_fit_that_fails_fails_its_cells_and_no_others(store: Store, log: Log) -> None:
+def test_a_fit_that_fails_fails_its_cells_and_no_others(store, log):
     report = go(make_plan(methods=("one", "two:raise")), store)
     assert len(report.computed) == 4
     assert len(ends(log(), "cell")) == 4
@@ -109,7 +108,7 @@ def test_a_fit_that_fails_fails_its_cells_and_no_others(store: Store, log: Log) 
     assert [error["stage"] for error in errors if error] == ["fit"] * 4
 
 
-def test_failed_cells_are_tried_again_but_not_with_missing(store: Store, log: Log) -> None:
+def test_failed_cells_are_tried_again_but_not_with_missing(store, log):
     plan = make_plan(attacks=("pgd", "cw:raise"))
     go(plan, store)
     assert go(plan, store, strategy="missing").to_do == 0
@@ -119,7 +118,7 @@ def test_failed_cells_are_tried_again_but_not_with_missing(store: Store, log: Lo
     assert len(ends(log(), "cell")) == 4  # the good ones ran once
 
 
-def test_force_measures_and_trains_again_and_keeps_the_success_if_that_fails(store: Store, log: Log) -> None:
+def test_force_measures_and_trains_again_and_keeps_the_success_if_that_fails(store, log):
     plan = make_plan(methods=("one",), datasets=("a",))
     go(plan, store)
     first = [record.outcomes for record in store.records()]
@@ -128,14 +127,14 @@ def test_force_measures_and_trains_again_and_keeps_the_success_if_that_fails(sto
     assert [record.outcomes for record in store.records()] == first
 
 
-def test_prerequisites_that_are_missing_everywhere_are_exit_2(store: Store) -> None:
+def test_prerequisites_that_are_missing_everywhere_are_exit_2(store):
     report = go(make_plan(methods=("one:prerequisite",)), store)
     assert report.exit_code == EXIT_USAGE
     assert report.messages()[0][0].hint == "Fetch them."
 
 
 @JOBS
-def test_a_workbench_that_cannot_be_made_is_an_error_not_a_hang(store: Store, jobs: int) -> None:
+def test_a_workbench_that_cannot_be_made_is_an_error_not_a_hang(store, jobs):
     if jobs == 1:
         with pytest.raises(MissingPrerequisite, match="No workbench"):
             go(make_plan(), store, bench="fakes:BrokenBench")
@@ -145,7 +144,7 @@ def test_a_workbench_that_cannot_be_made_is_an_error_not_a_hang(store: Store, jo
     assert report.messages()[0][0].message == "No workbench here."
 
 
-def test_a_worker_that_dies_once_costs_nothing(store: Store, log: Log) -> None:
+def test_a_worker_that_dies_once_costs_nothing(store, log):
     plan = make_plan(attacks=("pgd", "cw:die-once"))
     report = go(plan, store, jobs=2)
     assert report.exit_code == EXIT_DONE
@@ -155,9 +154,7 @@ def test_a_worker_that_dies_once_costs_nothing(store: Store, log: Log) -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_a_worker_that_lost_its_gpu_is_replaced_and_its_cell_tried_once_more(
-    store: Store, log: Log, monkeypatch: pytest.MonkeyPatch, jobs: int
-) -> None:
+def test_a_worker_that_lost_its_gpu_is_replaced_and_its_cell_tried_once_more(store, log, monkeypatch, jobs):
     monkeypatch.setattr(session, "pick_device", lambda asked: "cuda")
     monkeypatch.setattr(session, "visible_gpus", lambda: ["0"])
     plan = make_plan(methods=("one",), attacks=("cw:sticky-once", "pgd", "fgsm:sticky", "apgd-ce"))
@@ -169,7 +166,7 @@ def test_a_worker_that_lost_its_gpu_is_replaced_and_its_cell_tried_once_more(
     assert len(starts) == len(plan.cells) + 4  # no neighbour was tried twice
 
 
-def test_a_worker_that_dies_always_is_an_error_record_and_its_neighbours_are_not_blamed(store: Store) -> None:
+def test_a_worker_that_dies_always_is_an_error_record_and_its_neighbours_are_not_blamed(store):
     plan = make_plan(methods=("one",), attacks=("pgd", "cw:die"))
     report = go(plan, store, jobs=2)
     assert report.exit_code == EXIT_CELLS_FAILED
@@ -180,7 +177,7 @@ def test_a_worker_that_dies_always_is_an_error_record_and_its_neighbours_are_not
 
 @pytest.mark.parametrize("suffix", [".json", ".npz"])
 @JOBS
-def test_a_damaged_file_is_named_kept_and_measured_again(store: Store, log: Log, jobs: int, suffix: str) -> None:
+def test_a_damaged_file_is_named_kept_and_measured_again(store, log, jobs, suffix):
     plan = make_plan()
     go(plan, store)
     path = next(store.cells.rglob(f"{plan.cells[0].id}*{suffix}"))
@@ -192,7 +189,7 @@ def test_a_damaged_file_is_named_kept_and_measured_again(store: Store, log: Log,
     assert go(plan, Store(store.path)).to_do == 0
 
 
-def test_a_damaged_fit_is_trained_again_and_kept(store: Store, log: Log) -> None:
+def test_a_damaged_fit_is_trained_again_and_kept(store, log):
     plan = make_plan(methods=("one",), datasets=("a",))
     go(plan, store)
     fit_id = next(iter(plan.fits))
@@ -203,7 +200,7 @@ def test_a_damaged_fit_is_trained_again_and_kept(store: Store, log: Log) -> None
     assert (store.fits / f"{fit_id}.damaged" / "state").read_text() == "other"
 
 
-def test_a_fit_is_not_repeated_when_only_cells_are_missing(store: Store, log: Log) -> None:
+def test_a_fit_is_not_repeated_when_only_cells_are_missing(store, log):
     plan = make_plan()
     go(plan, store, only_fits=True)
     assert len(ends(log(), "fit")) == 4 and not ends(log(), "cell")
@@ -212,17 +209,15 @@ def test_a_fit_is_not_repeated_when_only_cells_are_missing(store: Store, log: Lo
     assert len(ends(log(), "fit")) == 4 and len(ends(log(), "cell")) == 8
 
 
-def test_a_full_disk_ends_the_run_with_one_sentence_and_nothing_lost(
-    store: Store, log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_ends_the_run_with_one_sentence_and_nothing_lost(store, log, monkeypatch):
     plan = make_plan()
     real, calls = Store.put, []
 
-    def put(self: Store, *arguments: object) -> object:
+    def put(self, *arguments):
         calls.append(1)
         if len(calls) == 4:
             raise MissingPrerequisite("The disk is full: x could not be written.")
-        return real(self, *arguments)  # type: ignore[arg-type]
+        return real(self, *arguments)
 
     monkeypatch.setattr(Store, "put", put)
     with pytest.raises(MissingPrerequisite, match="disk is full"):
@@ -232,7 +227,7 @@ def test_a_full_disk_ends_the_run_with_one_sentence_and_nothing_lost(
     assert len(go(plan, Store(store.path)).computed) == 5
 
 
-def test_a_clock_that_is_set_back_repeats_nothing(store: Store, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_is_set_back_repeats_nothing(store, log, monkeypatch):
     plan = make_plan()
     go(make_plan(datasets=("a",)), store)
     monkeypatch.setattr("apd_bench.runner.driver.utc_now", lambda: "1999-12-31T23:59:59+00:00")
@@ -249,23 +244,21 @@ def test_a_clock_that_is_set_back_repeats_nothing(store: Store, log: Log, monkey
 class Interrupting(Reporter):
     """Presses Ctrl-C when the first cell is on its way."""
 
-    def __init__(self, times: int = 1) -> None:
+    def __init__(self, times=1):
         self.times = times
-        self.messages: list[str] = []
+        self.messages = []
 
-    def tick(self, progress: object) -> None:
+    def tick(self, progress):
         for _ in range(self.times):
             os.kill(os.getpid(), signal.SIGINT)
         self.times = 0
 
-    def message(self, text: str) -> None:
+    def message(self, text):
         self.messages.append(text)
 
 
 @JOBS
-def test_ctrl_c_stops_at_the_next_batch_and_the_same_command_goes_on(
-    store: Store, log: Log, jobs: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_stops_at_the_next_batch_and_the_same_command_goes_on(store, log, jobs, monkeypatch):
     monkeypatch.setenv("FAKE_SECONDS", "0.1")
     plan = make_plan()
     reporter = Interrupting()
@@ -288,7 +281,7 @@ def test_ctrl_c_stops_at_the_next_batch_and_the_same_command_goes_on(
 
 
 @JOBS
-def test_a_second_ctrl_c_stops_at_once(store: Store, jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_ctrl_c_stops_at_once(store, jobs, monkeypatch):
     monkeypatch.setenv("FAKE_SECONDS", "0.5")
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
@@ -297,15 +290,15 @@ def test_a_second_ctrl_c_stops_at_once(store: Store, jobs: int, monkeypatch: pyt
     assert go(make_plan(datasets=("a",)), Store(store.path), jobs=1).exit_code == EXIT_DONE
 
 
-def test_it_runs_in_a_thread_where_signals_cannot_be_caught(store: Store) -> None:
-    reports: list[RunReport] = []
+def test_it_runs_in_a_thread_where_signals_cannot_be_caught(store):
+    reports = []
     thread = threading.Thread(target=lambda: reports.append(go(make_plan(), store)))
     thread.start()
     thread.join()
     assert reports[0].exit_code == EXIT_DONE
 
 
-def test_workers_end_when_the_driver_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_end_when_the_driver_is_killed(tmp_path, monkeypatch):
     monkeypatch.setenv("FAKE_SECONDS", "30")
     script = (
         "from test_driver import go; from fakes import make_plan; from apd_bench.records.store import Store\n"
@@ -331,7 +324,7 @@ def test_workers_end_when_the_driver_is_killed(tmp_path: Path, monkeypatch: pyte
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
-def test_json_events_are_one_object_a_line_and_tell_the_whole_story(store: Store) -> None:
+def test_json_events_are_one_object_a_line_and_tell_the_whole_story(store):
     stream = io.StringIO()
     go(make_plan(attacks=("pgd", "cw:raise")), store, reporter=JsonReporter(stream))
     events = [json.loads(line) for line in stream.getvalue().splitlines()]
@@ -342,19 +335,19 @@ def test_json_events_are_one_object_a_line_and_tell_the_whole_story(store: Store
     assert sum("metrics" in event for event in finished) == 4
 
 
-def test_the_resolved_run_is_written_beside_the_results(store: Store) -> None:
+def test_the_resolved_run_is_written_beside_the_results(store):
     go(make_plan(), store)
     (path,) = (store.path / "runs").glob("*.json")
     assert json.loads(path.read_text())["eps"] == ["4/255"]
 
 
-def test_a_run_says_that_a_fit_ended_at_other_prompts(store: Store, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_says_that_a_fit_ended_at_other_prompts(store, log, monkeypatch):
     grid = make_plan(methods=("one",), datasets=("a",))
     first, second = grid.cells
     go(Plan(grid.suite, (first,)), store)
     shutil.rmtree(store.fit_path(first.fit.id))
     monkeypatch.setenv("FAKE_PROMPTS", "others")
-    said: list[str] = []
+    said = []
     monkeypatch.setattr(Reporter, "message", lambda self, text: said.append(text))
     go(grid, store)
     assert len(said) == 1 and "other prompts than 1 stored cells" in said[0] and "--force" in said[0]

@@ -13,11 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -53,21 +51,19 @@ class Kills:
     repeated: list[str] = field(default_factory=list)
 
 
-def run_to_the_end(command: list[str], environment: dict[str, str]) -> float:
+def run_to_the_end(command, environment):
     began = time.monotonic()
     subprocess.run(command, env=environment, check=True, capture_output=True)
     return time.monotonic() - began
 
 
-def finished(store: Store) -> dict[str, bytes]:
+def finished(store):
     """The successes of a store, byte for byte: one that is measured again differs at least in its times."""
     statuses = Store(store.path).statuses()
     return {cell: store.record_path(cell).read_bytes() for cell, status in statuses.items() if status == "success"}
 
 
-def torment(
-    command: list[str], environment: dict[str, str], store: Store, *, kills: int, longest: float, chance: random.Random
-) -> Kills:
+def torment(command, environment, store, *, kills, longest, chance):
     """Kills the run up to `kills` times at random moments, once in a while with its workers, then lets it end."""
     story = Kills()
     while not story.ended:
@@ -93,7 +89,7 @@ def torment(
     return story
 
 
-def essence(store: Store) -> dict[str, Any]:
+def essence(store):
     """All records and outcomes, without times, dates and what the machine was doing."""
     found = {}
     for record in store.records():
@@ -111,9 +107,9 @@ def essence(store: Store) -> dict[str, Any]:
     return found
 
 
-def boards(store: Store, out: Path) -> dict[str, Any]:
+def boards(store, out):
     """The boards without what depends on when, where and how fast: the line that dates them, seconds."""
-    found: dict[str, Any] = {}
+    found = {}
     for path in write_boards([store.path], out):
         if path.suffix == ".csv":
             rows = list(csv.DictReader(path.read_text().splitlines()))
@@ -123,7 +119,7 @@ def boards(store: Store, out: Path) -> dict[str, Any]:
     return found
 
 
-def untimed(lines: list[str]) -> Iterator[str]:
+def untimed(lines):
     """The lines of a Markdown board without its date and without the columns of seconds."""
     timed = 0
     for line in lines:
@@ -136,9 +132,7 @@ def untimed(lines: list[str]) -> Iterator[str]:
             yield line.rsplit("|", timed + 1)[0] if timed else line
 
 
-def survive(
-    command: Callable[[Store], list[str]], environment: dict[str, str], folder: Path, *, kills: int, share: float = 1.0
-) -> Iterator[tuple[Store, Store]]:
+def survive(command, environment, folder, *, kills, share=1.0):
     """Runs that were killed until they ended, each with an undisturbed one whose records it has."""
     calm = Store(folder / "calm")
     longest = share * run_to_the_end(command(calm), environment)
@@ -153,18 +147,18 @@ def survive(
         yield store, calm
 
 
-def apd_bench(store: Store, *words: str) -> list[str]:
+def apd_bench(store, *words):
     """A verb as a command, with records and boards beside each other."""
     return [sys.executable, "-m", "apd_bench", *words, "--results", str(store.path), "--boards", f"{store.path}-boards"]
 
 
 @pytest.mark.timeout(6000)
 @pytest.mark.parametrize(("jobs", "shard"), [(1, 500), (2, 4)])
-def test_a_grid_of_fakes_survives_sigkill_at_any_moment(tmp_path: Path, jobs: int, shard: int) -> None:
+def test_a_grid_of_fakes_survives_sigkill_at_any_moment(tmp_path, jobs, shard):
     paths = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
     environment = {**os.environ, "PYTHONPATH": paths, "FAKE_SECONDS": "0.01"}
 
-    def command(store: Store) -> list[str]:
+    def command(store):
         script = tmp_path / f"{store.path.name}.py"
         script.write_text(FAKE.format(results=str(store.path), jobs=jobs, shard=shard))
         return [sys.executable, str(script)]
@@ -175,8 +169,8 @@ def test_a_grid_of_fakes_survives_sigkill_at_any_moment(tmp_path: Path, jobs: in
 
 
 @pytest.mark.timeout(6000)
-def test_the_embedded_suite_survives_sigkill_at_any_moment(tmp_path: Path) -> None:
-    def command(store: Store) -> list[str]:
+def test_the_embedded_suite_survives_sigkill_at_any_moment(tmp_path):
+    def command(store):
         return apd_bench(store, *REAL)
 
     for store, calm in survive(command, dict(os.environ), tmp_path, kills=KILLS or 2, share=SHARE):
@@ -188,11 +182,11 @@ HARD = "autoattack(members=['apgd-ce', 'apgd-t', 'square'], iterations=5, querie
 
 
 @pytest.mark.timeout(6000)
-def test_an_autoattack_that_is_killed_in_its_middle_repeats_no_finished_member_or_batch(tmp_path: Path) -> None:
+def test_an_autoattack_that_is_killed_in_its_middle_repeats_no_finished_member_or_batch(tmp_path):
     words = ("run", "--methods", "zero_shot", "--datasets", "fashion", "--limit", "8", "--attacks", HARD,
              "--eps", "1/255", "--batch-size", "2", "--jobs", "1", "--device", "cpu", "-q")  # fmt: skip
 
-    def stage(store: Store) -> tuple[int, int]:
+    def stage(store):
         """The member under way and how many samples wait for it, from the checkpoint; zeros where there is none."""
         for path in store.path.glob("checkpoints/*/attack-*.npz"):
             with suppress(FileNotFoundError), np.load(io.BytesIO(path.read_bytes())) as saved:

@@ -8,7 +8,6 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.store import Store
 from apd_bench.runner.estimate import passes_of
 from apd_bench.runner.live import LiveReporter
-from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
 from apd_bench.runner.standings import Standings
@@ -51,10 +49,10 @@ if __name__ == "__main__":
 class Screen:
     """A terminal of endless height that wraps its lines anew when it becomes narrower."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.lines, self.row, self.column = [""], 0, 0
 
-    def feed(self, text: str) -> "Screen":
+    def feed(self, text):
         for sign in re.findall(r"\x1b\[[?\d;]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", text):
             if sign == "\r":
                 self.column = 0
@@ -69,23 +67,23 @@ class Screen:
                 self.column += len(sign)
         return self
 
-    def _control(self, sign: str) -> None:
+    def _control(self, sign):
         if sign == "\x1b[2K":
             self.lines[self.row] = ""
         elif sign.endswith("A"):
             self.row -= int(sign[2:-1])
 
-    def narrow(self, width: int) -> None:
+    def narrow(self, width):
         wrapped = [[line[at : at + width] for at in range(0, len(line), width)] or [""] for line in self.lines]
         self.row = sum(map(len, wrapped[: self.row + 1])) - 1
         self.lines = [line for lines in wrapped for line in lines]
 
     @property
-    def text(self) -> str:
+    def text(self):
         return "\n".join(line.rstrip() for line in self.lines).rstrip()
 
 
-def started(plan: Plan, width: int, height: int, *, only_fits: bool = False) -> tuple[LiveReporter, Console]:
+def started(plan, width, height, *, only_fits=False):
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
     reporter = LiveReporter(console)
     cells = () if only_fits else plan.cells
@@ -95,13 +93,13 @@ def started(plan: Plan, width: int, height: int, *, only_fits: bool = False) -> 
     return reporter, console
 
 
-def lines_of(reporter: LiveReporter) -> list[str]:
+def lines_of(reporter):
     lines = reporter.console.render_lines(reporter.render(), pad=False)
     return ["".join(segment.text for segment in line).rstrip() for line in lines]
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (40, 10), (200, 60)])
-def test_a_large_grid_is_no_larger_than_the_terminal_and_the_last_line_is_there(width: int, height: int) -> None:
+def test_a_large_grid_is_no_larger_than_the_terminal_and_the_last_line_is_there(width, height):
     plan = make_plan(methods=METHODS, datasets=SETS)
     reporter, _ = started(plan, width, height)
     for cell in plan.cells[-8:]:
@@ -114,7 +112,7 @@ def test_a_large_grid_is_no_larger_than_the_terminal_and_the_last_line_is_there(
     assert shown == 26 or any(line.startswith(f"{26 - shown} more") for line in lines)
 
 
-def test_each_set_has_a_sign_where_there_is_room() -> None:
+def test_each_set_has_a_sign_where_there_is_room():
     plan = make_plan(datasets=SETS, methods=("one",), seeds=tuple(range(1, 41)))
     reporter, _ = started(plan, 80, 24)
     assert lines_of(reporter)[0].split() == ["method", "clean", "worst", "cells", "11", "datasets"]
@@ -127,7 +125,7 @@ def test_each_set_has_a_sign_where_there_is_room() -> None:
     assert lines_of(reporter)[0].split() == ["method", "clean", "worst", "cells"]
 
 
-def test_the_table_fills_with_clean_and_worst_of_what_is_measured_so_far(tmp_path: Path) -> None:
+def test_the_table_fills_with_clean_and_worst_of_what_is_measured_so_far(tmp_path):
     """Worst is by sample over the attacks of a set, a mean over sets, and knows what an earlier run has stored."""
     store = Store(tmp_path / "results")
     plan = make_plan(methods=("one", "two"), datasets=("a", "b"))
@@ -136,7 +134,7 @@ def test_the_table_fills_with_clean_and_worst_of_what_is_measured_so_far(tmp_pat
     reporter = LiveReporter(reporter.console, store)
     assert go(plan, store, reporter=reporter).computed
 
-    def shares(method: str) -> list[str]:
+    def shares(method):
         sets = {}
         for cell in plan.cells:
             if cell.fit.method.name == method:
@@ -150,7 +148,7 @@ def test_the_table_fills_with_clean_and_worst_of_what_is_measured_so_far(tmp_pat
     assert lines[1][2] != lines[2][2]
 
 
-def test_shards_of_a_set_count_together_and_distances_not_at_all() -> None:
+def test_shards_of_a_set_count_together_and_distances_not_at_all():
     first, second = make_plan(methods=("one",), datasets=("a",)).cells
     standings, row = Standings(lambda cell: "row"), np.zeros(3)
     outcomes = [
@@ -166,7 +164,7 @@ def test_shards_of_a_set_count_together_and_distances_not_at_all() -> None:
     assert standings.shares("row") == (1.0, 4 / 6)
 
 
-def test_the_member_of_a_suite_and_how_far_it_is_are_named() -> None:
+def test_the_member_of_a_suite_and_how_far_it_is_are_named():
     plan = make_plan(methods=("one",), datasets=("a",), attacks=("autoattack",), seeds=(1, 2))
     reporter, _ = started(plan, 80, 24)
     task = Task(fit=plan.cells[0].fit, cell=plan.cells[0])
@@ -178,7 +176,7 @@ def test_the_member_of_a_suite_and_how_far_it_is_are_named() -> None:
     assert max(map(len, lines_of(reporter))) <= 80
 
 
-def test_numbers_come_before_names_that_may_be_cut() -> None:
+def test_numbers_come_before_names_that_may_be_cut():
     plan = make_plan(methods=("a-very-long-name-of-a-method-with-many-options",), datasets=("b" * 60,))
     reporter, _ = started(plan, 60, 24)
     task = Task(fit=plan.cells[0].fit, cell=plan.cells[0])
@@ -187,7 +185,7 @@ def test_numbers_come_before_names_that_may_be_cut() -> None:
     assert "█████····· " in lines_of(reporter)[-2] and "6/12 samples, 4 broken  a-very" in lines_of(reporter)[-2]
 
 
-def test_the_bar_of_an_attack_on_all_samples_at_once_grows_with_its_passes() -> None:
+def test_the_bar_of_an_attack_on_all_samples_at_once_grows_with_its_passes():
     plan = make_plan(attacks=("autoattack",))
     reporter, _ = started(plan, 80, 24)
     task = Task(fit=plan.cells[0].fit, cell=plan.cells[0])
@@ -196,20 +194,20 @@ def test_the_bar_of_an_attack_on_all_samples_at_once_grows_with_its_passes() -> 
     assert lines_of(reporter)[-2].startswith("█████·····") and " left" in lines_of(reporter)[-1]
 
 
-def test_where_only_fits_are_trained_the_grid_counts_fits() -> None:
+def test_where_only_fits_are_trained_the_grid_counts_fits():
     reporter, _ = started(make_plan(seeds=(1, 2, 3)), 80, 24, only_fits=True)
     lines = lines_of(reporter)
     assert lines[1].split() == ["one", "0/6", "··"] and lines[-1].startswith("0/12 fits")
 
 
-def test_a_terminal_that_becomes_narrower_keeps_what_was_said_and_shows_one_view() -> None:
+def test_a_terminal_that_becomes_narrower_keeps_what_was_said_and_shows_one_view():
     plan = make_plan(methods=("a-method-whose-name-takes-a-lot-of-room-on-the-line",), datasets=("a", "b"))
     reporter, console = started(plan, 80, 24)
     screen = Screen()
     stream = console.file
     assert isinstance(stream, io.StringIO)
 
-    def show() -> str:
+    def show():
         reporter._live.refresh()
         text = stream.getvalue()
         stream.seek(0)
@@ -236,10 +234,10 @@ def test_a_terminal_that_becomes_narrower_keeps_what_was_said_and_shows_one_view
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Callable[..., list[str]]:
+def command(tmp_path):
     """A run of twelve fake cells, from a file, as a command."""
 
-    def make(jobs: int) -> list[str]:
+    def make(jobs):
         path = tmp_path / f"run{jobs}.py"
         path.write_text(SCRIPT.format(results=str(tmp_path / "results"), jobs=jobs))
         return [sys.executable, str(path)]
@@ -247,9 +245,7 @@ def command(tmp_path: Path) -> Callable[..., list[str]]:
     return make
 
 
-def on_a_terminal(
-    command: list[str], *, act: Callable[[int, str], object] = lambda pid, text: None, pause: str = "0.1"
-) -> tuple[int, str]:
+def on_a_terminal(command, *, act=lambda pid, text: None, pause="0.1"):
     """The exit code of a command on a terminal of 80 columns, and all that it wrote; `act` is called all the time."""
     import fcntl
     import termios
@@ -274,7 +270,7 @@ def on_a_terminal(
     return process.wait(timeout=60), content.decode().replace("\r\n", "\n")
 
 
-def test_on_a_terminal_the_view_comes_and_goes_and_the_summary_stays(command: Callable[..., list[str]]) -> None:
+def test_on_a_terminal_the_view_comes_and_goes_and_the_summary_stays(command):
     code, text = on_a_terminal(command(1), pause="0.4")  # longer than the view needs to show a batch
     assert code == 0
     said = Screen().feed(text).text.splitlines()
@@ -287,19 +283,17 @@ def test_on_a_terminal_the_view_comes_and_goes_and_the_summary_stays(command: Ca
 class Keys:
     """Presses Ctrl-C `times` times, as a terminal does, once a sample batch is done."""
 
-    def __init__(self, times: int) -> None:
+    def __init__(self, times):
         self.times, self.pressed = times, 0
 
-    def __call__(self, pid: int, text: str) -> None:
+    def __call__(self, pid, text):
         if self.pressed < self.times and re.search(r" [48]/12 samples", text) and (not self.pressed or "once" in text):
             self.pressed += 1
             os.killpg(pid, signal.SIGINT)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_ctrl_c_on_a_terminal_ends_with_130_and_the_same_command_goes_on(
-    command: Callable[..., list[str]], tmp_path: Path, log: Callable[[], list[str]], jobs: int
-) -> None:
+def test_ctrl_c_on_a_terminal_ends_with_130_and_the_same_command_goes_on(command, tmp_path, log, jobs):
     keys = Keys(times=1)
     code, text = on_a_terminal(command(jobs), act=keys, pause="0.4")  # longer than the view needs to show a batch
     assert keys.pressed == 1 and code == 130
@@ -314,7 +308,7 @@ def test_ctrl_c_on_a_terminal_ends_with_130_and_the_same_command_goes_on(
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_second_ctrl_c_ends_at_once_and_the_terminal_is_usable(command: Callable[..., list[str]], jobs: int) -> None:
+def test_a_second_ctrl_c_ends_at_once_and_the_terminal_is_usable(command, jobs):
     keys = Keys(times=2)
     code, text = on_a_terminal(command(jobs), act=keys, pause="2")
     assert keys.pressed == 2 and code == 130

@@ -2,9 +2,7 @@
 
 import json
 import sys
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -17,7 +15,7 @@ from apd_bench.runner.log_readers import Scalar, log_events, scalars, to_tensorb
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory):
     """The folder of a run with one trained fit, logged as run.jsonl."""
     folder = tmp_path_factory.mktemp("logged")
     apd_bench.run(
@@ -27,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_log_holds_the_history_of_the_card_and_what_the_cells_gave(run: Path) -> None:
+def test_the_log_holds_the_history_of_the_card_and_what_the_cells_gave(run):
     found = list(log_events(run / "run.jsonl"))
     assert [event["event"] for event in found[:2]] == ["open", "start"] and found[-1]["event"] == "finish"
     assert all(event["time"].endswith("+00:00") for event in found)
@@ -43,9 +41,9 @@ def test_the_log_holds_the_history_of_the_card_and_what_the_cells_gave(run: Path
     assert robust == record.metrics["robust_accuracy"]
 
 
-def test_losses_come_while_a_fit_is_trained_and_each_stands_there_once() -> None:
+def test_losses_come_while_a_fit_is_trained_and_each_stands_there_once():
     fit = {"fit": "f"}
-    found: list[dict[str, Any]] = [
+    found = [
         {"event": "task_started", "kind": "fit", **fit},
         {"event": "epoch", "epoch": 1, "epochs": 2, "loss": 3.0, **fit},
         {
@@ -58,12 +56,12 @@ def test_losses_come_while_a_fit_is_trained_and_each_stands_there_once() -> None
     assert list(scalars(found)) == first and list(scalars(found * 2)) == first * 2
 
 
-def test_a_log_is_followed_until_the_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_is_followed_until_the_run_ends(tmp_path, monkeypatch):
     path = tmp_path / "run.jsonl"
     path.write_text('{"event": "start"}\n{"event": "fin')
     assert [event["event"] for event in log_events(path)] == ["start"]
 
-    def wait(seconds: float) -> None:
+    def wait(seconds):
         with path.open("a") as stream:
             stream.write('ish"}\n')
 
@@ -71,7 +69,7 @@ def test_a_log_is_followed_until_the_run_ends(tmp_path: Path, monkeypatch: pytes
     assert [event["event"] for event in log_events(path, follow=True)] == ["start", "finish"]
 
 
-def test_tensorboard_gets_every_number(run: Path, tmp_path: Path) -> None:
+def test_tensorboard_gets_every_number(run, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -84,10 +82,10 @@ def test_tensorboard_gets_every_number(run: Path, tmp_path: Path) -> None:
     assert sorted(read) == [(step, pytest.approx(value, rel=1e-6)) for step, value in wanted]
 
 
-def test_wandb_gets_one_run_a_fit(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Any] = []
+def test_wandb_gets_one_run_a_fit(run, monkeypatch):
+    made = []
 
-    def init(**how: Any) -> Any:
+    def init(**how):
         made.append(SimpleNamespace(how=how, rows=[], summary={}, ended=0))
         one = made[-1]
         one.define_metric, one.log = lambda *words, **more: None, one.rows.append
@@ -103,15 +101,13 @@ def test_wandb_gets_one_run_a_fit(run: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert any(name.endswith("fgsm/robust") for name in trained.summary)
 
 
-def test_without_a_tool_the_last_of_each_number_is_printed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_tool_the_last_of_each_number_is_printed(run, capsys):
     assert main(["log", str(run / "run.jsonl")]) == EXIT_DONE
     lines = [line for line in capsys.readouterr().out.splitlines() if "train/loss" in line]
     assert len(lines) == 1 and lines[0].split()[-2] == "3"
 
 
-def test_what_cannot_be_read_or_written_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_read_or_written_is_one_sentence(tmp_path, monkeypatch, capsys):
     (tmp_path / "other.jsonl").write_text(json.dumps([1]) + "\n")
     for words, said in (
         (["log", str(tmp_path / "none.jsonl")], "Write one: apd-bench run --log"),
@@ -125,4 +121,4 @@ def test_what_cannot_be_read_or_written_is_one_sentence(
     monkeypatch.setattr(log_readers, "find_spec", lambda name: None)
     for write in (to_tensorboard, to_wandb):
         with pytest.raises(MissingPrerequisite, match=r"pip install 'apd-bench\["):
-            write([], tmp_path)  # type: ignore[arg-type]
+            write([], tmp_path)

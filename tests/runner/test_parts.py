@@ -15,19 +15,18 @@ from apd_bench.core.options import RunOptions, options_from_python
 from apd_bench.core.specs import MethodRecipe
 from apd_bench.records.store import Store
 from apd_bench.runner.parts import deal
-from apd_bench.runner.plan import Plan
 from apd_bench.runner.session import plan_of
 
 README = Path(__file__).parents[2] / "README.md"
 TRAINED = RunOptions(methods=("advtp", "apd", "zero_shot"), datasets=("fashion", "food"), seeds=(1, 2))
 
 
-def trained(part: Plan) -> set[str]:
+def trained(part):
     return {fit.id for fit in part.fits.values() if fit.method.trains}
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 5])
-def test_every_cell_is_in_one_part_and_no_fit_is_trained_in_two(parts: int) -> None:
+def test_every_cell_is_in_one_part_and_no_fit_is_trained_in_two(parts):
     whole = plan_of(TRAINED)
     dealt = [deal(whole, part + 1, parts) for part in range(parts)]
     assert Counter(cell.id for part in dealt for cell in part.cells) == Counter(cell.id for cell in whole.cells)
@@ -36,7 +35,7 @@ def test_every_cell_is_in_one_part_and_no_fit_is_trained_in_two(parts: int) -> N
     assert deal(whole, parts, parts) == deal(plan_of(TRAINED), parts, parts)  # wherever it is dealt
 
 
-def test_cells_that_share_the_model_of_the_adversary_stay_together() -> None:
+def test_cells_that_share_the_model_of_the_adversary_stay_together():
     options = RunOptions(
         methods=("advtp", "apd"), datasets=("fashion", "food"), seeds=(1,), no_reference=True,
         settings=("transfer_source=coop", "knowledge=transfer"),
@@ -47,7 +46,7 @@ def test_cells_that_share_the_model_of_the_adversary_stay_together() -> None:
     )  # fmt: skip
 
 
-def test_more_parts_than_fits_split_the_costliest_and_more_than_cells_leave_some_empty() -> None:
+def test_more_parts_than_fits_split_the_costliest_and_more_than_cells_leave_some_empty():
     whole = make_plan(methods=("one",), datasets=("a",), attacks=("pgd", "cw"))
     assert MethodRecipe(name="one", learner="none", objective="none").trains is whole.cells[0].fit.method.trains
     sizes = [len(deal(whole, part, 3).cells) for part in (1, 2, 3)]
@@ -55,12 +54,12 @@ def test_more_parts_than_fits_split_the_costliest_and_more_than_cells_leave_some
 
 
 @pytest.mark.parametrize("written", ["0/8", "9/8", "3", "a/b", "-1/2", "3/8/9"])
-def test_what_is_no_part_is_one_sentence(written: str) -> None:
+def test_what_is_no_part_is_one_sentence(written):
     with pytest.raises(UsageError, match=r'part takes a part of a whole.*part="3/8"'):
         options_from_python({"part": written})
 
 
-def test_the_readmes_sbatch_file_under_a_shell_that_plays_slurm(tmp_path: Path) -> None:
+def test_the_readmes_sbatch_file_under_a_shell_that_plays_slurm(tmp_path):
     (script,) = re.findall(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", README.read_text(encoding="utf-8"), re.S)
     assert re.search(r"#SBATCH --array=1-(\d+)", script) and len(script.splitlines()) == 10
     (tmp_path / "parts.sh").write_text(script)
@@ -79,7 +78,7 @@ def test_the_readmes_sbatch_file_under_a_shell_that_plays_slurm(tmp_path: Path) 
         )
     stores = [Store(tmp_path / "parts" / name) for name in ("1-of-2", "2-of-2")]
     done = Counter(record.id for store in stores for record in store.records() if record.done)
-    assert done == Counter(cell.id for cell in plan_of(RunOptions(**grid)).cells)  # type: ignore[arg-type]
+    assert done == Counter(cell.id for cell in plan_of(RunOptions(**grid)).cells)
     assert all(store.statuses() for store in stores) and not (tmp_path / "leaderboards").exists()
     join = ["bash", "-c", "apd-bench report parts/*"]
     joined = subprocess.run(join, cwd=tmp_path, env=outside, check=True, capture_output=True, text=True).stdout

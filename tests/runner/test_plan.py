@@ -3,7 +3,6 @@
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from apd_bench.core.errors import UsageError
 from apd_bench.core.options import RunOptions
-from apd_bench.core.specs import Cell, Suite, parse_call
+from apd_bench.core.specs import Suite, parse_call
 from apd_bench.leaderboard.command import crossings
 from apd_bench.records.record import Record
 from apd_bench.runner.command import command_for, differences
@@ -21,7 +20,6 @@ from apd_bench.runner.plan import plan, why_impossible
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import choose
 from apd_bench.runner.selection import resolve
-from apd_bench.runner.tasks import Task
 from apd_bench.suites import load_suite
 
 SUITE = Suite(
@@ -36,17 +34,17 @@ SUITE = Suite(
 )
 
 
-def planned(suite: Suite = SUITE, **changes: object) -> list[Cell]:
+def planned(suite=SUITE, **changes):
     return list(plan(resolve(suite.with_options(**changes))).cells)
 
 
-def test_the_grid_is_crossed_and_zero_shot_has_one_seed() -> None:
+def test_the_grid_is_crossed_and_zero_shot_has_one_seed():
     cells = planned()
     assert len(cells) == 2 * 2 * (2 * 2 + 1)
     assert len({cell.id for cell in cells}) == len(cells)
 
 
-def test_attacks_and_budgets_of_testing_share_a_fit_when_the_training_budget_is_given() -> None:
+def test_attacks_and_budgets_of_testing_share_a_fit_when_the_training_budget_is_given():
     apart = planned(eps=(1 / 255, 4 / 255), methods=("advtp",), reference=(), seeds=(1,), datasets=("fashion",))
     shared = planned(
         eps=(1 / 255, 4 / 255), methods=("advtp",), reference=(), seeds=(1,), datasets=("fashion",), train_eps=1 / 255
@@ -56,32 +54,32 @@ def test_attacks_and_budgets_of_testing_share_a_fit_when_the_training_budget_is_
     assert {cell.fit.train_eps for cell in apart} == {1 / 255, 4 / 255}
 
 
-def test_clean_accuracy_is_measured_on_the_model_of_the_smallest_budget() -> None:
+def test_clean_accuracy_is_measured_on_the_model_of_the_smallest_budget():
     cells = planned(eps=(0.0, 1 / 255, 4 / 255), methods=("advtp",), reference=(), seeds=(1,), datasets=("food",))
     clean = [cell for cell in cells if cell.threat.eps == 0]
     assert {cell.fit.train_eps for cell in clean} == {1 / 255}
 
 
-def test_an_l2_budget_is_no_training_budget() -> None:
+def test_an_l2_budget_is_no_training_budget():
     with pytest.raises(UsageError, match=r"trains against a Linf attack.* --set train_eps=2/255"):
         planned(norm="L2", eps=(0.5,))
     assert {cell.fit.train_eps for cell in planned(norm="L2", eps=(0.5,), train_eps=2 / 255)} <= {None, 2 / 255}
 
 
-def test_a_method_that_never_attacks_has_no_training_budget() -> None:
+def test_a_method_that_never_attacks_has_no_training_budget():
     cells = planned(eps=(1 / 255, 4 / 255), methods=(), seeds=(1,), datasets=("food",))
     assert {cell.fit.train_eps for cell in cells} == {None}
     assert len({cell.fit.id for cell in cells}) == 1
 
 
-def test_base_to_new_fits_on_base_and_tests_on_both() -> None:
+def test_base_to_new_fits_on_base_and_tests_on_both():
     cells = planned(task="base_to_new", methods=("advtp",), datasets=("food",), seeds=(1,), attacks=("pgd",))
     trained = [cell for cell in cells if cell.fit.method.trains]
     assert {(cell.fit.classes, cell.classes) for cell in trained} == {("base", "base"), ("base", "new")}
     assert {cell.fit.classes for cell in cells if not cell.fit.method.trains} == {"all"}
 
 
-def test_cross_dataset_fits_once_and_tests_everywhere() -> None:
+def test_cross_dataset_fits_once_and_tests_everywhere():
     cells = planned(task="cross_dataset", train_dataset="animals", methods=("advtp",), reference=(), seeds=(1,))
     assert {cell.fit.dataset.name for cell in cells} == {"animals"}
     assert {cell.dataset.name for cell in cells} == {"fashion", "food"}
@@ -90,7 +88,7 @@ def test_cross_dataset_fits_once_and_tests_everywhere() -> None:
         planned(task="cross_dataset")
 
 
-def test_the_source_of_a_transfer_is_the_fit_that_the_same_suite_trains_for_that_method() -> None:
+def test_the_source_of_a_transfer_is_the_fit_that_the_same_suite_trains_for_that_method():
     own = {
         "recipe": {"training": {"epochs": 3}},
         "recipes": {"advtp": {"training": {"lr": 0.25}}},
@@ -99,7 +97,7 @@ def test_the_source_of_a_transfer_is_the_fit_that_the_same_suite_trains_for_that
     white = {cell.fit.id for cell in planned(methods=("advtp",), reference=(), **own)}
     transfer = {"knowledge": "transfer", "transfer_source": "apt", **own}
     cells = planned(methods=("apd",), **transfer)
-    assert {cell.source.id for cell in cells} == white  # type: ignore[union-attr]
+    assert {cell.source.id for cell in cells} == white
     assert {cell.threat.source for cell in cells} == {"advtp"}
     zero_shot = [cell for cell in cells if not cell.fit.method.trains]
     assert len(zero_shot) == 2 * 2 * 2  # examples of two seeds are two numbers, even against one model
@@ -112,7 +110,7 @@ def test_the_source_of_a_transfer_is_the_fit_that_the_same_suite_trains_for_that
     assert Record.from_json(record.to_json()).cell.id == cells[0].id
 
 
-def test_what_a_backbone_does_not_offer_makes_a_cell_impossible() -> None:
+def test_what_a_backbone_does_not_offer_makes_a_cell_impossible():
     cell = next(cell for cell in planned() if cell.fit.method.name == "apd")
     poor = replace(cell, fit=replace(cell.fit, backbone=replace(cell.fit.backbone, offers=("text_tokens",))))
     reason = why_impossible(poor)
@@ -120,7 +118,7 @@ def test_what_a_backbone_does_not_offer_makes_a_cell_impossible() -> None:
     assert why_impossible(cell) is None
 
 
-def test_other_impossible_cells_say_why() -> None:
+def test_other_impossible_cells_say_why():
     cell = next(cell for cell in planned() if cell.fit.method.name == "apd")
     empty = replace(cell.fit.dataset, counts={"train": 0, "test": 5})
     assert "no training images" in str(why_impossible(replace(cell, fit=replace(cell.fit, dataset=empty))))
@@ -128,7 +126,7 @@ def test_other_impossible_cells_say_why() -> None:
         replace(cell.fit, shots=0)
 
 
-def test_impossible_cells_are_listed_and_the_others_planned() -> None:
+def test_impossible_cells_are_listed_and_the_others_planned():
     grid = plan(resolve(SUITE.with_options(backbones=("RN50-quickgelu/openai",))))
     assert {item.cell.fit.method.name for item in grid.impossible} == {"apd"}
     assert {cell.fit.method.name for cell in grid.cells} == {"zero_shot", "advtp"}
@@ -140,15 +138,15 @@ def test_impossible_cells_are_listed_and_the_others_planned() -> None:
     ("strategy", "expected"),
     [("unfinished", "ecn"), ("missing", "n"), ("failed", "ec"), ("force", "secn"), ("cached", "")],
 )
-def test_the_strategy_chooses_by_status(strategy: str, expected: str) -> None:
+def test_the_strategy_chooses_by_status(strategy, expected):
     cells = planned()[:4]
     states = dict(zip((cell.id for cell in cells), ("success", "error", "cancelled"), strict=False))
     letters = dict(zip((cell.id for cell in cells), "secn", strict=True))
     assert "".join(letters[cell.id] for cell in choose(cells, states, strategy)) == expected
 
 
-def worked_on(queue: WorkQueue) -> list[Task]:
-    order: list[Task] = []
+def worked_on(queue):
+    order = []
     while task := queue.next(0):
         order.append(task)
         if task.kind == "fit":
@@ -156,11 +154,11 @@ def worked_on(queue: WorkQueue) -> list[Task]:
     return order
 
 
-def runs(names: Iterable[str]) -> list[str]:
+def runs(names):
     return [name for name, _ in groupby(names)]
 
 
-def test_what_is_quick_comes_first_and_then_what_takes_long_the_longest_first() -> None:
+def test_what_is_quick_comes_first_and_then_what_takes_long_the_longest_first():
     cells = planned(backbones=("tiny-clean", "tiny-robust"))
     fits = {cell.fit.id: cell.fit for cell in cells}
     order = worked_on(WorkQueue(cells, fits.values()))
@@ -177,14 +175,14 @@ def test_what_is_quick_comes_first_and_then_what_takes_long_the_longest_first() 
     assert cost_of(long[0].cell) > cost_of(long[-1].cell)
 
 
-def test_a_fit_that_several_sets_wait_for_comes_before_all_of_them() -> None:
+def test_a_fit_that_several_sets_wait_for_comes_before_all_of_them():
     cells = planned(task="cross_dataset", train_dataset="animals", methods=("advtp",), reference=(), seeds=(1,))
     order = worked_on(WorkQueue(cells, [cells[0].fit]))
     assert [task.kind for task in order] == ["fit"] + ["cell"] * 4
     assert len(runs(task.cell.dataset.name for task in order if task.cell is not None)) == 3  # one stays loaded
 
 
-def test_a_task_to_be_run_alone_waits_until_nothing_else_runs() -> None:
+def test_a_task_to_be_run_alone_waits_until_nothing_else_runs():
     cells = planned()
     queue = WorkQueue(cells, [])
     task = queue.next(0)
@@ -194,7 +192,7 @@ def test_a_task_to_be_run_alone_waits_until_nothing_else_runs() -> None:
     assert queue.next(0) is task
 
 
-def test_cost_grows_with_steps_samples_and_epochs() -> None:
+def test_cost_grows_with_steps_samples_and_epochs():
     cell = planned()[0]
     longer = replace(cell, attack=replace(cell.attack, options={"steps": 80}))
     assert passes_of(replace(cell, limit=10))[0] * 2 == passes_of(replace(cell, limit=20))[0]
@@ -227,14 +225,14 @@ def test_cost_grows_with_steps_samples_and_epochs() -> None:
         },
     ],
 )
-def test_the_commands_of_cells_plan_exactly_these(changes: dict[str, object]) -> None:
+def test_the_commands_of_cells_plan_exactly_these(changes):
     cells = planned(**changes)
     assert [differences(cell) for cell in cells] == [[]] * len(cells)
     made = [plan(resolve(load_suite("blank"), RunOptions(**crossing))).cells for crossing in crossings(cells)]
     assert sorted(cell.id for part in made for cell in part) == sorted(cell.id for cell in cells)
 
 
-def test_the_command_can_be_pasted_into_a_shell(tmp_path: object) -> None:
+def test_the_command_can_be_pasted_into_a_shell(tmp_path):
     cell = planned(attacks=("pgd(loss='margin', steps=3)",))[0]
     words = shlex.split(command_for(cell, Path("my results")))
     assert parse_call(words[words.index("--attacks") + 1])[1] == {"loss": "margin", "steps": 3}
@@ -244,7 +242,7 @@ def test_the_command_can_be_pasted_into_a_shell(tmp_path: object) -> None:
 @pytest.mark.parametrize(
     ("samples", "size"), [(9, 3), (9, 4), (10, 3), (9, 9), (2000, 500), (2000, 499), (2000, 3000), (749, 500)]
 )
-def test_the_command_of_a_cell_measures_it_in_the_same_shards(samples: int, size: int) -> None:
+def test_the_command_of_a_cell_measures_it_in_the_same_shards(samples, size):
     from apd_bench.runner.shards import SHARD, shards_of
 
     cell = replace(planned()[0], limit=None)
@@ -255,7 +253,7 @@ def test_the_command_of_a_cell_measures_it_in_the_same_shards(samples: int, size
     assert shards_of(cell, again) == parts and words[words.index("--batch-size") + 1] == "7"
 
 
-def test_a_cell_of_another_version_says_what_differs() -> None:
+def test_a_cell_of_another_version_says_what_differs():
     cell = planned()[0]
     assert differences(replace(cell, attack=replace(cell.attack, version=99))) == [
         "the attack of this version is not the one of the record"
@@ -264,7 +262,7 @@ def test_a_cell_of_another_version_says_what_differs() -> None:
     assert "dataset" in differences(replace(cell, dataset=other))[0]
 
 
-def test_planning_does_not_import_torch() -> None:
+def test_planning_does_not_import_torch():
     script = (
         "import sys\nfrom apd_bench.runner.plan import plan\n"
         "from apd_bench.runner.selection import resolve\n"

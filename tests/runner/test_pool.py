@@ -2,10 +2,8 @@
 
 import signal
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,17 +16,15 @@ from apd_bench.runner.tasks import Progress, Settings, Stopped, Task
 class Late(Future[Any]):
     """A future whose callbacks have not run yet when others already see that it is done."""
 
-    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+    def add_done_callback(self, fn):
         """Comes too late."""
 
 
-def test_a_place_is_free_once_its_task_is_done_whenever_callbacks_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_place_is_free_once_its_task_is_done_whenever_callbacks_run(tmp_path, monkeypatch):
     pool = Pool(Settings(fits=str(tmp_path), checkpoints=str(tmp_path)), 1, workbench="fakes:FakeBench")
-    handed: list[Late] = []
+    handed = []
 
-    def submit(*words: object) -> Late:
+    def submit(*words):
         handed.append(Late())
         return handed[-1]
 
@@ -46,15 +42,13 @@ def test_a_place_is_free_once_its_task_is_done_whenever_callbacks_run(
     pool.close(kill=True)
 
 
-def test_a_second_ctrl_c_while_workers_are_started_leaves_none_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_a_second_ctrl_c_while_workers_are_started_leaves_none_behind(tmp_path, monkeypatch, request):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     pool = Pool(Settings(fits=str(tmp_path), checkpoints=str(tmp_path)), 2, workbench="fakes:FakeBench")
     started = pool._pools[0].submit
 
-    def submit(*args: Any) -> Future[Any]:
+    def submit(*args):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
         return started(*args)

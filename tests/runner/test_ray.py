@@ -7,9 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fakes import SAMPLES, make_plan
@@ -24,9 +22,8 @@ from apd_bench.runner.plan import plan as make_real_plan
 from apd_bench.runner.reporter import Reporter
 from apd_bench.runner.selection import describe, resolve
 from apd_bench.runner.session import run_plan
-from apd_bench.runner.tasks import Progress
 
-ray: Any = pytest.importorskip("ray", reason="the extra is not installed: pip install '.[ray]'")
+ray = pytest.importorskip("ray", reason="the extra is not installed: pip install '.[ray]'")
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from apd_bench.runner import ray_executor  # noqa: E402
@@ -39,9 +36,7 @@ MACHINE = RunOptions(executor="ray", device="cpu")
 
 
 @pytest.fixture
-def cluster(
-    monkeypatch: pytest.MonkeyPatch, log: Callable[[], list[str]], request: pytest.FixtureRequest
-) -> Iterator[Any]:
+def cluster(monkeypatch, log, request):
     """Three nodes: a head without processors, so that no task runs there, and two workers that keep the log."""
     monkeypatch.setenv("FAKE_SECONDS", getattr(request, "param", "0.1"))  # nodes inherit what is set when they start
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent) + os.pathsep + os.environ.get("PYTHONPATH", ""))
@@ -55,16 +50,16 @@ def cluster(
 
 
 def test_a_cluster_that_loses_a_node_completes_every_cell_as_the_local_executor_does(
-    cluster: Any, tmp_path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    cluster, tmp_path, log, monkeypatch
+):
     plan = make_plan()
     local, far = Store(tmp_path / "local"), Store(tmp_path / "far")
     monkeypatch.setenv("FAKE_SECONDS", "0")
     go(plan, local)
     seen = len(log())
-    done_at_kill: list[int] = []
+    done_at_kill = []
 
-    def kill_a_node() -> None:
+    def kill_a_node():
         deadline = time.monotonic() + 120
         while not any(line.startswith("end-cell") for line in log()[seen:]) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -81,7 +76,7 @@ def test_a_cluster_that_loses_a_node_completes_every_cell_as_the_local_executor_
     assert essence(local) == essence(far)  # all but times and places
 
 
-def test_an_error_on_a_worker_is_a_record_and_shards_merge(cluster: Any, tmp_path: Path) -> None:
+def test_an_error_on_a_worker_is_a_record_and_shards_merge(cluster, tmp_path):
     plan = make_plan(methods=("one",), attacks=("pgd", "cw:raise"))
     far = Store(tmp_path / "far")
     machine = RunOptions(executor="ray", device="cpu", shard=4)
@@ -97,23 +92,23 @@ def test_an_error_on_a_worker_is_a_record_and_shards_merge(cluster: Any, tmp_pat
 class Watching(Reporter):
     """Keeps every number that it is told, and calls `act` each time."""
 
-    def __init__(self, act: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, act=lambda: None):
         self.act = act
-        self.seen: dict[str, list[Progress]] = {}
+        self.seen = {}
 
-    def tick(self, progress: Mapping[str, Progress]) -> None:
+    def tick(self, progress):
         for task_id, item in progress.items():
             self.seen.setdefault(task_id, []).append(item)
         self.act()
 
     @property
-    def under_way(self) -> set[str]:
+    def under_way(self):
         """The tasks that were seen with a part of their samples done."""
         return {task_id for task_id, items in self.seen.items() if any(0 < item.done < item.total for item in items)}
 
 
 @SLOWLY
-def test_tasks_tell_how_far_they_are(cluster: Any, tmp_path: Path) -> None:
+def test_tasks_tell_how_far_they_are(cluster, tmp_path):
     plan, reporter = make_plan(methods=("one",)), Watching()
     assert run_plan(plan, Store(tmp_path / "far"), MACHINE, reporter, workbench=FAKE).exit_code == EXIT_DONE
     assert reporter.under_way == {cell.id for cell in plan.cells}
@@ -124,20 +119,20 @@ def test_tasks_tell_how_far_they_are(cluster: Any, tmp_path: Path) -> None:
 
 @SLOWLY
 @pytest.mark.parametrize("for_good", [False, True])
-def test_a_board_that_is_lost_costs_numbers_and_nothing_else(cluster: Any, tmp_path: Path, for_good: bool) -> None:
-    made: list[Any] = []
+def test_a_board_that_is_lost_costs_numbers_and_nothing_else(cluster, tmp_path, for_good):
+    made = []
 
-    def lose() -> None:
+    def lose():
         if reporter.under_way and not lost:
             lost.update(reporter.under_way)
             ray.kill(made[0].actor, no_restart=for_good)
 
     class Kept(ray_executor._View):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             made.append(self)
 
-    lost: set[str] = set()
+    lost = set()
     plan, reporter = make_plan(), Watching(lose)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray_executor, "_View", Kept)
@@ -146,15 +141,13 @@ def test_a_board_that_is_lost_costs_numbers_and_nothing_else(cluster: Any, tmp_p
 
 
 @SLOWLY
-def test_ctrl_c_ends_the_batch_and_the_same_command_goes_on(
-    cluster: Any, tmp_path: Path, log: Callable[[], list[str]]
-) -> None:
-    pressed: list[int] = []
+def test_ctrl_c_ends_the_batch_and_the_same_command_goes_on(cluster, tmp_path, log):
+    pressed = []
 
-    def batches() -> list[str]:
+    def batches():
         return [line for line in log() if line.startswith("batch")]
 
-    def press() -> None:
+    def press():
         if reporter.under_way and not pressed:
             pressed.append(len(batches()))
             os.kill(os.getpid(), signal.SIGINT)
@@ -171,10 +164,10 @@ def test_ctrl_c_ends_the_batch_and_the_same_command_goes_on(
 
 
 @pytest.mark.parametrize("cluster", ["60"], indirect=True)
-def test_a_second_ctrl_c_ends_at_once(cluster: Any, tmp_path: Path, log: Callable[[], list[str]]) -> None:
+def test_a_second_ctrl_c_ends_at_once(cluster, tmp_path, log):
     presses = [signal.SIGINT, signal.SIGINT]
 
-    def press() -> None:
+    def press():
         if presses and any(line.startswith("start-fit") for line in log()):
             os.kill(os.getpid(), presses.pop())
 
@@ -198,7 +191,7 @@ REAL = Suite(
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def calm(tmp_path_factory):
     """The real cells by the local executor, in shards of three samples."""
     store = Store(tmp_path_factory.mktemp("calm"))
     machine = RunOptions(jobs=1, device="cpu", shard=3)
@@ -206,10 +199,10 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-def test_real_cells_survive_the_loss_of_a_node_sample_by_sample(cluster: Any, calm: Store, tmp_path: Path) -> None:
+def test_real_cells_survive_the_loss_of_a_node_sample_by_sample(cluster, calm, tmp_path):
     plan, far, gone = make_real_plan(resolve(REAL)), Store(tmp_path / "far"), list[int]()
 
-    def kill_a_node() -> None:
+    def kill_a_node():
         shards = list(far.path.glob("checkpoints/*/shard-*.json"))
         if shards and not gone:
             gone.append(len(shards))
@@ -221,7 +214,7 @@ def test_real_cells_survive_the_loss_of_a_node_sample_by_sample(cluster: Any, ca
     assert essence(far) == essence(calm)
 
 
-def test_a_driver_that_is_killed_goes_on_where_it_was(cluster: Any, calm: Store, tmp_path: Path) -> None:
+def test_a_driver_that_is_killed_goes_on_where_it_was(cluster, calm, tmp_path):
     far, suite = Store(tmp_path / "far"), tmp_path / "real.json"
     suite.write_text(json.dumps(describe(resolve(REAL))))
     command = [
@@ -244,16 +237,14 @@ def test_a_driver_that_is_killed_goes_on_where_it_was(cluster: Any, calm: Store,
     assert all(path.read_bytes() == content for path, content in shards.items() if path.exists())
 
 
-def test_no_cluster_at_an_address_is_one_sentence(tmp_path: Path) -> None:
+def test_no_cluster_at_an_address_is_one_sentence(tmp_path):
     machine = RunOptions(executor="ray", address="127.0.0.1:1", device="cpu")
     with pytest.raises(MissingPrerequisite, match="no Ray cluster at"):
         run_plan(make_plan(), Store(tmp_path / "far"), machine, Reporter(), workbench=FAKE)
 
 
 @pytest.mark.parametrize("jobs", [None, 3])
-def test_a_cluster_with_gpus_gives_each_task_one_whatever_the_driver_has(
-    cluster: Any, tmp_path: Path, jobs: int | None
-) -> None:
+def test_a_cluster_with_gpus_gives_each_task_one_whatever_the_driver_has(cluster, tmp_path, jobs):
     cluster.add_node(num_cpus=4, num_gpus=2)  # as Ray counts them; the fake workbench computes nothing on them
     cluster.wait_for_nodes()
     far = Store(tmp_path / "far")
@@ -273,13 +264,11 @@ def test_a_cluster_with_gpus_gives_each_task_one_whatever_the_driver_has(
         ("cuda", 3, 1, ("cuda", 0.3333)),
     ],
 )
-def test_tasks_take_a_gpu_or_a_share_of_one(
-    device: str, jobs: int | None, there: float, expected: tuple[str, float]
-) -> None:
+def test_tasks_take_a_gpu_or_a_share_of_one(device, jobs, there, expected):
     assert share_of_gpus(device, jobs, there) == expected
 
 
-def test_gpus_that_cannot_be_had_are_one_sentence() -> None:
+def test_gpus_that_cannot_be_had_are_one_sentence():
     with pytest.raises(MissingPrerequisite, match="has no GPU"):
         share_of_gpus("cuda", None, 0)
     with pytest.raises(UsageError, match="Ray chooses"):

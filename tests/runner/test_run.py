@@ -5,7 +5,6 @@ import inspect
 import shutil
 import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -22,7 +21,6 @@ from apd_bench.data.splits import load_dataset
 from apd_bench.defences.parse import make_defence, parse_defence
 from apd_bench.records.store import Store
 from apd_bench.runner import classifiers
-from apd_bench.runner.run import Records
 from apd_bench.training.prompt_states import load_state, save_state
 
 SMALL = {
@@ -32,18 +30,18 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
+def records(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     return apd_bench.run(**SMALL, results=folder / "results", boards=folder / "boards")
 
 
-def test_completion_shows_the_public_names_and_all_options() -> None:
+def test_completion_shows_the_public_names_and_all_options():
     assert {"run", "evaluate", "load_records", "load_classifier"} <= set(dir(apd_bench))
     assert all(getattr(apd_bench, name) is not None for name in dir(apd_bench))
     assert set(inspect.signature(apd_bench.run).parameters) == {"strategy", *options.table()}
 
 
-def test_what_is_printed_of_records_is_short(records: Records) -> None:
+def test_what_is_printed_of_records_is_short(records):
     assert repr(records).endswith("8 success; methods: 2, datasets: 2")
     page = records._repr_html_()
     assert len(page) < 10_000 and page.count("<table") == 1 and "zero_shot" in page
@@ -54,7 +52,7 @@ def test_what_is_printed_of_records_is_short(records: Records) -> None:
     assert repr(measured).startswith("Measured(clean ")
 
 
-def test_the_board_has_the_columns_and_numbers_of_the_csv(records: Records) -> None:
+def test_the_board_has_the_columns_and_numbers_of_the_csv(records):
     board = records.board()
     written = pd.read_csv(records.store.path.parent / "boards" / "embedded.csv")
     assert list(board.columns) == list(written.columns) and {"worst low", "worst high"} <= set(board.columns)
@@ -63,7 +61,7 @@ def test_the_board_has_the_columns_and_numbers_of_the_csv(records: Records) -> N
         assert board[name].astype(float).tolist() == pytest.approx(written[name].tolist())
 
 
-def test_a_dry_run_counts_and_writes_nothing(records: Records, tmp_path: Path) -> None:
+def test_a_dry_run_counts_and_writes_nothing(records, tmp_path):
     grid = SMALL | {"seeds": "1,2"}
     planned = apd_bench.run(**grid, results=tmp_path / "new", dry_run=True)
     assert (planned.report.planned, planned.report.to_do, len(planned)) == (12, 12, 0)
@@ -73,15 +71,15 @@ def test_a_dry_run_counts_and_writes_nothing(records: Records, tmp_path: Path) -
 
 
 def test_a_notebook_shows_the_last_lines_in_one_output(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    recwarn: pytest.WarningsRecorder,
-) -> None:
-    shown: list[str] = []
+    monkeypatch,
+    tmp_path,
+    capsys,
+    recwarn,
+):
+    shown = []
     handle = SimpleNamespace(update=lambda content, raw: shown.append(content["text/plain"]))
 
-    def display(content: dict[str, str], raw: bool, display_id: bool) -> SimpleNamespace:
+    def display(content, raw, display_id):
         shown.append(content["text/plain"])
         return handle
 
@@ -98,7 +96,7 @@ def test_a_notebook_shows_the_last_lines_in_one_output(
 # ---------------------------------------------------------------- load_classifier
 
 
-def test_a_cell_is_loaded_as_what_was_measured(records: Records) -> None:
+def test_a_cell_is_loaded_as_what_was_measured(records):
     for record in records:
         if record.cell.attack.name != "fgsm":
             continue
@@ -112,7 +110,7 @@ def test_a_cell_is_loaded_as_what_was_measured(records: Records) -> None:
         assert torch.equal(apd_bench.load_classifier(record.cell.fit.id, results=records.store.path)(x), model(x))
 
 
-def test_it_is_a_module_for_any_attack_loop(records: Records) -> None:
+def test_it_is_a_module_for_any_attack_loop(records):
     model = records.classifier(records[0], device="cpu")
     assert isinstance(model, torch.nn.Module) and not model.training and next(model.parameters()).device.type == "cpu"
     assert not any(parameter.requires_grad for parameter in model.parameters())
@@ -126,14 +124,14 @@ def test_it_is_a_module_for_any_attack_loop(records: Records) -> None:
     assert result.robust_accuracy < result.clean_accuracy
 
 
-def test_torchattacks_takes_it_as_it_is(records: Records) -> None:
+def test_torchattacks_takes_it_as_it_is(records):
     torchattacks = pytest.importorskip("torchattacks")
     model = records.classifier(records[0])
     x = torch.rand(2, 3, 40, 40)
     assert (torchattacks.PGD(model, eps=4 / 255, steps=2)(x, torch.tensor([0, 1])) - x).abs().max() <= 4 / 255 + 1e-6
 
 
-def test_prompts_are_carried_to_the_classes_of_another_set(records: Records, tmp_path: Path) -> None:
+def test_prompts_are_carried_to_the_classes_of_another_set(records, tmp_path):
     fit = next(record.cell.fit for record in records if record.cell.fit.method.name == "coop")
     folder = records.store.fit_path(fit.id)
     assert apd_bench.load_classifier(folder, "animals").num_classes == len(
@@ -150,7 +148,7 @@ def test_prompts_are_carried_to_the_classes_of_another_set(records: Records, tmp
     assert apd_bench.load_classifier(tmp_path / "local", backbone="tiny-robust").num_classes > 1
 
 
-def test_what_is_not_there_is_one_sentence(records: Records, tmp_path: Path) -> None:
+def test_what_is_not_there_is_one_sentence(records, tmp_path):
     with pytest.raises(MissingPrerequisite, match="Say where they are with results="):
         apd_bench.load_classifier(records[0], results=tmp_path)
     for name in ("0123", "nothing", "../"):
@@ -158,14 +156,14 @@ def test_what_is_not_there_is_one_sentence(records: Records, tmp_path: Path) -> 
             apd_bench.load_classifier(name, results=records.store.path)
 
 
-def test_other_prompts_than_those_that_were_measured_are_refused(records: Records, tmp_path: Path) -> None:
+def test_other_prompts_than_those_that_were_measured_are_refused(records, tmp_path):
     shutil.copytree(records.store.path, tmp_path / "results")
     shutil.rmtree(tmp_path / "results" / "fits")
     with pytest.raises(MissingPrerequisite, match="Measure it again"):
         apd_bench.load_classifier(records[0].id, results=tmp_path / "results")
 
 
-def test_a_cell_with_a_defence_is_loaded_behind_it(records: Records, tmp_path: Path) -> None:
+def test_a_cell_with_a_defence_is_loaded_behind_it(records, tmp_path):
     shutil.copytree(records.store.path, tmp_path / "results")
     store = Store(tmp_path / "results")
     cell = replace(records[0].cell, defence=parse_defence("anti_adversary"))
@@ -176,7 +174,7 @@ def test_a_cell_with_a_defence_is_loaded_behind_it(records: Records, tmp_path: P
     assert torch.equal(defended(x), make_defence(cell.defence, plain)(x)) and not torch.equal(defended(x), plain(x))
 
 
-def test_the_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_the_documentation(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     failed, tried = doctest.testmod(classifiers)
     assert tried == 4 and failed == 0

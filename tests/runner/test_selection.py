@@ -21,7 +21,7 @@ SUITE = Suite(
 EMBEDDED = [item.name for item in DATASETS if item.group == "embedded"]
 
 
-def test_lists_split_at_commas_and_spaces_but_not_inside_brackets() -> None:
+def test_lists_split_at_commas_and_spaces_but_not_inside_brackets():
     assert split_list("a, b c,,d") == ["a", "b", "c", "d"]
     assert split_list(["a,b", "c"]) == ["a", "b", "c"]
     assert split_list(f"{'long' * 200},c") == ["long" * 200, "c"]
@@ -32,21 +32,21 @@ def test_lists_split_at_commas_and_spaces_but_not_inside_brackets() -> None:
     ]
 
 
-def test_nothing_asked_is_the_suite_with_its_groups_expanded() -> None:
+def test_nothing_asked_is_the_suite_with_its_groups_expanded():
     suite = resolve(SUITE)
     assert list(suite.datasets) == EMBEDDED
     assert sorted(suite.methods) == ["advtp", "apd"]
     assert suite.attacks == ("pgd", "cw")
 
 
-def test_aliases_become_canonical_and_twice_is_once() -> None:
+def test_aliases_become_canonical_and_twice_is_once():
     suite = resolve(SUITE, RunOptions(methods=("apt", "advtp"), attacks=("aa", "autoattack"), eps=("2/255", "2/255")))
     assert suite.methods == ("advtp",)
     assert suite.attacks == ("autoattack",)
     assert suite.eps == (2 / 255,)
 
 
-def test_all_datasets_are_those_of_the_suite_and_names_may_be_any() -> None:
+def test_all_datasets_are_those_of_the_suite_and_names_may_be_any():
     assert list(resolve(SUITE, RunOptions(datasets=("all",))).datasets) == EMBEDDED
     assert resolve(SUITE, RunOptions(datasets=("eurosat",))).datasets == ("eurosat",)
     assert "fashion" not in resolve(SUITE, RunOptions(datasets=("!fashion",))).datasets
@@ -57,20 +57,20 @@ def test_all_datasets_are_those_of_the_suite_and_names_may_be_any() -> None:
     assert set(resolve(SUITE, RunOptions(datasets=("embedded", "eurosat"))).datasets) == {*EMBEDDED, "eurosat"}
 
 
-def test_all_methods_are_all_registered_ones_and_an_exclusion_alone_starts_from_the_suite() -> None:
+def test_all_methods_are_all_registered_ones_and_an_exclusion_alone_starts_from_the_suite():
     registered = [name for name in METHODS.names() if "(" not in name]  # calls are what somebody wrote
     assert list(resolve(SUITE, RunOptions(methods=("all",))).methods) == registered
     assert resolve(SUITE, RunOptions(methods=("!apd",))).methods == ("advtp",)
 
 
-def test_attacks_keep_their_options_and_can_be_excluded() -> None:
+def test_attacks_keep_their_options_and_can_be_excluded():
     assert resolve(SUITE, RunOptions(attacks=("pgd(steps=7)", "cw"))).attacks == ("pgd(steps=7)", "cw")
     assert resolve(SUITE, RunOptions(attacks=("pgd(steps=40)",))).attacks == ("pgd",)  # that is the default
     assert resolve(SUITE, RunOptions(attacks=("all", "fgsm"))).attacks == ("pgd", "cw", "fgsm")
     assert resolve(SUITE, RunOptions(attacks=("!cw",))).attacks == ("pgd",)
 
 
-def test_numbers_replace_those_of_the_suite() -> None:
+def test_numbers_replace_those_of_the_suite():
     suite = resolve(SUITE, RunOptions(seeds=(3, 4, 3), shots=(1,), limit=5, eps=("0", "1/255")))
     assert (suite.seeds, suite.shots, suite.limit, suite.eps) == ((3, 4), (1,), 5, (0.0, 1 / 255))
     limited = SUITE.with_options(limit=20)
@@ -78,7 +78,7 @@ def test_numbers_replace_those_of_the_suite() -> None:
     assert resolve(limited, RunOptions(limit=0)).limit is None
 
 
-def test_the_reference_can_be_left_out() -> None:
+def test_the_reference_can_be_left_out():
     assert resolve(SUITE).reference == ("zero_shot",)
     assert resolve(SUITE, RunOptions(no_reference=True)).reference == ()
 
@@ -93,21 +93,19 @@ def test_the_reference_can_be_left_out() -> None:
         (("learner.init=a photo of a",), {"learner": {"init": "a photo of a"}}, {}),
     ],
 )
-def test_single_settings_reach_the_recipe_they_name(
-    settings: tuple[str, ...], recipe: dict[str, object], recipes: dict[str, object]
-) -> None:
+def test_single_settings_reach_the_recipe_they_name(settings, recipe, recipes):
     suite = resolve(SUITE, RunOptions(settings=settings))
     assert suite.recipe == recipe
     assert suite.recipes == recipes
 
 
-def test_a_setting_of_a_variant_is_not_one_of_its_parent() -> None:
+def test_a_setting_of_a_variant_is_not_one_of_its_parent():
     name = next(name for name in METHODS.names() if name.startswith("apd."))
     suite = resolve(SUITE, RunOptions(settings=(f"{name}.training.epochs=5",)))
     assert suite.recipes == {name: {"training": {"epochs": 5}}}
 
 
-def test_settings_of_the_suite_itself() -> None:
+def test_settings_of_the_suite_itself():
     suite = resolve(SUITE, RunOptions(settings=("precision=bf16", "train_eps=4/255", "resize=squash")))
     assert (suite.precision, suite.train_eps, suite.resize) == ("bf16", 4 / 255, "squash")
 
@@ -128,11 +126,11 @@ def test_settings_of_the_suite_itself() -> None:
         (RunOptions(attacks=("!pgd", "!cw")), UsageError, "names no attacks"),
     ],
 )
-def test_mistakes_are_named(options: RunOptions, kind: type[Exception], words: str) -> None:
+def test_mistakes_are_named(options, kind, words):
     with pytest.raises(kind, match=words):
         resolve(SUITE, options)
 
 
-def test_the_description_of_a_resolved_suite_resolves_to_itself() -> None:
+def test_the_description_of_a_resolved_suite_resolves_to_itself():
     suite = resolve(load_suite("ci"), RunOptions(settings=("apd.training.epochs=2", "train_eps=1/255")))
     assert resolve(suite_from(describe(suite))) == suite

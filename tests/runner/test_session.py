@@ -1,7 +1,6 @@
 """Where a run works: devices are found here, or left to the cluster; what is missing is said in one sentence."""
 
 import os
-from pathlib import Path
 
 import pytest
 from fakes import make_plan
@@ -17,13 +16,13 @@ from apd_bench.runner.session import device_for, pick_device, run_plan, threads_
 from apd_bench.runner.tasks import Settings
 
 
-def test_on_ray_the_cluster_decides_about_devices_that_this_machine_may_lack() -> None:
+def test_on_ray_the_cluster_decides_about_devices_that_this_machine_may_lack():
     assert device_for(RunOptions(executor="ray")) == "auto"
     assert device_for(RunOptions(executor="ray", device="cuda")) == "cuda"
     assert device_for(RunOptions(device="cpu")) == "cpu"
 
 
-def test_a_device_that_is_not_there_is_one_sentence() -> None:
+def test_a_device_that_is_not_there_is_one_sentence():
     with pytest.raises(MissingPrerequisite, match="There is no device 'cuda:99' here"):
         pick_device("cuda:99")
     with pytest.raises(UsageError, match="tpu"):
@@ -32,16 +31,14 @@ def test_a_device_that_is_not_there_is_one_sentence() -> None:
         pick_device("mps")
 
 
-def test_tiny_models_have_one_thread_whatever_the_number_of_jobs() -> None:
+def test_tiny_models_have_one_thread_whatever_the_number_of_jobs():
     assert {threads_for(True, jobs, "cpu") for jobs in (1, 2, 64)} == {1}
     assert threads_for(False, 10_000, "cpu") == 1
     assert threads_for(True, 1, "cuda") is None
 
 
 @pytest.mark.parametrize("name", ["ray", "slurm"])
-def test_an_executor_that_is_not_installed_is_one_sentence_with_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_an_executor_that_is_not_installed_is_one_sentence_with_the_command(tmp_path, monkeypatch, name):
     monkeypatch.setattr(session, "find_spec", lambda package: None)
     with pytest.raises(MissingPrerequisite, match=rf"--executor {name} needs .*apd-bench\[{name}\]"):
         run_plan(make_plan(), Store(tmp_path / "results"), RunOptions(executor=name), Reporter())
@@ -58,9 +55,9 @@ def test_an_executor_that_is_not_installed_is_one_sentence_with_the_command(
     ],
 )
 def test_cuda_is_every_visible_gpu_a_worker_each_with_its_share_of_the_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, jobs: int | None, work: int,
-    seen: list[str] | None, share: float,
-) -> None:  # fmt: skip
+    tmp_path, monkeypatch, visible, jobs, work,
+    seen, share,
+):  # fmt: skip
     import torch
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -73,9 +70,7 @@ def test_cuda_is_every_visible_gpu_a_worker_each_with_its_share_of_the_memory(
         assert executor._settings.share == share and executor._settings.threads
 
 
-def test_a_worker_inherits_the_gpu_of_its_place_and_nobody_else_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_inherits_the_gpu_of_its_place_and_nobody_else_does(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     monkeypatch.setenv("FAKE_SECONDS", "0.2")  # long enough for both workers to have work
     monkeypatch.setattr(session, "pick_device", lambda asked: "cuda")

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +16,7 @@ from apd_bench.runner.shards import load_shard, save_shard, shard_rows, shards_o
 Log = Callable[[], list[str]]
 
 
-def part(rows: range, **facts: object) -> Measured:
+def part(rows, **facts):
     outcomes = Outcomes(
         sample_id=[f"s{row:02d}" for row in rows],
         label=np.zeros(len(rows)),
@@ -27,25 +25,25 @@ def part(rows: range, **facts: object) -> Measured:
         broken=np.asarray(rows) % 2 == 0,
         extra={"distance": np.asarray(rows, dtype=np.float32)},
     )
-    values: dict[str, object] = {
+    values = {
         "metrics": {"n": len(rows)},
         "timing": {"seconds": 2.0, "forwards": 10, "peak_memory": float(rows.stop)},
         "diagnostics": {"zero_gradients": 0.5 if rows.start else 0.0, "warnings": [f"w{rows.start}", "same"]},
         "fit": {"digest": "d"},
     }
-    return Measured(outcomes=outcomes, **{**values, **facts})  # type: ignore[arg-type]
+    return Measured(outcomes=outcomes, **{**values, **facts})
 
 
-def test_the_rows_of_the_shards_are_the_rows_of_the_cell() -> None:
+def test_the_rows_of_the_shards_are_the_rows_of_the_cell():
     for samples, number in ((10, 3), (7, 7), (5, 8), (1000, 6)):
         rows = [row for place in range(number) for row in shard_rows((place, number), samples)]
         assert rows == list(range(samples))
 
 
-def test_small_cells_stay_whole_and_large_ones_are_split_evenly() -> None:
+def test_small_cells_stay_whole_and_large_ones_are_split_evenly():
     cell = make_plan().cells[0]
 
-    def sized(n: int) -> list[object]:
+    def sized(n):
         return list(shards_of(replace(cell, dataset=replace(cell.dataset, counts={"test": n})), 100))
 
     assert sized(100) == sized(150) == [None]
@@ -54,7 +52,7 @@ def test_small_cells_stay_whole_and_large_ones_are_split_evenly() -> None:
     assert shards_of(replace(cell, limit=5), 4) == [None]
 
 
-def test_merging_counts_accuracies_anew_and_adds_up_the_cost() -> None:
+def test_merging_counts_accuracies_anew_and_adds_up_the_cost():
     whole = Measured.merge([part(range(0, 6)), part(range(6, 8))])
     assert whole.outcomes.sample_id.tolist() == [f"s{row:02d}" for row in range(8)]
     assert whole.metrics["n"] == 8
@@ -68,8 +66,8 @@ def test_merging_counts_accuracies_anew_and_adds_up_the_cost() -> None:
     assert whole.effective["shards"] == 2
 
 
-def test_merging_adds_up_events_and_names_what_shards_did_differently() -> None:
-    facts: list[dict[str, Any]] = [
+def test_merging_adds_up_events_and_names_what_shards_did_differently():
+    facts = [
         {"batch_size": 4, "attacked_again": 3, "data": "new"},
         {"batch_size": 4, "attacked_again": 0, "data": "old", "out_of_memory": 1},
     ]
@@ -81,7 +79,7 @@ def test_merging_adds_up_events_and_names_what_shards_did_differently() -> None:
     }  # fmt: skip
 
 
-def test_a_kept_shard_is_read_back_and_a_torn_one_is_not(tmp_path: Path) -> None:
+def test_a_kept_shard_is_read_back_and_a_torn_one_is_not(tmp_path):
     assert load_shard(tmp_path, (0, 2)) is None
     save_shard(tmp_path, (0, 2), part(range(3)))
     again = load_shard(tmp_path, (0, 2))
@@ -98,7 +96,7 @@ def test_a_kept_shard_is_read_back_and_a_torn_one_is_not(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_sharded_and_whole_cells_have_the_same_outcomes(tmp_path: Path, log: Log, jobs: int) -> None:
+def test_sharded_and_whole_cells_have_the_same_outcomes(tmp_path, log, jobs):
     plan = make_plan(datasets=("a",))
     whole, sharded = Store(tmp_path / "whole"), Store(tmp_path / "sharded")
     go(plan, whole)
@@ -112,9 +110,7 @@ def test_sharded_and_whole_cells_have_the_same_outcomes(tmp_path: Path, log: Log
     assert not list((sharded.path / "checkpoints").glob("*"))
 
 
-def test_an_interrupted_cell_repeats_no_finished_shard(
-    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_cell_repeats_no_finished_shard(tmp_path, log, monkeypatch):
     plan = make_plan(methods=("one",), datasets=("a",), attacks=("pgd",))
     store = Store(tmp_path / "results")
     monkeypatch.setenv("FAKE_SECONDS", "0.1")
@@ -127,7 +123,7 @@ def test_an_interrupted_cell_repeats_no_finished_shard(
     assert store.statuses() == {plan.cells[0].id: "success"}
 
 
-def test_a_run_killed_between_the_last_shard_and_the_record_only_merges(tmp_path: Path, log: Log) -> None:
+def test_a_run_killed_between_the_last_shard_and_the_record_only_merges(tmp_path, log):
     plan = make_plan(methods=("one",), datasets=("a",), attacks=("pgd",))
     (cell,) = plan.cells
     store = Store(tmp_path / "results")
@@ -139,7 +135,7 @@ def test_a_run_killed_between_the_last_shard_and_the_record_only_merges(tmp_path
     assert len(store.outcomes(cell.id)) == SAMPLES
 
 
-def test_shards_of_a_fit_that_is_trained_again_are_dropped(tmp_path: Path, log: Log) -> None:
+def test_shards_of_a_fit_that_is_trained_again_are_dropped(tmp_path, log):
     plan = make_plan(methods=("one",), datasets=("a",), attacks=("pgd",))
     (cell,) = plan.cells
     store = Store(tmp_path / "results")
@@ -148,7 +144,7 @@ def test_shards_of_a_fit_that_is_trained_again_are_dropped(tmp_path: Path, log: 
     assert len(ends(log(), "cell")) == 3
 
 
-def test_a_shard_that_fails_is_an_error_of_its_cell(tmp_path: Path) -> None:
+def test_a_shard_that_fails_is_an_error_of_its_cell(tmp_path):
     plan = make_plan(methods=("one",), datasets=("a",), attacks=("pgd:raise", "cw"))
     store = Store(tmp_path / "results")
     report = go(plan, store, shard_size=4)

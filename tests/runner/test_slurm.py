@@ -5,10 +5,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fakes import BATCH, SAMPLES, make_plan
@@ -19,11 +18,9 @@ from test_kill import essence
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_INTERRUPTED, MissingPrerequisite, UsageError
 from apd_bench.core.options import RunOptions
 from apd_bench.records.store import Store
-from apd_bench.runner.plan import Plan
-from apd_bench.runner.report import RunReport
 from apd_bench.runner.reporter import Reporter
 from apd_bench.runner.session import run_plan
-from apd_bench.runner.tasks import Failure, FitDone, Progress, Settings, Stopped, Task
+from apd_bench.runner.tasks import Failure, FitDone, Settings, Stopped, Task
 
 pytest.importorskip("submitit", reason="the extra is not installed: pip install '.[slurm]'")
 from apd_bench.runner import slurm_executor
@@ -35,7 +32,7 @@ OPTIONS = RunOptions(executor="slurm", slurm=("partition=gpu,gres=gpu:1,time=1:0
 
 
 @pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def slurm(tmp_path, monkeypatch):
     """The folder of a Slurm that the test brings, with its programs first on the path."""
     home = tmp_path / "slurm"
     monkeypatch.setenv("PATH", str(install(home)) + os.pathsep + os.environ["PATH"])
@@ -47,23 +44,21 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         subprocess.run(["scancel", job.name], check=True)
 
 
-def on_slurm(plan: Plan, store: Store, reporter: Reporter | None = None, **more: Any) -> RunReport:
+def on_slurm(plan, store, reporter=None, **more):
     return run_plan(plan, store, replace(OPTIONS, **more), reporter or Reporter(), workbench="fakes:FakeBench")
 
 
 class Acting(Reporter):
     """Calls `act` at every look at the tasks."""
 
-    def __init__(self, act: Callable[[Mapping[str, Progress]], object]) -> None:
+    def __init__(self, act):
         self.act = act
 
-    def tick(self, progress: Mapping[str, Progress]) -> None:
+    def tick(self, progress):
         self.act(progress)
 
 
-def test_fits_then_cells_are_arrays_whose_records_are_those_of_the_local_executor(
-    slurm: Path, tmp_path: Path, log: Log
-) -> None:
+def test_fits_then_cells_are_arrays_whose_records_are_those_of_the_local_executor(slurm, tmp_path, log):
     plan, far, local = make_plan(), Store(tmp_path / "far"), Store(tmp_path / "local")
     report = on_slurm(plan, far)
     assert report.exit_code == EXIT_DONE and len(report.computed) == len(plan.cells) == 8
@@ -81,7 +76,7 @@ def test_fits_then_cells_are_arrays_whose_records_are_those_of_the_local_executo
     assert on_slurm(plan, far).to_do == 0
 
 
-def test_submitits_local_executor_runs_the_same_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_submitits_local_executor_runs_the_same_jobs(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent) + os.pathsep + os.environ.get("PYTHONPATH", ""))
     settings = Settings(fits=str(tmp_path / "fits"), checkpoints=str(tmp_path / "checkpoints"))
     fits = list(make_plan(methods=("one:raise", "two", "three:die")).fits.values())[::2]
@@ -97,12 +92,10 @@ def test_submitits_local_executor_runs_the_same_jobs(tmp_path: Path, monkeypatch
     assert isinstance(died, Failure) and died.type == "JobLost" and "ended without a result" in died.message
 
 
-def test_a_driver_that_is_gone_leaves_its_jobs_and_the_same_command_takes_them_over(
-    slurm: Path, tmp_path: Path, log: Log
-) -> None:
+def test_a_driver_that_is_gone_leaves_its_jobs_and_the_same_command_takes_them_over(slurm, tmp_path, log):
     plan, far = make_plan(), Store(tmp_path / "far")
 
-    def leave(progress: Mapping[str, Progress]) -> None:
+    def leave(progress):
         if (slurm / "jobs").exists():
             raise SystemExit  # before any job could start
 
@@ -122,7 +115,7 @@ def test_a_driver_that_is_gone_leaves_its_jobs_and_the_same_command_takes_them_o
     assert len(starts) == len(set(starts)) == len(plan.cells) + len(plan.fits)  # nothing was done twice
 
 
-def test_a_job_that_slurm_ends_costs_its_cell_alone_and_says_where_its_log_is(slurm: Path, tmp_path: Path) -> None:
+def test_a_job_that_slurm_ends_costs_its_cell_alone_and_says_where_its_log_is(slurm, tmp_path):
     plan, far = make_plan(methods=("one",), attacks=("pgd", "cw:die")), Store(tmp_path / "far")
     report = on_slurm(plan, far)
     assert report.exit_code == EXIT_CELLS_FAILED and len(report.computed) == len(report.failures) == 2
@@ -130,14 +123,12 @@ def test_a_job_that_slurm_ends_costs_its_cell_alone_and_says_where_its_log_is(sl
     assert failure.type == "JobLost" and "state FAILED" in failure.message and ".err" in failure.hint
 
 
-def test_ctrl_c_cancels_what_waits_and_stops_what_works_and_the_same_command_goes_on(
-    slurm: Path, tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ctrl_c_cancels_what_waits_and_stops_what_works_and_the_same_command_goes_on(slurm, tmp_path, log, monkeypatch):
     plan, far = make_plan(methods=("one",)), Store(tmp_path / "far")
     monkeypatch.setenv("FAKE_SECONDS", "0.3")
-    pressed: list[int] = []
+    pressed = []
 
-    def press(progress: Mapping[str, Progress]) -> None:
+    def press(progress):
         if not pressed and any(line.startswith("batch") for line in log()):
             pressed.append(1)
             os.kill(os.getpid(), signal.SIGINT)
@@ -162,22 +153,20 @@ def test_ctrl_c_cancels_what_waits_and_stops_what_works_and_the_same_command_goe
         ("time=1\nrm -rf x", "KEY=VALUE"),
     ],
 )
-def test_what_slurm_or_we_refuse_is_one_sentence_and_no_record(
-    slurm: Path, tmp_path: Path, text: str, said: str
-) -> None:
+def test_what_slurm_or_we_refuse_is_one_sentence_and_no_record(slurm, tmp_path, text, said):
     far = Store(tmp_path / "far")
     with pytest.raises((MissingPrerequisite, UsageError), match=said):
         on_slurm(make_plan(), far, slurm=(text,))
     assert not far.statuses()
 
 
-def test_a_machine_without_slurm_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_slurm_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(MissingPrerequisite, match=r"needs Slurm's 'sbatch'.*login node"):
         on_slurm(make_plan(), Store(tmp_path / "far"))
 
 
-def test_options_of_sbatch_keep_commas_and_times_are_slurms() -> None:
+def test_options_of_sbatch_keep_commas_and_times_are_slurms():
     assert sbatch_options(("partition=a,b,gres=gpu:1", "--nodelist=n[1-3,5], time=2-1")) == {
         "partition": "a,b", "gres": "gpu:1", "nodelist": "n[1-3,5]", "time": "2-1",
     }  # fmt: skip
@@ -185,7 +174,7 @@ def test_options_of_sbatch_keep_commas_and_times_are_slurms() -> None:
     assert {text: minutes(text) for text in times} == times
 
 
-def test_a_job_stops_where_the_driver_asks_and_its_time_limit_puts_it_back(tmp_path: Path) -> None:
+def test_a_job_stops_where_the_driver_asks_and_its_time_limit_puts_it_back(tmp_path):
     import submitit
 
     folder, task = tmp_path / "job", Task(fit=make_plan().cells[0].fit)

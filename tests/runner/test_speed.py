@@ -1,7 +1,6 @@
 """Hours and megabytes follow from measured passes, and a plan that knows no speed says so."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from fakes import make_plan
@@ -26,36 +25,36 @@ from apd_bench.runner.speed import (
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("APD_BENCH_CACHE", str(tmp_path / "cache"))
 
 
-def record(seconds: float, forwards: float, backwards: float) -> Record:
+def record(seconds, forwards, backwards):
     cell = make_plan().cells[0]
     timing = {"attack_seconds": seconds, "forwards": forwards, "backwards": backwards}
     return Record(id=cell.id, cell=cell, status="success", timing=timing)
 
 
-def test_records_tell_the_seconds_of_a_pass() -> None:
+def test_records_tell_the_seconds_of_a_pass():
     (name,) = found = speeds_of([record(3.0, 100, 100), record(3.0, 100, 100)], "cpu")
     assert name == "fake"
     assert found[name].forward == pytest.approx(0.01) and found[name].backward == pytest.approx(0.02)
     assert found[name].seconds((100, 100)) == pytest.approx(3.0)
 
 
-def test_records_of_another_device_tell_nothing() -> None:
+def test_records_of_another_device_tell_nothing():
     gpu = replace(record(1.0, 1000, 0), environment={"device": "cuda:1"})
     assert speeds_of([gpu, record(3.0, 100, 100)], "cpu") == speeds_of([record(3.0, 100, 100)], "cpu")
     assert speeds_of([gpu, record(3.0, 100, 100)], "cuda")["fake"].forward == pytest.approx(0.001)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("ViT-B-16", 17.6e9), ("ViT-B-32", 4.4e9), ("ViT-L-14", 81.1e9)])
-def test_the_arithmetic_of_towers_is_the_published_one(name: str, expected: float) -> None:
+def test_the_arithmetic_of_towers_is_the_published_one(name, expected):
     config = model_config(name)
     assert config is not None and forward_operations(config) == pytest.approx(2 * expected, rel=0.05)
 
 
-def test_hours_on_a_named_gpu_are_marked_as_an_estimate() -> None:
+def test_hours_on_a_named_gpu_are_marked_as_an_estimate():
     spec = BACKBONES.get("ViT-B-16-quickgelu/openai")
     fp32, tf32 = (estimated(spec, "a100", precision) for precision in ("fp32", "tf32"))
     assert fp32 is not None and tf32 is not None and fp32.forward == pytest.approx(8 * tf32.forward)
@@ -63,17 +62,17 @@ def test_hours_on_a_named_gpu_are_marked_as_an_estimate() -> None:
     assert estimated(BACKBONES.get("RN50-quickgelu/openai"), "a100", "fp32") is None
 
 
-def test_without_a_cache_folder_no_calibration_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cache_folder_no_calibration_is_kept(monkeypatch):
     monkeypatch.setenv("APD_BENCH_CACHE", "none")
     cache_value("calibration.json", "key", {})
     assert cached_values("calibration.json") == {} and calibrated(BACKBONES.get("tiny-clean"), "cpu") is None
 
 
-def test_records_of_few_passes_or_without_time_tell_nothing() -> None:
+def test_records_of_few_passes_or_without_time_tell_nothing():
     assert speeds_of([record(3.0, 10, 10), record(0.0, 1000, 1000)], "cpu") == {}
 
 
-def test_work_is_the_sum_over_cells_and_fits_and_names_what_it_lacks() -> None:
+def test_work_is_the_sum_over_cells_and_fits_and_names_what_it_lacks():
     plan = make_plan()
     cells, fits = list(plan.cells), list(plan.fits.values())
     known = {"fake": Speed(0.5, 1.0, "a test")}
@@ -82,7 +81,7 @@ def test_work_is_the_sum_over_cells_and_fits_and_names_what_it_lacks() -> None:
     assert work_seconds(cells, fits, {}) == (0.0, {"fake"})
 
 
-def test_disk_grows_with_cells_samples_and_fits() -> None:
+def test_disk_grows_with_cells_samples_and_fits():
     plan = make_plan()
     assert disk_bytes(plan.cells, []) == 8 * disk_bytes(plan.cells[:1], [])
     large = replace(plan.cells[0], dataset=replace(plan.cells[0].dataset, counts={"test": 10_000}))
@@ -90,7 +89,7 @@ def test_disk_grows_with_cells_samples_and_fits() -> None:
     assert disk_bytes([], plan.fits.values()) > 0
 
 
-def test_a_calibration_is_kept_for_the_next_plan(tmp_path: Path) -> None:
+def test_a_calibration_is_kept_for_the_next_plan(tmp_path):
     spec = BACKBONES.get("tiny-clean")
     assert calibrated(spec, "cpu") is None
     measured = calibrate(spec, "cpu")
@@ -101,7 +100,7 @@ def test_a_calibration_is_kept_for_the_next_plan(tmp_path: Path) -> None:
     assert calibrated(spec, "cpu") is None
 
 
-def test_a_backbone_that_cannot_be_loaded_cannot_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backbone_that_cannot_be_loaded_cannot_be_timed(monkeypatch):
     wrong = replace(BACKBONES.get("tiny-clean"), name="no-such-backbone")
     with pytest.raises(MissingPrerequisite, match="no-such-backbone could not be timed"):
         calibrate(wrong, "cpu")

@@ -1,6 +1,5 @@
 """What a worker really does, on the embedded tiny CLIP: fits, cells, shards, other people's examples, bad files."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from apd_bench.core.specs import Cell, Suite
+from apd_bench.core.specs import Suite
 from apd_bench.prompts.classifier import matmul_precision
 from apd_bench.records.measured import Measured
 from apd_bench.runner import stages
@@ -17,7 +16,7 @@ from apd_bench.runner.executor import guarded
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import resolve
 from apd_bench.runner.stages import Recent, Stages, device_facts, repeatable_attention
-from apd_bench.runner.tasks import Failure, FitDone, Interrupted, Progress, Settings, Stopped, Task
+from apd_bench.runner.tasks import Failure, FitDone, Interrupted, Settings, Stopped, Task
 from apd_bench.training.toy import toy_backbone
 
 SUITE = Suite(
@@ -34,16 +33,16 @@ SUITE = Suite(
 )
 
 
-def cell_of(**changes: object) -> Cell:
+def cell_of(**changes):
     return plan(resolve(SUITE.with_options(**changes))).cells[0]
 
 
-def quiet(progress: Progress) -> None:
+def quiet(progress):
     """Watches nothing."""
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
+def bench(tmp_path_factory):
     """A workbench with the fit of the suite's cell and of its zero-shot relative in its store."""
     folder = tmp_path_factory.mktemp("store")
     stages = Stages(Settings(fits=str(folder / "fits"), checkpoints=str(folder / "checkpoints"), threads=1))
@@ -58,14 +57,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
     stages.close()
 
 
-def run(bench: Stages, cell: Cell, **more: object) -> Measured:
-    result = bench.run(Task(fit=cell.fit, cell=cell, **more), quiet)  # type: ignore[arg-type]
+def run(bench, cell, **more):
+    result = bench.run(Task(fit=cell.fit, cell=cell, **more), quiet)
     assert isinstance(result, Measured), result
     return result
 
 
-def test_a_cell_says_what_it_measured_and_on_what(bench: Stages) -> None:
-    seen: list[Progress] = []
+def test_a_cell_says_what_it_measured_and_on_what(bench):
+    seen = []
     cell = cell_of()
     done = bench.run(Task(fit=cell.fit, cell=cell), seen.append)
     assert isinstance(done, Measured)
@@ -76,7 +75,7 @@ def test_a_cell_says_what_it_measured_and_on_what(bench: Stages) -> None:
     assert seen[-1].done == seen[-1].total == 9 and seen[-1].passes > 0
 
 
-def test_shards_merge_into_the_whole_cell(bench: Stages) -> None:
+def test_shards_merge_into_the_whole_cell(bench):
     cell = cell_of()
     whole = run(bench, cell)
     merged = Measured.merge([run(bench, cell, shard=(place, 3)) for place in range(3)])
@@ -88,7 +87,7 @@ def test_shards_merge_into_the_whole_cell(bench: Stages) -> None:
             np.testing.assert_array_equal(one, two, err_msg=name)
 
 
-def test_prompt_states_may_travel_with_the_task(bench: Stages, tmp_path: Path) -> None:
+def test_prompt_states_may_travel_with_the_task(bench, tmp_path):
     cell = cell_of()
     folder = Path(bench.settings.fits) / cell.fit.id
     files = {cell.fit.id: {path.name: path.read_bytes() for path in folder.iterdir()}}
@@ -98,7 +97,7 @@ def test_prompt_states_may_travel_with_the_task(bench: Stages, tmp_path: Path) -
     assert there.outcomes.to_bytes() == run(bench, cell).outcomes.to_bytes()
 
 
-def test_examples_of_another_model_are_no_stronger_than_the_models_own(bench: Stages) -> None:
+def test_examples_of_another_model_are_no_stronger_than_the_models_own(bench):
     own = run(bench, cell_of())
     transfer = run(bench, cell_of(knowledge="transfer", transfer_source="zero_shot"))
     by_hand = run(bench, cell_of(knowledge="hand_prompt"))
@@ -107,15 +106,15 @@ def test_examples_of_another_model_are_no_stronger_than_the_models_own(bench: St
     np.testing.assert_array_equal(transfer.outcomes.broken, by_hand.outcomes.broken)  # both are zero-shot CLIP
 
 
-def test_base_and_new_classes_use_the_prompts_of_base(bench: Stages) -> None:
+def test_base_and_new_classes_use_the_prompts_of_base(bench):
     cells = plan(resolve(SUITE.with_options(task="base_to_new", methods=("zero_shot",)))).cells
     done = [run(bench, cell) for cell in cells]
     assert [cell.classes for cell in cells] == ["base", "new"]
     assert set(done[0].outcomes.sample_id).isdisjoint(done[1].outcomes.sample_id)
 
 
-def test_a_request_to_stop_is_obeyed_at_the_next_report(bench: Stages) -> None:
-    def stop(progress: Progress) -> None:
+def test_a_request_to_stop_is_obeyed_at_the_next_report(bench):
+    def stop(progress):
         if progress.passes:
             raise Interrupted
 
@@ -123,9 +122,7 @@ def test_a_request_to_stop_is_obeyed_at_the_next_report(bench: Stages) -> None:
     assert guarded(bench, Task(fit=cell.fit, cell=cell), stop) == Stopped()
 
 
-def test_a_corrupt_weight_file_is_one_sentence_that_says_what_mends_it(
-    bench: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_corrupt_weight_file_is_one_sentence_that_says_what_mends_it(bench, tmp_path, monkeypatch):
     from apd_bench.core.package_data import package_path
 
     spec = cell_of().fit.backbone
@@ -140,7 +137,7 @@ def test_a_corrupt_weight_file_is_one_sentence_that_says_what_mends_it(
     assert "weights.safetensors" in result.message and result.hint
 
 
-def test_a_damaged_prompt_state_is_refused(bench: Stages, tmp_path: Path) -> None:
+def test_a_damaged_prompt_state_is_refused(bench, tmp_path):
     cell = cell_of()
     files = {path.name: path.read_bytes() for path in (Path(bench.settings.fits) / cell.fit.id).iterdir()}
     files["state.safetensors"] = files["state.safetensors"][:-4] + b"\0\0\0\x7f"
@@ -150,7 +147,7 @@ def test_a_damaged_prompt_state_is_refused(bench: Stages, tmp_path: Path) -> Non
     assert isinstance(result, Failure) and result.prerequisite and "digest" in result.message
 
 
-def test_the_process_gets_its_settings_back(bench: Stages) -> None:
+def test_the_process_gets_its_settings_back(bench):
     before = (torch.get_num_threads(), torch.backends.cudnn.deterministic)
     stages = Stages(replace(bench.settings, threads=before[0] + 1))
     assert torch.get_num_threads() == before[0] + 1 and torch.backends.cudnn.deterministic
@@ -158,16 +155,16 @@ def test_the_process_gets_its_settings_back(bench: Stages) -> None:
     assert (torch.get_num_threads(), torch.backends.cudnn.deterministic) == before
 
 
-def test_only_the_last_things_stay_loaded() -> None:
-    made: list[str] = []
+def test_only_the_last_things_stay_loaded():
+    made = []
 
-    def make(key: str) -> str:
+    def make(key):
         made.append(key)
         return key
 
-    recent: Recent[str] = Recent(2)
+    recent = Recent(2)
     for key in "abacab":
-        recent.get(key, lambda key=key: make(key))  # type: ignore[misc]
+        recent.get(key, lambda key=key: make(key))
     assert made == ["a", "b", "c", "b"]
 
 
@@ -185,12 +182,12 @@ def test_only_the_last_things_stay_loaded() -> None:
     (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
     (RuntimeError("shapes do not match"), False),
 ])  # fmt: skip
-def test_memory_errors_are_told_from_others(error: Exception, memory: bool) -> None:
+def test_memory_errors_are_told_from_others(error, memory):
     assert out_of_memory(error) is memory
 
 
-def test_the_device_of_a_worker_is_the_current_one_and_its_memory_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[object] = []
+def test_the_device_of_a_worker_is_the_current_one_and_its_memory_a_share(monkeypatch):
+    said = []
     monkeypatch.setattr(torch.cuda, "set_device", said.append)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", said.append)
     place = torch.device("cuda:1")
@@ -202,12 +199,10 @@ def test_the_device_of_a_worker_is_the_current_one_and_its_memory_a_share(monkey
     assert [CudaMemory(torch.sigmoid, 8, "cuda:1", share).free() for share in (1.0, 0.5)] == [80, 30]
 
 
-def test_fits_are_trained_in_float32_whatever_the_process_allows_and_cells_say_what_they_did(
-    bench: Stages, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[object] = []
+def test_fits_are_trained_in_float32_whatever_the_process_allows_and_cells_say_what_they_did(bench, monkeypatch):
+    seen = []
 
-    def train(*words: object, **more: object) -> None:
+    def train(*words, **more):
         seen.append((torch.get_float32_matmul_precision(), torch.backends.cuda.flash_sdp_enabled()))
 
     monkeypatch.setattr(stages, "train", train)

@@ -1,13 +1,12 @@
 """Recipes for some fits only, and test images made square otherwise than training images."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from apd_bench.core.errors import UnknownName, UsageError
-from apd_bench.core.specs import Cell, Suite
+from apd_bench.core.specs import Suite
 from apd_bench.records.interning import Parts
 from apd_bench.records.record import json_form
 from apd_bench.runner.command import differences
@@ -35,15 +34,15 @@ RULES = (
 )
 
 
-def planned(suite: Suite = SUITE, **changes: object) -> list[Cell]:
+def planned(suite=SUITE, **changes):
     return list(plan(resolve(suite.with_options(**changes))).cells)
 
 
-def trainings(cells: list[Cell], option: str) -> dict[tuple[str, int], object]:
+def trainings(cells, option):
     return {(cell.fit.dataset.name, cell.fit.shots): cell.fit.method.training[option] for cell in cells}
 
 
-def test_a_rule_holds_for_its_sets_and_shots_and_the_last_one_wins() -> None:
+def test_a_rule_holds_for_its_sets_and_shots_and_the_last_one_wins():
     cells = planned(rules=RULES)
     epochs = {("fashion", 1): 2, ("fashion", 4): 2, ("food", 1): 9, ("food", 4): 3}
     assert trainings(cells, "epochs") == epochs
@@ -52,23 +51,23 @@ def test_a_rule_holds_for_its_sets_and_shots_and_the_last_one_wins() -> None:
     assert set(trainings(cells, "lr").values()) == {0.5}
 
 
-def test_a_rule_looks_at_the_set_that_is_trained_on() -> None:
+def test_a_rule_looks_at_the_set_that_is_trained_on():
     cells = planned(rules=RULES, task="cross_dataset", train_dataset="food", shots=(1,))
     assert {cell.dataset.name for cell in cells} == {"fashion", "food"}
     assert {cell.fit.method.training["epochs"] for cell in cells} == {9}
 
 
-def test_what_a_suite_sets_for_one_method_is_stronger_than_a_rule() -> None:
+def test_what_a_suite_sets_for_one_method_is_stronger_than_a_rule():
     cells = planned(rules=RULES, recipes={"advtp": {"training": {"epochs": 7}}})
     assert {cell.fit.method.training["epochs"] for cell in cells} == {7}
 
 
-def test_the_resize_that_a_fit_has_anyway_changes_no_cell() -> None:
+def test_the_resize_that_a_fit_has_anyway_changes_no_cell():
     assert planned()[0].id == planned(test_resize="crop")[0].id
     assert planned()[0].id == replace(planned()[0], resize=planned()[0].fit.resize).id
 
 
-def test_rules_and_resize_survive_the_file_that_a_run_leaves(tmp_path: Path) -> None:
+def test_rules_and_resize_survive_the_file_that_a_run_leaves(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(
         'test_resize = "squash"\n[[rules]]\ndatasets = ["fashion"]\n[rules.recipe.training]\nepochs = 2\n'
@@ -93,17 +92,17 @@ def test_rules_and_resize_survive_the_file_that_a_run_leaves(tmp_path: Path) -> 
         ("shots", UsageError, "a table with a recipe"),
     ],
 )
-def test_a_mistake_in_a_rule_is_named(rule: object, kind: type[Exception], words: str) -> None:
+def test_a_mistake_in_a_rule_is_named(rule, kind, words):
     with pytest.raises(kind, match=words):
         suite_from({"rules": [rule]})
 
 
-def test_a_rule_for_a_set_that_does_not_exist_is_named() -> None:
+def test_a_rule_for_a_set_that_does_not_exist_is_named():
     with pytest.raises(UnknownName, match="fashion"):
         planned(rules=({"datasets": ("fashon",), "recipe": {"training": {"epochs": 2}}},))
 
 
-def test_test_images_have_their_own_resize(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_images_have_their_own_resize(tmp_path, monkeypatch):
     monkeypatch.setenv("APD_BENCH_CACHE", "none")
     for split in ("train", "test"):
         for name in ("ants", "bees"):
@@ -122,6 +121,6 @@ def test_test_images_have_their_own_resize(tmp_path: Path, monkeypatch: pytest.M
     assert replace(cropped, resize="squash").id == squashed.id
 
 
-def test_the_command_of_such_a_cell_repeats_it() -> None:
+def test_the_command_of_such_a_cell_repeats_it():
     for cell in planned(rules=RULES, resize="squash", test_resize="crop"):
         assert differences(cell) == []

@@ -1,8 +1,6 @@
 """Suites are what their files say, and a mistake in one is named."""
 
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -12,23 +10,23 @@ from apd_bench.runner.selection import describe
 from apd_bench.suites import load_suite, merge_tables, suite_from, suite_names
 
 
-def write(path: Path, text: str) -> str:
+def write(path, text):
     path.write_text(text)
     return str(path)
 
 
 @pytest.mark.parametrize("name", suite_names())
-def test_every_shipped_suite_loads_and_has_a_title(name: str) -> None:
+def test_every_shipped_suite_loads_and_has_a_title(name):
     suite = load_suite(name)
     assert suite.name == name and suite.title
 
 
-def test_the_default_comes_first_and_names_its_reference() -> None:
+def test_the_default_comes_first_and_names_its_reference():
     assert suite_names()[0] == "embedded"
     assert load_suite("embedded").reference == ("zero_shot",)
 
 
-def test_a_file_is_read_with_budgets_as_fractions(tmp_path: Path) -> None:
+def test_a_file_is_read_with_budgets_as_fractions(tmp_path):
     suite = load_suite(
         write(
             tmp_path / "mine.toml",
@@ -43,7 +41,7 @@ def test_a_file_is_read_with_budgets_as_fractions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("read", [load_suite, read_toml])
-def test_suites_and_recipes_are_read_in_the_encodings_that_editors_write(tmp_path: Path, read: Callable) -> None:
+def test_suites_and_recipes_are_read_in_the_encodings_that_editors_write(tmp_path, read):
     path = tmp_path / "mine.toml"
     written = []
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
@@ -55,7 +53,7 @@ def test_suites_and_recipes_are_read_in_the_encodings_that_editors_write(tmp_pat
         read(str(path))
 
 
-def test_a_suite_that_extends_another_changes_only_what_it_says(tmp_path: Path) -> None:
+def test_a_suite_that_extends_another_changes_only_what_it_says(tmp_path):
     write(tmp_path / "base.toml", "limit = 9\nseeds = [4]\n[recipe.training]\nepochs = 3\nlr = 0.1\n")
     path = write(tmp_path / "child.toml", 'extends = "base.toml"\nlimit = 5\n[recipe.training]\nlr = 0.2\n')
     child = load_suite(path)
@@ -64,14 +62,14 @@ def test_a_suite_that_extends_another_changes_only_what_it_says(tmp_path: Path) 
     assert load_suite(write(tmp_path / "ci2.toml", 'extends = "ci"')).datasets == load_suite("ci").datasets
 
 
-def test_a_suite_cannot_extend_itself(tmp_path: Path) -> None:
+def test_a_suite_cannot_extend_itself(tmp_path):
     write(tmp_path / "a.toml", 'extends = "b.toml"')
     path = write(tmp_path / "b.toml", 'extends = "a.toml"')
     with pytest.raises(UsageError, match="extends itself"):
         load_suite(path)
 
 
-def test_a_resolved_run_is_read_back(tmp_path: Path) -> None:
+def test_a_resolved_run_is_read_back(tmp_path):
     suite = load_suite("ci")
     path = tmp_path / "run.json"
     path.write_text(json.dumps(describe(suite)))
@@ -93,7 +91,7 @@ def test_a_resolved_run_is_read_back(tmp_path: Path) -> None:
         ("methods = [", CorruptFile, "cannot be parsed"),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, text: str, kind: type[Exception], words: str) -> None:
+def test_mistakes_are_named(tmp_path, text, kind, words):
     with pytest.raises(kind, match=words):
         load_suite(write(tmp_path / "wrong.toml", text))
 
@@ -102,12 +100,12 @@ def test_mistakes_are_named(tmp_path: Path, text: str, kind: type[Exception], wo
     'extends = ["embedded"]', "extends = 3", "limit = true", "[recipes]\napd = 3", "rules = [3]",
     '[[rules]]\nshots = [1]\nrecipe = "x"', "norm = []", "eps = [[]]", "x = " + "[" * 5000,
 ])  # fmt: skip
-def test_what_is_of_another_kind_is_one_sentence(tmp_path: Path, text: str) -> None:
+def test_what_is_of_another_kind_is_one_sentence(tmp_path, text):
     with pytest.raises((UsageError, CorruptFile)):
         load_suite(write(tmp_path / "mine.toml", text))
 
 
-def test_a_json_file_without_a_table_and_names_that_no_file_can_have_are_refused(tmp_path: Path) -> None:
+def test_a_json_file_without_a_table_and_names_that_no_file_can_have_are_refused(tmp_path):
     with pytest.raises(CorruptFile, match="holds no table"):
         load_suite(write(tmp_path / "mine.json", "[1]"))
     for name in ("\0", "x" * 5000, "~nobody-of-this-name"):
@@ -115,14 +113,14 @@ def test_a_json_file_without_a_table_and_names_that_no_file_can_have_are_refused
             load_suite(name)
 
 
-def test_unknown_suites_and_missing_files_are_told_apart() -> None:
+def test_unknown_suites_and_missing_files_are_told_apart():
     with pytest.raises(UnknownName, match="Did you mean 'embedded'"):
         load_suite("embeded")
     with pytest.raises(MissingPrerequisite, match=r"no suite file 'no/such\.toml'"):
         load_suite("no/such.toml")
 
 
-def test_tables_merge_at_every_depth_without_touching_the_originals() -> None:
+def test_tables_merge_at_every_depth_without_touching_the_originals():
     below = {"a": {"b": 1, "c": 2}, "d": 3}
     assert merge_tables(below, {"a": {"c": 9}, "e": 4}) == {"a": {"b": 1, "c": 9}, "d": 3, "e": 4}
     assert below == {"a": {"b": 1, "c": 2}, "d": 3}

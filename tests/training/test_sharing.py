@@ -5,10 +5,8 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import huggingface_hub.constants as hub
@@ -32,10 +30,10 @@ class Hub(BaseHTTPRequestHandler):
     root: Path
     address: str
 
-    def log_message(self, *words: object) -> None:
+    def log_message(self, *words):
         pass
 
-    def answer(self, code: int, content: bytes = b"", **headers: str) -> None:
+    def answer(self, code, content=b"", **headers):
         self.send_response(code)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
@@ -44,7 +42,7 @@ class Hub(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    def do_POST(self) -> None:
+    def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.headers.get("Authorization") != "Bearer hf_test":
             return self.answer(401, b"{}")
@@ -76,7 +74,7 @@ class Hub(BaseHTTPRequestHandler):
             ).encode(),
         )
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         if self.path.startswith("/api/"):
             return self.answer(404)
         _, owner, name, _, revision, *rest = unquote(self.path).split("/")
@@ -94,7 +92,7 @@ class Hub(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def repositories(tmp_path, monkeypatch):
     """The folder that plays the hub, for this process a network with a hub in it."""
     Hub.root = tmp_path / "hub"
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
@@ -112,7 +110,7 @@ def repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sharing") / "results"
     apd_bench.run(
         methods="coop", datasets="food", attacks="none", limit=4, shots=1, settings=["training.epochs=1"],
@@ -121,13 +119,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def first_state(store: Path) -> PromptState:
+def first_state(store):
     return load_state(next(path for path in (store / "fits").iterdir() if path.is_dir()))
 
 
-def test_what_is_pushed_is_pulled_and_measured_by_its_address(
-    store: Path, repositories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_pushed_is_pulled_and_measured_by_its_address(store, repositories, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     record = apd_bench.load_records(store)[0]
     assert main(["push", record.id, NAME, "--results", str(store)]) == EXIT_DONE
@@ -155,7 +151,7 @@ def test_what_is_pushed_is_pulled_and_measured_by_its_address(
         push(first_state(store), NAME)
 
 
-def test_a_state_that_was_changed_on_the_hub_is_refused(store: Path, repositories: Path, tmp_path: Path) -> None:
+def test_a_state_that_was_changed_on_the_hub_is_refused(store, repositories, tmp_path):
     state = first_state(store)
     push(state, NAME)
     commit = repositories / "me" / "apd-food" / (repositories / "me" / "apd-food" / "main").read_text()
@@ -173,16 +169,14 @@ def test_a_state_that_was_changed_on_the_hub_is_refused(store: Path, repositorie
     ("hf://me", "Write hf://ORG/REPO"), ("hf://me/a/b", "Write hf://ORG/REPO"),
     ("hf://me/nothing", "me/nothing cannot be reached"),
 ])  # fmt: skip
-def test_what_is_not_on_the_hub_is_one_sentence(
-    name: str, said: str, repositories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_what_is_not_on_the_hub_is_one_sentence(name, said, repositories, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code = main(["run", "--methods", name, "--dry-run"])
     err = capsys.readouterr().err
     assert code == EXIT_USAGE and said in err and err.count("\n") == 1
 
 
-def test_who_may_not_write_is_told_to_log_in(store: Path, repositories: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_may_not_write_is_told_to_log_in(store, repositories, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_other")
     with pytest.raises(MissingPrerequisite, match="hf auth login"):
         push(first_state(store), NAME)
@@ -193,7 +187,7 @@ def test_who_may_not_write_is_told_to_log_in(store: Path, repositories: Path, mo
         push(first_state(store), f"{NAME}@v1")
 
 
-def test_a_backbone_of_a_local_file_is_named_as_it_is_typed(store: Path) -> None:
+def test_a_backbone_of_a_local_file_is_named_as_it_is_typed(store):
     state = first_state(store)
     assert backbone_of(state) == "tiny-clean"
     card = state.card | {"backbone": {"name": "local-robust", "architecture": "ViT-B-32"}}

@@ -79,7 +79,7 @@ def test_a_wrong_table_is_refused(tmp_path, old, new):
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("results/*/tuning/trials.csv")), ids=str)
 def test_the_stored_tries_are_equally_many_for_every_method(path):
-    counts: dict[tuple[str, str, str, str], dict[str, set[tuple[int, str, int]]]] = {}
+    counts = {}
     for one in read_trials(path).values():
         assert one.split in ("val", "held_out")
         group = counts.setdefault((one.backbone, one.attack, one.eps, str(one.shots)), {})
