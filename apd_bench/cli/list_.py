@@ -83,16 +83,16 @@ def _rows(kind: str, args: argparse.Namespace) -> list[Row]:
     if kind == "fits":
         return _fits(Store(args.results))
     if kind == "suites":
-        columns = ("name", "methods", "datasets", "attacks", "title")
+        columns = ("name", "title", "methods", "datasets", "attacks")
         return [{name: getattr(suite, name) for name in columns} for suite in map(load_suite, suite_names())]
     (registry,) = (item for item in REGISTRIES if kind == f"{item.kind}s")
     return [
         {
             "name": item.name,
+            "title": getattr(item, "title", ""),
             "aliases": item.aliases,
             **_COLUMNS[kind](item),
             "origin": registry.origin(item.name),
-            "title": getattr(item, "title", ""),
         }
         for item in registry
     ]

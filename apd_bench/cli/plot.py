@@ -20,7 +20,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="FIGURE", help="board, eps, pareto, heatmap or seeds")
-    parser.add_argument("stores", nargs="*", type=Path, metavar="STORE", help="folders of records (default: results)")
+    parser.add_argument("stores", nargs="*", default=[], type=Path, metavar="STORE", help="folders of records (default: results)")
     parser.add_argument("--format", default="pdf", metavar="NAME", help="pdf, png or svg (default: pdf)")
     parser.add_argument("--out", type=Path, default=Path("plots"), metavar="DIR", help="default: plots")
     add_filters(parser)

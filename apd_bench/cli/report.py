@@ -26,7 +26,7 @@ _LISTS = ("backbones", "methods", "datasets", "attacks", "eps", "seeds", "shots"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("stores", nargs="*", type=Path, metavar="STORE", help="folders of records (default: results)")
+    parser.add_argument("stores", nargs="*", default=[], type=Path, metavar="STORE", help="folders of records (default: results)")
     where = parser.add_argument_group("where to")
     where.add_argument("--out", type=Path, metavar="DIR", help="write all boards into this folder")
     where.add_argument("--board", type=Path, metavar="FILE", help="write one board: FILE.md, .csv, .json, .tex, .html")

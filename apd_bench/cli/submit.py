@@ -17,7 +17,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("stores", nargs="*", type=Path, metavar="STORE", help="folders of records (default: results)")
+    parser.add_argument("stores", nargs="*", default=[], type=Path, metavar="STORE", help="folders of records (default: results)")
     parser.add_argument(
         "--methods", nargs="+", action="extend", default=[], metavar="LIST", help="only these (default: all)"
     )

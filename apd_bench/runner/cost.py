@@ -57,7 +57,7 @@ def summary(stages: list[Stage], wall_seconds: float) -> list[str]:
     header = ("stage", "runs", "seconds", "forwards", "backwards", "outside model")
     attack = sum(stage.attack_seconds for stage in stages)
     model = sum(stage.model_seconds for stage in stages)
-    share = f"; {100 * (1 - model / attack):.1f}% of attack time was outside the model's passes" if attack else ""
+    share = f"; {100 * (1 - model / attack):.1f}% of attack time was outside the model" if attack else ""
     worked = sum(stage.seconds for stage in stages)
     total = f"{duration(worked)} of work in {duration(wall_seconds)}{share}."
     return [*table(rows, header, right=True).splitlines(), total]

@@ -148,4 +148,4 @@ def test_the_cost_adds_up_by_stage_and_tells_the_time_outside_the_model(tmp_path
     assert {stage.name: stage.runs for stage in stages} == {"fit": 4, "pgd": 4, "cw": 4}
     assert [stage.forwards for stage in stages] == [40, 400, 400]
     lines = summary(stages, 3.0)
-    assert "25%" in lines[2] and "25.0% of attack time was outside the model's passes" in lines[-1]
+    assert "25%" in lines[2] and "25.0% of attack time was outside the model" in lines[-1]
