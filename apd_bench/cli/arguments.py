@@ -1,6 +1,7 @@
 """The options of `run`, `plan`, `fit` and `verify` on the command line."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from apd_bench.cli.parser import Parser
@@ -55,6 +56,14 @@ def options_of(args: argparse.Namespace) -> RunOptions:
         return resolved
     below = load_suite(resolved.suite).options
     return options.resolve_options(given, below) if below else resolved
+
+
+def add_stores(parser: argparse.ArgumentParser) -> None:
+    """Declares the folders that a verb reads; none stands for `results`."""
+    # Without a default argparse asks for them where another word is missing.
+    parser.add_argument(
+        "stores", nargs="*", default=[], type=Path, metavar="STORE", help="folders of records (default: results)"
+    )
 
 
 def add_own(parser: argparse.ArgumentParser) -> None:

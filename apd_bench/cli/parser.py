@@ -138,5 +138,6 @@ class Parser(argparse.ArgumentParser):
             first = rest.split()[0]
             if first.startswith("-"):
                 known = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", self.format_help()))
-                raise unknown_name("option", first.partition("=")[0], known, command=f"{self.prog} --help{'-all' if self.rare else ''}")
+                every = "--help-all" if self.rare else "--help"
+                raise unknown_name("option", first.partition("=")[0], known, command=f"{self.prog} {every}")
         raise UsageError(f"{message[:1].upper()}{message[1:]}.", hint=f"See: {self.prog} --help")

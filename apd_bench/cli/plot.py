@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from apd_bench.cli import arguments
 from apd_bench.cli.console import out
 from apd_bench.cli.report import add_filters, view_of
 from apd_bench.core.errors import EXIT_DONE
@@ -20,7 +21,7 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", metavar="FIGURE", help="board, eps, pareto, heatmap or seeds")
-    parser.add_argument("stores", nargs="*", default=[], type=Path, metavar="STORE", help="folders of records (default: results)")
+    arguments.add_stores(parser)
     parser.add_argument("--format", default="pdf", metavar="NAME", help="pdf, png or svg (default: pdf)")
     parser.add_argument("--out", type=Path, default=Path("plots"), metavar="DIR", help="default: plots")
     add_filters(parser)

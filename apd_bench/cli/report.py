@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from apd_bench.attacks.parse import parse_attack
+from apd_bench.cli import arguments
 from apd_bench.cli.arguments import canonical_or_recorded
 from apd_bench.cli.console import err, out
 from apd_bench.core.errors import EXIT_DONE, RegressionFound, UsageError, UserError
@@ -26,7 +27,7 @@ _LISTS = ("backbones", "methods", "datasets", "attacks", "eps", "seeds", "shots"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("stores", nargs="*", default=[], type=Path, metavar="STORE", help="folders of records (default: results)")
+    arguments.add_stores(parser)
     where = parser.add_argument_group("where to")
     where.add_argument("--out", type=Path, metavar="DIR", help="write all boards into this folder")
     where.add_argument("--board", type=Path, metavar="FILE", help="write one board: FILE.md, .csv, .json, .tex, .html")

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from apd_bench.cli import arguments
 from apd_bench.cli.arguments import canonical_or_recorded
 from apd_bench.cli.console import err, out
 from apd_bench.core.errors import EXIT_DONE
@@ -17,7 +18,7 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("stores", nargs="*", default=[], type=Path, metavar="STORE", help="folders of records (default: results)")
+    arguments.add_stores(parser)
     parser.add_argument(
         "--methods", nargs="+", action="extend", default=[], metavar="LIST", help="only these (default: all)"
     )
