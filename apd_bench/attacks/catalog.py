@@ -133,6 +133,13 @@ def builtin() -> Iterator[AttackEntry]:
     yield worst.preset("worst.fast", "the cheapest such suite found within half a point of AutoAttack: results/bench",
                        order=("apgd-near", "apgd-close"))
 
+    ways = ("transfer", "straight", "replay", "unrolled", "gate", "square")
+    yield AttackEntry(
+        "adaptive", "apd_bench.defences.adaptive:adaptive", "the worst case of all ways round a test-time defence",
+        {"iterations": 40, "near": 2, "targets": 5, "draws": 8, "queries": 500, "budget": 100_000,
+         "order": ways},
+        choices={"order": ways}, whole=True, paper="Croce et al., ICML 2022")
+
     yield AttackEntry("cw-l2", f"{_HERE}.carlini_wagner:carlini_wagner_l2",
                       "minimal L2 distance by Carlini and Wagner's search over the constant", kind="distance",
                       defaults={"steps": 100, "searches": 3, "rate": 1.0, "constant": 2.0, "targets": 9},

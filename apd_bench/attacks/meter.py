@@ -49,6 +49,12 @@ class Meter:
         """`model` itself when it is a meter already, else a new meter around it."""
         return model if isinstance(model, Meter) else cls(model)
 
+    def beside(self, model: Model, *, batch_size: int | None = None, persist: bool = False) -> "Meter":
+        """A meter around another model that goes by the same clock and tells the same progress."""
+        other = type(self)(model, batch_size=batch_size, persist=persist)
+        other.on_step, other._clock = self.on_step, self._clock
+        return other
+
     @property
     def zero_gradients(self) -> int:
         """Gradients so far, per image, that were exactly zero or that a model had cut; waits for the device."""

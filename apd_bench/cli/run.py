@@ -77,7 +77,7 @@ def write_tables(store: Store, options: RunOptions, cells: set[str]) -> tuple[Se
     if not any(statuses.get(cell) == "success" for cell in cells):
         return (), []
     shown = collect([store.path], cells)
-    if not shown.tables:
+    if not (shown.tables or shown.defences):
         return (), []
     written = [] if options.part is not None else write_boards([store.path], options.boards, ("md", "csv", "html"))
     if options.display != "json":

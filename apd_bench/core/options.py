@@ -199,6 +199,10 @@ class RunOptions:
         "with options where wanted: 'pgd(steps=100)'; `apd-bench show pgd` has their units",
         metavar="LIST",
     )
+    defences: tuple[str, ...] | None = option(
+        None, names, WHAT, "test-time defences, each over every method: ttc,'r_tpt(views=16)', FILE.py:NAME",
+        metavar="LIST",
+    )  # fmt: skip
     eps: tuple[str, ...] | None = option(
         None, names, WHAT, "budgets in [0,1] pixel units, as 4/255 or 0.0157; L2: 0.5", metavar="LIST"
     )

@@ -21,7 +21,7 @@ from apd_bench.core.identity import derive_seed
 from apd_bench.prompts.classifier import Classifier
 
 Draw = tuple[object, ...]  # names a drawing of a defence's randomness: the same name, the same numbers
-REPEATS = 5  # predictions whose majority is the verdict of a random defence: Croce et al. (ICML 2022) take as many
+REPEATS = 9  # predictions whose majority is the verdict of a random defence; Croce et al. (ICML 2022) take 5
 _LEAD = 1e-6  # of the largest logit, by which the majority's leads where the mean says otherwise
 
 
@@ -144,11 +144,7 @@ class Defence(nn.Module):
 
 
 class Verdict(nn.Module):
-    """The prediction of a defence that counts: of a random one the mean logits of `repeats` draws of a `stream`.
-
-    The largest is that of the class which most draws predict (of several such, the one with the larger mean logit), so
-    the arg max is the majority. A defence without randomness predicts once, and its logits are left as they are.
-    """
+    """The prediction of a defence that counts: of a random one the `majority` of `repeats` draws of a `stream`."""
 
     def __init__(self, defence: Defence, stream: str = "verdict", repeats: int = REPEATS) -> None:
         super().__init__()
@@ -157,17 +153,7 @@ class Verdict(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, K]."""
-        each = self.predictions(x)
-        if not self.defence.draws:
-            return each[0]
-        mean = each.mean(0)
-        votes = torch.zeros_like(mean)
-        for z in each:
-            votes.scatter_add_(1, z.argmax(1, keepdim=True), torch.ones_like(mean[:, :1]))
-        winner = (votes + mean.softmax(1) / 2).argmax(1, keepdim=True)
-        lead = mean.amax(1, keepdim=True)
-        lead = lead + (winner != mean.argmax(1, keepdim=True)) * _LEAD * lead.abs().clamp_min(1)
-        return mean.scatter(1, winner, lead)
+        return majority(self.predictions(x))
 
     def predictions(self, x: Tensor) -> Tensor:
         """The logits [R, B, K] of the repeated predictions."""
@@ -178,6 +164,23 @@ class Verdict(nn.Module):
         with torch.no_grad():
             right: Tensor = self.predictions(x).argmax(2) == y
         return right.float().mean(0)
+
+
+def majority(each: Tensor) -> Tensor:
+    """Mean logits [B, K] of predictions [R, B, K], the largest at the class that most of them predict.
+
+    Of several such classes, the one with the larger mean logit; a single prediction is left as it is.
+    """
+    if len(each) == 1:
+        return each[0]
+    mean = each.mean(0)
+    votes = torch.zeros_like(mean)
+    for z in each:
+        votes.scatter_add_(1, z.argmax(1, keepdim=True), torch.ones_like(mean[:, :1]))
+    winner = (votes + mean.softmax(1) / 2).argmax(1, keepdim=True)
+    lead = mean.amax(1, keepdim=True)
+    lead = lead + (winner != mean.argmax(1, keepdim=True)) * _LEAD * lead.abs().clamp_min(1)
+    return mean.scatter(1, winner, lead)
 
 
 class Attacked(nn.Module):

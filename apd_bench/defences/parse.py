@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from apd_bench.attacks.meter import Model
     from apd_bench.defences.base import Defence
 
+ADAPTIVE = "adaptive"  # the attack that knows a defence; all others are made on the model without it, as papers do
+
 
 def parse_defence(text: str) -> DefenceSpec:
     """The defence that `text` names: canonical name, only the options that differ from the defaults, code version.

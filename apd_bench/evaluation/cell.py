@@ -22,7 +22,8 @@ from apd_bench.attacks.result import AttackResult
 from apd_bench.core.errors import UsageError, first_line
 from apd_bench.core.specs import AttackSpec, ThreatModel
 from apd_bench.data.moving import moved
-from apd_bench.evaluation import diagnostics
+from apd_bench.defences.base import Defence, Verdict
+from apd_bench.evaluation import defended, diagnostics
 from apd_bench.evaluation.audit import FLIP_TOLERANCE, Audit, AuditError, audit
 from apd_bench.evaluation.low_precision import confirmed
 from apd_bench.evaluation.memory import peak_memory
@@ -70,7 +71,7 @@ def evaluate_samples(
     on_phase: Callable[[str], None] = lambda text: None,
     source_classifier: Model | None = None,
 ) -> Measured:
-    """Attacks `classifier` on `test` within `threat` and audits what comes back.
+    """Attacks `classifier`, a model or a Defence, on `test` within `threat` and audits what comes back.
 
     `batch_size` bounds what the model sees at once (None: all samples). `on_progress(done, broken, passes)` is called
     several times a second and may raise to stop; no number ever falls, and samples are done within an attack already,
@@ -130,6 +131,11 @@ class _Cell:
         """Whether the adversary knows the attacked model."""
         return self.threat.knowledge == "white_box"
 
+    @property
+    def defended(self) -> bool:
+        """Whether a defence predicts; what an attack claims to have broken is then compared with no verdict."""
+        return isinstance(self.judge.model, Verdict)
+
 
 @dataclass(frozen=True)
 class _Part:
@@ -148,6 +154,10 @@ class _Part:
 
 def _meters(classifier: Model, source: Model | None, threat: ThreatModel, batch_size: int) -> tuple[Meter, Meter]:
     """The judge and the adversary; one meter where they are the same model in the same precision."""
+    if isinstance(classifier, Verdict):
+        classifier = classifier.defence
+    if isinstance(classifier, Defence):
+        return defended.meters(classifier, threat, batch_size)
     exact = classifier.in_precision("fp32") if isinstance(classifier, Classifier) else classifier
     judge = Meter(exact, batch_size=batch_size)
     if threat.knowledge == "white_box":
@@ -180,19 +190,22 @@ def _measure(cell: _Cell, rows: range, images: Tensor) -> _Part:
     cell.account.begin(len(rows) - len(correct))
     x, y = images[correct], labels[correct]
     result, timing = _attack(cell, x, y, [cell.test.ids[rows[row]] for row in correct.tolist()])
-    seen = audit(cell.judge, result, x, y, cell.threat, kind=cell.entry.kind, claims=cell.white_box)
+    claims = cell.white_box and not cell.defended
+    seen = audit(cell.judge, result, x, y, cell.threat, kind=cell.entry.kind, claims=claims)
     if seen.doubt > FLIP_TOLERANCE and _repeatable(cell.judge, x):
         raise AuditError(
             f"{seen.flips} verdicts of {cell.entry.name} are denied by a second prediction, "
             f"the clearest by {seen.doubt:.2g} of the largest logit."
         )
     columns = _columns(cell, z, labels, correct, seen, result)
+    columns |= defended.columns(cell.judge, images, correct, seen.pixels, labels)
     if cell.entry.kind == "distance":
         far = distance(seen.pixels, x, "L2").masked_fill(seen.prediction == y, float("inf")).cpu().double()
         columns["distance"] = torch.zeros(len(labels)).double().index_copy(0, correct.cpu(), far)
     cell.account.finish(len(rows), int(seen.broken.sum()))
     timing |= {"clean_seconds": clean_seconds, "clean_forwards": asked}
-    return _Part(columns, result.effective, timing, result.diagnostics, seen.flips, _survivors(result))
+    cost = {} if rows.start or not cell.defended else {"prediction": defended.prediction_cost(cell.judge, images)}
+    return _Part(columns, {**result.effective, **cost}, timing, result.diagnostics, seen.flips, _survivors(result))
 
 
 def _clean(judge: Meter, x: Tensor) -> tuple[Tensor, int]:
@@ -211,7 +224,7 @@ def _attack(cell: _Cell, x: Tensor, y: Tensor, ids: list[str]) -> tuple[AttackRe
     began, inside = time.perf_counter(), cell.adversary.seconds
     result = on(cell.adversary, x, y, ids)
     # A checkpoint does not say which precision broke a sample, so what it holds is judged again too.
-    if cell.white_box and (cell.adversary is not cell.judge or "resumed_at" in result.effective):
+    if cell.white_box and not cell.defended and (cell.adversary is not cell.judge or "resumed_at" in result.effective):
         result = confirmed(
             cell.judge, result, y, lambda rows: on(cell.judge, x[rows], y[rows], [ids[row] for row in rows.tolist()])
         )
@@ -275,6 +288,8 @@ def _of_attack(cell: _Cell, parts: list[_Part], attacked: int) -> dict[str, Any]
     """What the attack itself has shown: flaws of its gradients, flips, warnings, whether it had converged."""
     backwards, flips = sum(part.timing["backwards"] for part in parts), sum(part.flips for part in parts)
     facts: dict[str, Any] = {"flips": flips / attacked if flips > 1 else 0.0}
+    for part in parts:
+        facts |= part.diagnostics.get("marks", {})
     for key in ("zero_gradients", "bad_gradients"):
         count = sum(int(part.diagnostics.get(key, 0)) for part in parts)
         facts[f"attack_{key}"] = count / max(backwards, 1)
@@ -290,7 +305,7 @@ def _of_attack(cell: _Cell, parts: list[_Part], attacked: int) -> dict[str, Any]
 
 def _probe(cell: _Cell, rows: Tensor, broken: Tensor, *, plain_loss: bool) -> dict[str, float]:
     """The probes on the correctly classified samples `rows`."""
-    if not len(rows):
+    if not len(rows) or cell.defended:  # the attack that expects a defence brings its own
         return {}
     x = check_pixels(cell.test.pixels(rows.tolist())).to(cell.device)
     y, ids = cell.labels[rows].to(cell.device), [cell.test.ids[row] for row in rows.tolist()]

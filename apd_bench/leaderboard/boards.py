@@ -13,6 +13,7 @@ from apd_bench.core.files import atomic_write
 from apd_bench.core.text import file_name
 from apd_bench.leaderboard.aggregate import tables, unique
 from apd_bench.leaderboard.csv_file import render_csv, render_long_csv
+from apd_bench.leaderboard.defences import DefenceTable, defence_tables, render_defences, render_defences_csv
 from apd_bench.leaderboard.json_file import render_json
 from apd_bench.leaderboard.latex_file import render_latex
 from apd_bench.leaderboard.markdown import render_markdown
@@ -62,11 +63,12 @@ class Boards:
     notes: tuple[str, ...]
     examples: tuple[Mapping[str, Any], ...] = ()
     tuning: Mapping[str, Tuning] = field(default_factory=dict)
+    defences: tuple[DefenceTable, ...] = ()
 
     @property
     def groups(self) -> list[str]:
         """The groups of datasets that have a table: "embedded", "benchmark", ..."""
-        return sorted({table.key.group for table in self.tables})
+        return sorted({table.key.group for table in self.tables} | {table.group for table in self.defences})
 
     def of(self, group: str) -> list[Table]:
         """The tables of one group, in order."""
@@ -124,7 +126,8 @@ def read_measurements(stores: Sequence[Path]) -> tuple[list[Measurement], list[s
         for record in store.records():
             try:
                 has_outcomes = record.done and record.outcomes
-                outcomes = store.outcomes(record.id, record, extra=EXTRA) if has_outcomes else None
+                extra = EXTRA if record.cell.defence is None else None
+                outcomes = store.outcomes(record.id, record, extra=extra) if has_outcomes else None
             except CorruptFile as error:
                 notes.append(f"left out: {error.message}")
                 continue
@@ -145,12 +148,14 @@ def collect(stores: Sequence[Path], cells: Container[str] | None = None, *, view
     kept = [item for item in measurements if (cells is None or item.id in cells) and view.wants(item)]
     if measurements:
         _refuse_unmeasured(view, measurements)
+    bare = tuple(item for item in kept if item.cell.defence is None)
     return Boards(
-        tuple(kept),
-        tuple(tables(kept, tuple(map(column_of, view.attacks)))),
+        bare,
+        tuple(tables(bare, tuple(map(column_of, view.attacks)))),
         tuple(notes),
         tuple(load_examples(stores)),
         load_tuning(stores),
+        tuple(defence_tables(kept)),
     )
 
 
@@ -173,12 +178,20 @@ def render_files(boards: Boards, formats: Sequence[str] = DEFAULT_FORMATS) -> di
     for name in formats:
         if name not in FORMATS:
             raise UsageError(f"There is no board format '{name}'.", hint=f"Formats: {', '.join(FORMATS)}.")
-    return {
+    files = {
         f"{file_name(group)}{ending}": content
         for group in boards.groups
+        if boards.of(group)
         for name in dict.fromkeys(formats)
         for ending, content in FORMATS[name](boards, group).items()
     }
+    for group in {table.group for table in boards.defences}:
+        own = [table for table in boards.defences if table.group == group]
+        renderings = {"md": render_defences, "csv": render_defences_csv}
+        files |= {
+            f"{file_name(group)}-defences.{form}": render(own) for form, render in renderings.items() if form in formats
+        }
+    return files
 
 
 def write_boards(
@@ -222,7 +235,7 @@ def render_one(boards: Boards, path: Path, stores: Sequence[Path]) -> str:
 
 
 def _filled(boards: Boards, stores: Sequence[Path]) -> Boards:
-    if not boards.tables:
+    if not (boards.tables or boards.defences):
         places = ", ".join(str(path) for path in stores)
         raise MissingPrerequisite(
             f"No record in {places} belongs to a board.", hint="Measure something first: apd-bench run"

@@ -32,11 +32,25 @@ def crossings(cells: Iterable[Cell]) -> list[dict[str, Any]]:
     installed = cache(_installed)
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
-        key = (cell.fit.backbone.name, cell.fit.method.name, cell.limit or 0, tuple(_settings(cell, installed)))
+        defences = () if cell.defence is None else (cell.defence.label,)
+        key = (
+            cell.fit.backbone.name,
+            cell.fit.method.name,
+            cell.limit or 0,
+            defences,
+            tuple(_settings(cell, installed)),
+        )
         groups.setdefault(key, []).append(cell)
     return [
-        {"backbones": (backbone,), "methods": (method,), **box, "limit": limit, "settings": (*settings, *budget)}
-        for (backbone, method, limit, settings), members in groups.items()
+        {
+            "backbones": (backbone,),
+            "methods": (method,),
+            **box,
+            "defences": defences,
+            "limit": limit,
+            "settings": (*settings, *budget),
+        }
+        for (backbone, method, limit, defences, settings), members in groups.items()
         for budget, part in _by_budget(members).items()
         for box in _boxes(part)
     ]
@@ -45,8 +59,9 @@ def crossings(cells: Iterable[Cell]) -> list[dict[str, Any]]:
 def words(crossing: Mapping[str, Any]) -> list[str]:
     """The command line of one grid, word by word."""
     line = ["apd-bench", "run", "--suite", SUITE, "--backbone", *crossing["backbones"]]
-    for name in ("methods", *_AXES):
-        line += [f"--{name}", *map(str, crossing[name])]
+    for name in ("methods", *_AXES, "defences"):
+        if crossing[name]:
+            line += [f"--{name}", *map(str, crossing[name])]
     line += ["--limit", str(crossing["limit"] or "all")]
     return line + [word for setting in crossing["settings"] for word in ("--set", setting)]
 
@@ -91,7 +106,7 @@ def _settings(cell: Cell, installed: Callable[[str], MethodRecipe | None]) -> It
     fit, threat = cell.fit, cell.threat
     plain = {
         "norm": (threat.norm, "Linf"),
-        "knowledge": (threat.knowledge, "white_box"),
+        "knowledge": (threat.knowledge, "undefended" if threat.knowledge == "undefended" else "white_box"),
         "split": (cell.split, "test"),
         "transfer_source": (threat.source, None),
         "task": (cell.task, "few_shot"),

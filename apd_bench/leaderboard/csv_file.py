@@ -13,7 +13,7 @@ from apd_bench.leaderboard.tidy import attack_order
 
 def render_csv(tables: Sequence[Table]) -> str:
     """The summary rows of all tables; attacks that a table lacks are empty there."""
-    return _write(*summary_rows(tables))
+    return write_csv(*summary_rows(tables))
 
 
 def summary_rows(tables: Sequence[Table]) -> tuple[list[str], list[list[Value]]]:
@@ -29,7 +29,7 @@ def render_long_csv(tables: Sequence[Table]) -> str:
     """One line per table, method, dataset and column ("clean", each attack, "worst"), with every seed's value."""
     place = table_columns((), "long")
     own = ("dataset", "method", "attack", "accuracy", "low", "high", "samples", "seeds", "per seed")
-    return _write([*(column.key for column in place), *own], _long_lines(tables, place))
+    return write_csv([*(column.key for column in place), *own], _long_lines(tables, place))
 
 
 def _long_lines(tables: Sequence[Table], place: Sequence[Column]) -> Iterator[list[Value]]:
@@ -56,7 +56,8 @@ def _edges(estimate: Estimate | None) -> list[Value]:
     return [None, None] if estimate is None else [rounded(edge, 3, 100) for edge in (estimate.low, estimate.high)]
 
 
-def _write(header: Sequence[str], lines: Iterable[Sequence[Value]]) -> str:
+def write_csv(header: Sequence[str], lines: Iterable[Sequence[Value]]) -> str:
+    """A header and lines as CSV text."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([csv_text(name) for name in header])

@@ -9,6 +9,7 @@ from rich.text import Text
 from apd_bench.core.text import counted, plain
 from apd_bench.leaderboard.boards import Boards
 from apd_bench.leaderboard.columns import Column, table_columns
+from apd_bench.leaderboard.defences import defence_grid, defence_section
 from apd_bench.leaderboard.escape import markdown_text
 from apd_bench.leaderboard.markdown import grid as markdown_grid
 from apd_bench.leaderboard.markdown import table_section
@@ -25,7 +26,9 @@ def render_terminal(boards: Boards, console: Console | None = None) -> None:
         lines = [EMBEDDED_WARNING] if any(table.embedded for table in boards.tables) else []
         for table in boards.tables:
             lines += table_section(table)
-        _print_lines([*lines, _COLUMNS] if boards.tables else [], console)
+        for defended in boards.defences:
+            lines += defence_section(defended)
+        _print_lines([*lines, _COLUMNS] if lines else [], console)
         return
     for number, table in enumerate(boards.tables):
         console.print("\n" if number else "", end="")
@@ -34,6 +37,11 @@ def render_terminal(boards: Boards, console: Console | None = None) -> None:
         console.print(_grid(table, console.width))
         for line in _footer(table):
             console.print(Text(line, style="dim"))
+    for defended in boards.defences:
+        console.print()
+        console.print(Text(f"Test-time defences: {defended.title}, {defended.threat.label}"))
+        header, body = defence_grid(defended)
+        render_grid(header, body, ("defence", "method"), console)
     if boards.tables:
         console.print(Text(_COLUMNS, style="dim"))
 

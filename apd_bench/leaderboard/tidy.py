@@ -1,7 +1,7 @@
 """Records as measurements: the one place of the boards that knows where a record keeps what."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,9 @@ class Measurement:
     """One record as boards sort it; `evidence` is None where it has no per-sample outcomes.
 
     `attack` is the name of its column. The digests `backbone_key`, `dataset_key` and `variant` (recipe and training
-    budget) tell apart what has the same name; `fit` and `timing` are those of the record.
+    budget) tell apart what has the same name; `fit` and `timing` are those of the record. Of a defended cell, `members`
+    has who was broken once each member of the attack had run, `share` the repeated predictions that are right, both by
+    sample id, and `prediction` what one costs.
     """
 
     id: str
@@ -91,6 +93,9 @@ class Measurement:
     error: str = ""
     created: str = ""
     evidence: Evidence | None = None
+    members: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    share: NDArray[np.float64] | None = None
+    prediction: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -143,7 +148,20 @@ def measurement(record: Record, outcomes: Outcomes | None, shared: Shared | None
         error=str((record.error or {}).get("message") or ""),
         created=record.created,
         evidence=None if outcomes is None or not record.done else Evidence.of(outcomes, shared),
+        **({} if outcomes is None or cell.defence is None else _of_defence(record, outcomes)),
     )
+
+
+def _of_defence(record: Record, outcomes: Outcomes) -> dict[str, Any]:
+    """The further facts of a defended cell; samples are sorted as those of its evidence."""
+    order = np.argsort(outcomes.sample_id, kind="stable")
+    extra = outcomes.extra
+    named = [(name, f"broken_{name}") for name in record.effective.get("members", ())]
+    return {
+        "members": {name: extra[column].astype(bool)[order] for name, column in named if column in extra},
+        "share": extra["share"].astype(float)[order] if "share" in extra else None,
+        "prediction": record.effective.get("prediction", {}),
+    }
 
 
 def attack_order(attack: str) -> tuple[int, int, str]:

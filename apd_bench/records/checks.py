@@ -37,6 +37,10 @@ CHECKS: dict[str, Check] = {
     "attack_above_fgsm": Check(0.05, "weak attack: a single step breaks more"),
     "late_gain": Check(0.1, "unfinished attack: its loss still rises in the last steps"),
     "black_box_gain": Check(0.002, "masked gradients: Square breaks what the gradient attacks could not"),
+    "transfer_gain": Check(
+        0.25, "masked gradients: what breaks the undefended model, an attack through the defence misses"
+    ),
+    "unrolled_gap": Check(0.5, "masked gradients: those that the defence gives are not those of its adaptation"),
     "unit_interval": Check(0.0, "all outputs lie in [0,1]: a sigmoid or softmax hides gradients, return its logits"),
     "not_run": Check(0, "unchecked: a check for masked gradients failed, see the diagnostics"),
     "flips": Check(0.01, "unstable verdicts: a second prediction denies the attack's claim"),

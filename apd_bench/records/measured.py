@@ -41,6 +41,16 @@ class FitFacts(TypedDict, total=False):
     classes_digest: str  # of the class names and the template
 
 
+class PredictionCost(TypedDict, total=False):
+    """One prediction of one image by a defended model: the median of a few images, each on its own."""
+
+    forwards: float  # image passes of the model, where an undefended prediction is 1
+    backwards: float
+    texts: float  # encodings of one class text
+    seconds: float
+    undefended_seconds: float
+
+
 class Effective(TypedDict, total=False):
     """What really ran, where it differs from what was asked; attacks add what their libraries and members used."""
 
@@ -51,6 +61,11 @@ class Effective(TypedDict, total=False):
     attacked_again: int  # samples that the float32 model denied and that were attacked again on it
     resumed_at: int  # the member of an ensemble at which an interrupted attack went on
     targets: int  # target classes, where there are fewer than were asked for
+    members: Sequence[str]  # of an ensemble, those that ran
+    eot: int  # draws that a gradient of a random defence was the mean over
+    draw_agreement: float  # the mean cosine between gradients of single draws, which decides their number
+    out_of_budget: str  # the member of an adaptive attack at which its budget was used up
+    prediction: PredictionCost  # of a defended model
     shards: int  # parts that the cell was measured in
     by_shard: Mapping[str, Sequence[Any]]  # what the shards did in different ways
 

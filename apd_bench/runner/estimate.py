@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from apd_bench.core.registry import ATTACKS
+from apd_bench.core.registry import ATTACKS, DEFENCES
 from apd_bench.core.specs import AttackSpec, Cell, DatasetSpec, Fit
 
 BACKWARD = 2.0  # a backward pass costs about two forward passes
@@ -19,6 +19,8 @@ _MEMBERS = {
 }
 _TARGETED = ("apgd-t", "fab-t")
 _EACH_TARGET = ("pgd-t", "apgd-t")
+_VERDICTS = 10  # predictions of a random defence that judge an image and its example
+_DRAWS = 2  # that a gradient of a random defence is the mean over: measured on the embedded models
 _CLOSE = 0.25  # of the samples that resist, those that apgd-close attacks: measured on the embedded models
 
 
@@ -67,6 +69,14 @@ def _member(name: str, options: Mapping[str, Any]) -> tuple[float, float]:
     return each * forwards, each * backwards
 
 
+def _adaptive(options: Mapping[str, Any], each: tuple[float, float]) -> tuple[float, float]:
+    """The passes of the adaptive attack where a prediction takes `each`: runs without the defence and through it."""
+    bare = options["iterations"] * (2 + options["near"] + options["targets"])
+    through = _DRAWS * options["iterations"] * (options["near"] + 1)  # each with the model's gradient, and replayed
+    predictions = 2 * through + _DRAWS * options["queries"] + _VERDICTS * (options["near"] + 8)
+    return bare + predictions * each[0], bare + through * (1 + each[0]) + predictions * each[1]
+
+
 def samples_of(cell: Cell) -> int:
     """How many test samples the cell has, as far as its specs say."""
     available = _share(images_of(cell), cell.classes)
@@ -98,6 +108,12 @@ def passes_of(work: Cell | Fit) -> tuple[float, float]:
     """Forward and backward image passes: of a cell if every sample resists, of training by epochs and inner steps."""
     if isinstance(work, Cell):
         forwards, backwards = passes_per_sample(work.attack, work.threat.eps)
+        if work.defence is not None:
+            each = DEFENCES.get(work.defence.name).passes(work.defence.options)
+            if work.threat.knowledge == "undefended":
+                forwards, backwards = forwards + _VERDICTS * each[0], backwards + _VERDICTS * each[1]
+            elif work.threat.eps:
+                forwards, backwards = _adaptive({**ATTACKS.get(work.attack.name).defaults, **work.attack.options}, each)
         return forwards * samples_of(work), backwards * samples_of(work)
     if not work.method.trains:
         return 0.0, 0.0

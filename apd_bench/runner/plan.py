@@ -8,8 +8,19 @@ from itertools import product
 
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.core.errors import UsageError
-from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
-from apd_bench.core.specs import BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, Suite, ThreatModel
+from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, DEFENCES, METHODS
+from apd_bench.core.specs import (
+    AttackSpec,
+    BackboneSpec,
+    Cell,
+    DatasetSpec,
+    DefenceSpec,
+    Fit,
+    MethodRecipe,
+    Suite,
+    ThreatModel,
+)
+from apd_bench.defences.parse import ADAPTIVE, parse_defence
 from apd_bench.methods.recipes import suite_recipe
 from apd_bench.runner.estimate import images_of
 from apd_bench.suites import merge_tables
@@ -76,6 +87,8 @@ def why_impossible(cell: Cell) -> str | None:
         return f"{attack.name} does not know the norm {cell.threat.norm} (it knows {', '.join(attack.norms)})"
     if attack.extra and find_spec(attack.extra) is None:
         return f"{attack.name} needs an extra package: pip install 'apd-bench[{attack.extra}]'"
+    if cell.defence is not None and (reason := _why_undefendable(cell, cell.defence)):
+        return reason
     if method.trains and cell.fit.dataset.counts.get("train") == 0:
         return f"{cell.fit.dataset.name} has no training images, and {method.name} trains"
     if cell.split != "test" and cell.dataset.counts and not images_of(cell):
@@ -85,15 +98,28 @@ def why_impossible(cell: Cell) -> str | None:
     return None
 
 
+def _why_undefendable(cell: Cell, defence: DefenceSpec) -> str | None:
+    """The reason why this cell's model cannot be defended so, or None."""
+    backbone, method = cell.fit.backbone, cell.fit.method
+    if cell.precision != "fp32":
+        return f"defences are attacked in float32, not in {cell.precision}"
+    for need in DEFENCES.get(defence.name).needs:
+        if need not in backbone.offers:
+            return f"{defence.name} needs {need}, which {backbone.name} does not offer"
+        if need == "visual_tokens" and need not in method.needs:
+            return f"{defence.name} needs visual prompts, which {method.name} does not learn"
+    return None
+
+
 def _cross(suite: Suite) -> Iterator[Cell]:
     recipe_of = _recipes_of(suite)
     methods = dict.fromkeys((*suite.reference, *suite.methods))
-    attacks = [parse_attack(text) for text in suite.attacks]
+    pairs = list(_attacked(suite))
     backbones = [BACKBONES.get(name) for name in suite.backbones]
     datasets = [DATASETS.get(name) for name in suite.datasets]
     parts = ("base", "new") if suite.task == "base_to_new" else ("all",)
     transfer = [METHODS.canonical(suite.transfer_source)] if suite.transfer_source else []
-    threats: dict[tuple[float, str | None], ThreatModel] = {}
+    threats: dict[tuple[float, str, str | None], ThreatModel] = {}
     for backbone, dataset, method in product(backbones, datasets, methods):
         fits: dict[str, Fit] = {}
         home = suite.train_dataset if suite.task == "cross_dataset" else dataset.name
@@ -103,10 +129,11 @@ def _cross(suite: Suite) -> Iterator[Cell]:
             fit, *sources = (fits.setdefault(item.id, item) for item in made)
             source = sources[0] if sources else None
             made_from = source.method.name if source is not None else None
-            key = (eps, made_from)
-            if key not in threats:
-                threats[key] = ThreatModel(eps=eps, norm=suite.norm, knowledge=suite.knowledge, source=made_from)
-            for attack, part in product(attacks, parts):
+            for (defence, attack), part in product(pairs, parts):
+                knowledge = suite.knowledge if defence is None or attack.name == ADAPTIVE else "undefended"
+                key = (eps, knowledge, made_from)
+                if key not in threats:
+                    threats[key] = ThreatModel(eps=eps, norm=suite.norm, knowledge=knowledge, source=made_from)
                 yield Cell(
                     fit=fit,
                     dataset=dataset,
@@ -119,7 +146,17 @@ def _cross(suite: Suite) -> Iterator[Cell]:
                     precision=suite.precision,
                     resize=None if suite.test_resize == fit.resize else suite.test_resize,
                     source=source,
+                    defence=defence,
                 )
+
+
+def _attacked(suite: Suite) -> Iterator[tuple[DefenceSpec | None, AttackSpec]]:
+    """Every defence of the suite, and none, with the attacks on it: the adaptive one is for defences alone."""
+    attacks = [parse_attack(text) for text in suite.attacks]
+    for defence in (None, *map(parse_defence, suite.defences)):
+        for attack in attacks:
+            if defence is not None or attack.name != ADAPTIVE or not suite.defences:
+                yield defence, attack
 
 
 def _recipes_of(suite: Suite) -> Callable[[str, str, int], MethodRecipe]:

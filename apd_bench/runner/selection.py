@@ -2,15 +2,16 @@
 
 import ast
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.core.errors import UnknownName, UsageError, unknown_name
 from apd_bench.core.options import RunOptions
-from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS, Registry
-from apd_bench.core.specs import Suite, format_eps, parse_eps
+from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, DEFENCES, METHODS, Registry
+from apd_bench.core.specs import AttackSpec, Suite, format_eps, parse_eps
 from apd_bench.data.catalog import is_folder
+from apd_bench.defences.parse import ADAPTIVE, parse_defence
 from apd_bench.methods.catalog import is_trained
 from apd_bench.records.record import json_form
 from apd_bench.suites import merge_tables, suite_from
@@ -68,7 +69,8 @@ def resolve(suite: Suite, options: RunOptions = AS_IT_IS) -> Suite:
         if not equals or not path:
             raise UsageError(f"--set '{text}' does not read as KEY=VALUE.", hint="Write --set training.epochs=5.")
         suite = _set(suite, path, _literal(value.strip()), text)
-    written = {name: getattr(options, name) for name in ("backbones", "methods", "datasets", "attacks", "eps")}
+    lists = ("backbones", "methods", "datasets", "attacks", "defences", "eps")
+    written = {name: getattr(options, name) for name in lists}
     asked = {name: None if items is None else split_list(items) for name, items in written.items()}
     datasets = _datasets(list(suite.datasets), None)
     if asked["datasets"] is not None:
@@ -79,7 +81,8 @@ def resolve(suite: Suite, options: RunOptions = AS_IT_IS) -> Suite:
         methods=_methods(suite, asked["methods"]),
         reference=tuple(METHODS.canonical(name) for name in suite.reference) if not options.no_reference else (),
         datasets=datasets,
-        attacks=_attacks(suite, asked["attacks"]),
+        attacks=_calls(suite.attacks, asked["attacks"], parse_attack, ATTACKS),
+        defences=_calls(suite.defences, asked["defences"], parse_defence, DEFENCES),
         eps=tuple(dict.fromkeys(eps)),
         seeds=suite.seeds if options.seeds is None else tuple(dict.fromkeys(options.seeds)),
         shots=suite.shots if options.shots is None else tuple(dict.fromkeys(options.shots)),
@@ -91,6 +94,8 @@ def resolve(suite: Suite, options: RunOptions = AS_IT_IS) -> Suite:
             for rule in suite.rules
         ),
     )
+    if resolved.defences and not any(parse_attack(text).name == ADAPTIVE for text in resolved.attacks):
+        resolved = resolved.with_options(attacks=(*resolved.attacks, ADAPTIVE))
     for name in ("backbones", "datasets", "attacks", "eps", "seeds", "shots", "methods"):
         if not getattr(resolved, name) and not (name == "methods" and resolved.reference):
             raise UsageError(
@@ -137,9 +142,11 @@ def _wild(pattern: str) -> bool:
     return any(sign in pattern for sign in "*?[")
 
 
-def _attacks(suite: Suite, asked: list[str] | None) -> tuple[str, ...]:
-    """Attacks as they are written, each with canonical name and options: `pgd`, `pgd(steps=100)`."""
-    own = [parse_attack(text).label for text in suite.attacks]
+def _calls(
+    of_suite: tuple[str, ...], asked: list[str] | None, parse: Callable[[str], AttackSpec], registry: Registry[Any]
+) -> tuple[str, ...]:
+    """Attacks (or defences) as they are written, each with canonical name and options: `pgd`, `pgd(steps=100)`."""
+    own = [parse(text).label for text in of_suite]
     if asked is None:
         return tuple(dict.fromkeys(own))
     chosen: list[str] = []
@@ -149,9 +156,9 @@ def _attacks(suite: Suite, asked: list[str] | None) -> tuple[str, ...]:
         if text == "all":
             found = own
         elif _wild(text) and "(" not in text:
-            found = [parse_attack(name).label for name in ATTACKS.select([text])]
+            found = [parse(name).label for name in registry.select([text])]
         else:
-            found = [parse_attack(text).label]
+            found = [parse(text).label]
         if negative:
             dropped.update(found)
         else:

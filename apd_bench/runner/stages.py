@@ -17,6 +17,8 @@ from apd_bench.core.specs import ATTACK_SEED, BackboneSpec, Cell, DatasetSpec, F
 from apd_bench.core.targets import resolve
 from apd_bench.data.protocols import few_shot, held_out, limit_split, select_classes
 from apd_bench.data.splits import ImageSplit, LoadedDataset, load_dataset
+from apd_bench.defences.base import Defence
+from apd_bench.defences.parse import make_defence
 from apd_bench.evaluation.cell import evaluate_samples
 from apd_bench.prompts.classifier import Classifier, matmul_precision
 from apd_bench.records.measured import Effective, Environment, FitFacts, Measured
@@ -56,9 +58,13 @@ class Recent(Generic[Value]):
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a cell is measured with: model, prompt state, the adversary's model if it is another, set, test samples."""
+    """What a cell is measured with: model, prompt state, the adversary's model if it is another, set, test samples.
+
+    `model` is the classifier, or a defence of it.
+    """
 
     classifier: Classifier
+    model: Classifier | Defence
     state: PromptState
     source: Classifier | None
     data: LoadedDataset
@@ -149,7 +155,8 @@ class Stages:
         test = limit_split(self.samples(cell, data), cell.limit)
         if task.shard is not None:
             test = test.subset(list(shard_rows(task.shard, len(test))))
-        return Loaded(classifier, state, self.source(task, cell, backbone, data), data, test)
+        model = classifier if cell.defence is None else make_defence(cell.defence, classifier)
+        return Loaded(classifier, model, state, self.source(task, cell, backbone, data), data, test)
 
     def _measure(self, task: Task, cell: Cell, loaded: Loaded, batch_size: int, watch: Watch) -> Measured:
         now = Progress(total=len(loaded.test))
@@ -166,7 +173,7 @@ class Stages:
         if task.shard is not None:
             folder /= f"{task.shard[0]}-of-{task.shard[1]}"
         return evaluate_samples(
-            loaded.classifier,
+            loaded.model,
             loaded.test,
             cell.attack,
             cell.threat,

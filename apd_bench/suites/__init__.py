@@ -26,7 +26,9 @@ from apd_bench.core.toml import tomllib
 
 DEFAULT_SUITE = "embedded"
 _FIELDS = {item.name for item in fields(Suite)}
-_LISTS = dict.fromkeys(("backbones", "methods", "reference", "datasets", "attacks"), str) | {"seeds": int, "shots": int}
+_LISTS = dict.fromkeys(("backbones", "methods", "reference", "datasets", "attacks", "defences"), str) | {
+    "seeds": int, "shots": int,
+}  # fmt: skip
 _TABLES = {"recipe", "recipes", "sources", "options"}
 _RULE = {"datasets", "shots", "recipe"}
 _CHOICES = {

@@ -8,6 +8,8 @@ from apd_bench.core.registry import DATASETS
 from apd_bench.data.splits import load_dataset
 from apd_bench.defences.parse import make_defence
 from apd_bench.training.prompt_states import zero_shot
+from tests.attacks.conftest import killed_after as killed_after
+from tests.attacks.conftest import small_net as small_net
 
 torch.set_num_threads(1)
 
