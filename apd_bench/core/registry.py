@@ -242,27 +242,18 @@ def _same(held: Any, entry: Any) -> bool:
     return held == entry or (mark is not None and mark == getattr(held, "digest", None))
 
 
-def _registries() -> tuple[Registry, Registry, Registry, Registry, Registry]:  # type: ignore[type-arg]
-    def make(kind: str, room: str, entry: str) -> Registry:  # type: ignore[type-arg]
-        return Registry(
-            kind=kind,
-            catalog=f"apd_bench.{room}.catalog",
-            group=f"apd_bench.{kind}s",
-            list_command=f"apd-bench list {kind}s",
-            resolver=f"apd_bench.{room}.catalog:resolve",
-            entry=f"apd_bench.{entry}",
-        )
-
-    return (
-        make("backbone", "backbones", "core.specs:BackboneSpec"),
-        make("method", "methods", "methods.entry:MethodEntry"),
-        make("dataset", "data", "core.specs:DatasetSpec"),
-        make("attack", "attacks", "attacks.catalog:AttackEntry"),
-        make("defence", "defences", "defences.catalog:DefenceEntry"),
-    )
+def _registry(kind: str, room: str, entry: str) -> Registry[Any]:
+    catalog = f"apd_bench.{room}.catalog"
+    where = (f"apd_bench.{kind}s", f"apd-bench list {kind}s", f"{catalog}:resolve", f"apd_bench.{entry}")
+    return Registry(kind, catalog, *where)
 
 
-BACKBONES, METHODS, DATASETS, ATTACKS, DEFENCES = REGISTRIES = _registries()
+BACKBONES = _registry("backbone", "backbones", "core.specs:BackboneSpec")
+METHODS = _registry("method", "methods", "methods.entry:MethodEntry")
+DATASETS = _registry("dataset", "data", "core.specs:DatasetSpec")
+ATTACKS = _registry("attack", "attacks", "attacks.catalog:AttackEntry")
+DEFENCES = _registry("defence", "defences", "defences.catalog:DefenceEntry")
+REGISTRIES = (BACKBONES, METHODS, DATASETS, ATTACKS, DEFENCES)
 
 
 def plugin_files() -> tuple[tuple[str, str], ...]:
