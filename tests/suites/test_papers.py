@@ -3,6 +3,7 @@
 import pytest
 from synthetic import outcomes, record
 
+from apd_bench.attacks.parse import parse_attack
 from apd_bench.core.options import RunOptions
 from apd_bench.core.specs import Cell
 from apd_bench.leaderboard import published
@@ -13,7 +14,8 @@ from apd_bench.runner.selection import resolve
 from apd_bench.suites import load_suite
 
 PAPERS = ("fap-cross", "fap-b2n", "fap-fewshot", "apt", "apt-shift", "mapt", "apd", "audit")
-CHOICES = ("backbones", "datasets", "attacks", "eps", "shots", "seeds", "limit", "test_resize", "train_eps")
+TEST_TIME = ("test-time", "test-time-ttc", "test-time-r-tpt")
+CHOICES = ("backbones", "datasets", "defences", "attacks", "eps", "shots", "seeds", "limit", "test_resize", "train_eps")
 TAPT = {("Table 1", "pgd-100"), ("Table 1", "autoattack"), ("Table 2", "none")}
 OPTIONAL = {("Table 1", "di-fgsm")}  # needs the extra torchattacks
 KINDS = ("paper", "code", "inferred", "secondary", "reason", "measured")
@@ -33,17 +35,17 @@ def flat(table: object, prefix: str) -> list[str]:
     return [name for key, value in table.items() for name in flat(value, f"{prefix}.{key}")]
 
 
-@pytest.mark.parametrize("name", [*PAPERS, "embedded"])
+@pytest.mark.parametrize("name", [*PAPERS, *TEST_TIME, "embedded"])
 def test_every_number_of_a_suite_has_its_source(name: str) -> None:
     suite = load_suite(name)
     wanted = flat(dict(suite.recipe), "recipe") + flat(dict(suite.recipes), "recipes")
     wanted += [f"rules.{place}" for place, _ in enumerate(suite.rules, 1)]
-    if name in PAPERS:
+    if name != "embedded":
         wanted += [choice for choice in CHOICES if getattr(suite, choice)]
     assert [key for key in wanted if key not in suite.sources] == []
     known = {*wanted, *CHOICES, "methods", "resize"}
     assert [key for key in suite.sources if key not in known] == []
-    assert name not in PAPERS or all(source.startswith(KINDS) for source in suite.sources.values())
+    assert name == "embedded" or all(source.startswith(KINDS) for source in suite.sources.values())
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -54,6 +56,27 @@ def test_a_suite_of_a_paper_can_be_planned_whole(name: str) -> None:
     suite = load_suite(name)
     assert set(suite.datasets) >= ELEVEN
     assert {cell.threat.eps for cell in found.cells} == set(suite.eps)
+
+
+@pytest.mark.parametrize("name", TEST_TIME)
+def test_defences_are_attacked_as_in_their_papers_and_through_their_adaptation(name):
+    suite, found = load_suite(name), planned(name)
+    assert found.impossible == ()
+    ways = {}
+    for cell in found.cells:
+        key = (cell.defence and cell.defence.label, cell.dataset.name, cell.fit.backbone.name, cell.threat.eps)
+        ways.setdefault(key, set()).add((cell.threat.knowledge, cell.attack.label))
+    papers = {parse_attack(text).label for text in suite.attacks}
+    assert len(ways) == (1 + len(suite.defences)) * len(suite.datasets) * len(suite.backbones) * len(suite.eps)
+    for (defence, *_), attacks in ways.items():
+        static = {("undefended" if defence else "white_box", label) for label in papers}
+        assert attacks == static | ({("white_box", "adaptive")} if defence else set())
+
+
+def test_the_texts_of_test_time_defences_are_those_of_their_papers():
+    texts = {name: {cell.dataset.template for cell in planned(name).cells} for name in TEST_TIME}
+    assert texts["test-time-ttc"] == {"This is a photo of a {}."} and texts["test-time-r-tpt"] == {"a photo of a {}."}
+    assert not any(text.startswith("{}") for text in texts["test-time"])  # TPT and R-TPT tune the words before the name
 
 
 def test_fap_fits_as_its_scripts_do() -> None:
