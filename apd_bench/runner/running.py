@@ -10,6 +10,8 @@ from apd_bench.runner.plan import Plan
 from apd_bench.runner.tasks import Progress, Task
 
 _PARTS: dict[str, Callable[[Cell], str]] = {  # what is named where it differs within a plan
+    "defence": lambda cell: f"+ {cell.defence.label}" if cell.defence else "",
+    "knowledge": lambda cell: cell.threat.knowledge.replace("_", "-"),
     "backbone": lambda cell: cell.fit.backbone.name,
     "eps": lambda cell: format_eps(cell.threat.eps, cell.threat.norm),
     "shots": lambda cell: f"{cell.fit.shots} shots",
@@ -26,7 +28,7 @@ class Names:
 
     def row(self, cell: Cell) -> str:
         """The row of a table that the cell belongs to: all of its datasets and seeds."""
-        return " ".join([cell.fit.method.name, *self._rest(cell, "seed")])
+        return " ".join(filter(None, [cell.fit.method.name, *self._rest(cell, "seed")]))
 
     def task(self, task: Task) -> str:
         """What a task does."""
