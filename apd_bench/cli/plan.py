@@ -54,7 +54,7 @@ def show_plan(options: RunOptions, *, every: bool = False, as_json: bool = False
     statuses = store.statuses()
     todo = choose(grid.cells, statuses, options.strategy)
     fits = {fit.id: fit for cell in todo for fit in fits_of(cell)}
-    to_train = [fit for fit_id, fit in fits.items() if not store.has_fit(fit_id)]
+    to_train = [fit for fit_id, fit in fits.items() if fit.method.trains and not store.has_fit(fit_id)]
     speeds = _speeds(options, grid.suite.precision, store, {cell.fit.backbone.name: cell.fit.backbone for cell in todo})
     table = _table(grid, statuses, todo, to_train, speeds)
     if as_json:
@@ -105,9 +105,10 @@ def _table(
 
 def _estimate(grid: Plan, todo: list[Cell], table: Mapping[str, Any], speeds: Mapping[str, Speed]) -> Iterator[str]:
     """What is to do, what is missing for it and what it costs, in lines."""
+    trained = sum(fit.method.trains for fit in grid.fits.values())
     yield (
         f"{len(grid.cells)} cells: {len(grid.cells) - len(todo)} need nothing, {len(todo)} to measure; "
-        f"{len(grid.impossible)} impossible. {len(table['fits_to_train'])} of {len(grid.fits)} fits to train."
+        f"{len(grid.impossible)} impossible. {len(table['fits_to_train'])} of {trained} fits to train."
     )
     for kind in ("data", "weights"):
         for name, reason in table[f"missing_{kind}"].items():

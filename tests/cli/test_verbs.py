@@ -198,7 +198,7 @@ def test_plan_and_dry_run_write_nothing(cli, tmp_path):
         result = cli(*words)
         assert result.code == EXIT_DONE
         assert result.out.count("to do") == 6
-        assert "6 cells: 0 need nothing, 6 to measure" in result.err
+        assert "6 cells: 0 need nothing, 6 to measure; 0 impossible. 2 of 2 fits to train." in result.err
     assert list(tmp_path.iterdir()) == []
 
 
