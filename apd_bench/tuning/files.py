@@ -24,7 +24,7 @@ def overlay(parent: Suite, parent_name: str, search: Search, results: Sequence[T
     """The suite `parent` with the best recipe of each method, as TOML; `parent_name` is how the file names it."""
     table: dict[str, Any] = {
         "extends": parent_name,
-        "name": f"{parent.name}-tuned",
+        "name": f"{parent.name.removesuffix('-untuned')}-tuned",
         "notes": facts(search, results, rule),
     }
     table["title"] = f"{parent.title or parent.name}; recipes tuned with {_tries(results)} tries each"
