@@ -1,6 +1,7 @@
 """Suites are what their files say, and a mistake in one is named."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -125,3 +126,11 @@ def test_tables_merge_at_every_depth_without_touching_the_originals():
     assert merge_tables(below, {"a": {"c": 9}, "e": 4}) == {"a": {"b": 1, "c": 9}, "d": 3, "e": 4}
     assert below == {"a": {"b": 1, "c": 2}, "d": 3}
     assert suite_from({"eps": "1/255"}).eps == (1 / 255,)
+
+
+def test_the_embedded_suite_has_the_recipes_that_the_committed_search_found():
+    found = Path(__file__).parents[2] / "results" / "embedded" / "tuning" / "tuned.toml"
+    if not found.is_file():
+        pytest.skip("the committed records are not part of a source archive")
+    assert load_suite("embedded").recipes == load_suite(str(found)).recipes
+    assert load_suite("embedded").recipes != load_suite("embedded-untuned").recipes
