@@ -2,7 +2,7 @@
 
 Code: locuslab/smoothing, code/core.py. Noise is added to pixels in [0, 1] and not clipped. The paper counts an
 abstention as an error; here it is one class more, the last, which is nobody's label. The certificate holds where no
-attack is needed: with probability 1 - α the majority is constant within the radius.
+attack is needed: with probability 1 - α the majority is constant within the radius, though few samples may abstain.
 """
 
 from collections.abc import Callable, Iterator, Mapping
