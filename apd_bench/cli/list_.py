@@ -23,7 +23,7 @@ EXAMPLES = """examples:
   apd-bench list fits                  prompts that are trained
   apd-bench list attacks --json
 """
-Row = dict[str, Any]
+_Listed = dict[str, Any]
 BUILT_IN = "built-in"
 _ALSO = {
     "methods": "NAME(option=value), FILE.py:NAME, a folder of imported prompts (apd-bench import)",
@@ -33,7 +33,7 @@ _ALSO = {
     "backbones": "ARCHITECTURE/TAG of open_clip, ARCHITECTURE/random, hf-hub:ORG/NAME, local:FILE@ARCHITECTURE, "
     "local:FILE@ARCHITECTURE/TAG for an image tower, FILE.py:NAME",
 }
-_COLUMNS: dict[str, Callable[[Any], Row]] = {  # of the registries, beside name, aliases, origin and title
+_COLUMNS: dict[str, Callable[[Any], _Listed]] = {  # of the registries, beside name, aliases, origin and title
     "methods": lambda item: {"paper": item.paper},
     "datasets": lambda item: {"group": item.group, "classes": item.num_classes, "test": item.counts.get("test")},
     "attacks": lambda item: {"version": item.version, "norms": item.norms, "kind": item.kind},
@@ -77,7 +77,7 @@ def execute(args: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _rows(kind: str, args: argparse.Namespace) -> list[Row]:
+def _rows(kind: str, args: argparse.Namespace) -> list[_Listed]:
     if kind == "cells":
         return _cells(args)
     if kind == "fits":
@@ -98,9 +98,9 @@ def _rows(kind: str, args: argparse.Namespace) -> list[Row]:
     ]
 
 
-def _cells(args: argparse.Namespace) -> list[Row]:
+def _cells(args: argparse.Namespace) -> list[_Listed]:
     store = Store(args.results)
-    rows: list[Row] = []
+    rows: list[_Listed] = []
     for record in store.records():
         if args.status in (None, record.status):
             value = record.metrics.get("robust_accuracy")
@@ -117,9 +117,9 @@ def _cells(args: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def _fits(store: Store) -> list[Row]:
+def _fits(store: Store) -> list[_Listed]:
     columns = ("method", "dataset", "backbone", "shots", "seed", "num_parameters", "seconds")
-    rows: list[Row] = []
+    rows: list[_Listed] = []
     for fit_id in store.fit_ids():
         card = store.card(fit_id)
         backbone = card.get("backbone")
