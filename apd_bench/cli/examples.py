@@ -30,7 +30,8 @@ def execute(args: argparse.Namespace) -> int:
     chosen = []
     for record in store.records():
         item = measurement(record, None)
-        if record.done and view.wants(item) and (not view.attacks or item.attack in view.attacks):
+        bare = record.done and record.cell.defence is None  # else the pictures would show the model without it
+        if bare and view.wants(item) and (not view.attacks or item.attack in view.attacks):
             chosen.append(local_cell(record.cell))
     if not chosen:
         raise MissingPrerequisite(f"No finished cell in {args.store} is chosen.", hint="See: apd-bench report")

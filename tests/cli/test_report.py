@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from synthetic import dataset, fill, grid
+from synthetic import cell, dataset, fill, grid, outcomes, record
 
 from apd_bench.cli import main
+from apd_bench.defences.parse import parse_defence
 
 SHARES = {"zero_shot": {"clean": 0.7, "pgd": 0.1, "cw": 0.1}, "advtp": {"clean": 0.6, "pgd": 0.4, "cw": 0.3}}
 
@@ -112,3 +113,9 @@ def test_nothing_stored_is_explained(tmp_path, capsys):
     assert main(["report", str(fill(tmp_path / "empty", []))]) == 0
     assert "apd-bench run" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "empty"), "--seeds", "one"]) == 2
+
+
+def test_a_cell_with_a_defence_has_no_pictures_of_the_model_without_it(cli, tmp_path):
+    defended = cell(defence=parse_defence("ttc"))
+    fill(tmp_path / "results", [(record(defended), outcomes([1, 1], [1, 0]))])
+    assert "No finished cell" in cli("examples", "results").err
