@@ -32,7 +32,7 @@ class CLIPureCos(Defence):
             texts = learner.used_templates or learner.template.splitlines()
         with torch.no_grad():
             empty = backbone.encode_text(backbone.tokenize([fill(text, "") for text in texts]))
-        t = normalize(normalize(empty.float(), dim=-1).mean(0, keepdim=True), dim=-1)
+        t = normalize(normalize(empty, dim=-1).mean(0, keepdim=True), dim=-1)
         self.register_buffer("t", t, persistent=False)
 
     def predict(self, x: Tensor, noise: None) -> Tensor:

@@ -53,7 +53,7 @@ class PromptTuning(OfViews):
         )
         w = self.classifier.backbone.encode_text(self.tokens.repeat(count, 1), prompts)
         self.texts += len(w)
-        return normalize(w.float(), dim=-1).view(count, classes, -1)
+        return normalize(w, dim=-1).view(count, classes, -1)
 
     def scale(self, z: Tensor, w: Tensor) -> Tensor:
         """Logits [B, V, C] of normalised view features [B, V, D] and class texts [B, C, D]."""
