@@ -1,4 +1,4 @@
-"""`apd-bench check METHOD`: the contract of a method, tried out in seconds on a toy problem."""
+"""`apd-bench check NAME`: the contract of a method or a defence, tried out in seconds on a toy problem."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import os
 from typing import TYPE_CHECKING
 
 from apd_bench.cli.console import out, out_json
-from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE
-from apd_bench.core.registry import METHODS
+from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, UsageError
+from apd_bench.core.registry import DEFENCES, METHODS
+from apd_bench.defences.catalog import DefenceEntry
+from apd_bench.methods.entry import MethodEntry
 
 if TYPE_CHECKING:
     from apd_bench.training.contract import CheckResult
@@ -18,11 +20,12 @@ EXAMPLES = """examples:
   apd-bench check apd                        a registered method
   apd-bench check my_method.py:METHOD        one of yours
   apd-bench check apd --backbone tiny-clean  not on the toy backbone
+  apd-bench check ttc                        a test-time defence
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("method", metavar="METHOD", help="a name, or path/to/file.py:NAME")
+    parser.add_argument("method", metavar="NAME", help="a method or a defence: a name, or path/to/file.py:NAME")
     parser.add_argument("--backbone", default="toy", metavar="NAME", help="default: a toy CLIP with random weights")
     parser.add_argument("--json", action="store_true", help="the results as JSON")
 
@@ -31,19 +34,36 @@ def execute(args: argparse.Namespace) -> int:
     """Prints one line a check; exit code 1 when one fails."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from apd_bench.training.contract import check
+    from apd_bench.training.defence_contract import check_defence
 
-    entry = METHODS.get(args.method)
+    entry = _entry(args.method)
     backbone = None
     if args.backbone != "toy":
         from apd_bench.backbones.load import load_backbone
 
         backbone = load_backbone(args.backbone)
-    results = check(entry, backbone=backbone)
+    if isinstance(entry, DefenceEntry):
+        results = check_defence(entry, backbone=backbone)
+    else:
+        results = check(entry, backbone=backbone)
     if args.json:
         out_json([dataclasses.asdict(result) for result in results])
     else:
         out("\n".join(_lines(entry.name, results)))
     return EXIT_DONE if all(result.passed for result in results) else EXIT_CELLS_FAILED
+
+
+def _entry(name: str) -> MethodEntry | DefenceEntry:
+    """The method of this name, or the defence where there is no such method; raises what is wrong with the name."""
+    try:
+        method: MethodEntry = METHODS.get(name)
+    except UsageError as error:
+        try:
+            defence: DefenceEntry = DEFENCES.get(name)
+        except UsageError:
+            raise error from None
+        return defence
+    return method
 
 
 def _lines(name: str, results: list[CheckResult]) -> list[str]:
