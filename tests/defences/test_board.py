@@ -1,0 +1,50 @@
+"""The board of test-time defences: from a run to its files, beside the other boards and never among them."""
+
+import csv
+import io
+
+import pytest
+
+from apd_bench.leaderboard.boards import check_boards, collect, render_files, write_boards
+from apd_bench.runner.run import run
+
+ADAPTIVE = "adaptive(iterations=2, near=1, targets=1, queries=2)"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("defended")
+    asked = {"methods": "zero_shot", "datasets": "food,fashion", "limit": 6, "no_reference": True, "results": path}
+    records = run("embedded", attacks=f"pgd(steps=3),{ADAPTIVE}", defences="clipure,anti_adversary", shard=3, **asked)
+    assert not records.report.failures and len(records) == 10
+    again = run("embedded", attacks=f"pgd(steps=3),{ADAPTIVE}", defences="clipure,anti_adversary", shard=3, **asked)
+    assert again.report.to_do == 0
+    return path
+
+
+def test_rows_are_defences_over_methods_with_every_column_and_the_gap(store):
+    boards = collect([store])
+    assert {item.cell.defence for item in boards.measurements} == {None}
+    (table,) = boards.defences
+    assert [row.defence for row in table.rows] == ["anti_adversary", "clipure_cos"] and table.datasets == (
+        "fashion",
+        "food",
+    )
+    for row in table.rows:
+        value = {name: estimate.value for name, estimate in row.estimates.items()}
+        assert (row.done, row.planned) == (4, 4)
+        assert value["worst"] <= min(value["static pgd(steps=3)"], value["adaptive"]) <= value["clean"]
+        assert row.gap.value == pytest.approx(value["static pgd(steps=3)"] - value["worst"])
+    clipure = table.rows[1].estimates
+    assert clipure["static pgd(steps=3)"].value == clipure["undefended pgd(steps=3)"].value  # an even number of steps
+    assert (table.rows[0].cost["forwards"], table.rows[0].cost["backwards"]) == (4, 2)
+
+
+def test_files_stand_beside_the_others_and_are_checked_with_them(store, tmp_path):
+    files = render_files(collect([store]), ("md", "csv"))
+    assert {"embedded-defences.md", "embedded-defences.csv", "embedded.md"} <= files.keys()
+    assert "clipure" not in files["embedded.md"] and "| clipure_cos | zero_shot |" in files["embedded-defences.md"]
+    lines = list(csv.DictReader(io.StringIO(files["embedded-defences.csv"])))
+    assert {line["column"] for line in lines} >= {"clean", "adaptive", "worst", "gap", "static pgd(steps=3)"}
+    write_boards([store], tmp_path)
+    assert tmp_path / "embedded-defences.md" in check_boards([store], tmp_path)
