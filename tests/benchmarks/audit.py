@@ -1,4 +1,4 @@
-"""`worst.fast` against standard AutoAttack by method, from the verdicts of `results/embedded` alone; attacks nothing.
+"""`worst.fast` against standard AutoAttack by method, from the verdicts of `results/` alone; attacks nothing.
 
 The same prompts, budget and samples; where a cell of `worst.fast` holds more samples, those that AutoAttack saw count.
 """
@@ -13,21 +13,22 @@ import numpy as np
 
 from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.core.identity import digest
+from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record
 from apd_bench.records.store import Store
 from tests.benchmarks.suites import Verdicts
 from tests.benchmarks.table import Row
 
-STORE = Path("results/embedded")
+BOARD, EVIDENCE = Path("results/embedded"), Path("results/suites")
 SUITE, LIBRARY = "worst.fast", "autoattack"
 
 
 def rows(quick: bool, device: str) -> Iterator[Row]:
     """A row for each method, then one for all; raises MissingPrerequisite where nothing was judged by both."""
-    by_method = differences(Store(STORE))
+    by_method = differences(Store(BOARD), Store(EVIDENCE))
     for method, verdicts in by_method.items():
-        yield verdicts.row(SUITE, method)
-    yield total(list(by_method.values())).row(SUITE, "all methods")
+        yield replace(verdicts.row(SUITE, method), part="audit")
+    yield replace(total(list(by_method.values())).row(SUITE, "all methods"), part="audit")
 
 
 def total(parts: list[Verdicts]) -> Verdicts:
@@ -38,20 +39,19 @@ def total(parts: list[Verdicts]) -> Verdicts:
     return whole
 
 
-def differences(store: Store) -> dict[str, Verdicts]:
-    """The verdicts of both attacks on the samples of AutoAttack's cells, by method."""
-    records = [record for record in store.records() if record.status == "success"]
-    suites = {_place(record): record for record in records if record.cell.attack.label == SUITE}
+def differences(board: Store, evidence: Store) -> dict[str, Verdicts]:
+    """The verdicts of `worst.fast` on the board and of AutoAttack on the samples of its cells, by method."""
+    suites = {_place(record): record for record in board.records() if record.cell.attack.label == SUITE}
     found: dict[str, Verdicts] = {}
-    for record in records:
+    for record in evidence.records():
         other = suites.get(_place(record))
         if record.cell.attack.label != LIBRARY or other is None or other.fit["digest"] != record.fit["digest"]:
             continue
         name = record.cell.fit.method.name
-        verdicts = _verdicts(store, record, other)
+        verdicts = _verdicts(evidence.outcomes(record.id, record), board.outcomes(other.id, other), record, other)
         found[name] = found[name].plus(verdicts) if name in found else verdicts
     if not found:
-        raise MissingPrerequisite(f"{store.path} holds no cell of {LIBRARY} beside one of {SUITE}.")
+        raise MissingPrerequisite(f"{evidence.path} holds no cell of {LIBRARY} beside one of {SUITE} in {board.path}.")
     return dict(sorted(found.items()))
 
 
@@ -61,8 +61,7 @@ def _place(record: Record) -> str:
     return digest(replace(cell, attack=replace(cell.attack, name="any", version=1, options={}, code=None), limit=None))
 
 
-def _verdicts(store: Store, library: Record, suite: Record) -> Verdicts:
-    theirs, ours = store.outcomes(library.id, library), store.outcomes(suite.id, suite)
+def _verdicts(theirs: Outcomes, ours: Outcomes, library: Record, suite: Record) -> Verdicts:
     place = {name: row for row, name in enumerate(ours.sample_id.tolist())}
     order = [place[name] for name in theirs.sample_id.tolist()]  # a limit takes the first of one fixed order
     broken, stands = ours.broken[order], ~theirs.broken

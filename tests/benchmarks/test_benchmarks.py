@@ -228,8 +228,14 @@ def test_the_audit_takes_the_samples_that_autoattack_saw():
 
     library = judged("library", ["c", "a", "b"], [True, False, True])
     suite = judged("suite", ["a", "b", "c", "d", "e", "f"], [True, False, True, True, True, True])
-    store = SimpleNamespace(outcomes=lambda id, record: record.outcomes)
-    found = audit._verdicts(store, library, suite)
+    found = audit._verdicts(library.outcomes, suite.outcomes, library, suite)
     assert (found.n, found.standing, found.library_standing) == (3, 1, 1)
     assert (found.missed, found.gained) == (1, 1)
     assert (found.forwards, found.backwards, found.library_backwards) == (30, 18, 18)
+
+
+def test_the_committed_audit_can_be_made_again():
+    rows = {row.what: row.facts for row in audit.rows(False, "cpu")}
+    stored = rows_of(json.loads((audit.BOARD.parent / "bench" / "audit.json").read_text()))
+    assert {row.what: row.facts for row in stored} == rows
+    assert len(rows) == 14
