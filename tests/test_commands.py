@@ -95,7 +95,7 @@ def test_commands_are_found_where_people_read_them():
 
 def test_the_readme_shows_what_its_command_prints():
     """Of the committed records, which are those of the command; where they no longer are, nothing can be compared."""
-    store = ROOT / "results/embedded"
+    store = ROOT / "results/default"
     options = parsed("run", ["embedded-untuned", "--methods", "apd,apt", "--datasets", "all"]).options
     cells = {cell.id for cell in plan_of(options).cells}
     if not cells <= Store(store).statuses().keys():

@@ -7,7 +7,7 @@ import pytest
 import apd_bench.plugin
 from apd_bench.cli import main
 from apd_bench.core.errors import EXIT_DONE
-from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
+from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, DEFENCES, METHODS
 from apd_bench.records.store import Store
 from tests.pages import EXAMPLES, ROOT
 
@@ -19,14 +19,14 @@ QUICK = {
 @pytest.fixture(autouse=True)
 def forgotten():
     yield
-    for registry in (METHODS, ATTACKS, DATASETS, BACKBONES):
+    for registry in (METHODS, ATTACKS, DATASETS, BACKBONES, DEFENCES):
         for name in list(registry.files):
             registry.unregister(name)
 
 
 def test_there_is_one_of_every_kind():
     assert sorted(EXAMPLES) == [
-        f"own_{kind}.py" for kind in ("attack", "backbone", "dataset", "learner", "method", "objective")
+        f"own_{kind}.py" for kind in ("attack", "backbone", "dataset", "defence", "learner", "method", "objective")
     ]
 
 
