@@ -6,7 +6,7 @@ from pathlib import Path
 from apd_bench.cli.console import out
 from apd_bench.core.errors import EXIT_DONE
 from apd_bench.core.text import table
-from apd_bench.runner.log_readers import log_events, scalars, to_tensorboard, to_wandb
+from apd_bench.runner.log_readers import Scalar, log_events, scalars, to_tensorboard, to_wandb
 
 EXAMPLES = """examples:
   apd-bench run --log run.jsonl                      a run that writes one
@@ -33,7 +33,10 @@ def execute(args: argparse.Namespace) -> int:
     elif args.wandb is not None:
         to_wandb(numbers, args.wandb)
     else:
-        last = {(item.fit, item.name): item for item in numbers}
+        last: dict[tuple[str, str], Scalar] = {}
+        for item in numbers:  # a live epoch may stand before an earlier one, which the end of the fit told
+            known = last.setdefault((item.fit, item.name), item)
+            last[item.fit, item.name] = item if (item.step or 0) >= (known.step or 0) else known
         rows = [(item.fit, item.name, str(item.step or ""), f"{item.value:.4g}") for item in last.values()]
         out(table(rows, ("fit", "number", "epoch", "value")) if rows else "No fit was trained and no cell measured.")
     return EXIT_DONE

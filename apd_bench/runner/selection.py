@@ -63,7 +63,7 @@ def resolve(suite: Suite, options: RunOptions = AS_IT_IS) -> Suite:
     Raises UnknownName or UsageError for whatever does not exist.
     """
     DATASETS.refresh()
-    for text in options.settings:
+    for text in sorted(options.settings, key=_of_one_method):
         key, equals, value = text.partition("=")
         path = tuple(part for part in key.strip().split(".") if part)
         if not equals or not path:
@@ -170,7 +170,8 @@ def _set(suite: Suite, path: tuple[str, ...], value: Any, text: str) -> Suite:
     if path[0] in _SETTABLE and len(path) == 1:
         return suite_from({path[0]: value}, base=suite).with_options(name=suite.name)
     if path[0] in RECIPE_SECTIONS and len(path) > 1:
-        return suite.with_options(recipe=merge_tables(suite.recipe, _nested(path, value)))
+        recipes = {name: _without(table, path) for name, table in suite.recipes.items()}
+        return suite.with_options(recipe=merge_tables(suite.recipe, _nested(path, value)), recipes=recipes)
     if path[0] == "recipes":
         path = path[1:]
     for cut in range(len(path) - 2, 0, -1):  # the longest method name first: `apd.rslad` before `apd`
@@ -185,6 +186,19 @@ def _set(suite: Suite, path: tuple[str, ...], value: Any, text: str) -> Suite:
         text.partition("=")[0],
         [*_SETTABLE, *(f"{section}.OPTION" for section in RECIPE_SECTIONS), "METHOD.SECTION.OPTION"],
     )
+
+
+def _of_one_method(text: str) -> bool:
+    """Whether a setting names a method: such a one counts above one for all, which counts above the suite's own."""
+    return text.partition(".")[0].strip() not in RECIPE_SECTIONS
+
+
+def _without(table: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:
+    """`table` without the value at `path`, if it has one there."""
+    if len(path) == 1:
+        return {key: value for key, value in table.items() if key != path[0]}
+    inner = table.get(path[0])
+    return {**table, path[0]: _without(inner, path[1:])} if isinstance(inner, Mapping) else dict(table)
 
 
 def _nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:

@@ -149,7 +149,7 @@ VALUES = {
     "suite": "ci", "backbones": "tiny-clean", "methods": "apd", "datasets": "food", "attacks": "cw", "eps": "1/255",
     "seeds": "1-3", "shots": "2", "limit": "9", "part": "3/8", "settings": "precision=bf16", "results": "r",
     "data": "d", "boards": "b", "jobs": "3", "device": "cpu", "batch_size": "7", "shard": "5", "executor": "ray",
-    "address": "auto", "slurm": "time=10", "gpu": "a100",
+    "address": "auto", "slurm": "time=10", "gpu": "a100", "defences": "ttc",
     "display": "json", "log": "run.jsonl",
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from apd_bench.runner.selection import resolve
 from apd_bench.suites import load_suite
 
 Cli = Callable[..., object]
-ASKED = ("--methods", "advtp,apd", "--seeds", "1-3", "--attacks", "pgd")
+ASKED = ("embedded-untuned", "--methods", "advtp,apd", "--seeds", "1-3", "--attacks", "pgd")
 
 
 def grid(**lists):
@@ -48,9 +48,9 @@ def test_no_line_of_the_summary_is_wider_than_the_terminal(width):
 
 def test_a_terminal_gets_the_summary_and_everything_else_the_whole_plan(cli, monkeypatch):
     piped = cli("plan", *ASKED)
-    assert len(piped.out.splitlines()) == 1 + 2 * (1 + 2 * 3)
+    assert len(piped.out.splitlines()) == 1 + 6 * (1 + 2 * 3)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     short = cli("plan", *ASKED)
-    assert "to do: 14, the first 3" in short.out and "plan --all lists every cell" in short.err
+    assert "to do: 42, the first 3" in short.out and "plan --all lists every cell" in short.err
     assert cli("plan", *ASKED, "--all").out == piped.out
     assert len(cli("plan", *ASKED, "--datasets", "food").out.splitlines()) == 1 + 7  # a small plan is shown whole

@@ -107,6 +107,14 @@ def test_without_a_tool_the_last_of_each_number_is_printed(run, capsys):
     assert len(lines) == 1 and lines[0].split()[-2] == "3"
 
 
+def test_the_last_of_a_number_is_that_of_its_last_epoch_whatever_came_last(monkeypatch, tmp_path, capsys):
+    told = [Scalar("f", "train/loss", 3, 0.5), Scalar("f", "train/loss", 2, 0.7), Scalar("f", "train/loss", 3, 0.4)]
+    monkeypatch.setattr("apd_bench.cli.log.log_events", lambda *_, **__: [])
+    monkeypatch.setattr("apd_bench.cli.log.scalars", lambda _: iter(told))
+    assert main(["log", str(tmp_path / "run.jsonl")]) == EXIT_DONE
+    assert capsys.readouterr().out.splitlines()[-1].split()[-2:] == ["3", "0.4"]
+
+
 def test_what_cannot_be_read_or_written_is_one_sentence(tmp_path, monkeypatch, capsys):
     (tmp_path / "other.jsonl").write_text(json.dumps([1]) + "\n")
     for words, said in (

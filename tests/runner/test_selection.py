@@ -6,6 +6,7 @@ from apd_bench.core.errors import UnknownName, UsageError
 from apd_bench.core.options import RunOptions
 from apd_bench.core.registry import DATASETS, METHODS
 from apd_bench.core.specs import Suite
+from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import describe, resolve, split_list
 from apd_bench.suites import load_suite, suite_from
 
@@ -134,3 +135,14 @@ def test_mistakes_are_named(options, kind, words):
 def test_the_description_of_a_resolved_suite_resolves_to_itself():
     suite = resolve(load_suite("ci"), RunOptions(settings=("apd.training.epochs=2", "train_eps=1/255")))
     assert resolve(suite_from(describe(suite))) == suite
+
+
+def test_a_setting_for_all_methods_counts_above_the_suites_own_recipes_and_below_one_for_a_method():
+    suite = load_suite("embedded")
+    assert suite.recipes["apd"]["training"]["epochs"] == 18
+    settings = ("advtp.training.epochs=2", "training.epochs=5")
+    cells = plan(resolve(suite, RunOptions(methods=("apd,apt,coop",), settings=settings))).cells
+    epochs = {cell.fit.method.name: cell.fit.method.training.get("epochs") for cell in cells}
+    assert epochs == {"zero_shot": None, "apd": 5, "advtp": 2, "coop": 5}
+    rates = {cell.fit.method.name: cell.fit.method.training.get("lr") for cell in cells}
+    assert rates["apd"] == suite.recipes["apd"]["training"]["lr"]
