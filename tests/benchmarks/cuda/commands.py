@@ -23,12 +23,11 @@ from tests.benchmarks.cuda.checks import (
 def cli(b: Bench, *words: str, folder: str | Path, timeout: float) -> str:
     """The last lines of a command of the program; raises Wrong where it fails."""
     began = time.perf_counter()
-    env = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(Path(apd_bench.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
-    }
+    root = str(Path(apd_bench.__file__).parent.parent)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "apd_bench", *words, "--device", b.device, "--display", "none"]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=timeout)
-    lines = (done.stdout + done.stderr).strip().splitlines() or [""]
+    lines = (done.stdout + done.stderr).replace(f"{root}{os.sep}", "").strip().splitlines() or [""]
     if done.returncode:
         raise Wrong(f"exit {done.returncode}: {' '.join(lines[-8:])[-600:]}")
     return f"{time.perf_counter() - began:.0f} s: {lines[-1][:100]}"
