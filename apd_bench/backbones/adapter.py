@@ -1,6 +1,6 @@
 """An open_clip model made ready for prompts: the one backbone interface of the package."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -10,7 +10,15 @@ from torch.utils.checkpoint import checkpoint as recompute
 from apd_bench.backbones.needs import ALL_OFFERS, DEEP_TEXT, FRAME, TEXT_TOKENS, VISUAL_TOKENS
 from apd_bench.backbones.slots import Shapes, TextPrompts, VisualPrompts
 from apd_bench.backbones.tokens import PLACEHOLDER, PromptLayout, arrange, check_length, clean_name, encode_words
-from apd_bench.backbones.towers import ImageTransformer, TextTransformer, has_quick_gelu, image_tower, text_tower
+from apd_bench.backbones.towers import (
+    ImageTransformer,
+    PlainImageTower,
+    TextTransformer,
+    cast_products,
+    has_quick_gelu,
+    image_tower,
+    text_tower,
+)
 from apd_bench.core.errors import IncompatibleChoice, UsageError
 from apd_bench.core.specs import BackboneSpec
 
@@ -51,6 +59,7 @@ class Backbone(nn.Module):
         self.register_buffer("scale", 1 / deviation, persistent=False)
         self.register_buffer("shift", -torch.tensor(mean).view(3, 1, 1) / deviation, persistent=False)
         self._image = image_tower(self.model.visual)
+        self._short: tuple[torch.device, ImageTransformer | PlainImageTower] | None = None
         self._text = text_tower(model)
         self.shapes = self._shapes()
 
@@ -112,9 +121,21 @@ class Backbone(nn.Module):
         if visual is not None and visual.frame is not None:
             normalised = normalised + visual.frame
         if visual is None or visual.tokens is None or not visual.tokens.numel():
-            return self._image(normalised)
+            return self._tower()(normalised)
         self._check(VISUAL_TOKENS)
-        return self._image(normalised, visual.tokens)
+        return self._tower()(normalised, visual.tokens)
+
+    def _tower(self) -> Callable[..., Tensor]:
+        """The image tower; under autocast to bfloat16 one whose weights are cast already, once and for all passes.
+
+        Autocast would cast frozen weights anew in every pass; the numbers are the same bits.
+        """
+        device = self.device
+        if not torch.is_autocast_enabled(device.type) or torch.get_autocast_dtype(device.type) != torch.bfloat16:
+            return self._image
+        if self._short is None or self._short[0] != device:
+            self._short = device, image_tower(cast_products(self.model.visual, torch.bfloat16))
+        return self._short[1]
 
     def encode_text(
         self,

@@ -5,6 +5,7 @@ text prompts replace the same rows at block entry; the causal mask is untouched)
 the positional embedding, before `ln_pre`, after the patches; replaced at block entry up to the prompt depth).
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,16 @@ class ImageTransformer:
 def image_tower(visual: nn.Module) -> ImageTransformer | PlainImageTower:
     """The walker for an image tower."""
     return ImageTransformer(visual) if ImageTransformer.fits(visual) else PlainImageTower(visual)
+
+
+def cast_products(tower: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of a frozen tower with the weights of its products and convolutions in `dtype`; norms stay as they are."""
+    twin = copy.deepcopy(tower)
+    for module in twin.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.MultiheadAttention)):
+            for weight in module.parameters(recurse=False):
+                weight.data = weight.data.to(dtype)
+    return twin
 
 
 def has_quick_gelu(model: nn.Module) -> bool:

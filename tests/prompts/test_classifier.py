@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from apd_bench.core.errors import UsageError
 from apd_bench.prompts.classifier import Classifier, PromptedModel, matmul_precision
@@ -132,6 +133,37 @@ def test_bf16_is_near_float32_and_still_gives_contiguous_float32_logits(backbone
     assert 0 < float((half - full).abs().max()) < 0.5
     with pytest.raises(UsageError, match="fp32, tf32, bf16"):
         Classifier.from_learner(backbone, learner, precision="fp8")
+
+
+class Casts(TorchDispatchMode):
+    """Counts the casts of frozen weights (of matrices that need no gradient) to bfloat16."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        short = (kwargs or {}).get("dtype") == torch.bfloat16
+        self.count += short and "_to_copy" in str(func) and isinstance(args[0], torch.nn.Parameter)
+        return func(*args, **(kwargs or {}))
+
+
+def test_weights_are_cast_to_bf16_once_and_the_bits_are_those_of_autocast(backbone, learner, pixels, monkeypatch):
+    model = Classifier.from_learner(backbone, learner, precision="bf16")
+
+    def outcome():
+        x = pixels.clone().requires_grad_()
+        with Casts() as casts:
+            z = model(x)
+            (g,) = torch.autograd.grad(z.logsumexp(1).sum(), x)
+        return z.detach(), g, casts.count
+
+    model(pixels)
+    with monkeypatch.context() as patch:
+        patch.setattr(backbone, "_tower", lambda: backbone._image)
+        plain = outcome()
+    ours = outcome()
+    assert torch.equal(plain[0], ours[0]) and torch.equal(plain[1], ours[1])
+    assert plain[2] > 4 > ours[2]
+    assert all(weight.dtype == torch.float32 for weight in backbone.model.parameters())
 
 
 def test_matmul_precision_is_restored_even_after_an_error():
