@@ -87,6 +87,37 @@ def test_a_printed_command_works(command, base, monkeypatch):
         METHODS.unregister(name)
 
 
+QUICK = {
+    "APD_BENCH_JOBS": "1", "APD_BENCH_DEVICE": "cpu", "APD_BENCH_DISPLAY": "none", "APD_BENCH_LIMIT": "2",
+    "APD_BENCH_SHOTS": "1", "APD_BENCH_SET": "training.epochs=1", "APD_BENCH_ATTACKS": "fgsm",
+}  # fmt: skip
+# With the embedded models, in this order in one folder: later ones read what earlier ones leave. The rest of WORK needs
+# weights, a network or a cluster that is not here, or minutes; `verify` is run by .ci/run.
+FOR_REAL = (
+    "run --methods apd,apt --datasets all", "run --set training.epochs=5 --seeds 1-3", "run --failed", "run mine.toml",
+    "run --methods my_method.py:METHOD", "run --log run.jsonl", "log run.jsonl", "fit --methods apd --datasets all",
+    "fit --methods apd --seeds 1-3 --force", "plan --calibrate", "doctor --json", "datasets check", "check apd",
+    "check ttc", "check my_method.py:METHOD", "submit results",
+    "verify-submission submission.tar.gz --methods my_method.py:METHOD", "submit --methods apd --author 'A. Name'",
+    "verify-submission submission.tar.gz --accept results",
+)  # fmt: skip
+
+
+def test_what_works_on_the_embedded_models_is_carried_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, value in QUICK.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "mine.toml").write_text(SUITE)
+    (tmp_path / "my_method.py").write_text(EXAMPLES["own_objective.py"].replace("QUIET", "METHOD"))
+    printed = commands()
+    for command in FOR_REAL:
+        assert f"apd-bench {command}" in printed
+        assert main(shlex.split(command)) == EXIT_DONE, (command, capsys.readouterr())
+        for name in list(METHODS.files):
+            METHODS.unregister(name)
+    assert {record.status for record in Store("results").records()} == {"success"}
+
+
 def test_commands_are_found_where_people_read_them():
     places = list(commands().values())
     assert {place for place in places if place.startswith("help of")} == {f"help of {verb}" for verb in VERBS}
