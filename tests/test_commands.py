@@ -138,6 +138,15 @@ def test_the_readme_shows_what_its_command_prints():
     assert "\n".join(line.rstrip() for line in printed.splitlines()) in README, printed
 
 
+def test_an_interrupted_run_sends_nobody_to_its_half_finished_table():
+    options = parsed("run", []).options
+    tables = collect([ROOT / "results/default"]).tables
+    assert list(next_steps(tables, [], options)) == ["Next: apd-bench compare apd zero_shot"]
+    assert list(next_steps(tables, [], options, finished=False)) == [
+        "Next: the same command, which goes on where this one stopped."
+    ]
+
+
 def test_tables_of_the_readme_name_their_columns_as_boards_do():
     known = {column.heading for column in table_columns(("pgd", "cw", "worst.fast", "autoattack"), "html")}
     heads = [head.split(" | ") for head in re.findall(r"^\| (rank .*) \|$", README, re.M)]

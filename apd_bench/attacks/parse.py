@@ -27,6 +27,10 @@ class Configured(Protocol):
         """The values of text options."""
 
     @property
+    def code(self) -> str | None:
+        """The digest of the file of a plug-in."""
+
+    @property
     def open_options(self) -> bool:
         """Whether a library knows the options."""
 
@@ -70,12 +74,17 @@ def canonical_options(entry: Configured, options: Mapping[str, Any]) -> dict[str
 def all_options(spec: AttackSpec) -> dict[str, Any]:
     """The options that the attack's function is called with: defaults, overlaid with the spec's, and what is fixed."""
     entry: AttackEntry = ATTACKS.get(spec.name)
+    return {**options_of(spec, entry, "--attacks"), **entry.fixed}
+
+
+def options_of(spec: AttackSpec, entry: Configured, flag: str) -> dict[str, Any]:
+    """The defaults of `entry`, overlaid with those of `spec`; UsageError where its code is not that of the spec."""
     if spec.code != entry.code:
         raise UsageError(
             f"The code of '{spec.name}' has the digest {entry.code}, not {spec.code} as it was planned or recorded.",
-            hint="Give the file that defines it: --attacks FILE.py:NAME (or install the plug-in).",
+            hint=f"Give the file that defines it: {flag} FILE.py:NAME (or install the plug-in).",
         )
-    return {**entry.defaults, **canonical_options(entry, spec.options), **entry.fixed}
+    return {**entry.defaults, **canonical_options(entry, spec.options)}
 
 
 def entry_within(spec: AttackSpec, threat: ThreatModel) -> AttackEntry:

@@ -8,6 +8,7 @@ from pathlib import Path
 from apd_bench.cli import arguments
 from apd_bench.cli.console import err
 from apd_bench.cli.plan import show_plan
+from apd_bench.core.errors import EXIT_INTERRUPTED
 from apd_bench.core.options import DISPLAY, HOW, WHAT, WHERE, WHICH, RunOptions
 from apd_bench.leaderboard.boards import collect, write_boards
 from apd_bench.leaderboard.model import Table
@@ -48,7 +49,7 @@ def execute(args: argparse.Namespace) -> int:
     if options.display != "json" and not options.quiet:
         for line in cost_lines(store, report.computed, report.fits_computed, report.seconds):
             err(line)
-    for line in next_steps(tables, written, options):
+    for line in next_steps(tables, written, options, finished=report.exit_code != EXIT_INTERRUPTED):
         err(line)
     return report.exit_code
 
@@ -87,8 +88,10 @@ def write_tables(store: Store, options: RunOptions, cells: set[str]) -> tuple[Se
     return shown.tables, written
 
 
-def next_steps(tables: Sequence[Table], written: list[Path], options: RunOptions) -> Iterator[str]:
-    """Where the boards are, and the commands with which one goes on."""
+def next_steps(
+    tables: Sequence[Table], written: list[Path], options: RunOptions, *, finished: bool = True
+) -> Iterator[str]:
+    """Where the boards are, and the command with which one goes on; of an interrupted run, that it goes on."""
     if options.part is not None:
         yield f"Join the parts with: apd-bench report {options.results}/*-of-{options.part[1]}"
         return
@@ -97,7 +100,9 @@ def next_steps(tables: Sequence[Table], written: list[Path], options: RunOptions
         yield f"Boards in {options.boards}: {', '.join(path.name for path in written if path.suffix != '.html')}"
         yield f"Page: {', '.join(str(path) for path in written if path.suffix == '.html')}"
     names = max(([row.method for row in table.ranked] for table in tables), key=len, default=[])
-    if len(names) > 1:
+    if not finished:
+        yield "Next: the same command, which goes on where this one stopped."
+    elif len(names) > 1:
         other = "zero_shot" if "zero_shot" in names[1:] else names[1]
         results = [] if options.results == RunOptions().results else ["--results", str(options.results)]
         yield f"Next: {shlex.join(['apd-bench', 'compare', names[0], other, *results])}"

@@ -193,7 +193,8 @@ class _Hunt:
         self._before = (self.defence.forwards, self.defence.backwards)
         everyone = torch.arange(len(search.labels), device=search.labels.device)
         # The share of predictions that are right at the best point of each sample, by draws that only confirmed it.
-        search.columns["selected"] = self.judge(everyone, search.best, _CONFIRM)[0]
+        right = self.judge(everyone, search.best, _CONFIRM)[0] if self.defence.draws else (~search.broken).float()
+        search.columns["selected"] = right
         search.columns["transferred"] = torch.zeros_like(search.broken)
         self.samples = max(len(self.rows()), 1)
         few = self.rows()[:_PROBES]

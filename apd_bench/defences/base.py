@@ -52,8 +52,6 @@ class Defence(nn.Module):
         self.unrolled = False
         self.forwards = self.backwards = self.texts = self.text_gradients = 0
         self.prepare()
-        self.requires_grad_(False)
-        self.eval()
 
     # ---------------------------------------------------------------- what a subclass writes
 

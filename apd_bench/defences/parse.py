@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from apd_bench.attacks.parse import canonical_options
+from apd_bench.attacks.parse import canonical_options, options_of
 from apd_bench.core.errors import UsageError
 from apd_bench.core.registry import DEFENCES
-from apd_bench.core.specs import AttackSpec, DefenceSpec, parse_call
+from apd_bench.core.specs import DefenceSpec, parse_call
 from apd_bench.core.targets import resolve
 from apd_bench.defences.catalog import DefenceEntry
 
@@ -29,17 +29,6 @@ def parse_defence(text: str) -> DefenceSpec:
     return DefenceSpec(name=entry.name, options=checked, version=entry.version, code=entry.code)
 
 
-def options_of(spec: AttackSpec) -> dict[str, Any]:
-    """All options of a defence: defaults, overlaid with the spec's."""
-    entry: DefenceEntry = DEFENCES.get(spec.name)
-    if spec.code != entry.code:
-        raise UsageError(
-            f"The code of '{spec.name}' has the digest {entry.code}, not {spec.code} as it was planned or recorded.",
-            hint="Give the file that defines it: --defences FILE.py:NAME (or install the plug-in).",
-        )
-    return {**entry.defaults, **canonical_options(entry, spec.options)}
-
-
 def make_defence(defence: DefenceSpec | str, model: Model) -> Defence:
     """`model`, a classifier or any callable from pixels in [0,1] to logits, behind the defence.
 
@@ -48,8 +37,9 @@ def make_defence(defence: DefenceSpec | str, model: Model) -> Defence:
     from apd_bench.defences.base import Defence
 
     spec = parse_defence(defence) if isinstance(defence, str) else defence
-    kind: Any = resolve(DEFENCES.get(spec.name).target, type)
+    entry: DefenceEntry = DEFENCES.get(spec.name)
+    kind: Any = resolve(entry.target, type)
     if not issubclass(kind, Defence):
         raise UsageError(f"'{kind.__name__}' of {spec.name} is no Defence.")
-    made: Defence = kind(model, **options_of(spec))
+    made: Defence = kind(model, **options_of(spec, entry, "--defences"))
     return made

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from apd_bench.core.registry import ATTACKS
 from apd_bench.core.specs import ThreatModel, format_eps
+from apd_bench.defences.parse import ADAPTIVE
 from apd_bench.leaderboard import statistics
 from apd_bench.leaderboard.columns import Value, percent, with_interval
 from apd_bench.leaderboard.csv_file import write_csv
@@ -23,7 +24,6 @@ from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.leaderboard.tidy import Measurement, attack_order
 from apd_bench.leaderboard.wording import EMBEDDED_WARNING, threat_text
 
-ADAPTIVE = "adaptive"
 _DRAWS = 1999
 _AFTER = "after "
 _MARKED = "⚠"

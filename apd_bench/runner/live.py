@@ -180,7 +180,9 @@ class LiveReporter(Reporter):
         elapsed = max(time.monotonic() - self._began, 1e-9)
         partial = sum(cost_of_task(task) * self.running.share(key) for key, task in list(self.running.tasks.items()))
         share = min((self._cost_done + partial) / self._cost_total, 1.0) if self._cost_total else 0.0
-        left = f", about {duration(elapsed / share - elapsed)} left" if share > 0.02 else ""
+        left = (
+            f", at most {duration(elapsed / share - elapsed)} left" if share > 0.02 else ""
+        )  # if every sample resists
         running = sum(item.passes for item in self.running.progress.values())
         speed = f", {(self._passes + running) / elapsed:,.0f} passes/s" if self._passes + running else ""
         report = self._report

@@ -92,3 +92,11 @@ def test_a_defended_cell_is_planned_beside_the_undefended_one_whose_id_stays():
         assert ("defence" in data) is (cell.defence is not None) and Parts().cell(data).id == cell.id
     with pytest.raises(UsageError, match="no defence"):
         replace(cells[-1], defence=None, threat=ThreatModel(eps=1 / 255, knowledge="undefended"))
+
+
+def test_a_model_of_ones_own_stays_as_it_was():
+    from apd_bench.defences.parse import make_defence
+
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.0), torch.nn.Linear(3 * 4 * 4, 3))
+    make_defence("anti_adversary", model)(torch.rand(2, 3, 4, 4))
+    assert model.training and all(weight.requires_grad and weight.grad is None for weight in model.parameters())
