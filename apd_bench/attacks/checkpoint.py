@@ -91,6 +91,7 @@ class Checkpoint:
         search.best, search.broken = saved["best"], saved["broken"]
         search.margin, search.late_margin = saved["margin"], saved["late"]
         search.columns |= {name[7:]: value for name, value in saved.items() if name.startswith("column.")}
-        search.carry(passes)
+        # What this start has done so far, the prediction of the clean images, is among what the earlier one counted.
+        search.carry(tuple(saved - now for saved, now in zip(passes, search.spent(), strict=True)))
         search.effective["resumed_at"] = self.member = member
         self.pending = pending

@@ -37,6 +37,7 @@ LITTLE = (
     "--attacks", "pgd(steps=5) autoattack(members=['apgd-ce', 'square'], iterations=5, queries=200)",
     "--set", "training.epochs=1", "--device", "cpu", "--shard", "3", "-q",
 )  # fmt: skip
+PASSES = ("forwards", "backwards")  # image passes of the attack
 REDUCED = ("run", "--suite", "ci", "--jobs", "2", "--device", "cpu", "--shard", "12", "-q")
 REAL, CELLS, SHARE = (REDUCED, 12, 0.5) if KILLS else (LITTLE, 4, 1.0)  # of a whole run, in which kills fall
 
@@ -94,8 +95,10 @@ def essence(store):
     found = {}
     for record in store.records():
         data = json.loads(record.to_json())
+        passes = {name: data["timing"][name] for name in PASSES if name in data["timing"]}
         for name in ("timing", "created", "environment", "digest"):
             data.pop(name)
+        data["passes"] = passes
         data["fit"].pop("seconds", None)
         by_shard = data["effective"].get("by_shard", {})
         for name in ("checkpoint", "resumed_at"):
@@ -204,6 +207,5 @@ def test_an_autoattack_that_is_killed_in_its_middle_repeats_no_finished_member_o
     assert essence(killed) == essence(calm)
     (record,), (whole,) = killed.records(), calm.records()
     assert record.effective["resumed_at"] == 2
-    # What was finished counts once: the second start predicted the images anew, and did nothing else twice.
-    assert record.timing["backwards"] == whole.timing["backwards"]
-    assert 0 < record.timing["forwards"] - whole.timing["forwards"] <= 8
+    # What was finished counts once, and the clean prediction that the second start repeats counts once too.
+    assert [record.timing[name] for name in PASSES] == [whole.timing[name] for name in PASSES]
