@@ -110,8 +110,13 @@ class Backbone(nn.Module):
         texts = [f"{head} {clean_name(name)}{suffix}".strip() for name in class_names]
         return arrange(self.tokenizer, self.tokenize(texts), class_names, n, position, head)
 
-    def encode_image(self, pixels: Tensor, visual: VisualPrompts | None = None) -> Tensor:
-        """Pixels [B, 3, H, W] in [0, 1] -> image features [B, D], not normalised; an empty batch gives an empty one."""
+    def encode_image(
+        self, pixels: Tensor, visual: VisualPrompts | None = None, outputs: list[Tensor] | None = None
+    ) -> Tensor:
+        """Pixels [B, 3, H, W] in [0, 1] -> image features [B, D], not normalised; an empty batch gives an empty one.
+
+        `outputs` gets what the blocks of a transformer give, but the last, [B, 1 + patches + n, Wv].
+        """
         size = self.shapes.image_size
         if pixels.shape[1:] != (3, size, size):
             raise UsageError(f"The backbone '{self.spec.name}' reads [B, 3, {size}, {size}], not {[*pixels.shape]}.")
@@ -120,10 +125,11 @@ class Backbone(nn.Module):
         normalised = torch.addcmul(self.shift, pixels, self.scale)
         if visual is not None and visual.frame is not None:
             normalised = normalised + visual.frame
-        if visual is None or visual.tokens is None or not visual.tokens.numel():
+        tokens = None if visual is None or visual.tokens is None or not visual.tokens.numel() else visual.tokens
+        if tokens is None and outputs is None:
             return self._tower()(normalised)
         self._check(VISUAL_TOKENS)
-        return self._tower()(normalised, visual.tokens)
+        return self._tower()(normalised, tokens, outputs)
 
     def _tower(self) -> Callable[..., Tensor]:
         """The image tower; under autocast to bfloat16 one whose weights are cast already, once and for all passes.

@@ -43,10 +43,11 @@ class ImageTransformer:
         transformer = getattr(visual, "transformer", None)
         return hasattr(visual, "class_embedding") and pooled and getattr(transformer, "batch_first", False)
 
-    def __call__(self, pixels: Tensor, tokens: Tensor | None = None) -> Tensor:
+    def __call__(self, pixels: Tensor, tokens: Tensor | None = None, outputs: list[Tensor] | None = None) -> Tensor:
         """Normalised pixels [B, 3, H, W] and prompts [d, n, Wv] or [d, B, n, Wv] -> features [B, D].
 
-        Where only the class token is read afterwards, the last block computes only its row.
+        Where only the class token is read afterwards, the last block computes only its row. `outputs` gets what every
+        other block gives, [B, 1 + patches + n, Wv].
         """
         visual = self.visual
         x = visual.ln_pre(self._embed(pixels, tokens))
@@ -58,6 +59,8 @@ class ImageTransformer:
                 x = torch.cat([x[:, :-length], tokens[index].expand(len(x), -1, -1)], dim=1)
             last = index + 1 == len(blocks)
             x = run_block(block, x, rows=1 if last and visual.pool_type == "tok" else None)
+            if outputs is not None and not last:
+                outputs.append(x)
         return self._pool(x, length)
 
     def _embed(self, pixels: Tensor, tokens: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ others, and be judged by draws that were never attacked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any, ClassVar
 
@@ -35,6 +35,8 @@ class Defence(nn.Module):
       replay a defender's state; "unrolled": differentiated through, where that says something else.
     - `gate`: whether there is a switch that an attacker may hold off, see `hinge`.
     - `width`: images that its widest pass makes of one.
+    - `learns`: whether it compares an image with those that the model's prompts were trained on; then `learn` says what
+      it keeps of them, and `known` has that when it predicts.
 
     It goes through the model by `logits`, `features` and `gradient` alone, which count: `forwards` and `backwards` are
     image passes, `texts` and `text_gradients` encodings of one class text and gradients through one.
@@ -44,12 +46,14 @@ class Defence(nn.Module):
     draws: ClassVar[bool] = False
     gradients: ClassVar[tuple[str, ...]] = ("replay",)
     gate: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
 
     def __init__(self, model: Model, **options: Any) -> None:
         super().__init__()
         self.model = model
         self.options = options
         self.unrolled = False
+        self.known: Mapping[str, Tensor] = {}
         self.forwards = self.backwards = self.texts = self.text_gradients = 0
         self.prepare()
 
@@ -57,6 +61,10 @@ class Defence(nn.Module):
 
     def prepare(self) -> None:
         """Called once, with model and options in place."""
+
+    def learn(self, batches: Iterable[Tensor]) -> dict[str, Tensor]:
+        """What it keeps of the training images [n, 3, H, W] of the model's prompts; the same for all its options."""
+        raise NotImplementedError
 
     def noise(self, generator: torch.Generator, shape: torch.Size) -> Any:
         """The random numbers of one draw for images [3, H, W] of `shape`, on the CPU; all images have the same."""
@@ -109,9 +117,12 @@ class Defence(nn.Module):
         """The model's logits [B, K]."""
         return self._counted(self.model(x), len(x))
 
-    def features(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """The image tower's features [B, D], not normalised; with visual `tokens` instead of the model's own."""
-        return self._counted(self.classifier.features(x, tokens), len(x))
+    def features(self, x: Tensor, tokens: Tensor | None = None, outputs: list[Tensor] | None = None) -> Tensor:
+        """The image tower's features [B, D], not normalised; with visual `tokens` instead of the model's own.
+
+        `outputs` gets what its blocks give, but the last.
+        """
+        return self._counted(self.classifier.features(x, tokens, outputs), len(x))
 
     @property
     def classifier(self) -> Classifier:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
@@ -13,10 +14,10 @@ Passes = tuple[float, float]  # image passes forwards and backwards
 class DefenceEntry:
     """A defence: `target` "module:class" of a `Defence`, its options with their defaults, and what they come from.
 
-    `cost` has the image passes (forwards, backwards) of one prediction for each unit of an option, and under "" those
-    that it always takes; `needs` are what the
-    backbone has to offer ("text_tokens") or the model to have learned ("visual prompts"). `choices` lists the values of
-    text options. `code`: the digest of the file of a plug-in.
+    `cost` has the image passes (forwards, backwards) of one prediction for each unit of an option, or of the whole part
+    of a product of options ("views*share", at least 1), and under "" those that it always takes; `needs` are what the
+    backbone has to offer ("text_tokens"), of which the model has to have learned "visual_tokens". `choices` lists the
+    values of text options. `code`: the digest of the file of a plug-in.
     """
 
     name: str
@@ -37,7 +38,9 @@ class DefenceEntry:
     def passes(self, options: Mapping[str, Any]) -> Passes:
         """Image passes (forwards, backwards) of one prediction with these options, which may leave out defaults."""
         values = {"": 1, **self.defaults, **options}
-        forwards, backwards = (sum(values[name] * each[way] for name, each in self.cost.items()) for way in (0, 1))
+        times = {key: math.prod(values[name] for name in key.split("*")) for key in self.cost}
+        times |= {key: max(int(number), 1) for key, number in times.items() if "*" in key}
+        forwards, backwards = (sum(times[key] * each[way] for key, each in self.cost.items()) for way in (0, 1))
         return float(forwards), float(backwards)
 
 
@@ -45,6 +48,7 @@ _HERE = "apd_bench.defences"
 _TTC = "code Sxing2/CLIP-Test-time-Counterattacks code/test_time_counterattack.py"
 _RTPT = "code TomSheng21/R-TPT rtpt.py"
 _TPT = "code azshue/TPT tpt_classification.py"
+_TAPT = "code xinwong/TAPT trainers/adv_v.py, configs/trainers/TAPTV"
 _ANTI = "code MotasemAlfarra/Combating-Adversaries-with-Anti-Adversaries Anti_Adv.py"
 _PURE = "code TMLResearchGroup-CAS/CLIPure CLIP_eval/CLIPure_Cos.py"
 _COHEN = "code locuslab/smoothing code/certify.py"
@@ -71,6 +75,11 @@ def builtin() -> Iterator[DefenceEntry]:
         {**_TUNING, "neighbours": 20, "temperature": 0.01}, choices=_AUGMENT, cost=_BY_VIEW, needs=("text_tokens",),
         aliases=("rtpt",), paper="Sheng et al., CVPR 2025",
         sources=dict.fromkeys((*_TUNING, "neighbours", "temperature"), _RTPT))
+    tapt = {**_TUNING, "augment": "crop_flip", "rate": 5e-4, "weight": 100 / 9, "blocks": 8}
+    yield DefenceEntry(
+        "tapt", f"{_HERE}.tapt:TAPT", "visual prompts tuned towards the statistics of the training images", tapt,
+        choices=_AUGMENT, cost={"": (1, 0), "views": (1, 0), "views*share": (1, 1)}, needs=("visual_tokens",),
+        paper="Wang et al., CVPR 2025", sources=dict.fromkeys(tapt, _TAPT))
     ttc = {"radius": 4 / 255, "step": 1 / 255, "steps": 2, "threshold": 0.2, "weighting": 2.0}
     yield DefenceEntry(
         "ttc", f"{_HERE}.ttc:TTC", "counterattack: away from where the attack has driven the features", ttc,

@@ -88,6 +88,12 @@ def entropy(logits: Tensor) -> Tensor:
     return -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
 
 
+def mean_entropy(logits: Tensor) -> Tensor:
+    """H(mean_v p_v) [B] of logits [B, V, C]."""
+    p = logits.softmax(-1).mean(1)
+    return -(p * p.clamp_min(1e-12).log()).sum(-1)
+
+
 def adamw(p: Tensor, g: Tensor, rate: float) -> Tensor:
     """The first AdamW step from p: both moments are those of g alone, so it is p (1 - ηλ) - η g / (|g| + ε)."""
     return p * (1 - rate * _ADAMW_DECAY) - rate * g / (g.abs() + _ADAMW_EPS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from apd_bench.defences.prompt_tuning import PromptTuning
+from apd_bench.defences.prompt_tuning import PromptTuning, mean_entropy
 from apd_bench.defences.views import View
 
 
@@ -16,8 +16,7 @@ class TPT(PromptTuning):
 
     def loss(self, logits: Tensor) -> Tensor:
         """The entropy of the mean prediction."""
-        p = logits.softmax(-1).mean(1)
-        return -(p * p.clamp_min(1e-12).log()).sum(-1)
+        return mean_entropy(logits)
 
     def predict(self, x: Tensor, noise: list[View]) -> Tensor:
         """The logits of the image with the tuned prompt; its views act through the prompt alone."""

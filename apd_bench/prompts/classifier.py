@@ -192,10 +192,13 @@ class Classifier(nn.Module):
                 return self.scores(self.features(pixels)).float()
         return self.scores(self.features(pixels))
 
-    def features(self, pixels: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """Image features [B, D] in float32, not normalised; with visual `tokens` instead of the classifier's own."""
+    def features(self, pixels: Tensor, tokens: Tensor | None = None, outputs: list[Tensor] | None = None) -> Tensor:
+        """Image features [B, D] in float32, not normalised; with visual `tokens` instead of the classifier's own.
+
+        Empty ones stand for none. `outputs` gets what the blocks of the image tower give, but the last.
+        """
         visual = VisualPrompts(tokens=self.visual_tokens if tokens is None else tokens, frame=self.frame)
-        return self.backbone.encode_image(pixels, visual).float()
+        return self.backbone.encode_image(pixels, visual, outputs).float()
 
     def scores(self, features: Tensor) -> Tensor:
         """Logits [B, C] of image features [B, D]."""

@@ -13,6 +13,7 @@ from apd_bench.core.registry import BACKBONES, DATASETS
 from apd_bench.core.specs import BackboneSpec, Cell
 from apd_bench.data.catalog import class_names
 from apd_bench.data.protocols import class_half
+from apd_bench.data.splits import LoadedDataset, load_dataset
 from apd_bench.defences.base import Verdict
 from apd_bench.defences.parse import make_defence
 from apd_bench.methods.catalog import state_folder
@@ -21,6 +22,7 @@ from apd_bench.records.record import Record
 from apd_bench.records.store import Store
 from apd_bench.records.submission import local_cell
 from apd_bench.runner.session import pick_device
+from apd_bench.training.known import known
 from apd_bench.training.prompt_states import PromptState, load_state, restore
 
 
@@ -54,7 +56,14 @@ def load_classifier(
     names, template = _classes(state, cell, dataset)
     learner = restore(state, load_backbone(spec, place), names, template)
     model = Classifier.from_learner(learner.backbone, learner, precision=cell.precision if cell else "fp32")
-    return model if cell is None or cell.defence is None else Verdict(make_defence(cell.defence, model))
+    if cell is None or cell.defence is None:
+        return model
+    fit, defence, folder = cell.fit, cell.defence, Store(results).fit_path(cell.fit.id)
+
+    def images() -> LoadedDataset:
+        return load_dataset(fit.dataset, image_size=model.backbone.shapes.image_size, resize=fit.resize)
+
+    return Verdict(make_defence(defence, model, lambda made: known(made, defence, fit, state, images, folder)))
 
 
 def stored_state(name: str | Path | Record, store: Store) -> tuple[Cell | None, PromptState]:

@@ -10,10 +10,11 @@ from types import FunctionType
 from typing import Any, Generic, TypeVar, cast
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.core.specs import ATTACK_SEED, BackboneSpec, Cell, DatasetSpec, Fit
+from apd_bench.core.specs import ATTACK_SEED, BackboneSpec, Cell, DatasetSpec, DefenceSpec, Fit
 from apd_bench.core.targets import resolve
 from apd_bench.data.protocols import few_shot, held_out, limit_split, select_classes
 from apd_bench.data.splits import ImageSplit, LoadedDataset, load_dataset
@@ -33,6 +34,7 @@ from apd_bench.runner.batches import (
 from apd_bench.runner.shards import shard_rows
 from apd_bench.runner.tasks import FitDone, Progress, Settings, Task, Watch
 from apd_bench.training.fit import fit as train
+from apd_bench.training.known import known
 from apd_bench.training.prompt_states import PromptState, load_state, restore, save_state, zero_shot
 
 Value = TypeVar("Value")
@@ -90,6 +92,7 @@ class Stages:
         self._backbones: Recent[Backbone] = Recent(2)
         self._datasets: Recent[LoadedDataset] = Recent(4)
         self._classifiers: Recent[tuple[Classifier, PromptState]] = Recent(2)
+        self._known: Recent[dict[str, Tensor]] = Recent(2)
         self._batch_sizes: dict[Hashable, BatchSize] = {}
 
     def run(self, task: Task, watch: Watch) -> FitDone | Measured:
@@ -155,7 +158,7 @@ class Stages:
         test = limit_split(self.samples(cell, data), cell.limit)
         if task.shard is not None:
             test = test.subset(list(shard_rows(task.shard, len(test))))
-        model = classifier if cell.defence is None else make_defence(cell.defence, classifier)
+        model = classifier if cell.defence is None else self.defence(task, cell, cell.defence, classifier, state)
         return Loaded(classifier, model, state, self.source(task, cell, backbone, data), data, test)
 
     def _measure(self, task: Task, cell: Cell, loaded: Loaded, batch_size: int, watch: Watch) -> Measured:
@@ -244,6 +247,19 @@ class Stages:
             return Classifier.from_learner(backbone, learner, precision=cell.precision), state
 
         return self._classifiers.get((fit.id, cell.dataset.name, cell.classes, cell.precision), make)
+
+    def defence(self, task: Task, cell: Cell, spec: DefenceSpec, classifier: Classifier, state: PromptState) -> Defence:
+        """The classifier behind a cell's defence, which may have to know what the prompts were trained on."""
+        fit = cell.fit
+        size, folder = classifier.backbone.shapes.image_size, Path(self.settings.fits) / fit.id
+        return make_defence(
+            spec,
+            classifier,
+            lambda made: self._known.get(
+                (spec.name, spec.version, spec.code, fit.id, state.digest),
+                lambda: known(made, spec, fit, state, lambda: self.dataset(fit.dataset, size, fit.resize), folder),
+            ),
+        )
 
     def source(self, task: Task, cell: Cell, backbone: Backbone, data: LoadedDataset) -> Classifier | None:
         """The model that the adversary differentiates through where it is not the attacked one."""

@@ -12,6 +12,8 @@ from apd_bench.core.specs import DefenceSpec
 from apd_bench.defences.base import Defence
 from apd_bench.defences.catalog import DefenceEntry
 from apd_bench.defences.parse import make_defence
+from apd_bench.prompts.classifier import Classifier
+from apd_bench.prompts.visual import VisualLearner
 from apd_bench.training.contract import CheckResult
 from apd_bench.training.prompt_states import zero_shot
 from apd_bench.training.toy import toy_backbone, toy_dataset
@@ -23,9 +25,14 @@ def check_defence(entry: DefenceEntry, *, backbone: Backbone | None = None) -> l
     """The results of all checks on a defence of the zero-shot model; none stops at the first that fails."""
     began, data = time.perf_counter(), toy_dataset()
     try:
-        model = zero_shot(backbone or toy_backbone(), data.classes, data.template)
+        backbone = backbone or toy_backbone()
+        model = zero_shot(backbone, data.classes, data.template)
+        if "visual_tokens" in entry.needs:
+            learner = VisualLearner(backbone, data.classes, data.template, {}, torch.Generator().manual_seed(0))
+            model = Classifier.from_learner(backbone, learner)
         spec = DefenceSpec(name=entry.name, version=entry.version, code=entry.code)
-        defence = make_defence(spec, model)
+        train = data.train or data.test
+        defence = make_defence(spec, model, lambda made: made.learn([train.pixels()]))
         x = data.test.pixels(range(4))
     except UserError as error:
         return [CheckResult("it can be built", passed=False, detail=str(error), seconds=time.perf_counter() - began)]

@@ -7,6 +7,8 @@ from apd_bench.backbones.load import load_backbone
 from apd_bench.core.registry import DATASETS
 from apd_bench.data.splits import load_dataset
 from apd_bench.defences.parse import make_defence
+from apd_bench.prompts.classifier import Classifier
+from apd_bench.prompts.visual import VisualLearner
 from apd_bench.training.prompt_states import zero_shot
 from tests.attacks.conftest import killed_after as killed_after
 from tests.attacks.conftest import small_net as small_net
@@ -27,7 +29,23 @@ def tiny():
     )
 
 
+@pytest.fixture(scope="session")
+def prompted(tiny):
+    """The same with visual prompts, which are not trained."""
+    learner = tiny[0].learner
+    options = {"tokens": 2, "depth": 3}
+    visual = VisualLearner(
+        learner.backbone, learner.class_names, learner.template, options, torch.Generator().manual_seed(3)
+    )
+    return Classifier.from_learner(learner.backbone, visual)
+
+
 @pytest.fixture
-def defended(tiny):
-    """Makes a defence of the zero-shot classifier."""
-    return lambda text: make_defence(text, tiny[0])
+def defended(tiny, prompted):
+    """Makes a defence of the zero-shot classifier, or of one with visual prompts where it tunes those."""
+
+    def make(text):
+        learn = lambda defence: defence.learn(torch.split(tiny[1][50:], 20))  # noqa: E731
+        return make_defence(text, prompted if text.startswith("tapt") else tiny[0], learn)
+
+    return make

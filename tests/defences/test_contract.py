@@ -14,7 +14,7 @@ from apd_bench.records.interning import Parts
 from apd_bench.records.record import json_form
 from apd_bench.runner.session import plan_of
 
-FEW = {"mean_views": "(views=5)", "tpt": "(views=5)", "r_tpt": "(views=5)", "smoothed": "(samples=40, sigma=0.12)"}
+FEW = dict.fromkeys(("mean_views", "tpt", "r_tpt", "tapt"), "(views=5)") | {"smoothed": "(samples=40, sigma=0.12)"}
 ALL = [f"{name}{FEW.get(name, '')}" for name in DEFENCES.names()]
 
 

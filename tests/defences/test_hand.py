@@ -113,29 +113,40 @@ def test_prompt_tuning_is_one_step_of_torch_on_the_entropy_of_the_surest_views(n
     torch.testing.assert_close(predict(defence, x), expected, atol=5e-3, rtol=0)
 
 
+def in_double(classifier):
+    """The classifier in float64 all through."""
+    made = copy.deepcopy(classifier).double()
+    if classifier.learner is not None:
+        made._learner = (copy.deepcopy(classifier.learner),)
+        made._learner[0]._held = (made.backbone,)
+    made.features = lambda x, tokens=None, outputs=None: made.backbone.encode_image(
+        x, VisualPrompts(tokens=made.visual_tokens if tokens is None else tokens, frame=made.frame), outputs
+    )
+    return made
+
+
 @pytest.fixture(scope="module")
 def double(tiny):
-    """The classifier in float64 all through, and two images."""
-    classifier = copy.deepcopy(tiny[0]).double()
-    if tiny[0].learner is not None:
-        classifier._learner = (copy.deepcopy(tiny[0].learner),)
-        classifier._learner[0]._held = (classifier.backbone,)
-    classifier.features = lambda x, tokens=None: classifier.backbone.encode_image(
-        x, VisualPrompts(tokens=classifier.visual_tokens if tokens is None else tokens, frame=classifier.frame)
-    )
-    return classifier, 0.1 + 0.8 * tiny[1][:2].double(), tiny[2][:2]  # off the edge of the box, where a clip binds
+    """The classifier in float64, and two images."""
+    return in_double(tiny[0]), 0.1 + 0.8 * tiny[1][:2].double(), tiny[2][:2]  # off the box's edge, where a clip binds
+
+
+@pytest.fixture(scope="module")
+def double_prompted(tiny, prompted):
+    """The same of the classifier with visual prompts."""
+    return in_double(prompted), 0.1 + 0.8 * tiny[1][:2].double(), tiny[2][:2]
 
 
 @pytest.mark.parametrize(
     "text", ["mean_views(views=3)", "tpt(views=3)", "r_tpt(views=3, temperature=0.1)", "ttc", "anti_adversary",
-             "clipure_cos(steps=2)", "clipure_cos(steps=3)"]
+             "clipure_cos(steps=2)", "clipure_cos(steps=3)", "tapt(views=3, rate=0.05)"]
 )  # fmt: skip
-def test_unrolled_gradients_are_the_differences_of_the_prediction(text, double, monkeypatch):
+def test_unrolled_gradients_are_the_differences_of_the_prediction(text, double, double_prompted, monkeypatch):
     monkeypatch.setattr(prompt_tuning, "_ADAMW_EPS", 1e-2)  # with 1e-8 a step is far from straight at small gradients
-    classifier, x, y = double
+    classifier, x, y = double_prompted if text.startswith("tapt") else double
     if text.startswith(("mean", "r_tpt", "tpt")):
         text = text.replace(")", ", augment='crop_flip')")  # AugMix has maps without a derivative
-    defence = make_defence(text, classifier)
+    defence = make_defence(text, classifier, lambda made: made.learn([x.flip(3)]))
     defence.unrolled = True
     if hasattr(defence, "context"):
         defence.context = defence.context.double()
