@@ -14,7 +14,7 @@ from apd_bench.core.text import file_name
 from apd_bench.leaderboard.aggregate import tables, unique
 from apd_bench.leaderboard.csv_file import render_csv, render_long_csv
 from apd_bench.leaderboard.defences import DefenceTable, defence_tables, render_defences, render_defences_csv
-from apd_bench.leaderboard.json_file import render_json
+from apd_bench.leaderboard.json_file import render_defences_json, render_json
 from apd_bench.leaderboard.latex_file import render_latex
 from apd_bench.leaderboard.markdown import render_markdown
 from apd_bench.leaderboard.model import Table
@@ -91,6 +91,7 @@ FORMATS: dict[str, Callable[[Boards, str], dict[str, str]]] = {  # file contents
             examples=boards.examples,
             tuning=boards.tuning,
             notes=boards.notes,
+            defended=[table for table in boards.defences if table.group == group],
         )
     },
 }
@@ -187,7 +188,7 @@ def render_files(boards: Boards, formats: Sequence[str] = DEFAULT_FORMATS) -> di
     }
     for group in {table.group for table in boards.defences}:
         own = [table for table in boards.defences if table.group == group]
-        renderings = {"md": render_defences, "csv": render_defences_csv}
+        renderings = {"md": render_defences, "csv": render_defences_csv, "json": render_defences_json}
         files |= {
             f"{file_name(group)}-defences.{form}": render(own) for form, render in renderings.items() if form in formats
         }

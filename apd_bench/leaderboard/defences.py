@@ -228,18 +228,29 @@ def render_defences(tables: Sequence[DefenceTable]) -> str:
 
 def defence_section(table: DefenceTable) -> list[str]:
     """One table: heading, threat, rows, and why rows are marked."""
-    limit = "all" if table.protocol.limit is None else table.protocol.limit
-    about = f"{', '.join(table.datasets)}: {limit} {table.protocol.split} samples each, {table.samples} in all."
-    threat = threat_text(ThreatModel(eps=table.threat.eps, norm=table.threat.norm))
-    eps = format_eps(table.threat.eps, table.threat.norm)
-    lines = [f"## {safe(table.title, 160)}, {table.threat.norm} {eps}", "", safe(threat, 200), "", safe(about, 600), ""]
+    title, threat, about = defence_texts(table)
+    lines = [f"## {safe(title, 200)}", "", safe(threat, 200), "", safe(about, 600), ""]
     header, body = defence_grid(table)
     cells = [[safe(cell) for cell in row] for row in body]
     lines += [*grid([safe(name) for name in header], cells, ("defence", "method")), ""]
-    for row in table.rows:
-        lines += [f"- {_MARKED} {safe(row.defence)} over {safe(row.method)}: {safe(reason, 300)} ({number} cells)"
-                  for reason, number in sorted(row.marks.items())]  # fmt: skip
-    return [*lines, ""]
+    return [*lines, *(f"- {safe(line, 600)}" for line in defence_marks(table)), ""]
+
+
+def defence_texts(table: DefenceTable) -> tuple[str, str, str]:
+    """What a table is headed with, its threat, and how many samples of which sets it is about."""
+    limit = "all" if table.protocol.limit is None else table.protocol.limit
+    about = f"{', '.join(table.datasets)}: {limit} {table.protocol.split} samples each, {table.samples} in all."
+    title = f"{table.title}, {table.threat.norm} {format_eps(table.threat.eps, table.threat.norm)}"
+    return title, threat_text(ThreatModel(eps=table.threat.eps, norm=table.threat.norm)), about
+
+
+def defence_marks(table: DefenceTable) -> list[str]:
+    """Why rows are marked."""
+    return [
+        f"{_MARKED} {row.defence} over {row.method}: {reason} ({number} cells)"
+        for row in table.rows
+        for reason, number in sorted(row.marks.items())
+    ]
 
 
 def defence_grid(table: DefenceTable) -> tuple[list[str], list[list[str]]]:

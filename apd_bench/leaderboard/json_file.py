@@ -8,6 +8,7 @@ from typing import Any
 from apd_bench.core.specs import ATTACK_SEED, SPACE
 from apd_bench.core.text import plain
 from apd_bench.leaderboard.columns import Column, rounded, table_columns
+from apd_bench.leaderboard.defences import DefenceTable
 from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.leaderboard.wording import heading
@@ -19,6 +20,35 @@ def render_json(tables: Sequence[Table], group: str, notes: Sequence[str] = ()) 
     """The tables of one group as JSON text with sorted keys."""
     content = {"schema": SCHEMA, "group": group, "notes": list(notes), "tables": [_table(table) for table in tables]}
     return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
+def render_defences_json(tables: Sequence[DefenceTable]) -> str:
+    """The board of test-time defences of one group as JSON text with sorted keys; the gap as a share, too."""
+    content = {"schema": SCHEMA, "group": tables[0].group, "tables": [_defence_table(table) for table in tables]}
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
+def _defence_table(table: DefenceTable) -> dict[str, Any]:
+    return {
+        "backbone": table.title,
+        "threat": {"norm": table.threat.norm, "eps": table.threat.eps, "eps_255": round(table.threat.eps * 255, 6)},
+        "protocol": {**asdict(table.protocol), "attack_seed": ATTACK_SEED},
+        "datasets": list(table.datasets),
+        "samples": table.samples,
+        "rows": [
+            {
+                "defence": row.defence,
+                "method": row.method,
+                "accuracy": _estimates({name: row.estimates[name] for name in table.columns if name in row.estimates}),
+                "gap": None if row.gap is None else _estimates({"gap": row.gap})["gap"],
+                "share": rounded(row.share, 6),
+                "prediction_cost": {name: rounded(value, 6) for name, value in row.cost.items()},
+                "marks": {plain(why, 300): count for why, count in row.marks.items()},
+                "cells": {"done": row.done, "planned": row.planned},
+            }
+            for row in table.rows
+        ],
+    }
 
 
 def _table(table: Table) -> dict[str, Any]:

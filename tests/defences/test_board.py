@@ -2,10 +2,12 @@
 
 import csv
 import io
+import json
 
 import pytest
 
 from apd_bench.leaderboard.boards import check_boards, collect, render_files, write_boards
+from apd_bench.leaderboard.defences import LEGEND
 from apd_bench.runner.run import run
 
 ADAPTIVE = "adaptive(iterations=2, near=1, targets=1, queries=2)"
@@ -41,10 +43,21 @@ def test_rows_are_defences_over_methods_with_every_column_and_the_gap(store):
 
 
 def test_files_stand_beside_the_others_and_are_checked_with_them(store, tmp_path):
-    files = render_files(collect([store]), ("md", "csv"))
+    files = render_files(collect([store]), ("md", "csv", "json", "html"))
     assert {"embedded-defences.md", "embedded-defences.csv", "embedded.md"} <= files.keys()
     assert "clipure" not in files["embedded.md"] and "| clipure_cos | zero_shot |" in files["embedded-defences.md"]
     lines = list(csv.DictReader(io.StringIO(files["embedded-defences.csv"])))
     assert {line["column"] for line in lines} >= {"clean", "adaptive", "worst", "gap", "static pgd(steps=3)"}
+    rows = json.loads(files["embedded-defences.json"])["tables"][0]["rows"]
+    csv_of = {(line["defence"], line["column"]): float(line["accuracy"]) for line in lines}
+    for row in rows:
+        assert row["cells"] == {"done": 4, "planned": 4} and row["prediction_cost"]["forwards"] >= 1
+        for name, estimate in {**row["accuracy"], "gap": row["gap"]}.items():
+            assert csv_of[row["defence"], name] == pytest.approx(100 * estimate["value"], abs=1e-3)
+    section = files["embedded.html"].partition('<section id="defences">')[2].partition("</section>")[0]
+    assert all(text in section for text in ("clipure_cos", "anti_adversary", "static pgd(steps=3)", LEGEND[-1][:1]))
+    assert f"{100 * rows[0]['accuracy']['adaptive']['value']:.1f}" in section
+    bare = collect([store], cells={item.id for item in collect([store]).measurements})
+    assert "defences" not in render_files(bare, ("html",))["embedded.html"].partition("<main>")[0]
     write_boards([store], tmp_path)
     assert tmp_path / "embedded-defences.md" in check_boards([store], tmp_path)

@@ -17,6 +17,7 @@ from apd_bench.leaderboard import columns, wording
 from apd_bench.leaderboard.comparison import heads, worst_differences
 from apd_bench.leaderboard.csv_file import render_csv
 from apd_bench.leaderboard.curves import eps_curve, eps_families, few_shot_families, pareto_front, shots_curve
+from apd_bench.leaderboard.defences import LEGEND, DefenceTable, defence_grid, defence_marks, defence_texts
 from apd_bench.leaderboard.json_file import render_json
 from apd_bench.leaderboard.latex_file import render_latex
 from apd_bench.leaderboard.listings import distances, listings
@@ -47,6 +48,7 @@ def render_page(
     examples: Iterable[Mapping[str, Any]] = (),
     tuning: Mapping[str, Tuning] | None = None,
     notes: Sequence[str] = (),
+    defended: Sequence[DefenceTable] = (),
 ) -> str:
     """The page for the tables of one group; the same records give the same bytes."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -81,6 +83,8 @@ def render_page(
         findings=_findings(tables),
         charts=_charts(tables, styles),
         listings=listings(tables),
+        defended=[(*defence_texts(table), *defence_grid(table), defence_marks(table)) for table in defended],
+        defence_legend=LEGEND,
         pairs=pairs(item for item in examples if item["group"] == group),
         methods=list(methods.describe(chosen, tuning or {}, styles)),
         downloads=_downloads(tables, group, notes),
