@@ -13,9 +13,11 @@ from apd_bench.api import evaluate
 from apd_bench.attacks import run
 from apd_bench.attacks.losses import margin
 from apd_bench.attacks.meter import Meter
+from apd_bench.backbones.load import load_backbone
 from apd_bench.core.specs import ThreatModel
 from apd_bench.defences.adaptive import _Hinged, _slope
 from apd_bench.defences.base import REPEATS, Attacked, Defence, Verdict, majority
+from apd_bench.training.prompt_states import zero_shot
 
 N = 100
 SHORT = "adaptive(iterations=10, near=2, targets=2, draws=4, queries=50)"
@@ -94,6 +96,18 @@ def test_a_defence_that_only_hides_gradients_is_broken_to_the_undefended_level(d
 @pytest.mark.parametrize("eps", [1, 4])
 def test_a_defence_that_does_nothing_keeps_the_number_of_its_model(eps, net):
     assert robust(Identity(net[0]), net, BLIND, eps) == robust(net[0], net, "worst(steps=10)", eps) > 0
+
+
+def test_a_robust_backbone_behind_an_adaptation_that_does_nothing_keeps_its_number(tiny):
+    data, images = (tiny[0].learner.class_names, tiny[0].learner.template), [part[:40] for part in tiny[1:3]]
+    robust_model = zero_shot(load_backbone("tiny-robust"), *data)
+    found = {
+        name: [evaluate(kind(model), images, attack, "Linf 4/255").robust_accuracy
+               for kind, attack in ((lambda model: model, "worst(steps=10)"), (Identity, BLIND))]
+        for name, model in (("clean", tiny[0]), ("robust", robust_model))
+    }  # fmt: skip
+    assert found["robust"][0] == found["robust"][1] > found["clean"][0] + 0.3
+    assert found["clean"][0] == found["clean"][1]
 
 
 def test_marks_tell_what_transfers_and_gradients_that_are_not_those_of_the_adaptation(net):
