@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
-
-import numpy as np
 
 from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.core.identity import digest
@@ -28,15 +27,7 @@ def rows(quick: bool, device: str) -> Iterator[Row]:
     by_method = differences(Store(BOARD), Store(EVIDENCE))
     for method, verdicts in by_method.items():
         yield replace(verdicts.row(SUITE, method), part="audit")
-    yield replace(total(list(by_method.values())).row(SUITE, "all methods"), part="audit")
-
-
-def total(parts: list[Verdicts]) -> Verdicts:
-    """All parts together."""
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.plus(part)
-    return whole
+    yield replace(reduce(Verdicts.plus, by_method.values()).row(SUITE, "all methods"), part="audit")
 
 
 def differences(board: Store, evidence: Store) -> dict[str, Verdicts]:
@@ -64,17 +55,13 @@ def _place(record: Record) -> str:
 def _verdicts(theirs: Outcomes, ours: Outcomes, library: Record, suite: Record) -> Verdicts:
     place = {name: row for row, name in enumerate(ours.sample_id.tolist())}
     order = [place[name] for name in theirs.sample_id.tolist()]  # a limit takes the first of one fixed order
-    broken, stands = ours.broken[order], ~theirs.broken
     share = len(order) / len(ours.sample_id)
-    return Verdicts(
-        n=len(order),
-        standing=int(np.sum(~broken)),
-        missed=int(np.sum(~broken & ~stands)),
-        gained=int(np.sum(broken & stands)),
+    return Verdicts.of(
+        ours.broken[order],
+        theirs.broken,
         forwards=round(share * int(suite.timing["forwards"])),
         backwards=round(share * int(suite.timing["backwards"])),
         seconds=share * float(suite.timing["attack_seconds"]),
-        library_standing=int(np.sum(stands)),
         library_forwards=int(library.timing["forwards"]),
         library_backwards=int(library.timing["backwards"]),
     )

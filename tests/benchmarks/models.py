@@ -43,9 +43,13 @@ def zero_shot(backbone: Backbone, dataset: str, limit: int) -> tuple[Classifier,
 def embedded_samples(backbone: Backbone, datasets: Sequence[str], limit: int) -> Iterator[Samples]:
     """`limit` fixed test samples of each set."""
     for name in datasets:
-        classifier, test = zero_shot(backbone, name, limit)
-        pixels = test.pixels(range(len(test))).to(backbone.device)
-        yield Samples(classifier, pixels, test.labels.to(backbone.device), tuple(test.ids))
+        yield samples_of(*zero_shot(backbone, name, limit))
+
+
+def samples_of(classifier: Classifier, test: ImageSplit) -> Samples:
+    """All samples of a split, on the classifier's device."""
+    device = classifier.backbone.device
+    return Samples(classifier, test.pixels(range(len(test))).to(device), test.labels.to(device), tuple(test.ids))
 
 
 def made_up(backbone: Backbone, batch: int, classes: int = 10) -> Samples:

@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.backbones.load import load_backbone
@@ -25,7 +24,7 @@ from apd_bench.records.record import Record
 from apd_bench.records.store import Store
 from apd_bench.records.submission import local_cell
 from apd_bench.training.prompt_states import load_state, restore
-from tests.benchmarks.models import Samples, attack
+from tests.benchmarks.models import attack, samples_of
 from tests.benchmarks.table import Row
 
 SUITES = ("worst", "worst.fast")
@@ -63,6 +62,18 @@ class Verdicts:
         middle = missed - gained
         half = 1.96 * math.sqrt((missed + gained - middle**2) / n)
         return middle - half, middle + half
+
+    @staticmethod
+    def of(broken: Any, library: Any, **cost: Any) -> "Verdicts":
+        """Those of two arrays [n] that say who was broken; `cost` are the fields of passes and seconds."""
+        return Verdicts(
+            n=len(broken),
+            standing=int((~broken).sum()),
+            missed=int((library & ~broken).sum()),
+            gained=int((broken & ~library).sum()),
+            library_standing=int((~library).sum()),
+            **cost,
+        )
 
     def plus(self, other: "Verdicts") -> "Verdicts":
         """Both together."""
@@ -149,21 +160,16 @@ def _compare(store: Store, record: Record, suite: str, backbone: Backbone) -> Ve
     test = limit_split(data.split(cell.split), cell.limit)
     stored = store.outcomes(record.id, record)
     place = {name: row for row, name in enumerate(stored.sample_id.tolist())}
-    library = torch.as_tensor(stored.broken[[place[name] for name in test.ids]], dtype=torch.bool)
-    pixels, labels = test.pixels(range(len(test))).to(backbone.device), test.labels.to(backbone.device)
-    samples = Samples(Classifier.from_learner(backbone, learner), pixels, labels, tuple(test.ids))
+    library = stored.broken[[place[name] for name in test.ids]]
+    samples = samples_of(Classifier.from_learner(backbone, learner), test)
     began = time.perf_counter()
     result = attack(suite, samples, cell.threat, seed=ATTACK_SEED)
-    broken = result.broken.cpu()
-    return Verdicts(
-        n=len(test),
-        standing=int((~broken).sum()),
-        missed=int((library & ~broken).sum()),
-        gained=int((broken & ~library).sum()),
+    return Verdicts.of(
+        result.broken.cpu().numpy(),
+        library,
         forwards=result.forwards,
         backwards=result.backwards,
         seconds=time.perf_counter() - began,
-        library_standing=int((~library).sum()),
         library_forwards=int(record.timing["forwards"]),
         library_backwards=int(record.timing["backwards"]),
     )

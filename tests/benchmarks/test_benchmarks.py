@@ -20,6 +20,7 @@ from apd_bench.runner.report import choose
 from apd_bench.training.toy import toy_backbone
 from tests.benchmarks import attacks, audit, images, memory, models, precision, startup, stores, suites, train, usual
 from tests.benchmarks.__main__ import main
+from tests.benchmarks.cuda import __main__ as cuda
 from tests.benchmarks.table import Row, document, in_turn, markdown, peak, rows_of, write
 
 EPS = 3 / 255
@@ -52,9 +53,8 @@ def test_sides_run_in_turn_after_one_run_that_does_not_count():
 def test_a_part_is_written_and_joins_the_summary(tmp_path):
     for part in "pq":
         write(tmp_path, part, document(part, [dataclasses.replace(ROW, part=part)]))
-    (row,) = rows_of(json.loads((tmp_path / "p.json").read_text()))
-    assert row == ROW
-    assert markdown([row]).splitlines()[-1] in (tmp_path / "p.md").read_text()
+    assert rows_of(json.loads((tmp_path / "p.json").read_text())) == [ROW]
+    assert markdown([ROW]).splitlines()[-1] in (tmp_path / "p.md").read_text()
     summary = (tmp_path / "summary.md").read_text()
     assert "| p | w |" in summary and "| q | w |" in summary and "CPU" in summary
 
@@ -160,7 +160,7 @@ def result(broken, **effective):
     count, hit = len(broken), np.asarray([sign == "x" for sign in broken])
     outcomes = Outcomes(sample_id=[str(row) for row in range(count)], label=np.zeros(count),
                         clean_prediction=np.zeros(count), adversarial_prediction=hit, broken=hit)  # fmt: skip
-    return Measured(outcomes=outcomes, timing={"attack_seconds": 2.0}, effective=effective)  # fmt: skip
+    return Measured(outcomes=outcomes, timing={"attack_seconds": 2.0}, effective=effective)
 
 
 def test_verdicts_that_bf16_changes_are_counted_in_both_directions():
@@ -197,45 +197,20 @@ def test_the_command_prints_the_table_of_a_part_and_names_the_parts(tmp_path, mo
     assert re.search("invalid choice: '?trains'?.*startup'?, '?store", capsys.readouterr().err)
 
 
-def test_the_checks_of_a_gpu_run_without_one_and_write_what_they_saw(tmp_path, capsys):
-    from tests.benchmarks.cuda.__main__ import main as check
-
-    words = ["--device", "cpu", "--small", "--only", "fp32,gradients of CPU,evaluate,held per image"]
-    assert check([*words, "--out", str(tmp_path)]) == 0
+def test_the_checks_of_a_gpu_run_without_one_and_a_wrong_gpu_is_told(tmp_path, monkeypatch, capsys):
+    words = ["--device", "cpu", "--small", "--out", str(tmp_path), "--only"]
+    assert cuda.main([*words, "fp32,gradients of CPU,evaluate,held per image"]) == 0
     checks = json.loads((tmp_path / "cuda" / "checks.json").read_text())["checks"]
     assert [one["state"] for one in checks] == ["PASS", "PASS", "PASS", "SKIP"]
     assert float(checks[0]["facts"]["product in fp32"]) < 2e-5
     assert "| fp32 is fp32 | PASS |" in (tmp_path / "cuda.md").read_text()
     assert "SKIP memory" in capsys.readouterr().out
-
-
-def test_a_wrong_gpu_is_told(tmp_path, monkeypatch):
-    from tests.benchmarks.cuda import __main__, right
-
-    monkeypatch.setattr(right, "off", lambda one, two: 1e-2)
-    words = ["--device", "cpu", "--small", "--only", "fp32 is", "--out", str(tmp_path)]
-    assert __main__.main(words) == 1
+    monkeypatch.setattr("tests.benchmarks.cuda.right.off", lambda one, two: 1e-2)
+    assert cuda.main([*words, "fp32 is"]) == 1
     assert "reduced precision is on" in (tmp_path / "cuda.md").read_text()
 
 
-def test_the_audit_takes_the_samples_that_autoattack_saw():
-    from types import SimpleNamespace
-
-    def judged(name, ids, broken):
-        outcomes = SimpleNamespace(sample_id=np.array(ids), broken=np.array(broken))
-        timing = {"forwards": 10 * len(ids), "backwards": 6 * len(ids), "attack_seconds": 1.0}
-        return SimpleNamespace(id=name, timing=timing, outcomes=outcomes)
-
-    library = judged("library", ["c", "a", "b"], [True, False, True])
-    suite = judged("suite", ["a", "b", "c", "d", "e", "f"], [True, False, True, True, True, True])
-    found = audit._verdicts(library.outcomes, suite.outcomes, library, suite)
-    assert (found.n, found.standing, found.library_standing) == (3, 1, 1)
-    assert (found.missed, found.gained) == (1, 1)
-    assert (found.forwards, found.backwards, found.library_backwards) == (30, 18, 18)
-
-
 def test_the_committed_audit_can_be_made_again():
-    rows = {row.what: row.facts for row in audit.rows(False, "cpu")}
-    stored = rows_of(json.loads((audit.BOARD.parent / "bench" / "audit.json").read_text()))
-    assert {row.what: row.facts for row in stored} == rows
+    rows = list(audit.rows(False, "cpu"))
+    assert rows_of(json.loads((audit.BOARD.parent / "bench" / "audit.json").read_text())) == rows
     assert len(rows) == 14

@@ -92,15 +92,7 @@ DISTIL = Distillation.__call__
     [(pgd, "lengths", zero_step), (Region, "advance", wrong_sign), (Meter, "gradient", normalised_twice)],
     ids=["step size zero", "wrong sign", "normalised twice"],
 )
-def test_a_weakened_attack_is_red(
-    place,
-    name,
-    defect,
-    verified,
-    tmp_path,
-    monkeypatch,
-    capsys,
-):
+def test_a_weakened_attack_is_red(place, name, defect, verified, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(place, name, defect)
     assert verified.attack_again(tmp_path / "r") == EXIT_REGRESSION
     shown = capsys.readouterr().out

@@ -372,13 +372,7 @@ FUZZ = [
 
 @pytest.mark.parametrize("cases", [25, pytest.param(250, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fuzz", FUZZ)
-def test_whatever_is_changed_ends_in_the_same_or_in_one_sentence(
-    fuzz,
-    cases,
-    home,
-    tmp_path,
-    monkeypatch,
-):
+def test_whatever_is_changed_ends_in_the_same_or_in_one_sentence(fuzz, cases, home, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     for number in range(cases):
         work = tmp_path / str(number)

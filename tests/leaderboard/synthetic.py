@@ -21,17 +21,7 @@ def dataset(name="food", *, group="embedded", **changes):
     return DatasetSpec(name=name, loader="nowhere:load", template="a {}", group=group, **changes)
 
 
-def cell(
-    *,
-    method_spec=None,
-    data=None,
-    attack="pgd",
-    seed=1,
-    eps=2 / 255,
-    norm="Linf",
-    shots=16,
-    **changes,
-):
+def cell(*, method_spec=None, data=None, attack="pgd", seed=1, eps=2 / 255, norm="Linf", shots=16, **changes):
     data = data or dataset()
     source = changes.pop("source", data)
     fit_changes = changes.pop("fit", {})
@@ -86,13 +76,7 @@ def drawn(shares, n, key):
     return tuple(order < share for share in shares.values())
 
 
-def grid(
-    methods,
-    datasets=("food", "places"),
-    seeds=(1, 2, 3),
-    n=40,
-    **changes,
-):
+def grid(methods, datasets=("food", "places"), seeds=(1, 2, 3), n=40, **changes):
     """A complete grid: per method the clean share and each attack's share, e.g. {"apd": {"clean": .6, "pgd": .3}}."""
     found = []
     for index, (name, shares) in enumerate(methods.items()):

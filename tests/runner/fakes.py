@@ -126,12 +126,7 @@ class BrokenBench(FakeBench):
         raise MissingPrerequisite("No workbench here.", hint="Buy one.")
 
 
-def make_plan(
-    methods=("one", "two"),
-    datasets=("a", "b"),
-    attacks=("pgd", "cw"),
-    seeds=(1,),
-):
+def make_plan(methods=("one", "two"), datasets=("a", "b"), attacks=("pgd", "cw"), seeds=(1,)):
     """Cells of fake specs; "name:behave" makes a method (its fit) or an attack (its cells) misbehave."""
     backbone = BackboneSpec(name="fake", architecture="none", weights="none", activation="none", image_size=8)
     cells = []

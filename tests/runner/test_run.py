@@ -70,12 +70,7 @@ def test_a_dry_run_counts_and_writes_nothing(records, tmp_path):
     assert (more.report.already_done, more.report.to_do, len(more)) == (8, 4, 8)
 
 
-def test_a_notebook_shows_the_last_lines_in_one_output(
-    monkeypatch,
-    tmp_path,
-    capsys,
-    recwarn,
-):
+def test_a_notebook_shows_the_last_lines_in_one_output(monkeypatch, tmp_path, capsys, recwarn):
     shown = []
     handle = SimpleNamespace(update=lambda content, raw: shown.append(content["text/plain"]))
 

@@ -29,15 +29,10 @@ def write(out: Path, device: str, results: list[dict[str, Any]]) -> None:
     """The results as JSON and as a page."""
     (out / "cuda").mkdir(parents=True, exist_ok=True)
     about = machine(device)
-    (out / "cuda" / "checks.json").write_text(
-        json.dumps({"machine": about, "checks": results}, indent=1) + "\n", "utf-8"
-    )
-    lines = [
-        f"{about['machine']}; torch {about['torch']}, Python {about['python']}",
-        "",
-        "| check | | s | what was seen |",
-        "|---|---|---|---|",
-    ]
+    text = json.dumps({"machine": about, "checks": results}, indent=1)
+    (out / "cuda" / "checks.json").write_text(f"{text}\n", "utf-8")
+    lines = [f"{about['machine']}; torch {about['torch']}, Python {about['python']}", ""]
+    lines += ["| check | | s | what was seen |", "|---|---|---|---|"]
     tables = []
     for item in results:
         facts = dict(item["facts"]) if isinstance(item["facts"], dict) else {"": item["facts"]}
@@ -79,11 +74,10 @@ def main(words: list[str]) -> int:
                 state, facts = "FAIL", traceback.format_exc()[-900:]
             with contextlib.suppress(Exception):
                 free_memory()
-        results.append(
-            {"check": name.rstrip(" *"), "state": state, "seconds": round(time.time() - start, 1), "facts": facts}
-        )
+        spent = round(time.time() - start, 1)
+        results.append({"check": name.rstrip(" *"), "state": state, "seconds": spent, "facts": facts})
         write(given.out, given.device, results)
-        sys.stdout.write(f"{state} {name} [{time.time() - start:.0f} s]\n     {facts}\n"[:2500])
+        sys.stdout.write(f"{state} {name} [{spent:.0f} s]\n     {facts}\n"[:2500])
         sys.stdout.flush()
     return int(any(item["state"] == "FAIL" for item in results))
 

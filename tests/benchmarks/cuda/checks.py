@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.benchmarks.models import VIT_B16
+from tests.benchmarks.table import in_turn
 
 TINY = "tiny-clean"
 SHORT = {"autoattack": "(iterations=10,queries=50,targets=3)", "square": "(queries=200)", "worst": "(steps=10)"}
@@ -20,7 +20,8 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 # Operations of one forward pass of ViT-B/16 on an image of 224 pixels (Dosovitskiy et al. 2021: 17.5 GMACs); a gradient
 # with respect to the image takes as many again, as no weight learns. An H100 SXM does 66.9e12 a second in fp32.
 VIT_FLOPS, H100_FP32 = 2 * 2 * 17.5e9, 66.9e12
-CHECKS: list[tuple[str, float, Callable[[Bench], dict[str, Any]]]] = []
+Check = Callable[["Bench"], dict[str, Any]]
+CHECKS: list[tuple[str, float, Check]] = []
 
 
 class Wrong(Exception):
@@ -56,22 +57,13 @@ class Bench:
 
     def seconds(self, work: Callable[[], object], repeats: int = 3) -> float:
         """The shortest of some repeats after one that warms up."""
-        spent = []
-        for _ in range(repeats + 1):
-            self.wait()
-            began = time.perf_counter()
-            work()
-            self.wait()
-            spent.append(time.perf_counter() - began)
-        return min(spent[1:])
+        return min(in_turn({"work": work}, repeats, self.device)["work"])
 
 
-def check(
-    name: str, seconds: float
-) -> Callable[[Callable[[Bench], dict[str, Any]]], Callable[[Bench], dict[str, Any]]]:
+def check(name: str, seconds: float) -> Callable[[Check], Check]:
     """Declares a check and about how long it takes on an H100; a check whose name ends in * has no right answer."""
 
-    def declare(function: Callable[[Bench], dict[str, Any]]) -> Callable[[Bench], dict[str, Any]]:
+    def declare(function: Check) -> Check:
         CHECKS.append((name, seconds, function))
         return function
 

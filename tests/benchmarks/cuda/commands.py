@@ -8,16 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apd_bench
-from tests.benchmarks.cuda.checks import (
-    Bench,
-    Wrong,
-    check,
-    each,
-)
+from tests.benchmarks.cuda.checks import Bench, Wrong, check, each
 
 
 def cli(b: Bench, *words: str, folder: str | Path, timeout: float) -> str:
@@ -35,39 +31,19 @@ def cli(b: Bench, *words: str, folder: str | Path, timeout: float) -> str:
 
 @check("run: twice, and two jobs on one GPU", 60)
 def runs(b: Bench) -> dict[str, Any]:
-    grid = [
-        "run",
-        "--methods",
-        "zero_shot,advvlp,apd",
-        "--datasets",
-        "fashion",
-        "--attacks",
-        "pgd(steps=10)",
-        "worst.fast(steps=10)",
-        "--eps",
-        "3/255",
-        "--seeds",
-        "1",
-        "--shots",
-        "2",
-        "--limit",
-        "4" if b.small else "60",
-        "--set",
-        "training.epochs=1",
-        "--no-reference",
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        facts = each(
-            {
-                "first": lambda: cli(b, *grid, "--results", "r", "--shard", "30", folder=folder, timeout=200),
-                "again": lambda: cli(b, *grid, "--results", "r", folder=folder, timeout=60),
-                "two jobs": lambda: cli(b, *grid, "--results", "r2", "--jobs", "2", folder=folder, timeout=200),
-            }
-        )
-        record = json.loads(next(Path(folder, "r", "cells").glob("*/*.json")).read_bytes())
-    return facts | {
-        "environment": {key: record["environment"].get(key) for key in ("device", "device_name", "cuda", "tf32")}
+    grid = (
+        "run --methods zero_shot,advvlp,apd --datasets fashion --attacks pgd(steps=10) worst.fast(steps=10) "
+        f"--eps 3/255 --seeds 1 --shots 2 --limit {4 if b.small else 60} --set training.epochs=1 --no-reference"
+    ).split()
+    ways = {
+        "first": ("--results", "r", "--shard", "30"),
+        "again": ("--results", "r"),
+        "two jobs": ("--results", "r2", "--jobs", "2"),
     }
+    with tempfile.TemporaryDirectory() as folder:
+        facts = each({name: partial(cli, b, *grid, *words, folder=folder, timeout=200) for name, words in ways.items()})
+        seen = json.loads(next(Path(folder, "r", "cells").glob("*/*.json")).read_bytes())["environment"]
+    return facts | {"environment": {key: seen.get(key) for key in ("device", "device_name", "cuda", "tf32")}}
 
 
 @check("verify: 70 stored values of a CPU", 60)
@@ -78,27 +54,12 @@ def verify(b: Bench) -> dict[str, Any]:
 
 @check("a whole cell of fap-fewshot, ViT-B/16 *", 60)
 def whole(b: Bench) -> dict[str, Any]:
-    words = [
-        "run",
-        "--suite",
-        "fap-fewshot",
-        "--methods",
-        "fap",
-        "--backbone",
-        b.big,
-        "--datasets",
-        "fashion",
-        "--shots",
-        "2" if b.small else "16",
-        "--seeds",
-        "1",
-        "--limit",
-        "4" if b.small else "100",
-        "--no-reference",
-        *(["--set", "training.epochs=1"] if b.small else []),
-    ]
+    size = "--shots 2 --limit 4 --set training.epochs=1" if b.small else "--shots 16 --limit 100"
+    words = (
+        f"run --suite fap-fewshot --methods fap --backbone {b.big} --datasets fashion --seeds 1 --no-reference {size}"
+    )
     with tempfile.TemporaryDirectory() as folder:
-        facts = {"fit and cells": cli(b, *words, folder=folder, timeout=max(b.ends - time.time(), 20))}
+        facts = {"fit and cells": cli(b, *words.split(), folder=folder, timeout=max(b.ends - time.time(), 20))}
         for path in Path(folder).glob("results/cells/*/*.json"):
             record = json.loads(path.read_bytes())
             facts[record["cell"]["attack"]["name"]] = (

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -28,14 +29,7 @@ from apd_bench.prompts.classifier import matmul_precision
 from apd_bench.runner import stages
 from apd_bench.runner.batches import CudaMemory, free_memory, largest_batch
 from apd_bench.runner.tasks import Settings, Task
-from tests.benchmarks.cuda.checks import (
-    TINY,
-    Bench,
-    Skip,
-    Wrong,
-    check,
-    gradient,
-)
+from tests.benchmarks.cuda.checks import TINY, Bench, Skip, Wrong, check, gradient
 from tests.benchmarks.models import made_up, zero_shot
 
 
@@ -101,9 +95,8 @@ def memory(b: Bench) -> dict[str, Any]:
             torch.cuda.reset_peak_memory_stats(b.device)
             seconds = b.seconds(lambda net=net, x=x: gradient(net, x), 1)
             share = torch.cuda.max_memory_allocated(b.device) / torch.cuda.mem_get_info(b.device)[1]
-            facts[f"auto batch in {precision}"] = (
-                f"{found.size}, peak {100 * share:.0f} % of the device, {1000 * seconds / len(x):.3f} ms an image"
-            )
+            speed = f"{1000 * seconds / len(x):.3f} ms an image"
+            facts[f"auto batch in {precision}"] = f"{found.size}, peak {100 * share:.0f} % of the device, {speed}"
             del x
             free_memory()
     return facts | _halved(b)
@@ -111,6 +104,7 @@ def memory(b: Bench) -> dict[str, Any]:
 
 def _growth(b: Bench) -> int:
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 64 * 64, 10)).to(b.device)
+    data = torch.rand(800, 3, 64, 64), torch.zeros(800, dtype=torch.int64)
     held: list[int] = []
     plain = Account.finish
 
@@ -118,17 +112,8 @@ def _growth(b: Bench) -> int:
         plain(self, *arguments)
         held.append(torch.cuda.memory_allocated(b.device))
 
-    Account.finish = finish  # type: ignore[method-assign]
-    try:
-        apd_bench.evaluate(
-            model,
-            (torch.rand(800, 3, 64, 64), torch.zeros(800, dtype=torch.int64)),
-            "pgd(steps=1)",
-            1e-4,
-            batch_size=100,
-        )
-    finally:
-        Account.finish = plain  # type: ignore[method-assign]
+    with patch.object(Account, "finish", finish):
+        apd_bench.evaluate(model, data, "pgd(steps=1)", 1e-4, batch_size=100)
     grown = (held[-1] - held[1]) // (100 * (len(held) - 2))
     if grown > 4096:
         raise Wrong(f"{grown} bytes of each image of {3 * 64 * 64 * 4} stay on the device")
@@ -139,23 +124,13 @@ def _halved(b: Bench) -> dict[str, Any]:
     """A worker with too large a batch on a nearly full device."""
     with tempfile.TemporaryDirectory() as name:
         bench = stages.Stages(Settings(fits=f"{name}/fits", checkpoints=f"{name}/c", device=b.device, batch_size=512))
-        fit = Fit(
-            backbone=BACKBONES.get(TINY),
-            method=load_recipe("zero_shot"),
-            dataset=DATASETS.get("fashion"),
-            seed=1,
-            shots=1,
-        )
+        data = DATASETS.get("fashion")
+        fit = Fit(backbone=BACKBONES.get(TINY), method=load_recipe("zero_shot"), dataset=data, seed=1, shots=1)
         folder = Path(name) / "fits" / fit.id
         folder.mkdir(parents=True)
         for file, content in bench.run(Task(fit=fit), lambda p: None).files.items():  # type: ignore[union-attr]
             (folder / file).write_bytes(content)
-        cell = Cell(
-            fit=fit,
-            dataset=DATASETS.get("fashion"),
-            attack=parse_attack("pgd(steps=2)"),
-            threat=ThreatModel(eps=2 / 255),
-        )
+        cell = Cell(fit=fit, dataset=data, attack=parse_attack("pgd(steps=2)"), threat=ThreatModel(eps=2 / 255))
         bench.run(Task(fit=fit, cell=cell), lambda p: None)
         free_memory()
         torch.cuda.reset_peak_memory_stats(b.device)
@@ -164,10 +139,9 @@ def _halved(b: Bench) -> dict[str, Any]:
         need = torch.cuda.max_memory_reserved(b.device) - before
         free_memory()
         ballast = torch.empty(torch.cuda.mem_get_info(b.device)[0] - need // 2, dtype=torch.uint8, device=b.device)
+        harder = replace(cell, attack=parse_attack("worst.fast(steps=3)"))
         try:
-            done = bench.run(
-                Task(fit=fit, cell=replace(cell, attack=parse_attack("worst.fast(steps=3)"))), lambda p: None
-            )
+            done = bench.run(Task(fit=fit, cell=harder), lambda p: None)
         finally:
             del ballast
             bench.close()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,17 +22,7 @@ from apd_bench.methods.recipes import load_recipe
 from apd_bench.prompts.classifier import matmul_precision
 from apd_bench.runner import stages
 from apd_bench.training.fit import fit as train
-from tests.benchmarks.cuda.checks import (
-    PRECISIONS,
-    SHORT,
-    TINY,
-    Bench,
-    Wrong,
-    check,
-    each,
-    gradient,
-    off,
-)
+from tests.benchmarks.cuda.checks import PRECISIONS, SHORT, TINY, Bench, Wrong, check, each, gradient, off
 from tests.benchmarks.models import made_up, zero_shot
 
 
@@ -50,9 +41,8 @@ def arithmetic(b: Bench) -> dict[str, Any]:
     for precision in PRECISIONS[:2]:
         with matmul_precision(precision):
             for name, (do, given) in work.items():
-                facts[f"{name} in {precision}"] = off(
-                    do(*(t.to(b.device) for t in given)), do(*(t.double() for t in given))
-                )
+                exact = do(*(t.double() for t in given))
+                facts[f"{name} in {precision}"] = off(do(*(t.to(b.device) for t in given)), exact)
     if max(value for name, value in facts.items() if "fp32" in name) > 2e-5:
         raise Wrong(f"reduced precision is on: {facts}")
     if b.cuda and not b.small and facts["product in tf32"] < 1e-5:
@@ -70,9 +60,8 @@ def logits(b: Bench) -> dict[str, Any]:
             signs = float((g0.sign() == g1.cpu().sign()).float().mean())
             short = off(gradient(there.classifier.in_precision("bf16"), there.pixels)[0], z0)
             worst = max(worst, off(z1, z0), off(g1, g0))
-            facts[name] = (
-                f"logits {off(z1, z0):.0e}, gradients {off(g1, g0):.0e}, signs {100 * signs:.2f} %, bf16 {short:.0e}"
-            )
+            away = f"logits {off(z1, z0):.0e}, gradients {off(g1, g0):.0e}"
+            facts[name] = f"{away}, signs {100 * signs:.2f} %, bf16 {short:.0e}"
     if worst > 1e-3:
         raise Wrong(str(facts))
     return facts
@@ -81,19 +70,15 @@ def logits(b: Bench) -> dict[str, Any]:
 @check("same gradient twice *", 10)
 def twice(b: Bench) -> dict[str, Any]:
     facts = {}
+    ways = {"": contextlib.nullcontext, ", as fits": lambda: stages.repeatable_attention(b.device)}
     with matmul_precision("fp32"):
-        for name in (TINY, b.big):
-            for batch in (2,) if b.small else (1, 8, 64):
-                part = made_up(load_backbone(name, b.device), batch)
-                for title, within in (
-                    ("", contextlib.nullcontext),
-                    (", as fits", lambda: stages.repeatable_attention(b.device)),
-                ):
-                    with within():
-                        pair = [gradient(part.classifier, part.pixels)[1] for _ in range(2)]
-                    facts[f"{name}, batch {batch}{title}"] = (
-                        "same bits" if torch.equal(*pair) else f"off by {off(*pair):.0e}"
-                    )
+        for name, batch in itertools.product((TINY, b.big), (2,) if b.small else (1, 8, 64)):
+            part = made_up(load_backbone(name, b.device), batch)
+            for title, within in ways.items():
+                with within():
+                    pair = [gradient(part.classifier, part.pixels)[1] for _ in range(2)]
+                same = "same bits" if torch.equal(*pair) else f"off by {off(*pair):.0e}"
+                facts[f"{name}, batch {batch}{title}"] = same
     return facts
 
 
@@ -105,25 +90,24 @@ def api(b: Bench) -> dict[str, Any]:
     def robust(*data: Any, attack: str = "pgd(steps=3)", of: Any = model, **options: Any) -> float:
         return round(apd_bench.evaluate(of, data, attack, **options).robust_accuracy, 2)
 
-    def flagged(setting: Callable[[], object]) -> float:
+    def flagged(precision: str) -> float:
         before = torch.get_float32_matmul_precision()
-        setting()
+        torch.set_float32_matmul_precision(precision)
         try:
             return robust(x, y)
         finally:
             torch.set_float32_matmul_precision(before)
 
+    library = "autoattack(iterations=3,queries=5,targets=2)"
     return each(
         {
             "tensors on the CPU": lambda: robust(x, y),
             "on the device": lambda: robust(x.to(b.device), y.to(b.device)),
             "arrays": lambda: robust(x.numpy(), y.numpy()),
             "a function": lambda: robust(x, y, of=lambda z: model(z), device=b.device),
-            "AutoAttack, L2": lambda: robust(
-                x, y, attack="autoattack(iterations=3,queries=5,targets=2)", threat="L2 0.3"
-            ),
-            "matmul precision high": lambda: flagged(lambda: torch.set_float32_matmul_precision("high")),
-            "matmul precision medium": lambda: flagged(lambda: torch.set_float32_matmul_precision("medium")),
+            "AutoAttack, L2": lambda: robust(x, y, attack=library, threat="L2 0.3"),
+            "matmul precision high": lambda: flagged("high"),
+            "matmul precision medium": lambda: flagged("medium"),
         }
     )
 
@@ -135,13 +119,8 @@ def attacks(b: Bench) -> dict[str, Any]:
 
     def run(name: str, norm: str, place: str) -> Any:
         model, test = models[place]
-        text = (
-            "autoattack(iterations=2,queries=3,targets=2)"
-            if b.small and name == "autoattack"
-            else name + SHORT.get(name, "")
-        )
         threat = ThreatModel(eps=3 / 255 if norm == "Linf" else 0.5, norm=norm)
-        return evaluate_samples(model, test, parse_attack(text), threat, seed=3, device=place)
+        return evaluate_samples(model, test, parse_attack(name + SHORT.get(name, "")), threat, seed=3, device=place)
 
     def compare(name: str, norm: str) -> str:
         if time.time() > b.ends - 120:
@@ -152,17 +131,9 @@ def attacks(b: Bench) -> dict[str, Any]:
             raise Wrong(f"{differ} of {count} verdicts differ")
         return f"{differ} of {count} differ, {100 * one.robust_accuracy:.0f} % stand"
 
-    names = [
-        name
-        for name in ATTACKS.names()
-        if not name.startswith(("ta:", "autoattack.")) and (not b.small or name in ("pgd", "cw", "none"))
-    ]
-    work = {
-        f"{name} {norm}": (lambda name=name, norm=norm: compare(name, norm))
-        for name in names
-        for norm in ATTACKS.get(name).norms
-    }
-    return each(work)
+    names = [name for name in ATTACKS.names() if not name.startswith(("ta:", "autoattack."))]
+    names = ["pgd", "cw", "none"] if b.small else names
+    return each({f"{name} {norm}": partial(compare, name, norm) for name in names for norm in ATTACKS.get(name).norms})
 
 
 @check("all methods and presets train", 45)
@@ -171,18 +142,11 @@ def methods(b: Bench) -> dict[str, Any]:
     data = load_dataset(DATASETS.get("fashion"), image_size=body["cpu"].shapes.image_size)
 
     def trained(name: str, place: str) -> Any:
-        changes = {"training": {"epochs": 1, "warmup_epochs": 0, "batch_size": 8}} | (
-            {"learner": {"tokens": 8}} if name == "advpt" else {}
-        )
+        changes = {"training": {"epochs": 1, "warmup_epochs": 0, "batch_size": 8}}
+        changes |= {"learner": {"tokens": 8}} if name == "advpt" else {}
         recipe = load_recipe(name, changes) if load_recipe(name).trains else load_recipe(name)
-        fit = Fit(
-            backbone=body[place].spec,
-            method=recipe,
-            dataset=data.spec,
-            seed=1,
-            shots=2,
-            train_eps=3 / 255 if recipe.trains else None,
-        )
+        eps = 3 / 255 if recipe.trains else None
+        fit = Fit(backbone=body[place].spec, method=recipe, dataset=data.spec, seed=1, shots=2, train_eps=eps)
         with matmul_precision("fp32"), stages.repeatable_attention(place):
             return train(fit, body[place], data, device=place)
 
@@ -198,7 +162,5 @@ def methods(b: Bench) -> dict[str, Any]:
         return f"{far:.0e} from the CPU's, twice {'the same bits' if one.digest == again.digest else 'OTHER BITS'}"
 
     names = [name for name in METHODS.names() if not b.small or "." not in name]
-    done = each({name: (lambda name=name: finite(name)) for name in names})
-    return {"trained": len(done)} | each(
-        {name: (lambda name=name: against(name)) for name in ("coop", "maple", "advvlp", "apd")}
-    )
+    done = each({name: partial(finite, name) for name in names})
+    return {"trained": len(done)} | each({name: partial(against, name) for name in ("coop", "maple", "advvlp", "apd")})
