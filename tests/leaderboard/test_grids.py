@@ -4,10 +4,6 @@ from synthetic import grid, tables_of
 
 from apd_bench.leaderboard.curves import eps_families
 from apd_bench.leaderboard.wording import heading
-from apd_bench.records.outcomes import Outcomes
-from apd_bench.records.record import Record
-
-Items = list[tuple[Record, Outcomes | None]]
 
 
 def shares(*methods):

@@ -12,13 +12,10 @@ def panel(*shapes, share=0.4, key=0):
     return [generator.random(shape) < share for shape in shapes]
 
 
-def test_wilson_is_the_published_example():
+def test_wilson_is_the_published_example_and_stays_inside_the_unit_interval():
     estimate = statistics.wilson(81, 263)  # Newcombe 1998, table I: 0.2553 to 0.3662
     assert estimate.value == pytest.approx(81 / 263)
     assert (estimate.low, estimate.high) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
-
-
-def test_wilson_stays_inside_the_unit_interval_at_the_ends():
     assert statistics.wilson(0, 20).low == 0
     assert statistics.wilson(20, 20).high == 1
     with pytest.raises(ValueError, match="no samples"):
@@ -30,31 +27,11 @@ def test_mean_is_over_datasets_not_over_samples():
     assert statistics.panel_means([small, large])[0] == 0.5
 
 
-def test_bootstrap_of_one_seed_has_the_binomial_spread():
-    hits = panel((1, 1, 200))
-    draws = statistics.resampled_means(hits, 4000)
-    share = hits[0].mean()
-    assert draws.mean() == pytest.approx(share, abs=0.005)
-    assert draws.std() == pytest.approx(np.sqrt(share * (1 - share) / 200), rel=0.05)
-
-
-def test_bootstrap_draws_stay_bound_to_seeds_and_samples():
-    seeds_differ = np.stack([np.zeros(50), np.ones(50)])[None].astype(bool)  # all variance lies between seeds
-    draws = statistics.resampled_means([seeds_differ], 4000)[0]
-    assert set(np.unique(draws)) == {0.0, 0.5, 1.0}
-    assert np.mean(draws == 0.5) == pytest.approx(0.5, abs=0.03)
-
-
 def test_bootstrap_pairs_methods_by_using_the_same_draws():
     one = panel((1, 3, 60), (1, 3, 30))
     both = [np.concatenate([hits, hits]) for hits in one]
     draws = statistics.resampled_means(both, 500)
     assert np.array_equal(draws[0], draws[1])
-
-
-def test_bootstrap_repeats_exactly():
-    hits = panel((2, 3, 25), (2, 3, 40))
-    assert np.array_equal(statistics.resampled_means(hits, 300), statistics.resampled_means(hits, 300))
 
 
 def test_one_sample_has_no_interval():
@@ -66,16 +43,6 @@ def test_one_sample_has_no_interval():
 def test_p_is_never_zero_and_one_for_equal_methods():
     assert statistics.bootstrap_p(np.full(999, 0.1)) == pytest.approx(0.002)
     assert statistics.bootstrap_p(np.zeros(999)) == 1.0
-
-
-def test_wilson_of_half_of_four_is_the_closed_form():
-    z = 1.959963984540054
-    centre, spread = (0.5 + z * z / 8) / (1 + z * z / 4), z / (1 + z * z / 4) * np.sqrt(1 / 16 + z * z / 64)
-    found = statistics.wilson(2, 4)
-    assert (found.low, found.high) == (
-        pytest.approx(centre - spread, abs=1e-12),
-        pytest.approx(centre + spread, abs=1e-12),
-    )
 
 
 @pytest.mark.parametrize(
@@ -134,7 +101,7 @@ def test_harmonic_mean():
 
 @pytest.mark.parametrize("shape", [(3, 40), (1, 40), (3, 1)])
 def test_the_draws_are_those_of_scipy(shape):
-    hits = panel((2, *shape), (2, *shape))
+    hits = panel((2, *shape), (2, shape[0], 7))
     factors = [size for part in hits for size in part.shape[1:] if size > 1]
 
     def statistic(*draws):
