@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from apd_bench.attacks.meter import Meter, Model
-    from apd_bench.attacks.result import AttackResult
+    from apd_bench.attacks.search import AttackResult
 
 
 def run(

@@ -13,7 +13,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from apd_bench.attacks.checkpoint import Checkpoint
-from apd_bench.attacks.guard import captured_log, same_trace
+from apd_bench.attacks.guard import captured_log
 from apd_bench.attacks.losses import margin
 from apd_bench.attacks.pgd import lengths, pgd_targeted, projected_ascent
 from apd_bench.attacks.search import Search
@@ -42,7 +42,7 @@ def autoattack(
         plan.remove("square")
         search.effective["left_out"] = "square: its L2 version cannot tile images of this size"
     checkpoint = Checkpoint(search, plan, options)
-    with captured_log("auto-attack") as log, same_trace():
+    with captured_log("auto-attack") as log:
         for name in checkpoint.remaining():
             if name == "margin-t":
                 pgd_targeted(search, steps=iterations, targets=suite.targets, **_OWN)

@@ -1,8 +1,7 @@
-"""Everything an attack might disturb, as it was before: flags, random numbers, trace function, log handlers."""
+"""Everything an attack might disturb, as it was before: flags, random numbers, log handlers."""
 
 import logging
 import random
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -24,17 +23,6 @@ def untouched(model: Callable[[Tensor], Tensor]) -> Iterator[None]:
         if isinstance(model, nn.Module):
             stack.enter_context(_frozen(model))
         yield
-
-
-@contextmanager
-def same_trace() -> Iterator[None]:
-    """Gives debuggers and coverage their trace function back; AutoAttack's checks switch it off."""
-    before = sys.gettrace()
-    try:
-        yield
-    finally:
-        if sys.gettrace() is not before:
-            sys.settrace(before)
 
 
 @contextmanager

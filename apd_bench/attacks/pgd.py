@@ -47,8 +47,7 @@ def pgd_targeted(search: Search, *, steps: int, step: float, schedule: str, targ
 def projected_ascent(search: Search, rows: Tensor, x: Tensor, objective: Objective, α: Sequence[float]) -> None:
     """The ascent x <- Π(x + α_k sgn ∇f(x)) from x [A, 3, H, W], a step for each α_k (pixels); for L2, ∇f / |∇f|_2.
 
-    Each step costs one gradient for every sample that still stands; the last point costs one forward pass. The steps
-    are written into x, which must be nobody else's.
+    Each step costs one gradient for every sample that still stands; the last point costs one forward pass.
     """
     region = search.region.take(rows)
     late = int(0.9 * len(α))
@@ -61,7 +60,7 @@ def projected_ascent(search: Search, rows: Tensor, x: Tensor, objective: Objecti
             if not len(standing):
                 return
             rows, x, g, region = rows[standing], x[standing], g[standing], region.take(standing)
-        x = region.advance(x, g, length)
+        x = region.step(x, g, length)
     search.see(rows, x, search.meter.predict(x))
 
 

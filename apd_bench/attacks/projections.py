@@ -52,12 +52,6 @@ class Region:
             return self.project(x + α * self.direction(g))
         return self.project(torch.add(x, self.direction(g), alpha=α))
 
-    def advance(self, x: Tensor, g: Tensor, α: float) -> Tensor:
-        """`step` for a number α that writes into x and uses g up: no new memory in the Linf ball."""
-        if self.norm != "Linf":
-            return self.step(x, g, α)
-        return torch.clamp(x.add_(g.sign_(), alpha=α), self.low, self.high, out=x)
-
     def random(self, sample_ids: Sequence[str], *key: object) -> Tensor:
         """A point of the region for each sample, drawn from (key, sample id) alone: no batch, no order, no device.
 

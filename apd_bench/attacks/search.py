@@ -3,9 +3,11 @@
 Samples leave the active set as soon as they are broken; a sample that is misclassified by itself never enters it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +17,28 @@ from apd_bench.attacks.inputs import check_classes, check_clean_logits, check_la
 from apd_bench.attacks.losses import Objective, margin
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.projections import Region
-from apd_bench.attacks.result import AttackResult
 from apd_bench.core.errors import UsageError
 from apd_bench.core.specs import ThreatModel
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """Adversarial pixels, which samples broke, and what it cost.
+
+    `adversarials` [B, 3, H, W] float32: the point that broke the sample, else the strongest point seen; a sample that
+    is misclassified without any change comes back unchanged. `broken` [B] bool is the attack's own claim, which the
+    audit checks. `forwards` and `backwards` count passes of single images. `columns` holds facts per sample [B] (such
+    as which member of a suite broke it), `diagnostics` facts per batch, `effective` what was run where it differs from
+    what was asked.
+    """
+
+    adversarials: Tensor
+    broken: Tensor
+    forwards: int
+    backwards: int
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    effective: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Search:
@@ -123,7 +144,7 @@ class Search:
         hit = z.argmax(1) != y
         before, broken = self.margin[rows], self.broken[rows]
         better = (m > before) | (hit & ~broken)
-        write_better(self.best, rows, x, better)
+        self.best.index_copy_(0, rows, x.where(better[:, None, None, None], self.best.index_select(0, rows)))
         self.margin[rows] = torch.where(better, m, before)
         self.broken[rows] = broken | hit
         if self.meter.persist or not bool(hit.any()):  # the one time in a step that the host waits for the device
@@ -181,24 +202,3 @@ def attacking(
             yield search
         finally:
             meter.tally = None
-
-
-def write_better(best: Tensor, rows: Tensor, x: Tensor, better: Tensor) -> None:
-    """Writes the points x [A, 3, H, W] into `best` [B, 3, H, W] at `rows` [A] where `better` [A] is true.
-
-    The host knows at once which rows of a tensor in its own memory are better, so only those are copied. A GPU would
-    have to be waited for; there all rows are rewritten. Both give the same bits.
-    """
-    (copy_better if best.device.type == "cpu" else select_better)(best, rows, x, better)
-
-
-def copy_better(best: Tensor, rows: Tensor, x: Tensor, better: Tensor) -> None:
-    """`write_better` that copies the better rows alone; the host has to know how many there are."""
-    places = better.nonzero().squeeze(1)
-    if len(places):
-        best.index_copy_(0, rows[places], x.index_select(0, places))
-
-
-def select_better(best: Tensor, rows: Tensor, x: Tensor, better: Tensor) -> None:
-    """`write_better` that rewrites all rows; the host need not wait for anything."""
-    best.index_copy_(0, rows, x.where(better[:, None, None, None], best.index_select(0, rows)))

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from apd_bench.attacks.guard import same_trace
 from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.search import Search
 from apd_bench.core.errors import IncompatibleChoice, MissingPrerequisite, unknown_name
@@ -39,11 +38,10 @@ def torchattack(search: Search, *, library_name: str, **options: Any) -> None:
         "verbose": False,
     }  # fmt: skip
     given = {name: value for name, value in given.items() if name in parameters} | options
-    with same_trace():
-        torch.manual_seed(search.seed)
-        for rows in search.batches():
-            x = search.region.take(rows).project(_points(build, search, rows, given, library_name))
-            search.see(rows, x, search.meter.predict(x))
+    torch.manual_seed(search.seed)
+    for rows in search.batches():
+        x = search.region.take(rows).project(_points(build, search, rows, given, library_name))
+        search.see(rows, x, search.meter.predict(x))
     plain = {name: value for name, value in given.items() if isinstance(value, (bool, int, float, str))}
     search.effective |= {"package": f"torchattacks {version('torchattacks')}", "options": plain}
 

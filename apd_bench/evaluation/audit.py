@@ -12,7 +12,7 @@ from torch import Tensor
 from apd_bench.attacks.losses import margin
 from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.projections import Region, distance
-from apd_bench.attacks.result import AttackResult
+from apd_bench.attacks.search import AttackResult
 from apd_bench.core.specs import ThreatModel
 
 BUDGET_TOLERANCE = 1e-6

@@ -18,7 +18,7 @@ from apd_bench.attacks.losses import margin
 from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.parse import all_options, entry_within
 from apd_bench.attacks.projections import distance
-from apd_bench.attacks.result import AttackResult
+from apd_bench.attacks.search import AttackResult
 from apd_bench.core.errors import UsageError, first_line
 from apd_bench.core.specs import AttackSpec, ThreatModel
 from apd_bench.data.moving import moved

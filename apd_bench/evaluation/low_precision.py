@@ -10,7 +10,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from apd_bench.attacks.meter import Meter
-from apd_bench.attacks.result import AttackResult
+from apd_bench.attacks.search import AttackResult
 
 
 def confirmed(

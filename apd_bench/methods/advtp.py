@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from apd_bench.core.errors import UsageError
 from apd_bench.core.specs import one_of
@@ -22,17 +22,6 @@ from apd_bench.methods.adversary import project, start
 from apd_bench.methods.objective import Adversary, Batch, Predictor, Setting, Terms, cross_entropy
 
 STRATEGIES = ("onfly", "constant", "perturbed")
-
-
-class _Bind(nn.Module):
-    """`model.bind()` as a forward pass, so that `functional_call` can bind with other values of the prompt."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self) -> Any:
-        return self.model.bind()
 
 
 @dataclass
@@ -81,15 +70,14 @@ class PromptAttack(AdversarialCrossEntropy):
         if setting.eps == 0:
             return pixels
         options, eps = setting.inner_attack, setting.eps
-        binder = _Bind(setting.model)
-        prompt = {n: p.detach().clone() for n, p in binder.named_parameters() if p.requires_grad}
+        prompt = {n: p.detach().clone() for n, p in setting.model.named_parameters() if p.requires_grad}
         moved = start(pixels, eps, str(options["start"]), setting.generator)
         for _ in range(int(options["steps"])):
             moved = moved.detach().requires_grad_(True)
             prompt = {name: value.detach().requires_grad_(True) for name, value in prompt.items()}
             setting.count(len(pixels), 1, 1)
             with torch.enable_grad():
-                bound = torch.func.functional_call(binder, prompt, ())
+                bound = torch.func.functional_call(setting.model, prompt, ())
                 loss = cross_entropy(bound(moved), labels)
             gradients = torch.autograd.grad(loss, [moved, *prompt.values()])
             moved = project(moved.detach() + float(options["step"]) * eps * gradients[0].sign(), pixels, eps)

@@ -24,7 +24,6 @@ from apd_bench.methods.objective import (
     Adversary,
     Batch,
     Objective,
-    Prediction,
     Predictor,
     Terms,
     cross_entropy,
@@ -32,6 +31,7 @@ from apd_bench.methods.objective import (
     probabilities,
     reverse_kl,
 )
+from apd_bench.prompts.classifier import Output
 
 DIRECTIONS = {"forward": kl, "reverse": reverse_kl}
 
@@ -97,7 +97,7 @@ class Distillation(Objective):
         return terms
 
     def _student_terms(
-        self, adversarial: Prediction, clean: Prediction | None, taught: Prediction, target: Tensor, labels: Tensor
+        self, adversarial: Output, clean: Output | None, taught: Output, target: Tensor, labels: Tensor
     ) -> Terms:
         divergence, tau = DIRECTIONS[self.direction], self.temperature
         terms: Terms = {}

@@ -14,29 +14,11 @@ from torch import Tensor
 
 from apd_bench.core.errors import UsageError
 from apd_bench.core.specs import Options
+from apd_bench.prompts.classifier import Output
 
 TEACHERS = ("online", "offline", "zero_shot")
 Terms = dict[str, Tensor]  # the terms of a loss by name, each a scalar in float32; see `Objective`
-Attacked = Callable[["Prediction"], Tensor]  # what an inner attack maximises: a sum over the samples
-
-
-class Prediction(Protocol):
-    """What a bound model returns (`classifier.Output`)."""
-
-    @property
-    def logits(self) -> Tensor:
-        """[B, C], float32."""
-        ...
-
-    @property
-    def image_features(self) -> Tensor:
-        """[B, D], of length 1."""
-        ...
-
-    @property
-    def text_features(self) -> Tensor:
-        """[C, D], of length 1."""
-        ...
+Attacked = Callable[[Output], Tensor]  # what an inner attack maximises: a sum over the samples
 
 
 class Predictor(Protocol):
@@ -47,7 +29,7 @@ class Predictor(Protocol):
         """[C, D], of length 1."""
         ...
 
-    def __call__(self, pixels: Tensor) -> Prediction:
+    def __call__(self, pixels: Tensor) -> Output:
         """The prediction for pixels [B, 3, H, W] in [0,1]."""
         ...
 
@@ -128,12 +110,12 @@ class Objective:
         raise UsageError(f"{type(self).__name__} has no loss.", hint="Define __call__ in it.")
 
 
-def cross_entropy(prediction: Prediction, labels: Tensor) -> Tensor:
+def cross_entropy(prediction: Output, labels: Tensor) -> Tensor:
     """CE(f, y), averaged over the batch."""
     return F.cross_entropy(prediction.logits, labels)
 
 
-def probabilities(prediction: Prediction, temperature: float = 1.0) -> Tensor:
+def probabilities(prediction: Output, temperature: float = 1.0) -> Tensor:
     """softmax(f / temperature) [B, C], detached: a target, never a way for gradients."""
     return F.softmax(prediction.logits.detach() / temperature, dim=-1)
 

@@ -138,6 +138,12 @@ class PromptLearner(nn.Module):
         return self.backbone.tokenize([fill(line, name) for name in self.class_names for line in self.used_templates])
 
 
+class TemplateLearner(PromptLearner):
+    """Zero-shot CLIP: nothing is learned; the text of every class is `text`, or the data set's template."""
+
+    defaults: ClassVar[Mapping[str, Any]] = {"text": ""}
+
+
 def fill(template: str, name: str) -> str:
     """The template with the class name in place of `{}`."""
     return template.replace("{}", clean_name(name))

@@ -1,7 +1,7 @@
 """The prompt learners by name, and what a backbone has to offer for each; torch-free, so that a plan can read it."""
 
 LEARNERS: dict[str, str] = {
-    "template": "apd_bench.prompts.template:TemplateLearner",
+    "template": "apd_bench.prompts.base:TemplateLearner",
     "text": "apd_bench.prompts.text:TextLearner",
     "visual": "apd_bench.prompts.visual:VisualLearner",
     "independent": "apd_bench.prompts.independent:IndependentLearner",

@@ -78,6 +78,8 @@ class PromptedModel(nn.Module):
         prompts: Prompts = self.learner()
         return BoundModel(self.backbone, prompts, self.text_features(prompts))
 
+    forward = bind
+
     def text_features(self, prompts: Prompts) -> Tensor:
         """Normalised text features [C, D] with `prompts`."""
         tokens = self.learner.texts()

@@ -11,7 +11,7 @@ from apd_bench.backbones.slots import TextPrompts
 from apd_bench.prompts.base import whole
 from apd_bench.prompts.catalog import NEEDS
 from apd_bench.prompts.context import ContextLearner
-from apd_bench.prompts.projection import Projection
+from apd_bench.prompts.coupled import Projection
 
 
 class ConditionalLearner(ContextLearner):

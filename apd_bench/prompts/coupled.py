@@ -1,5 +1,6 @@
 """Coupled prompts: MaPLe (Khattak et al., CVPR 2023), the learner of AdvMaPLe, and FAP (Zhou et al., NeurIPS 2024)."""
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
@@ -10,7 +11,25 @@ from apd_bench.backbones.slots import Prompts, TextPrompts, VisualPrompts
 from apd_bench.prompts.base import normal, whole
 from apd_bench.prompts.catalog import NEEDS
 from apd_bench.prompts.context import ContextLearner
-from apd_bench.prompts.projection import Projection
+
+
+class Projection(nn.Module):
+    """One linear map for each of `count` layers, [count, n, from] -> [count, n, to], drawn as torch draws a Linear.
+
+    All maps start equal, as the deep copies in MaPLe's code do.
+    """
+
+    def __init__(self, count: int, width_from: int, width_to: int, generator: torch.Generator) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(width_from)
+        weight = torch.empty(width_to, width_from).uniform_(-bound, bound, generator=generator)
+        bias = torch.empty(width_to).uniform_(-bound, bound, generator=generator)
+        self.weight = nn.Parameter(weight.expand(count, -1, -1).clone())
+        self.bias = nn.Parameter(bias.expand(count, -1).clone())
+
+    def forward(self, prompts: torch.Tensor) -> torch.Tensor:
+        """Prompts [count, n, from] of one tower -> prompts [count, n, to] of the other."""
+        return torch.baddbmm(self.bias.unsqueeze(1), prompts, self.weight.transpose(1, 2))
 
 
 class CoupledLearner(ContextLearner):

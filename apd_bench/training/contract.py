@@ -78,13 +78,14 @@ def check(name: str | MethodEntry, *, backbone: Backbone | None = None) -> list[
     except UserError as error:
         return [CheckResult("the recipe can be read", False, str(error))]
     checks = {title: function for title, function in CHECKS.items() if subject.recipe.trains or function in ALWAYS}
-    return [_run(title, function, subject) for title, function in checks.items()]
+    return [result_of(title, function, subject) for title, function in checks.items()]
 
 
-def _run(title: str, function: Callable[[Subject], str], subject: Subject) -> CheckResult:
+def result_of(title: str, check: Callable[..., str], *subject: object) -> CheckResult:
+    """The result of `check(*subject)`, which gives "" or says what is wrong; whatever it raises fails it."""
     began = time.perf_counter()
     try:
-        problem = function(subject)
+        problem = check(*subject)
     except Exception as error:  # a plug-in may raise anything: that is a failed check, with its place
         place = traceback.extract_tb(error.__traceback__)[-1]
         problem = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"

@@ -1,6 +1,5 @@
 """Contract checks of a test-time defence, in seconds, on a toy model: what each must hold, a plug-in too."""
 
-import time
 from collections.abc import Callable
 
 import torch
@@ -14,7 +13,7 @@ from apd_bench.defences.catalog import DefenceEntry
 from apd_bench.defences.parse import make_defence
 from apd_bench.prompts.classifier import Classifier
 from apd_bench.prompts.visual import VisualLearner
-from apd_bench.training.contract import CheckResult
+from apd_bench.training.contract import CheckResult, result_of
 from apd_bench.training.prompt_states import zero_shot
 from apd_bench.training.toy import toy_backbone, toy_dataset
 
@@ -23,7 +22,7 @@ _SAME = 1e-3  # of the largest logit: what batch sizes change by rounding, and s
 
 def check_defence(entry: DefenceEntry, *, backbone: Backbone | None = None) -> list[CheckResult]:
     """The results of all checks on a defence of the zero-shot model; none stops at the first that fails."""
-    began, data = time.perf_counter(), toy_dataset()
+    data = toy_dataset()
     try:
         backbone = backbone or toy_backbone()
         model = zero_shot(backbone, data.classes, data.template)
@@ -35,19 +34,8 @@ def check_defence(entry: DefenceEntry, *, backbone: Backbone | None = None) -> l
         defence = make_defence(spec, model, lambda made: made.learn([train.pixels()]))
         x = data.test.pixels(range(4))
     except UserError as error:
-        return [CheckResult("it can be built", passed=False, detail=str(error), seconds=time.perf_counter() - began)]
-    return [_result(name, check, defence, x, entry) for name, check in _CHECKS.items()]
-
-
-def _result(
-    name: str, check: Callable[[Defence, Tensor, DefenceEntry], str], defence: Defence, x: Tensor, entry: DefenceEntry
-) -> CheckResult:
-    began = time.perf_counter()
-    try:
-        detail = check(defence, x, entry)
-    except Exception as error:
-        detail = f"{type(error).__name__}: {error}"
-    return CheckResult(name, passed=not detail, detail=detail, seconds=time.perf_counter() - began)
+        return [CheckResult("it can be built", False, str(error))]
+    return [result_of(name, check, defence, x, entry) for name, check in _CHECKS.items()]
 
 
 def _predict(defence: Defence, x: Tensor, draw: int = 1) -> Tensor:

@@ -5,16 +5,13 @@ share them. `loop` holds the steps; here is what comes before them (the few-shot
 after them (the card).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
 
+from apd_bench.backbones.adapter import Backbone
 from apd_bench.core.errors import UsageError, unknown_name
 from apd_bench.core.identity import counted, digest
 from apd_bench.core.specs import Fit, MethodRecipe, one_of
@@ -23,11 +20,11 @@ from apd_bench.data.splits import LoadedDataset
 from apd_bench.methods.classes import load_class
 from apd_bench.methods.clean import CleanCrossEntropy
 from apd_bench.methods.objective import TEACHERS, Objective, Setting
+from apd_bench.prompts.base import PromptLearner
 from apd_bench.prompts.classifier import PromptedModel
 from apd_bench.records.record import json_form
 from apd_bench.training.augment import TrainingImages
-from apd_bench.training.loop import OnEpoch, Run, descend
-from apd_bench.training.passes import Counted, Passes
+from apd_bench.training.loop import Counted, OnEpoch, Passes, Run, descend
 from apd_bench.training.prompt_states import (
     PromptState,
     build_learner,
@@ -38,10 +35,6 @@ from apd_bench.training.prompt_states import (
     restore,
 )
 from apd_bench.training.watch import watch
-
-if TYPE_CHECKING:
-    from apd_bench.backbones.adapter import Backbone
-    from apd_bench.prompts.base import PromptLearner
 
 
 def fit(
@@ -60,14 +53,12 @@ def fit(
     """
     if not fit.method.trains:
         learner, facts = _untrained(fit.method, backbone, data)
-        card = _card(fit, backbone, data, learner.num_parameters, learner.state())
-        return PromptState(learner.state(), card | facts)
+        return PromptState(learner.state(), _card(fit, backbone, data, learner) | facts)
     began = time.perf_counter()
     run = prepare(fit, backbone, data, device=device, on_progress=on_progress)
     history, failure = descend(run, on_progress=on_progress)
     learner = run.model.learner
-    state = learner.state()
-    card = _card(fit, backbone, run.data, learner.num_parameters, state)
+    card = _card(fit, backbone, run.data, learner)
     with torch.no_grad():
         card |= watch(run.images, run.model.bind(), history, failure)
     templates = {"templates": list(learner.used_templates)} if "\n" in learner.template else {}  # of an ensemble
@@ -80,7 +71,7 @@ def fit(
         "seconds": round(time.perf_counter() - began, 3),
         **dataclasses.asdict(run.passes),
     }
-    return PromptState(state, card)
+    return PromptState(learner.state(), card)
 
 
 def prepare(
@@ -206,9 +197,7 @@ def _short_of_shots(fit: Fit, drawn: LoadedDataset) -> dict[str, Any]:
     return {"fewer_shots": {"classes": short, "fewest": int(counts.min())}} if short else {}
 
 
-def _card(
-    fit: Fit, backbone: Backbone, data: LoadedDataset, num_parameters: int, state: Mapping[str, Tensor]
-) -> dict[str, Any]:
+def _card(fit: Fit, backbone: Backbone, data: LoadedDataset, learner: PromptLearner) -> dict[str, Any]:
     return {
         "fit": fit.id,
         "method": fit.method.name,
@@ -222,8 +211,8 @@ def _card(
         "seed": fit.seed,
         "shots": fit.shots,
         "train_eps": fit.train_eps,
-        "num_parameters": num_parameters,
-        "digest": digest_of(state),
+        "num_parameters": learner.num_parameters,
+        "digest": digest_of(learner.state()),
         "collapsed": False,
         "warnings": [],
         "sample_ids": [],

@@ -4,31 +4,57 @@ Three random streams that depend on the seed alone (initial prompts, order of th
 methods comparable: the same seed gives the same start, the same images in the same order.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from apd_bench.backbones.adapter import Backbone
 from apd_bench.core.errors import UsageError
 from apd_bench.core.identity import derive_seed
 from apd_bench.core.specs import MethodRecipe, Options
 from apd_bench.data.splits import LoadedDataset
 from apd_bench.methods.adversary import InnerAdversary
 from apd_bench.methods.objective import Adversary, Batch, Objective, Terms
-from apd_bench.prompts.classifier import PromptedModel
+from apd_bench.prompts.classifier import BoundModel, Output, PromptedModel
 from apd_bench.training.augment import TrainingImages, crop_flip
-from apd_bench.training.passes import Counted, Passes
-
-if TYPE_CHECKING:
-    from apd_bench.backbones.adapter import Backbone
 
 OnEpoch = Callable[[Mapping[str, Any]], None]
 History = list[dict[str, Any]]
+
+
+@dataclass
+class Passes:
+    """Image passes through the model, summed over samples, and how often the text tower ran: what a record reports."""
+
+    forwards: int = 0
+    backwards: int = 0
+    text_forwards: int = 0
+
+    def add(self, images: int, forwards: int, backwards: int) -> None:
+        """Counts `images` that passed `forwards` and `backwards` times each."""
+        self.forwards += images * forwards
+        self.backwards += images * backwards
+
+
+@dataclass(frozen=True)
+class Counted(BoundModel):
+    """A bound model that counts its passes; a pass whose image features carry a graph is one backward as well."""
+
+    passes: Passes
+
+    def __call__(self, pixels: Tensor) -> Output:
+        """The prediction for pixels [B, 3, H, W]."""
+        output = super().__call__(pixels)
+        self.passes.add(len(pixels), 1, int(output.image_features.requires_grad))
+        return output
+
+    def detached(self) -> "Counted":
+        """The same model without the graph of its prompts: what the adversary attacks."""
+        return Counted(**vars(super().detached()), passes=self.passes)
 
 
 @dataclass
@@ -71,7 +97,7 @@ class Run:
     def bind(self, model: PromptedModel) -> Counted:
         """`model` with its prompts and text features of this step."""
         self.passes.text_forwards += 1
-        return Counted(model.bind(), self.passes)
+        return Counted(**vars(model.bind()), passes=self.passes)
 
 
 def descend(run: Run, *, stage: str = "student", on_progress: OnEpoch | None = None) -> tuple[History, str]:

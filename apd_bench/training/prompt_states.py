@@ -4,21 +4,20 @@ A state holds learnable tensors only. Everything that depends on the class names
 state serves other classes (`rebind`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from apd_bench.backbones.adapter import Backbone
 from apd_bench.core.bounds import parse_json, safetensors_header
 from apd_bench.core.errors import CorruptFile, UsageError
 from apd_bench.core.files import atomic_write
@@ -27,13 +26,9 @@ from apd_bench.core.specs import MethodRecipe
 from apd_bench.core.versions import CARD, STATE, refuse_other
 from apd_bench.methods.classes import load_class
 from apd_bench.methods.hub import TENSORS
-
-if TYPE_CHECKING:
-    from apd_bench.backbones.adapter import Backbone
-    from apd_bench.prompts.base import PromptLearner
-    from apd_bench.prompts.classifier import Classifier
-
-SCHEMA = STATE
+from apd_bench.methods.recipes import load_recipe
+from apd_bench.prompts.base import PromptLearner
+from apd_bench.prompts.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,7 @@ def save_state(folder: str | Path, state: PromptState) -> None:
     """Writes `state` into `folder`, the card last: a folder with a card is complete."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    card = state.card | {"schema": SCHEMA, "digest": state.digest}
+    card = state.card | {"schema": STATE, "digest": state.digest}
     tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.state.items()}
     atomic_write(folder / TENSORS, save(tensors))
     atomic_write(folder / CARD, (json.dumps(card, indent=1, sort_keys=True) + "\n").encode())
@@ -99,14 +94,14 @@ def load_state(folder: str | Path) -> PromptState:
     try:
         card = parse_json((folder / CARD).read_bytes(), constants=True)
         if isinstance(card, dict):
-            refuse_other(card.get("schema") or SCHEMA, SCHEMA, str(folder / CARD))
+            refuse_other(card.get("schema") or STATE, STATE, str(folder / CARD))
         content = (folder / TENSORS).read_bytes()
         safetensors_header(content, len(content))
         tensors = load(content)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CorruptFile(f"The prompt state in '{folder}' cannot be read: {error}.", hint=hint) from error
-    if not isinstance(card, dict) or card.get("schema") != SCHEMA:
-        raise CorruptFile(f"The card in '{folder}' is not of version {SCHEMA}.", hint=hint)
+    if not isinstance(card, dict) or card.get("schema") != STATE:
+        raise CorruptFile(f"The card in '{folder}' is not of version {STATE}.", hint=hint)
     state = PromptState(tensors, card)
     if state.digest != card.get("digest"):
         raise CorruptFile(f"The tensors in '{folder}' do not have the digest on their card.", hint=hint)
@@ -117,8 +112,6 @@ def build_learner(
     recipe: MethodRecipe, backbone: Backbone, class_names: Sequence[str], template: str, *, seed: int = 0
 ) -> PromptLearner:
     """A fresh learner of the recipe's kind; its initial values depend on `seed` alone."""
-    from apd_bench.prompts.base import PromptLearner
-
     kind = load_class("learner", recipe, PromptLearner)
     generator = torch.Generator().manual_seed(derive_seed("init", seed))
     try:
@@ -129,9 +122,6 @@ def build_learner(
 
 def zero_shot(backbone: Backbone, class_names: Sequence[str], template: str, *, precision: str = "fp32") -> Classifier:
     """The model itself on these classes, with the hand-made template."""
-    from apd_bench.methods.recipes import load_recipe
-    from apd_bench.prompts.classifier import Classifier
-
     learner = build_learner(load_recipe("zero_shot"), backbone, class_names, template)
     return Classifier.from_learner(backbone, learner, precision=precision)
 

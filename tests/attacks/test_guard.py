@@ -2,13 +2,12 @@
 
 import logging
 import random
-import sys
 
 import numpy as np
 import torch
 from torch import nn
 
-from apd_bench.attacks.guard import captured_log, same_trace, untouched
+from apd_bench.attacks.guard import captured_log, untouched
 
 
 def test_flags_are_restored_module_by_module():
@@ -40,20 +39,6 @@ def test_random_states_are_restored_also_after_an_error():
 def test_inference_mode_outside_does_not_reach_inside():
     with torch.inference_mode(), untouched(lambda x: x):
         assert not torch.is_inference_mode_enabled()
-
-
-def test_the_trace_function_survives():
-    def tracer(frame, event, argument):
-        return None
-
-    before = sys.gettrace()
-    sys.settrace(tracer)
-    try:
-        with same_trace():
-            sys.settrace(None)
-        assert sys.gettrace() is tracer
-    finally:
-        sys.settrace(before)
 
 
 def test_a_librarys_warnings_are_collected_and_its_logger_restored():

@@ -6,7 +6,7 @@ import torch
 from apd_bench.attacks.losses import LOSSES, margin
 from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.pgd import lengths, projected_ascent
-from apd_bench.attacks.search import attacking, copy_better, select_better
+from apd_bench.attacks.search import attacking
 from apd_bench.core.specs import ThreatModel
 
 
@@ -91,21 +91,6 @@ def test_zero_and_bad_gradients_are_counted_and_bad_ones_replaced():
     assert (meter.zero_gradients, meter.bad_gradients) == (1, 2)
     assert clean.isfinite().all()
     assert clean[1].sum() == 11
-
-
-@pytest.mark.parametrize("better", ["", "0", "13", "0123"])
-def test_both_ways_to_keep_the_better_points_have_the_same_bits(better):
-    generator = torch.Generator().manual_seed(0)
-    best, x = torch.randn(9, 3, 2, 2, generator=generator), torch.randn(4, 3, 2, 2, generator=generator)
-    x[1, 0, 0, 0] = -0.0
-    rows = torch.tensor([7, 0, 3, 4])
-    chosen = torch.tensor([str(place) in better for place in range(4)])
-    one, two = best.clone(), best.clone()
-    copy_better(one, rows, x, chosen)
-    select_better(two, rows, x, chosen)
-    assert torch.equal(one.view(torch.int32), two.view(torch.int32))
-    for place, row in enumerate(rows.tolist()):
-        assert torch.equal(one[row], x[place] if chosen[place] else best[row])
 
 
 def test_those_that_broke_stay_where_a_search_goes_on_with_them(small_net):

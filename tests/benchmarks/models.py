@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from apd_bench import attacks
 from apd_bench.attacks.meter import Meter
-from apd_bench.attacks.result import AttackResult
+from apd_bench.attacks.search import AttackResult
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.core.registry import DATASETS
 from apd_bench.core.specs import ThreatModel

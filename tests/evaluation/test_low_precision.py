@@ -5,7 +5,7 @@ import torch
 
 from apd_bench.attacks.meter import Meter
 from apd_bench.attacks.parse import parse_attack
-from apd_bench.attacks.result import AttackResult
+from apd_bench.attacks.search import AttackResult
 from apd_bench.core.specs import ThreatModel
 from apd_bench.evaluation.cell import evaluate_samples
 from apd_bench.evaluation.low_precision import confirmed
