@@ -25,15 +25,11 @@ _PLAIN_CE_STARTS, _PLAIN_CE_ENDS = ("pgd", "eotpgd", "upgd", "bim"), ("fgsm", "a
 
 
 @dataclass(frozen=True)
-class AttackEntry:
-    """An attack: `target` "module:function", its options with their defaults, and what it can do.
+class Configured:
+    """What has a name and options, an attack or a defence: `target` "module:name", the options with their defaults.
 
-    The function is `attack(search, **options)` and has no defaults of its own. `kind` "ball" attacks answer whether a
-    sample breaks within eps; "distance" attacks look for the nearest adversarial point, whatever its distance. `whole`
-    attacks get all samples of a cell at once and split them into batches themselves. `open_options` leaves the options
-    to a library. `choices` lists the values of text options; `fixed` holds arguments that are part of the attack and no
-    option. `plain_ce`: a library's attack that climbs the cross-entropy as it is usually computed, which saturates.
-    `code`: the digest of the file of a plug-in.
+    `choices` lists the values of text options; `open_options` leaves the options to a library. `code`: the digest of
+    the file of a plug-in.
     """
 
     name: str
@@ -43,17 +39,30 @@ class AttackEntry:
     _: KW_ONLY
     version: int = 1
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    open_options: bool = False
+    paper: str = ""
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class AttackEntry(Configured):
+    """An attack and what it can do: `attack(search, **options)`, which has no defaults of its own.
+
+    `kind` "ball" attacks answer whether a sample breaks within eps; "distance" attacks look for the nearest adversarial
+    point, whatever its distance. `whole` attacks get all samples of a cell at once and split them into batches
+    themselves. `fixed` holds arguments that are part of the attack and no option. `plain_ce`: a library's attack that
+    climbs the cross-entropy as it is usually computed, which saturates.
+    """
+
+    _: KW_ONLY
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     norms: tuple[str, ...] = BOTH
     kind: str = "ball"
     gradient: bool = True
     whole: bool = False
     extra: str | None = None
-    open_options: bool = False
     plain_ce: bool = False
-    paper: str = ""
-    code: str | None = None
 
     def preset(
         self, name: str, title: str, *, aliases: tuple[str, ...] = (), paper: str = "", **defaults: Any

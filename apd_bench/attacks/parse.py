@@ -1,38 +1,14 @@
 """From "pgd(steps=100)" to an AttackSpec: names and options are checked here, before any time is spent. Torch-free."""
 
-import math
+import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
-from apd_bench.attacks.catalog import AttackEntry
+from apd_bench.attacks.catalog import AttackEntry, Configured
 from apd_bench.core.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
 from apd_bench.core.registry import ATTACKS
 from apd_bench.core.specs import AttackSpec, ThreatModel, format_eps, parse_call, parse_eps
-
-
-class Configured(Protocol):
-    """What has options with defaults: an attack, or a defence."""
-
-    @property
-    def name(self) -> str:
-        """The canonical name."""
-
-    @property
-    def defaults(self) -> Mapping[str, Any]:
-        """The options with their defaults."""
-
-    @property
-    def choices(self) -> Mapping[str, tuple[str, ...]]:
-        """The values of text options."""
-
-    @property
-    def code(self) -> str | None:
-        """The digest of the file of a plug-in."""
-
-    @property
-    def open_options(self) -> bool:
-        """Whether a library knows the options."""
 
 
 def parse_attack(text: str) -> AttackSpec:
@@ -115,10 +91,10 @@ def _check(entry: Configured, key: str, value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _refuse(entry, key, value, "a number")
     if isinstance(default, int):
-        if not _finite(value) or value != int(value) or value < 1:
+        if not 1 <= value <= sys.float_info.max or value != int(value):
             raise _refuse(entry, key, value, "a whole number of at least 1")
         return int(value)
-    if not _finite(value) or value <= 0:
+    if not 0 < value <= sys.float_info.max:
         raise _refuse(entry, key, value, "a number above 0")
     return float(value)
 
@@ -128,13 +104,6 @@ def _budget(value: Any) -> str:
         return format_eps(parse_eps(value))
     except UsageError:
         return "8/255"
-
-
-def _finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
-        return False
 
 
 def _choose(entry: Configured, key: str, value: Any) -> str:

@@ -15,7 +15,6 @@ from apd_bench.backbones.towers import (
     PlainImageTower,
     TextTransformer,
     cast_products,
-    has_quick_gelu,
     image_tower,
     text_tower,
 )
@@ -67,11 +66,6 @@ class Backbone(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.scale.device
-
-    @property
-    def activation(self) -> str:
-        """The activation that the towers really have: "quick_gelu" or "gelu"."""
-        return "quick_gelu" if has_quick_gelu(self.model) else "gelu"
 
     def train(self: BackboneT, mode: bool = True) -> BackboneT:
         """Stays in eval mode: a frozen backbone has no other."""

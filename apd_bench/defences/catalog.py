@@ -7,33 +7,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
+from apd_bench.attacks.catalog import Configured
+
 Passes = tuple[float, float]  # image passes forwards and backwards
 
 
 @dataclass(frozen=True)
-class DefenceEntry:
-    """A defence: `target` "module:class" of a `Defence`, its options with their defaults, and what they come from.
+class DefenceEntry(Configured):
+    """A test-time defence, the class of a `Defence`, what its options come from, and what a prediction costs.
 
     `cost` has the image passes (forwards, backwards) of one prediction for each unit of an option, or of the whole part
     of a product of options ("views*share", at least 1), and under "" those that it always takes; `needs` are what the
-    backbone has to offer ("text_tokens"), of which the model has to have learned "visual_tokens". `choices` lists the
-    values of text options. `code`: the digest of the file of a plug-in.
+    backbone has to offer ("text_tokens"), of which the model has to have learned "visual_tokens".
     """
 
-    name: str
-    target: str
-    title: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
     _: KW_ONLY
-    version: int = 1
-    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cost: Mapping[str, Passes] = field(default_factory=lambda: {"": (1, 0)})
     needs: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
-    aliases: tuple[str, ...] = ()
-    paper: str = ""
-    code: str | None = None
-    open_options: bool = False
 
     def passes(self, options: Mapping[str, Any]) -> Passes:
         """Image passes (forwards, backwards) of one prediction with these options, which may leave out defaults."""

@@ -14,24 +14,12 @@ from torch import Tensor
 
 from apd_bench.core.errors import UsageError
 from apd_bench.core.specs import Options
-from apd_bench.prompts.classifier import Output
+from apd_bench.prompts.classifier import BoundModel, Output
 
 TEACHERS = ("online", "offline", "zero_shot")
 Terms = dict[str, Tensor]  # the terms of a loss by name, each a scalar in float32; see `Objective`
+Predictor = BoundModel  # a model with its prompts and text features computed for this step
 Attacked = Callable[[Output], Tensor]  # what an inner attack maximises: a sum over the samples
-
-
-class Predictor(Protocol):
-    """A model with its prompts and text features computed for this step (`classifier.BoundModel`)."""
-
-    @property
-    def text_features(self) -> Tensor:
-        """[C, D], of length 1."""
-        ...
-
-    def __call__(self, pixels: Tensor) -> Output:
-        """The prediction for pixels [B, 3, H, W] in [0,1]."""
-        ...
 
 
 class Adversary(Protocol):

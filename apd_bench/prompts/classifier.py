@@ -44,12 +44,8 @@ class BoundModel:
 
     def __call__(self, pixels: Tensor) -> Output:
         """The model's output on a batch; the text tower is not called."""
-        return self.output(functional.normalize(self.backbone.encode_image(pixels, self.prompts.visual), dim=-1))
-
-    def output(self, features: Tensor) -> Output:
-        """The output for normalised image features [B, D]."""
-        weight = self.text_features * self.backbone.logit_scale
-        logits = functional.linear(features, weight)
+        features = functional.normalize(self.backbone.encode_image(pixels, self.prompts.visual), dim=-1)
+        logits = functional.linear(features, self.text_features * self.backbone.logit_scale)
         if self.backbone.logit_bias:
             logits = logits + self.backbone.logit_bias
         return Output(logits=logits, image_features=features, text_features=self.text_features)

@@ -9,6 +9,7 @@ from open_clip import SimpleTokenizer
 from safetensors.torch import save_file
 
 from apd_bench.backbones import catalog, configs, load
+from apd_bench.backbones.towers import has_quick_gelu
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite
 from apd_bench.core.files import file_digest
 from apd_bench.core.specs import BackboneSpec
@@ -155,7 +156,7 @@ def test_a_hub_repository_brings_its_own_configuration_and_statistics(small, tmp
     torch.save(small.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
     monkeypatch.setattr(load, "hub_file", lambda repository, names: tmp_path / names[-1])
     backbone = opened("hf-hub:someone/clip")
-    assert backbone.activation == "quick_gelu"
+    assert has_quick_gelu(backbone.model)
     assert backbone.shapes.image_size == 16
     assert backbone.scale.flatten().tolist() == [2.0] * 3
     assert backbone.digest == file_digest(tmp_path / "open_clip_pytorch_model.bin")
