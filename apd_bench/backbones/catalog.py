@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from apd_bench.backbones import configs
-from apd_bench.backbones.configs import EMBEDDED, activation_of, embedded_path, image_size_of, model_config, read_json
-from apd_bench.backbones.needs import ALL_OFFERS, offers_of
+from apd_bench.backbones.configs import ALL_OFFERS, EMBEDDED, activation_of, image_size_of, model_config, offers_of
 from apd_bench.core.cache import recall, remember
 from apd_bench.core.errors import IncompatibleChoice, MissingPrerequisite, UsageError, unknown_name
 from apd_bench.core.files import file_digest
@@ -69,8 +68,8 @@ def resolve(name: str) -> BackboneSpec | None:
 
 
 def _embedded(name: str, training: str, title: str) -> BackboneSpec:
-    card_path, config_path = embedded_path(f"{name}.json"), embedded_path("tiny.json")
-    card = read_json(card_path) if card_path.is_file() else {}
+    card_path, config_path = configs.embedded_path(f"{name}.json"), configs.embedded_path("tiny.json")
+    card = configs.read_json(card_path) if card_path.is_file() else {}
     config = model_config(f"{EMBEDDED}tiny") if config_path.is_file() else None
     return BackboneSpec(
         name=name,
@@ -140,7 +139,7 @@ def _hub(repository: str, architecture: str | None, training: str) -> BackboneSp
         from huggingface_hub import try_to_load_from_cache
 
         path = try_to_load_from_cache(repository, HUB_CONFIG)
-        config = read_json(Path(path), repository).get("model_cfg") if isinstance(path, str) else None
+        config = configs.read_json(Path(path), repository).get("model_cfg") if isinstance(path, str) else None
     config = config or {"vision_cfg": {}, "text_cfg": {}}  # what most models have, until the weights are here
     return BackboneSpec(
         name=f"{HUB}{repository}",

@@ -1,23 +1,26 @@
-"""Model configurations from JSON, the embedded one and those of open_clip, and what names and files are meant by them.
+"""Model configurations from JSON, the embedded one and those of open_clip: what they offer, and which one is meant.
 
 Imports no torch.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from apd_bench.core.errors import CorruptFile, MissingPrerequisite, UnknownName, unknown_name
+from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, UnknownName, unknown_name
 from apd_bench.core.files import is_path
 from apd_bench.core.package_data import package_path
+from apd_bench.core.specs import BackboneSpec
 
 EMBEDDED = "embedded:"
 Config = dict[str, Any]
 _OPENAI = {"RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336"}
 _SHOWN = 3
+VISUAL_TOKENS, TEXT_TOKENS, DEEP_TEXT, FRAME = "visual_tokens", "text_tokens", "deep_text", "frame"
+ALL_OFFERS = (TEXT_TOKENS, DEEP_TEXT, VISUAL_TOKENS, FRAME)
 
 
 def read_json(path: Path, repository: str = "") -> Config:
@@ -79,6 +82,34 @@ def image_size_of(config: Config) -> int:
     """The side of the square images that a configuration reads (the shorter one where they are not square)."""
     size = config["vision_cfg"].get("image_size", 224)
     return int(min(size)) if isinstance(size, (list, tuple)) else int(size)
+
+
+def require(spec: BackboneSpec, needs: Iterable[str], *, by: str) -> None:
+    """Raises IncompatibleChoice, with both lists, when `by` needs something that the backbone does not offer."""
+    needed = sorted(needs)
+    missing = [need for need in needed if need not in spec.offers]
+    if missing:
+        raise IncompatibleChoice(
+            f"'{by}' needs {', '.join(needed)}; the backbone '{spec.name}' offers "
+            f"{', '.join(sorted(spec.offers)) or 'no prompts'} and lacks {', '.join(missing)}.",
+            hint="Choose a backbone with a plain vision transformer, such as tiny-clean or ViT-B-32-quickgelu/openai.",
+        )
+
+
+def offers_of(config: dict[str, Any]) -> tuple[str, ...]:
+    """What an open_clip model configuration offers, read from the configuration alone.
+
+    Visual tokens need open_clip's own vision transformer with class-token or mean pooling; text tokens need its own
+    text transformer and byte-pair tokenizer, because the rows of the context must be known.
+    """
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    offers = [FRAME]
+    plain_pool = not vision.get("attentional_pool") and vision.get("pool_type", "tok") in ("tok", "avg")
+    if not vision.get("timm_model_name") and isinstance(vision.get("layers", 12), int) and plain_pool:
+        offers.append(VISUAL_TOKENS)
+    if not (text.get("hf_model_name") or text.get("hf_tokenizer_name") or text.get("embed_cls")):
+        offers += [TEXT_TOKENS, DEEP_TEXT]
+    return tuple(name for name in ALL_OFFERS if name in offers)
 
 
 def reinstall(path: Path) -> str:

@@ -21,13 +21,7 @@ from apd_bench.backbones.configs import (
 )
 from apd_bench.backbones.hub import forbid_network, hub_file
 from apd_bench.backbones.present import HUB_WEIGHTS
-from apd_bench.backbones.weights import (
-    Weights,
-    load_image_tower,
-    load_whole,
-    tagged_file,
-    verify,
-)
+from apd_bench.backbones.weights import Weights, load_image_tower, load_whole, tagged_file, verify
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, MissingPrerequisite, first_line
 from apd_bench.core.files import file_digest
 from apd_bench.core.registry import BACKBONES
@@ -139,12 +133,7 @@ def _embedded(name: str) -> Weights:
     card = read_json(card_path)
     try:
         preprocess = card["preprocess_cfg"]
-        digest, mean, std = str(card["sha256"]), _channels(preprocess["mean"]), _channels(preprocess["std"])
+        digest, mean, std = str(card["sha256"]), tuple(preprocess["mean"]), tuple(preprocess["std"])
     except (KeyError, TypeError) as error:
         raise CorruptFile(f"{card_path} lacks {error}.", hint=reinstall(card_path)) from error
     return Weights(path, verify(path, digest, mend=reinstall(path)), mean, std)
-
-
-def _channels(value: Any) -> tuple[float, ...]:
-    """One statistic per colour channel from three numbers or from one for all."""
-    return tuple(value) if isinstance(value, (list, tuple)) else (float(value),) * 3

@@ -86,14 +86,9 @@ class PixelCache:
             _write(self._paths[1], slot * _RECORD.itemsize, record.tobytes())
         except OSError as error:
             self.writable = False
-            _log.warning("The image cache %s takes no more images (%s); going on without.", self.path, error)
+            _log.warning("The image cache %s takes no more images (%s); going on without.", self._paths[0], error)
             return
         self._trusted[slot] = True
-
-    @property
-    def path(self) -> str:
-        """The file that holds the pixels."""
-        return str(self._paths[0])
 
 
 def _write(path: Path, offset: int, data: bytes) -> None:

@@ -1,16 +1,17 @@
 """The registered methods: names, aliases and where their recipes lie. Imports no torch."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from apd_bench.core.errors import CorruptFile, UnknownName
+from apd_bench.backbones.hub import forbid_network, hub_file
+from apd_bench.core.errors import CorruptFile, UnknownName, UsageError
 from apd_bench.core.files import is_path, typed_file
 from apd_bench.core.package_data import baselines_path
 from apd_bench.core.versions import CARD
 from apd_bench.methods.entry import MethodEntry
-from apd_bench.methods.hub import HUB, pull
 from apd_bench.methods.tables import read_toml
 from apd_bench.methods.variants import variant
 from apd_bench.prompts.catalog import LEARNERS
@@ -19,6 +20,9 @@ BUILTIN = (
     "zero_shot", "coop", "vpt", "vlp", "maple",
     "advvp", "advtp", "advpt", "advvlp", "advmaple", "ce_mix", "fap", "apd",
 )  # fmt: skip
+
+HUB = "hf://"  # prompt states on the Hugging Face hub: `hf://ORG/REPO`, or `hf://ORG/REPO@REVISION`
+TENSORS = "state.safetensors"
 
 
 def builtin() -> Iterator[MethodEntry]:
@@ -74,6 +78,28 @@ def state_folder(name: str) -> Path | None:
     if name.startswith(HUB):
         return pull(name)
     return Path(name).expanduser() if is_trained(name) else None
+
+
+def repository_of(name: str) -> tuple[str, str | None]:
+    """Repository and revision; raises UsageError for what does not read as that."""
+    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", name)
+    if match is None:
+        raise UsageError(
+            f"'{name}' is no prompt state on the hub.", hint="Write hf://ORG/REPO or hf://ORG/REPO@REVISION."
+        )
+    return match[1], match[2]
+
+
+def pull(name: str) -> Path:
+    """The folder with the card and the tensors of one commit, from the cache or downloaded; nothing else is fetched.
+
+    Raises MissingPrerequisite for what is not there or cannot be reached.
+    """
+    forbid_network()
+    repository, revision = repository_of(name)
+    card = hub_file(repository, (CARD,), revision)
+    hub_file(repository, (TENSORS,), card.parent.name)  # the folder of a snapshot is called by its commit
+    return card.parent
 
 
 def _trained(folder: Path) -> MethodEntry:

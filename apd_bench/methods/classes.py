@@ -5,7 +5,7 @@ import marshal
 from types import FunctionType
 from typing import TypeVar
 
-from apd_bench.backbones.needs import ALL_OFFERS
+from apd_bench.backbones.configs import ALL_OFFERS
 from apd_bench.core.errors import UsageError, unknown_name
 from apd_bench.core.specs import MethodRecipe
 from apd_bench.core.targets import code_digest, resolve

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.backbones.needs import require
+from apd_bench.backbones.configs import require
 from apd_bench.backbones.slots import Prompts
 from apd_bench.backbones.tokens import clean_name
 from apd_bench.core.errors import CorruptFile, UsageError, unknown_name

@@ -28,7 +28,6 @@ from apd_bench.training.loop import Counted, OnEpoch, Passes, Run, descend
 from apd_bench.training.prompt_states import (
     PromptState,
     build_learner,
-    classes_digest,
     digest_of,
     has_state,
     load_state,
@@ -205,7 +204,7 @@ def _card(fit: Fit, backbone: Backbone, data: LoadedDataset, learner: PromptLear
         "backbone": counted(backbone.spec),
         "dataset": data.spec.name,
         "classes": list(data.classes),
-        "classes_digest": classes_digest(data.classes),
+        "classes_digest": digest(list(data.classes)),
         "class_set": fit.classes,
         "template": data.template,
         "seed": fit.seed,

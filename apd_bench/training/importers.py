@@ -29,10 +29,10 @@ from torch import Tensor
 
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, UsageError, unknown_name
-from apd_bench.core.identity import counted
+from apd_bench.core.identity import counted, digest
 from apd_bench.core.specs import MethodRecipe
 from apd_bench.methods.checkpoints import CONTEXT, Learned, read_learned
-from apd_bench.training.prompt_states import PromptState, build_learner, classes_digest, digest_of
+from apd_bench.training.prompt_states import PromptState, build_learner, digest_of
 
 PLAIN_TEXT = "a photo of a {}."  # of VPT, AdvVPT and vision-only IVLP for every set [MaPLe's trainers/vpt.py]
 _PLACEHOLDER_CLASSES = ("object",)
@@ -120,7 +120,7 @@ def import_prompts(
         "recipe": dataclasses.asdict(recipe) | {"needs": []},
         "backbone": counted(backbone.spec),
         "classes": list(names),
-        "classes_digest": classes_digest(names),
+        "classes_digest": digest(list(names)),
         "template": PLAIN_TEXT,
         "seed": 0,
         "imported_from": Path(path).name,

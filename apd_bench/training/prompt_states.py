@@ -21,11 +21,11 @@ from apd_bench.backbones.adapter import Backbone
 from apd_bench.core.bounds import parse_json, safetensors_header
 from apd_bench.core.errors import CorruptFile, UsageError
 from apd_bench.core.files import atomic_write
-from apd_bench.core.identity import derive_seed, digest, is_recorded
+from apd_bench.core.identity import derive_seed, is_recorded
 from apd_bench.core.specs import MethodRecipe
 from apd_bench.core.versions import CARD, STATE, refuse_other
+from apd_bench.methods.catalog import TENSORS
 from apd_bench.methods.classes import load_class
-from apd_bench.methods.hub import TENSORS
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.prompts.base import PromptLearner
 from apd_bench.prompts.classifier import Classifier
@@ -62,11 +62,6 @@ def digest_of(state: Mapping[str, Tensor]) -> str:
         total.update(f"{name}{tuple(tensor.shape)}".encode())
         total.update(tensor.numpy().tobytes())
     return total.hexdigest()
-
-
-def classes_digest(class_names: Sequence[str]) -> str:
-    """The digest of the class names in label order."""
-    return digest(list(class_names))
 
 
 def save_state(folder: str | Path, state: PromptState) -> None:

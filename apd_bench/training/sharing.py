@@ -5,7 +5,7 @@ from pathlib import Path
 
 from apd_bench.backbones.hub import upload
 from apd_bench.core.errors import UsageError
-from apd_bench.methods.hub import repository_of
+from apd_bench.methods.catalog import repository_of
 from apd_bench.training.prompt_states import PromptState, save_state
 
 _README = """---

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from apd_bench.backbones.adapter import Backbone
+from apd_bench.backbones.configs import ALL_OFFERS
 from apd_bench.backbones.load import instantiate, tokenizer_of
-from apd_bench.backbones.needs import ALL_OFFERS
 from apd_bench.core.specs import BackboneSpec, DatasetSpec, Fit, MethodRecipe
 from apd_bench.data.splits import ImageSplit, LoadedDataset
 

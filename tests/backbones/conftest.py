@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from apd_bench.backbones.adapter import Backbone
+from apd_bench.backbones.configs import offers_of
 from apd_bench.backbones.load import instantiate, tokenizer_of
-from apd_bench.backbones.needs import offers_of
 from apd_bench.core.specs import BackboneSpec
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from apd_bench.backbones.catalog import builtin
-from apd_bench.backbones.configs import model_config
+from apd_bench.backbones.configs import model_config, offers_of, require
 from apd_bench.backbones.load import instantiate
-from apd_bench.backbones.needs import offers_of, require
 from apd_bench.backbones.towers import ImageTransformer, TextTransformer
 from apd_bench.core.errors import IncompatibleChoice
 from apd_bench.core.registry import BACKBONES

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from apd_bench.backbones.adapter import Backbone
+from apd_bench.backbones.configs import ALL_OFFERS
 from apd_bench.backbones.load import instantiate, tokenizer_of
-from apd_bench.backbones.needs import ALL_OFFERS
 from apd_bench.core.specs import BackboneSpec
 from apd_bench.core.targets import resolve
 from apd_bench.prompts.catalog import LEARNERS

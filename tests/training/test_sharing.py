@@ -17,7 +17,7 @@ import apd_bench
 from apd_bench.cli import main
 from apd_bench.core.errors import EXIT_DONE, EXIT_USAGE, CorruptFile, MissingPrerequisite, UsageError
 from apd_bench.core.registry import METHODS
-from apd_bench.methods.hub import pull
+from apd_bench.methods.catalog import pull
 from apd_bench.training.prompt_states import PromptState, load_state, save_state
 from apd_bench.training.sharing import backbone_of, push
 
