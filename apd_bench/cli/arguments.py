@@ -81,7 +81,7 @@ def name_own(args: argparse.Namespace) -> None:
             registry.canonical(name)
 
 
-def canonical_or_recorded(registry: Registry[Any], name: str) -> str:
+def canonical_or_recorded(registry: Registry, name: str) -> str:
     """The canonical name; one that this installation does not know may still be in the records."""
     try:
         return registry.canonical(name)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.cli import arguments
-from apd_bench.cli.console import err, out
+from apd_bench.cli.console import out
 from apd_bench.cli.import_ import add_reading, imported
-from apd_bench.cli.run import complain, impossible_lines
+from apd_bench.cli.run import carry_out
 from apd_bench.core.errors import UnknownName, UsageError
 from apd_bench.core.files import atomic_write, file_digest
 from apd_bench.core.identity import digest
@@ -25,11 +25,8 @@ from apd_bench.leaderboard.review import Review, masking, results
 from apd_bench.leaderboard.tidy import column_of
 from apd_bench.methods.catalog import state_folder
 from apd_bench.records.record import Record
-from apd_bench.records.store import Store
 from apd_bench.runner.cost import stages_of
-from apd_bench.runner.report import RunReport
 from apd_bench.runner.selection import split_list
-from apd_bench.runner.session import make_reporter, plan_of, run_plan
 from apd_bench.suites import load_suite
 
 EXAMPLES = """examples:
@@ -88,12 +85,7 @@ def execute(args: argparse.Namespace) -> int:
     protocol, *sound = (_ball(text) for text in (args.protocol or paper["attack"], *split_list(args.sound)))
     suite = load_suite("blank").with_options(attacks=(protocol, *sound), limit=SAMPLES)
     options = replace(options, methods=(subject.method,), suite="blank")
-    grid = plan_of(options, suite)
-    for line in impossible_lines(grid.impossible):
-        err(line)
-    store = Store(options.store)
-    report = run_plan(grid, store, options, make_reporter(options), strategy=options.strategy)
-    complain(options, report)
+    grid, store, report = carry_out(options, suite)
     statuses = store.statuses()
     records = [store.record(cell.id) for cell in grid.cells if statuses.get(cell.id) == "success"]
     if not records:
@@ -110,14 +102,11 @@ def execute(args: argparse.Namespace) -> int:
         masking=tuple(masking(records)),
         assumed=(f"{protocol} stands for the evaluation of the paper: {source}.", *_assumed(subject, records)),
         cost=tuple(asdict(stage) for stage in stages_of(store, records, grid.fits if args.method else ())),
-        failed=tuple(_failures(report)),
+        failed=tuple(report.complaints()),
         command=_command(args, options),
     )
-    place = args.out / f"{file_name(subject.name)}-{digest(sorted(cell.id for cell in grid.cells), 8)}"
-    pages = {
-        place.with_name(f"{place.name}.html"): review.page(),
-        place.with_name(f"{place.name}.json"): review.to_json(),
-    }
+    stem = f"{file_name(subject.name)}-{digest(sorted(cell.id for cell in grid.cells), 8)}"
+    pages = {args.out / f"{stem}.html": review.page(), args.out / f"{stem}.json": review.to_json()}
     for path, content in pages.items():
         atomic_write(path, content.encode())
     out("\n".join(result.sentence(review.protocol) for result in review.results))
@@ -204,24 +193,13 @@ def _assumed(subject: _Subject, records: Sequence[Record]) -> Iterator[str]:
     )
     if cell.limit:
         yield f"At most {cell.limit} test images of each set, with fixed, balanced ids; --limit all takes all."
-    for backbone in dict.fromkeys(
-        str(record.fit["carried_from"]) for record in records if record.fit.get("carried_from")
-    ):
+    carried = [record.fit["carried_from"] for record in records if record.fit.get("carried_from")]
+    for backbone in dict.fromkeys(map(str, carried)):
         yield f"The prompts were made for another backbone, {backbone}."
     if cell.fit.method.trains:
-        yield (
-            "The method was trained here by its own recipe: " + "; ".join(dict.fromkeys(map(_training, records))) + "."
-        )
-
-
-def _training(record: Record) -> str:
-    fit = record.cell.fit
-    return f"{fit.dataset.name}, {fit.shots} shots, seed {fit.seed}"
-
-
-def _failures(report: RunReport) -> Iterator[str]:
-    for failure, number in report.messages():
-        yield f"{number} cells: {failure.message} {failure.hint}".strip()
+        fits = [record.cell.fit for record in records]
+        trained = dict.fromkeys(f"{fit.dataset.name}, {fit.shots} shots, seed {fit.seed}" for fit in fits)
+        yield f"The method was trained here by its own recipe: {'; '.join(trained)}."
 
 
 def _command(args: argparse.Namespace, options: RunOptions) -> str:

@@ -4,10 +4,9 @@ import argparse
 import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
 
 from apd_bench.cli.parser import Parser
-from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS, Registry
+from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
 from apd_bench.suites import suite_names
 
 
@@ -35,19 +34,10 @@ def _parser(known: Mapping[str, tuple[str, str]], line: str) -> argparse.Argumen
     return whole
 
 
-def _of(registry: Registry[Any]) -> Callable[[], list[str]]:
-    return lambda: list(registry.names())
-
-
 _NAMES: dict[str, Callable[[], list[str]]] = {
-    "methods": _of(METHODS),
-    "method": _of(METHODS),
-    "datasets": _of(DATASETS),
-    "attacks": _of(ATTACKS),
-    "backbones": _of(BACKBONES),
-    "suite": suite_names,
-    "named_suite": suite_names,
-}
+    "methods": METHODS.names, "method": METHODS.names, "datasets": DATASETS.names, "attacks": ATTACKS.names,
+    "backbones": BACKBONES.names, "suite": suite_names, "named_suite": suite_names,
+}  # fmt: skip
 
 
 def _within_a_list(names: Callable[[], list[str]]) -> Callable[..., list[str]]:

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,11 @@ from apd_bench.records.environment import installed
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 PROBE_SECONDS = 300
 LITTLE_SPACE = 2e9
-EXTRAS = {
-    "torchattacks": "more attacks under torchattacks:NAME",
-    "ray": "several machines or GPUs",
-    "matplotlib": "plots",
+EXTRAS = {  # by package: what it is for, and the extra that brings it
+    "torchattacks": ("more attacks under torchattacks:NAME", "torchattacks"),
+    "ray": ("several machines or GPUs", "ray"),
+    "matplotlib": ("plots", "plots"),
 }
-_EXTRA_OF = {"matplotlib": "plots"}
 REINSTALL = "pip install --force-reinstall --no-deps apd-bench"
 PAIR_FIX = "Install both at once and from one place: pip install --upgrade --force-reinstall torch torchvision"
 EXAMPLES = """examples:
@@ -85,16 +85,8 @@ class Remark:
 
 def examine(*, seconds: float = PROBE_SECONDS) -> list[Remark]:
     """Every finding about this machine, in the order in which they are best read."""
-    return [
-        *_packages(),
-        *judge_probe(run_probe(seconds)),
-        *_extras(),
-        *_registries(),
-        *_embedded(),
-        *_data(),
-        *_cache(),
-        *_environment(),
-    ]
+    here = (_packages(), judge_probe(run_probe(seconds)))
+    return [*chain(*here, _extras(), _registries(), _embedded(), _data(), _cache(), _environment())]
 
 
 def run_probe(seconds: float = PROBE_SECONDS) -> dict[str, dict[str, Any]]:
@@ -112,14 +104,8 @@ def run_probe(seconds: float = PROBE_SECONDS) -> dict[str, dict[str, Any]]:
         output = expired.stdout or ""
         written = output.decode() if isinstance(output, bytes) else output
         ending = f"the import did not end within {seconds:.0f} seconds"
-    found = {}
-    for line in written.splitlines():
-        if line.startswith("{"):
-            entry = json.loads(line)
-            found[entry["name"]] = entry
-    if ending:
-        found["process"] = {"error": ending}
-    return found
+    entries = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
+    return {entry["name"]: entry for entry in entries} | ({"process": {"error": ending}} if ending else {})
 
 
 def judge_probe(found: dict[str, dict[str, Any]]) -> Iterator[Remark]:
@@ -185,9 +171,9 @@ def _packages() -> Iterator[Remark]:
 
 
 def _extras() -> Iterator[Remark]:
-    for name, use in EXTRAS.items():
+    for name, (use, extra) in EXTRAS.items():
         found = installed(name)
-        fix = "" if found else f"pip install 'apd-bench[{_EXTRA_OF.get(name, name)}]'"
+        fix = "" if found else f"pip install 'apd-bench[{extra}]'"
         yield Remark("extras", name, OK if found else NOTE, found or f"not installed ({use})", fix)
 
 

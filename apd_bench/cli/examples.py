@@ -9,7 +9,6 @@ from apd_bench.core.errors import EXIT_DONE, MissingPrerequisite
 from apd_bench.leaderboard.tidy import measurement
 from apd_bench.records.store import Store
 from apd_bench.records.submission import local_cell
-from apd_bench.runner.examples import make_examples
 
 EXAMPLES = """examples:
   apd-bench examples --methods apd,zero_shot --attacks pgd   three a dataset
@@ -26,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Writes the pictures of the finished cells that the filters choose."""
+    from apd_bench.runner.examples import make_examples
+
     store, view = Store(args.store), view_of(args)
     chosen = []
     for record in store.records():

@@ -11,7 +11,7 @@ from typing import Any
 from apd_bench.cli.console import err, out, out_json
 from apd_bench.core.errors import EXIT_DONE, unknown_name
 from apd_bench.core.registry import REGISTRIES
-from apd_bench.core.text import table
+from apd_bench.core.text import cut, table
 from apd_bench.records.store import Store
 from apd_bench.suites import load_suite, suite_names
 
@@ -69,7 +69,7 @@ def execute(args: argparse.Namespace) -> int:
         header = tuple(name for name in rows[0] if name != "paper" and (plugins or name != "origin"))
         lines = table([tuple(_text(row[name]) for name in header) for row in rows], header).splitlines()
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _ENDLESS
-        out("\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in lines))
+        out("\n".join(cut(line, width) for line in lines))
         if args.kind is not None and kind in _ALSO:
             err(f"Also: {_ALSO[kind]}")
     else:

@@ -10,47 +10,8 @@ from apd_bench.cli.console import out
 from apd_bench.core.errors import UsageError, unknown_name
 
 
-class _FromEnvironment(argparse.Action):
-    """An action whose default is what the variable of its option says, where there is one."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **how: Any) -> None:
-        self.read = how.get("type") or str
-        flag = next((name for name in option_strings if name.startswith("--")), "")
-        variable = "APD_BENCH_" + flag.removeprefix("--").replace("-", "_").upper()
-        if flag and how.get("default") is not argparse.SUPPRESS and variable in os.environ:
-            how |= {"default": self.written(os.environ[variable], variable), "required": False}
-            if how.get("choices") and how["default"] not in how["choices"]:
-                raise unknown_name(f"value of {variable}", str(how["default"]), map(str, how["choices"]))
-        super().__init__(option_strings, dest, **how)
-
-    def written(self, text: str, variable: str) -> Any:
-        """The default behind the text of a variable."""
-        return text
-
-
-class _Store(_FromEnvironment):
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
-        setattr(namespace, self.dest, values)
-
-
-class _Switch(_FromEnvironment):
-    def __init__(self, option_strings: Sequence[str], dest: str, default: Any = False, **how: Any) -> None:
-        super().__init__(option_strings, dest, default=default, nargs=0, **how)
-
-    def written(self, text: str, variable: str) -> bool:
-        from apd_bench.core.options import Spelling, switch  # not for --help
-
-        return switch(text, Spelling(variable, f"{variable}={{}}"))
-
-    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
-        setattr(namespace, self.dest, True)
-
-
-class _Gather(_FromEnvironment):
+class _Gather(argparse.Action):
     """A list: what an option is given adds up, and replaces the default as a whole."""
-
-    def written(self, text: str, variable: str) -> list[Any]:
-        return [self.read(text)]
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
         before = getattr(namespace, self.dest, None)
@@ -92,12 +53,7 @@ class Parser(argparse.ArgumentParser):
         about: dict[str, Any] = {"action": _Help, "nargs": 0, "dest": argparse.SUPPRESS, "default": argparse.SUPPRESS}
         self.add_argument("-h", "--help", const=False, help="this text", **about)
         self._all = self.add_argument("--help-all", const=True, help=argparse.SUPPRESS, **about)
-        for name, action in ((None, _Store), ("store", _Store), ("store_true", _Switch), ("extend", _Gather)):
-            self.register("action", name, action)
-
-    def format_usage(self) -> str:
-        """What the command line looks like, in one line."""
-        return self._usage() + "\n"
+        self.register("action", "extend", _Gather)
 
     def format_help(self) -> str:
         """All options."""
@@ -126,10 +82,30 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """As argparse; a part complains about words itself, since the parser of its verb knows only its own options."""
+        self._read_environment()
         found, rest = super().parse_known_args(args, namespace)
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return found, rest
+
+    def _read_environment(self) -> None:
+        """Makes what the variable of an option says its default, where there is one."""
+        for action in self._actions:
+            flag = next((name for name in action.option_strings if name.startswith("--")), "")
+            variable = "APD_BENCH_" + flag.removeprefix("--").replace("-", "_").upper()
+            if not flag or action.default is argparse.SUPPRESS or variable not in os.environ:
+                continue
+            action.required = False
+            if action.nargs == 0:
+                from apd_bench.core.options import Spelling, switch  # not for --help
+
+                action.default = switch(os.environ[variable], Spelling(variable, f"{variable}={{}}"))
+                continue
+            read: Any = action.type or str
+            value = read(os.environ[variable])
+            if action.choices and value not in action.choices:
+                raise unknown_name(f"value of {variable}", str(value), map(str, action.choices))
+            action.default = [value] if isinstance(action, _Gather) else value
 
     def error(self, message: str) -> NoReturn:
         """Raises the complaint."""

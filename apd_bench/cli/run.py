@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from apd_bench.cli.console import err
 from apd_bench.cli.plan import show_plan
 from apd_bench.core.errors import EXIT_INTERRUPTED
 from apd_bench.core.options import DISPLAY, HOW, WHAT, WHERE, WHICH, RunOptions
+from apd_bench.core.specs import Suite
 from apd_bench.leaderboard.boards import collect, write_boards
 from apd_bench.leaderboard.model import Table
 from apd_bench.records.store import Store
 from apd_bench.runner.cost import stages_of, summary
-from apd_bench.runner.plan import Impossible
+from apd_bench.runner.plan import Impossible, Plan
 from apd_bench.runner.report import RunReport
 from apd_bench.runner.session import make_reporter, plan_of, run_plan
 
@@ -39,36 +41,33 @@ def execute(args: argparse.Namespace) -> int:
     if options.dry_run:
         return show_plan(options)
 
-    grid = plan_of(options)
-    for line in impossible_lines(grid.impossible):
-        err(line)
-    store = Store(options.store)
-    report = run_plan(grid, store, options, make_reporter(options), strategy=options.strategy)
-    complain(options, report)
+    grid, store, report = carry_out(options)
     tables, written = write_tables(store, options, {cell.id for cell in grid.cells})
-    if options.display != "json" and not options.quiet:
-        for line in cost_lines(store, report.computed, report.fits_computed, report.seconds):
-            err(line)
+    if options.display != "json" and not options.quiet and (report.computed or report.fits_computed):
+        stages = stages_of(store, map(store.record, report.computed), report.fits_computed)
+        err("\n".join(["", "Cost of this run:", *summary(stages, report.seconds)]))
     for line in next_steps(tables, written, options, finished=report.exit_code != EXIT_INTERRUPTED):
         err(line)
     return report.exit_code
 
 
-def complain(options: RunOptions, report: RunReport) -> None:
-    """Says what failed where no display did, and with --verbose the tracebacks."""
-    for failure, number in report.messages():
-        if options.quiet or options.display == "none":
-            err(f"apd-bench: error: {number} cells: {failure.message} {failure.hint}".rstrip())
+def carry_out(options: RunOptions, suite: Suite | None = None) -> tuple[Plan, Store, RunReport]:
+    """Plans and runs what the options (and `suite`) ask for, and says what was left out and what failed."""
+    grid, store = plan_of(options, suite), Store(options.store)
+    for line in impossible_lines(grid.impossible):
+        err(line)
+    report = run_plan(grid, store, options, make_reporter(options), strategy=options.strategy)
+    for line in report.complaints() if options.quiet or options.display == "none" else ():
+        err(f"apd-bench: error: {line}")
     if options.verbose:
         for failure, _ in report.messages():
             err(failure.traceback)
+    return grid, store, report
 
 
 def impossible_lines(impossible: Iterable[Impossible]) -> list[str]:
     """One line per reason for which cells were left out."""
-    reasons: dict[str, int] = {}
-    for item in impossible:
-        reasons[item.reason] = reasons.get(item.reason, 0) + 1
+    reasons = Counter(item.reason for item in impossible)
     return [f"left out, {number} cells: {reason}" for reason, number in reasons.items()]
 
 
@@ -106,10 +105,3 @@ def next_steps(
         other = "zero_shot" if "zero_shot" in names[1:] else names[1]
         results = [] if options.results == RunOptions().results else ["--results", str(options.results)]
         yield f"Next: {shlex.join(['apd-bench', 'compare', names[0], other, *results])}"
-
-
-def cost_lines(store: Store, computed: list[str], fits: list[str], seconds: float) -> list[str]:
-    """What this run cost, or nothing when it computed nothing."""
-    if not (computed or fits):
-        return []
-    return ["", "Cost of this run:", *summary(stages_of(store, map(store.record, computed), fits), seconds)]

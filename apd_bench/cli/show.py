@@ -59,20 +59,21 @@ def execute(args: argparse.Namespace) -> int:
         names = [item for registry in REGISTRIES for item in registry.names()]
         raise unknown_name("name or cell", args.name, names, command="apd-bench list") from error
     if args.as_command:
-        return _command(record, args.results)
-    if args.samples:
-        return _samples(store, record.id)
-    if args.json:
+        out(command_for(record.cell, args.results, record.effective))
+        for reason in differences(record.cell):
+            err(f"warning: the command measures another cell: {reason}")
+    elif args.samples:
+        columns = dict(store.outcomes(record.id).columns())
+        out(",".join(columns))
+        for row in zip(*(column.tolist() for column in columns.values()), strict=True):
+            out(",".join(str(int(value)) if isinstance(value, bool) else str(value) for value in row))
+    elif args.json:
         out_json(json.loads(record.to_json()))
-        return EXIT_DONE
-
-    data = json_form(record)
-    failure = data.pop("error") or {}
-    trace = failure.pop("traceback", "")
-    data["cell"] = record.cell.label
-    out(_lines({**data, **({"error": failure} if failure else {})}))
-    if trace:
-        out(trace.rstrip())
+    else:
+        data = json_form(record) | {"cell": record.cell.label}
+        failure = data.pop("error") or {}
+        trace = failure.pop("traceback", "")
+        out("\n".join(filter(None, [_lines({**data, "error": failure}), trace.rstrip()])))
     return EXIT_DONE
 
 
@@ -105,21 +106,6 @@ def _fit(store: Store, fit_id: str, args: argparse.Namespace) -> int:
     cells = [record.id for record in store.records() if record.cell.fit.id == fit_id]
     last = {"epochs": len(history), "last_epoch": history[-1]} if history else {}
     out(_lines({"entry": "fit", **card, **short, "history": None, **last, "cells": cells}))
-    return EXIT_DONE
-
-
-def _command(record: Any, results: Path) -> int:
-    out(command_for(record.cell, results, record.effective))
-    for reason in differences(record.cell):
-        err(f"warning: the command measures another cell: {reason}")
-    return EXIT_DONE
-
-
-def _samples(store: Any, cell_id: str) -> int:
-    columns = dict(store.outcomes(cell_id).columns())
-    out(",".join(columns))
-    for row in zip(*(column.tolist() for column in columns.values()), strict=True):
-        out(",".join(str(int(value)) if isinstance(value, bool) else str(value) for value in row))
     return EXIT_DONE
 
 

@@ -13,7 +13,7 @@ from apd_bench.suites import load_suite
 from apd_bench.tuning.choice import RULES, tuned
 from apd_bench.tuning.files import gains, write_files
 from apd_bench.tuning.search import search
-from apd_bench.tuning.work import make_tries
+from apd_bench.tuning.trials import make_tries
 
 FOLDER = "tuning"  # inside the folder of records, so that no table of a run meets a validation cell
 MOST = 4096
@@ -52,7 +52,7 @@ def execute(args: argparse.Namespace) -> int:
     hunt = search(load_suite(options.suite), options, int(args.trials))
     store = Store(options.results / FOLDER)
     code, done = make_tries(hunt, store, options, make_reporter(options))
-    results = tuned(done, hunt.methods, args.rule)
+    results = tuned(done, hunt.suite.methods, args.rule)
     if not all(item.scores for item in results):
         err("No try is finished for all methods on all sets yet; the same command goes on.")
         return code

@@ -47,24 +47,19 @@ def execute(args: argparse.Namespace) -> int:
         submitted, again = Store(folder / "submitted"), Store(folder / "again")
         records = check_records(submitted)
         err(f"{len(records)} records of {', '.join(manifest['methods'])} are whole and consistent.")
-        seed = (
-            secrets.randbelow(10**6) if args.seed is None else args.seed
-        )  # a known draw would invite forgery elsewhere
+        # A known draw would invite forgery elsewhere.
+        seed = secrets.randbelow(10**6) if args.seed is None else args.seed
         cells = draw_cells(records, args.cells, seed)
         err(f"{len(cells)} cells are drawn and measured again (--seed {seed}).")
         code = _measure(args, cells, submitted, again)
         if code != EXIT_DONE:
             return code
-        found = [
-            item
-            for cell in cells
-            if (item := disagreement(cell, submitted.outcomes(cell.id), again.outcomes(cell.id), args.allow))
-        ]
-        if found:
+        pairs = [(cell, submitted.outcomes(cell.id), again.outcomes(cell.id)) for cell in cells]
+        if found := [item for pair in pairs if (item := disagreement(*pair, args.allow))]:
             rows = [(i.cell.label, f"{i.samples}/{i.n}", str(i.submitted), str(i.measured)) for i in found]
             out(table(rows, header=("cell", "samples that differ", "robust submitted", "robust here")))
             return EXIT_REGRESSION
-        samples = sum(len(again.outcomes(cell.id)) for cell in cells)
+        samples = sum(len(measured) for *_, measured in pairs)
         out(f"{len(cells)} cells measured again: all {samples} samples agree.")
         if args.accept is not None:
             _accept(submitted, Store(args.accept), args)
@@ -89,9 +84,8 @@ def _accept(submitted: Store, target: Store, args: argparse.Namespace) -> None:
                 continue
             fit_id = record.cell.fit.id
             if target.fit_problem(fit_id) is not None:
-                folder = submitted.fit_path(fit_id)
-                files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
-                target.put_fit(fit_id, files)
+                files = submitted.fit_path(fit_id).iterdir()
+                target.put_fit(fit_id, {path.name: path.read_bytes() for path in files if path.name != MANIFEST})
             target.put(record, Store(submitted.path).outcomes(record.id, record))  # nothing of it stays in memory
             added += 1
     out(f"{added} records added to {target.path}.")

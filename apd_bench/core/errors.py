@@ -48,14 +48,6 @@ class OtherSchema(UserError):
     """A sound file that another version of this program wrote: it is left as it is, and nothing is measured anew."""
 
 
-class NewerSchema(OtherSchema):
-    """A file of a later version."""
-
-
-class OlderSchema(OtherSchema):
-    """A file of an earlier version that this one does not read."""
-
-
 class IncompatibleChoice(UserError):
     """Two valid choices that do not go together, such as a method and a backbone without what it needs."""
 

@@ -285,9 +285,8 @@ class RunOptions:
     @property
     def strategy(self) -> str:
         """Which cells are worked on, as one word."""
-        return next((name for name in ("missing", "failed", "force") if getattr(self, name)), "") or (
-            "cached" if self.cached_only else "unfinished"
-        )
+        otherwise = "cached" if self.cached_only else "unfinished"
+        return next((name for name in ("missing", "failed", "force") if getattr(self, name)), otherwise)
 
 
 def table() -> dict[str, Option]:
@@ -296,10 +295,9 @@ def table() -> dict[str, Option]:
     for item in fields(RunOptions):
         declared: Option = item.metadata["option"]
         flag = declared.flag or f"--{item.name.replace('_', '-')}"
-        default = (
-            "" if item.default in (None, False, ()) or "(default" in declared.help else f" (default: {item.default})"
-        )
-        found[item.name] = replace(declared, name=item.name, flag=flag, help=declared.help + default)
+        said = item.default in (None, False, ()) or "(default" in declared.help
+        text = declared.help if said else f"{declared.help} (default: {item.default})"
+        found[item.name] = replace(declared, name=item.name, flag=flag, help=text)
     return found
 
 

@@ -6,39 +6,25 @@ descriptions ("catalog" modules); what an entry's `target` points at is imported
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import FunctionType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 from apd_bench.core.cache import remember
 from apd_bench.core.errors import UsageError, unknown_name
 from apd_bench.core.targets import code_digest, from_file, names_code, resolve, split_file
 
-
-class Entry(Protocol):
-    """What a registry stores: anything frozen with a canonical name and aliases."""
-
-    @property
-    def name(self) -> str:
-        """The canonical name."""
-
-    @property
-    def aliases(self) -> tuple[str, ...]:
-        """Other names for the same entry."""
-
-
-T = TypeVar("T", bound=Entry)
 _ON_DEMAND = "resolved from "
 _NAME = re.compile(r"[\w][\w.:/@#+-]*")
 
 
 @dataclass
-class Registry(Generic[T]):
-    """Named entries of one kind, objects of the class `entry`.
+class Registry:
+    """Named entries of one kind: frozen objects of the class `entry`, with a `name` and `aliases`.
 
     Built-ins come from `catalog`, plug-ins from the entry-point `group` and from `path/to/file.py:NAME`, whatever
     `resolver` makes of a name from itself.
@@ -51,29 +37,28 @@ class Registry(Generic[T]):
     resolver: str = ""
     entry: str = "builtins:object"
     files: dict[str, str] = field(default_factory=dict)  # canonical name -> file.py:NAME, of what came from a file
-    _entries: dict[str, T] = field(default_factory=dict)
+    _entries: dict[str, Any] = field(default_factory=dict)
     _origin: dict[str, str] = field(default_factory=dict)
     _aliases: dict[str, str] = field(default_factory=dict)
     _loaded: bool = False
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
-    def register(self, entry: T, *, origin: str = "this session") -> T:
+    def register(self, entry: Any, *, origin: str = "this session") -> Any:
         """Adds `entry`, marked with the digest of the file that its code lies in, and returns it.
 
         Raises UsageError when it is none of this kind, or when its name or an alias is already taken.
         """
         self._load()
-        kind = resolve(self.entry, type)
+        kind: Any = resolve(self.entry, type)
         if not isinstance(entry, kind):
             raise UsageError(f"{origin} gives a {type(entry).__name__}, not a {kind.__name__}: it is no {self.kind}.")
-        foreign: Any = entry
-        for name in (foreign.name, *foreign.aliases):
+        for name in (entry.name, *entry.aliases):
             if not isinstance(name, str) or not _NAME.fullmatch(name) or name.lower() == "all":
                 raise UsageError(f"{name!r} of {origin} is no name for a {self.kind}.", hint="Use letters and digits.")
-        target = getattr(foreign, "loader", None) or getattr(foreign, "target", None)
-        if target and "code" in {item.name for item in fields(foreign)}:
-            foreign = replace(foreign, code=code_digest(target.partition(":")[0]))
-        return self._add(foreign, origin)
+        target = getattr(entry, "loader", None) or getattr(entry, "target", None)
+        if target and "code" in {item.name for item in fields(entry)}:
+            entry = replace(entry, code=code_digest(target.partition(":")[0]))
+        return self._add(entry, origin)
 
     def unregister(self, name: str) -> None:
         """Removes the entry `name`, for tests and interactive use."""
@@ -88,11 +73,9 @@ class Registry(Generic[T]):
         for name in [name for name, origin in self._origin.items() if origin.startswith(_ON_DEMAND)]:
             self.unregister(name)
 
-    def get(self, name: str) -> T:
+    def get(self, name: str) -> Any:
         """The entry called `name` (canonical or alias, any case); raises UnknownName with the nearest match."""
-        self._load()
-        key = self.canonical(name)
-        return self._entries[key]
+        return self._entries[self.canonical(name)]
 
     def canonical(self, name: str) -> str:
         """The canonical name behind `name`; names such as a local path or `hf-hub:` id are resolved on demand."""
@@ -104,10 +87,9 @@ class Registry(Generic[T]):
         if split_file(text) is not None:
             return self._from_file(text)
         if self.resolver:
-            make: Callable[[str], T | None] = resolve(self.resolver, FunctionType)
-            entry = make(text)
+            entry = resolve(self.resolver, FunctionType)(text)
             if entry is not None:
-                return self._add_resolved(entry, text).name
+                return str(self._add_resolved(entry, text).name)
         raise unknown_name(self.kind, name, [*self._entries, *self._aliases], command=self.list_command)
 
     def names(self) -> list[str]:
@@ -147,7 +129,7 @@ class Registry(Generic[T]):
         kept = [name for name in chosen if name not in excluded]
         return sorted(kept, key=lambda name: order.get(name, len(order)))
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[Any]:
         self._load()
         return iter(self._entries.values())
 
@@ -172,7 +154,7 @@ class Registry(Generic[T]):
                 return self._aliases[candidate]
         return None
 
-    def _add(self, entry: T, origin: str) -> T:
+    def _add(self, entry: Any, origin: str) -> Any:
         with self._lock:
             for name in (entry.name, *entry.aliases):
                 if names_code(name):
@@ -189,7 +171,7 @@ class Registry(Generic[T]):
             self._aliases.update(dict.fromkeys(entry.aliases, entry.name))
         return entry
 
-    def _add_resolved(self, entry: T, text: str) -> T:
+    def _add_resolved(self, entry: Any, text: str) -> Any:
         """Adds the entry that a name resolved to; an earlier entry of the same name or content is replaced."""
         held = self._entries.get(entry.name)
         if held is entry:  # another spelling of it
@@ -242,7 +224,7 @@ def _same(held: Any, entry: Any) -> bool:
     return held == entry or (mark is not None and mark == getattr(held, "digest", None))
 
 
-def _registry(kind: str, room: str, entry: str) -> Registry[Any]:
+def _registry(kind: str, room: str, entry: str) -> Registry:
     catalog = f"apd_bench.{room}.catalog"
     where = (f"apd_bench.{kind}s", f"apd-bench list {kind}s", f"{catalog}:resolve", f"apd_bench.{entry}")
     return Registry(kind, catalog, *where)

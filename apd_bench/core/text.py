@@ -11,8 +11,12 @@ LONGEST = 80
 
 def plain(text: object, longest: int = LONGEST) -> str:
     """One line without control or direction marks, cut to `longest` characters."""
-    line = " ".join(_CONTROL.sub(" ", str(text)).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
+    return cut(" ".join(_CONTROL.sub(" ", str(text)).split()), longest)
+
+
+def cut(text: str, longest: int) -> str:
+    """The text, its end left out where it is too long."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def plain_lines(text: object) -> str:

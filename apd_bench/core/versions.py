@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from apd_bench.core.errors import NewerSchema, OlderSchema
+from apd_bench.core.errors import OtherSchema
 
 RECORD = 3  # since 2 with its own digest, since 3 with ids of version 2
 STATE = 1  # of the card beside a prompt state
@@ -20,16 +20,15 @@ def package_version() -> str:
 
 
 def refuse_other(found: Any, known: int, what: str) -> None:
-    """Raises NewerSchema or OlderSchema when `found`, the schema that the file `what` states, is not `known`."""
-    if isinstance(found, int) and found > known:
-        raise NewerSchema(
-            f"{what} was written by a later apd-bench: its schema is {found}, the newest that this one knows is "
-            f"{known}. Nothing was changed.",
-            hint="Update apd-bench (pip install --upgrade apd-bench), or choose another folder with --results DIR.",
-        )
-    if isinstance(found, int) and found < known:
-        raise OlderSchema(
-            f"{what} was written by an earlier apd-bench: its schema is {found}, this one reads {known}. Nothing was "
-            "changed.",
-            hint="Measure anew into another folder (--results DIR), or read it with the version that wrote it.",
-        )
+    """Raises OtherSchema when `found`, the schema that the file `what` states, is not `known`."""
+    if not isinstance(found, int) or found == known:
+        return
+    if found > known:
+        when, knows = "a later", f"the newest that this one knows is {known}"
+        hint = "Update apd-bench (pip install --upgrade apd-bench), or choose another folder with --results DIR."
+    else:
+        when, knows = "an earlier", f"this one reads {known}"
+        hint = "Measure anew into another folder (--results DIR), or read it with the version that wrote it."
+    raise OtherSchema(
+        f"{what} was written by {when} apd-bench: its schema is {found}, {knows}. Nothing was changed.", hint=hint
+    )

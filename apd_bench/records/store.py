@@ -194,7 +194,7 @@ class Store:
         return self.fits / fit_id
 
     def has_fit(self, fit_id: str) -> bool:
-        """Whether there is a folder for the fit; raises NewerSchema when a later version of this program wrote it."""
+        """Whether there is a folder for the fit; raises OtherSchema when a later version of this program wrote it."""
         try:
             content = read_bytes(f"{self.fits}/{fit_id}/{CARD}")
             stated = parse_json(content, constants=True).get("schema") if _NEWER_CARD.search(content) else STATE

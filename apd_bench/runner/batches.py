@@ -8,7 +8,7 @@ import gc
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,18 +20,6 @@ PROBES = ((4, 8), (1, 2))  # batches that are measured; the second pair where th
 # The words of CUDA and MPS, of cuBLAS and cuDNN (..._STATUS_ALLOC_FAILED), of the machine.
 _NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|ALLOC(ATION)?_FAILED", re.IGNORECASE)
 _TINY = 64  # images up to this many pixels a side count as tiny
-
-
-class MemoryMeter(Protocol):
-    """What tells the memory of a device."""
-
-    def free(self) -> int:
-        """Bytes that could be allocated now."""
-        ...
-
-    def peak(self, batch: int) -> int:
-        """The most bytes that a forward and backward pass of `batch` images holds; an out-of-memory error if none."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,7 @@ class CudaMemory:
         return min(int(left) + unused, int(self._share * whole) - used)
 
     def peak(self, batch: int) -> int:
-        """The peak of the second of two passes, so that workspaces which stay are not counted."""
+        """The most bytes that a pass of `batch` images holds: of a second one, so that workspaces are not counted."""
         pixels = torch.full((batch, 3, self._image_size, self._image_size), 0.5, device=self._device)
         self._pass(pixels)
         torch.cuda.reset_peak_memory_stats(self._device)
@@ -75,9 +63,10 @@ def default_batch_size(image_size: int) -> int:
     return 100 if image_size <= _TINY else 32
 
 
-def largest_batch(memory: MemoryMeter, image_size: int) -> BatchSize:
+def largest_batch(memory: CudaMemory, image_size: int) -> BatchSize:
     """The largest power of two, at most LIMIT, whose predicted peak is within SHARE of the free memory; at least 1."""
     pixels = HELD * 3 * image_size**2 * 4
+    facts: dict[str, Any] = {"from": "memory", "share": SHARE, "limit": LIMIT}
     for small, large in PROBES:
         try:
             low, high = memory.peak(small), memory.peak(large)
@@ -92,18 +81,9 @@ def largest_batch(memory: MemoryMeter, image_size: int) -> BatchSize:
         size = LIMIT
         while size > 1 and fixed + size * (each + pixels) > SHARE * free:
             size //= 2
-        return BatchSize(
-            size,
-            {
-                "from": "memory",
-                "bytes_per_image": int(each + pixels),
-                "bytes_fixed": int(fixed),
-                "bytes_free": free,
-                "share": SHARE,
-                "limit": LIMIT,
-            },
-        )
-    return BatchSize(1, {"from": "memory", "bytes_free": memory.free(), "share": SHARE, "limit": LIMIT})
+        facts |= {"bytes_per_image": int(each + pixels), "bytes_fixed": int(fixed), "bytes_free": free}
+        return BatchSize(size, facts)
+    return BatchSize(1, {**facts, "bytes_free": memory.free()})
 
 
 def out_of_memory(error: BaseException) -> bool:

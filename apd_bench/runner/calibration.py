@@ -2,11 +2,11 @@
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from types import FunctionType
 
 import torch
+from torch.utils.benchmark import Timer
 
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.core.errors import UserError
@@ -41,22 +41,13 @@ def measure(name: str, device: str) -> dict[str, float]:
         leaf = pixels.clone().requires_grad_()
         torch.autograd.grad(classifier(leaf).sum(), leaf)
 
-    alone, together = (_seconds(step, device) / batch for step in (forward, both))
+    alone, together = (_seconds(step) / batch for step in (forward, both))
     return {"forward": alone, "backward": max(together - alone, alone)}
 
 
-def _seconds(step: Callable[[], None], device: str) -> float:
-    """The median seconds of a step over about two seconds, after one that warms up."""
-    step()
-    spent: list[float] = []
-    began = time.perf_counter()
-    while len(spent) < 3 or time.perf_counter() - began < _SECONDS:
-        start = time.perf_counter()
-        step()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize(device)
-        spent.append(time.perf_counter() - start)
-    return sorted(spent)[len(spent) // 2]
+def _seconds(step: Callable[[], None]) -> float:
+    timer = Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
+    return float(timer.blocked_autorange(min_run_time=_SECONDS).median)
 
 
 if __name__ == "__main__":

@@ -68,26 +68,23 @@ def load_classifier(
 
 def stored_state(name: str | Path | Record, store: Store) -> tuple[Cell | None, PromptState]:
     """The prompt state of a record, an id, a folder or an address on the hub, and the cell where that is one."""
-    folder = None if isinstance(name, Record) else state_folder(str(name))
+    text = name.id if isinstance(name, Record) else str(name)
+    folder = None if isinstance(name, Record) else state_folder(text)
     if folder is not None:
         return None, load_state(folder)
     if not store.exists():
         raise MissingPrerequisite(
-            f"There are no records in {store.path}, and '{getattr(name, 'id', name)}' is no folder of prompts.",
+            f"There are no records in {store.path}, and '{text}' is no folder of prompts.",
             hint="Say where they are with results=.",
         )
     try:
-        record = store.record(name.id if isinstance(name, Record) else store.find(str(name)))
+        record = store.record(store.find(text))
     except UnknownName as error:
-        fits = (
-            []
-            if isinstance(name, Record)
-            else [one.name for one in store.fits.glob(f"{name}*") if store.card(one.name)]
-        )
+        fits = [] if isinstance(name, Record) else store.fit_ids(text)
         if len(fits) == 1:
             return None, load_state(store.fit_path(fits[0]))
         several = f"could be any of {len(fits)} fits" if fits else "is neither a cell nor a fit"
-        raise UnknownName(f"'{getattr(name, 'id', name)}' {several} of {store.path}.", hint=error.hint) from error
+        raise UnknownName(f"'{text}' {several} of {store.path}.", hint=error.hint) from error
     if store.fit_problem(record.cell.fit.id) is not None or not store.has_prompts_of(record):
         raise MissingPrerequisite(
             f"The prompts that cell {record.id} was measured with are not in {store.path}.",

@@ -11,11 +11,8 @@ _SAMPLES = 1000  # assumed where a set does not say how many test images it has
 # Image passes (forwards, backwards) of AutoAttack's members per sample, iteration and target class: measured on samples
 # that resist. Square costs its queries.
 _MEMBERS = {
-    "apgd-ce": (1.0, 1.0),
-    "apgd-dlr": (1.0, 1.0),
-    "apgd-t": (1.0, 1.0),
-    "fab": (19 / 9, 1.0),
-    "fab-t": (19 / 9, 1.0),
+    **dict.fromkeys(("apgd-ce", "apgd-dlr", "apgd-t"), (1.0, 1.0)),
+    **dict.fromkeys(("fab", "fab-t"), (19 / 9, 1.0)),
 }
 _TARGETED = ("apgd-t", "fab-t")
 _EACH_TARGET = ("pgd-t", "apgd-t")
@@ -31,7 +28,9 @@ def passes_per_sample(attack: AttackSpec, eps: float = 1.0) -> tuple[float, floa
     entry = ATTACKS.get(attack.name)
     options = {**entry.defaults, **attack.options}
     if "members" in options:
-        return _ensemble(options)
+        names = options["members"]
+        members = [_member(name, options) for name in ([names] if isinstance(names, str) else names)]
+        return sum(item[0] for item in members), sum(item[1] for item in members)
     steps = float(options.get("targets", 1)) if attack.name in _EACH_TARGET else 1.0
     if "order" in options:  # a suite
         close = _CLOSE * (3 + options["targets"])  # a run three times as long, and one for each target
@@ -53,12 +52,6 @@ def member_passes(attack: AttackSpec, member: str) -> float:
     """Image passes, forward and backward, of one member of an AutoAttack for a sample that resists; 0 if unknown."""
     options = {**ATTACKS.get(attack.name).defaults, **attack.options} if attack.name in ATTACKS.names() else {}
     return sum(_member(member, options)) if "members" in options else 0.0
-
-
-def _ensemble(options: Mapping[str, Any]) -> tuple[float, float]:
-    members = options["members"]
-    passes = [_member(name, options) for name in ((members,) if isinstance(members, str) else members)]
-    return sum(item[0] for item in passes), sum(item[1] for item in passes)
 
 
 def _member(name: str, options: Mapping[str, Any]) -> tuple[float, float]:

@@ -4,25 +4,23 @@ One file a cell, `examples/<cell id>.json` in the store, made on request by `apd
 what it finds there. This is the only part of the boards that needs the model, and it runs before the boards.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image
+from torch import Tensor
 
 from apd_bench import attacks
 from apd_bench.core.files import atomic_write
 from apd_bench.core.specs import ATTACK_SEED, Cell, format_eps
 from apd_bench.leaderboard.pictures import FOLDER
 from apd_bench.records.store import Store
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from apd_bench.runner.stages import Stages
+from apd_bench.runner.stages import Stages
+from apd_bench.runner.tasks import Settings, Task
 
 
 def make_examples(store: Store, cells: Sequence[Cell], count: int, device: str = "cpu") -> list[Path]:
@@ -31,9 +29,6 @@ def make_examples(store: Store, cells: Sequence[Cell], count: int, device: str =
     Cells that differ in the method alone get the same samples, those that all of them classify correctly, so that the
     page shows methods side by side; where there are too few of these, the rest are a method's own.
     """
-    from apd_bench.runner.stages import Stages
-    from apd_bench.runner.tasks import Settings
-
     kept = str(store.path / "checkpoints")
     stages = Stages(Settings(fits=str(store.fits), checkpoints=kept, device=device, threads=1))
     written = []
@@ -43,10 +38,9 @@ def make_examples(store: Store, cells: Sequence[Cell], count: int, device: str =
         shared[_place(cell)] = shared.get(_place(cell), right[cell.id]) & right[cell.id]
     for cell in cells:
         names = [*sorted(shared[_place(cell)]), *sorted(right[cell.id] - shared[_place(cell)])][:count]
-        path = store.path / FOLDER / f"{cell.id}.json"
         text = json.dumps(_pictures(stages, cell, names), indent=1, sort_keys=True)
-        atomic_write(path, (text + "\n").encode())
-        written.append(path)
+        written.append(store.path / FOLDER / f"{cell.id}.json")
+        atomic_write(written[-1], (text + "\n").encode())
     return written
 
 
@@ -61,10 +55,6 @@ def _right(store: Store, cell: Cell) -> set[str]:
 
 
 def _pictures(stages: Stages, cell: Cell, wanted: Sequence[str]) -> list[dict[str, str]]:
-    import torch
-
-    from apd_bench.runner.tasks import Task
-
     loaded = stages.load(Task(fit=cell.fit, cell=cell), cell)
     classifier, test, names_of = loaded.classifier, loaded.test, loaded.data.classes
     rows = [row for row, name in enumerate(test.ids) if name in wanted]
@@ -97,8 +87,6 @@ def _pictures(stages: Stages, cell: Cell, wanted: Sequence[str]) -> list[dict[st
 
 def _png(pixels: Tensor) -> str:
     """An image [3, H, W] in [0, 1] as PNG, base64."""
-    from PIL import Image
-
     array = (pixels.detach().cpu() * 255).round().byte().permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, format="PNG", optimize=True)

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -51,6 +52,19 @@ def guarded(bench: Workbench, task: Task, watch: Watch) -> Result:
         return Stopped()
     except Exception as error:
         return Failure.of(error)
+
+
+def at_most_every(seconds: float, report: Watch) -> Watch:
+    """A watch that calls `report` at most once in so many seconds."""
+    last = float("-inf")
+
+    def watch(progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            report(progress)
+
+    return watch
 
 
 class InProcess:

@@ -40,15 +40,10 @@ class LiveReporter(Reporter):
     """
 
     def __init__(self, console: Console | None = None, store: Store | None = None) -> None:
-        self.console = console or Console(stderr=True)
-        self.running = Running()
-        self._store = store
-        self._report = RunReport()
-        self._total: Counter[Key] = Counter()
-        self._done: Counter[Key] = Counter()
-        self._bad: Counter[Key] = Counter()
+        self.console, self._store = console or Console(stderr=True), store
+        self._report, self._began, self.running = RunReport(), time.monotonic(), Running()
+        self._total, self._done, self._bad = Counter[Key](), Counter[Key](), Counter[Key]()
         self._cost_done = self._cost_total = self._passes = 0.0
-        self._began = time.monotonic()
         self._live = _Resizable(
             get_renderable=self.render,
             console=self.console,
@@ -63,12 +58,10 @@ class LiveReporter(Reporter):
 
     def start(self, report: RunReport, queue: WorkQueue, plan: Plan) -> None:
         """Draws the table; of fits, where no cell is to be measured."""
-        self._report, self._began, self._names = report, time.monotonic(), Names(plan)
+        self._report, self._began, self._names, self.running = report, time.monotonic(), Names(plan), Running()
         self._standings = Standings(self._names.row)
-        self.running = Running()
-        for counts in (self._total, self._done, self._bad):
-            counts.clear()
-        self._cost_done = self._passes = 0.0
+        self._total, self._done, self._bad = Counter[Key](), Counter[Key](), Counter[Key]()
+        self._cost_done = self._cost_total = self._passes = 0.0
         for line in opening(report):
             self.message(line)
         if not len(queue):
@@ -85,7 +78,6 @@ class LiveReporter(Reporter):
         self._live.start()
 
     def task_started(self, task: Task) -> None:
-        """Adds a line for the task."""
         self.running.begin(task)
 
     def task_finished(self, task: Task, result: Result) -> None:
@@ -103,7 +95,6 @@ class LiveReporter(Reporter):
             self.message(f"failed: {self._names.task(task)}: {result.message}")
 
     def tick(self, progress: Mapping[str, Progress]) -> None:
-        """Takes the numbers for the next drawing."""
         self.running.tick(progress)
 
     def message(self, text: str) -> None:
@@ -180,9 +171,7 @@ class LiveReporter(Reporter):
         elapsed = max(time.monotonic() - self._began, 1e-9)
         partial = sum(cost_of_task(task) * self.running.share(key) for key, task in list(self.running.tasks.items()))
         share = min((self._cost_done + partial) / self._cost_total, 1.0) if self._cost_total else 0.0
-        left = (
-            f", at most {duration(elapsed / share - elapsed)} left" if share > 0.02 else ""
-        )  # if every sample resists
+        left = f", at most {duration(elapsed / share - elapsed)} left" if share > 0.02 else ""  # if all samples resist
         running = sum(item.passes for item in self.running.progress.values())
         speed = f", {(self._passes + running) / elapsed:,.0f} passes/s" if self._passes + running else ""
         report = self._report

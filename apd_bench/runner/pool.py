@@ -4,6 +4,7 @@ Progress and the stop flag are plain shared memory without locks, so a worker th
 nothing locked behind. Workers ignore Ctrl-C (the driver decides), and end themselves when the driver is gone.
 """
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -11,15 +12,14 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from multiprocessing import connection
 from typing import Any
 
 from apd_bench.runner.executor import STAGES, environment, guarded, make_workbench, signals_to
 from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Task, Workbench
 
-_FIELDS = 5  # the numbers of a Progress
-_PHASE = 32  # characters of its phase
+_PHASE = 32  # characters of the phase of a Progress
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
@@ -58,7 +58,6 @@ class Pool:
         return future
 
     def progress(self) -> Mapping[str, Progress]:
-        """How far the running tasks are, by task id."""
         self._forget_done()
         return {task_id: self._board.read(place) for task_id, (place, _) in self._places.items()}
 
@@ -98,19 +97,21 @@ class _Board:
     """The progress of each place, in memory that all processes share; a half-written one does no harm."""
 
     def __init__(self, places: int) -> None:
-        self._numbers = _CONTEXT.RawArray("d", places * _FIELDS)
-        self._phases = _CONTEXT.RawArray("c", places * _PHASE)
+        self._rows: Any = _CONTEXT.RawArray(_Row, places)
 
     def write(self, place: int, progress: Progress) -> None:
         *numbers, phase = astuple(progress)
-        self._numbers[place * _FIELDS : (place + 1) * _FIELDS] = numbers
-        text = phase.encode("ascii", "replace")[:_PHASE].ljust(_PHASE, b"\0")
-        self._phases[place * _PHASE : (place + 1) * _PHASE] = text
+        self._rows[place] = (*numbers, phase.encode("ascii", "replace")[:_PHASE])
 
     def read(self, place: int) -> Progress:
-        text = self._phases[place * _PHASE : (place + 1) * _PHASE].rstrip(b"\0").decode("ascii", "replace")
-        done, total, broken, passes, loss = self._numbers[place * _FIELDS : (place + 1) * _FIELDS]
-        return Progress(done, total, broken, passes, loss, text)
+        row = {item.name: getattr(self._rows[place], item.name) for item in fields(Progress)}
+        return Progress(**{**row, "phase": row["phase"].decode("ascii", "replace")})
+
+
+class _Row(ctypes.Structure):
+    """A Progress: its numbers, and its phase."""
+
+    _fields_ = (*((item.name, ctypes.c_double) for item in fields(Progress)[:-1]), ("phase", ctypes.c_char * _PHASE))
 
 
 def _is_spoiled(future: Future[Result]) -> bool:

@@ -10,7 +10,6 @@ import signal
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -24,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apd_bench.core.errors import MissingPrerequisite, UsageError, first_line
 from apd_bench.core.options import RunOptions
-from apd_bench.runner.executor import STAGES, guarded, make_workbench, signals_to
+from apd_bench.runner.executor import STAGES, at_most_every, guarded, make_workbench, signals_to
 from apd_bench.runner.plan import fits_of
 from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Stopped, Task, Workbench
 
@@ -84,7 +83,10 @@ class RayExecutor:
 
         def finished(done: Future[Any]) -> None:
             self._refs.pop(task.id, None)
-            came = _result_of(done)
+            error = done.exception()
+            came = done.result() if error is None else Failure.of(error)
+            if isinstance(error, TaskCancelledError):
+                came = Stopped()
             self._release(self._actors.pop(task.id, None), spoiled=isinstance(came, Failure) and came.sticky)
             result.set_result(came)
 
@@ -106,7 +108,7 @@ class RayExecutor:
             ray.cancel(ref, force=True)
         for actor in [*self._actors.values(), *self._idle]:
             ray.kill(actor)
-        self._board.close()
+        ray.kill(self._board.actor)
         if self._began_ray:
             ray.shutdown()
 
@@ -171,9 +173,6 @@ class _View:
             self._asked = self.actor.read.remote(wanted)
         return {task_id: Progress(*self._last.get(task_id, ())) for task_id in wanted}
 
-    def close(self) -> None:
-        ray.kill(self.actor)
-
 
 def _resources() -> dict[str, float]:
     """What the cluster has now."""
@@ -217,16 +216,6 @@ def _reach(address: str | None) -> None:
     host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=5).close()
-
-
-def _result_of(done: Future[Any]) -> Result:
-    error = done.exception()
-    if error is None:
-        result: Result = done.result()
-        return result
-    if isinstance(error, TaskCancelledError):
-        return Stopped()
-    return Failure.of(error)
 
 
 def executor_for(settings: Settings, options: RunOptions, work: int, workbench: str) -> RayExecutor:
@@ -274,21 +263,11 @@ def _carry_out(
             place = Path(tempfile.gettempdir()) / "apd-bench-checkpoints"
         _benches[key] = make_workbench(workbench, replace(settings, checkpoints=str(place)))
     carried = replace(task, files=dict(zip(fit_ids, states, strict=True)) or None)
-    return guarded(_benches[key], carried, _Watch(task.id, board, cancelled))
+    report = at_most_every(_REPORT_EVERY, lambda progress: board.say.remote(task.id, astuple(progress)))
 
-
-class _Watch:
-    """Writes on the board a few times a second, without waiting for it, and stops where the task was cancelled."""
-
-    def __init__(self, task_id: str, board: Any, cancelled: threading.Event) -> None:
-        self._task_id, self._board, self._cancelled = task_id, board, cancelled
-        self._said = float("-inf")
-
-    def __call__(self, progress: Progress) -> None:
-        """Reports; raises Interrupted when Ray has cancelled the task."""
-        if self._cancelled.is_set():
+    def watch(progress: Progress) -> None:
+        if cancelled.is_set():
             raise Interrupted
-        now = time.monotonic()
-        if now - self._said >= _REPORT_EVERY:
-            self._said = now
-            self._board.say.remote(self._task_id, astuple(progress))
+        report(progress)
+
+    return guarded(_benches[key], carried, watch)

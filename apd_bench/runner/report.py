@@ -61,3 +61,7 @@ class RunReport:
             key = (failure.type, failure.message)
             counts[key] = (failure, counts.get(key, (failure, 0))[1] + 1)
         return sorted(counts.values(), key=lambda item: -item[1])
+
+    def complaints(self) -> list[str]:
+        """Every distinct failure in a line."""
+        return [f"{number} cells: {item.message} {item.hint}".rstrip() for item, number in self.messages()]

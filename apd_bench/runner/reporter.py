@@ -9,7 +9,7 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import Any, TextIO
 
-from apd_bench.core.text import counted, plain, printable
+from apd_bench.core.text import counted, cut, plain, printable
 from apd_bench.records.measured import Measured
 from apd_bench.runner.plan import Plan
 from apd_bench.runner.queue import WorkQueue
@@ -233,11 +233,6 @@ def describe(result: Result) -> str:
     if isinstance(result, Failure):
         return f"failed: {result.message}"
     return "stopped"
-
-
-def cut(text: str, longest: int) -> str:
-    """The text, its end left out where it is too long."""
-    return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def duration(seconds: float) -> str:

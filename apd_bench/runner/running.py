@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from apd_bench.core.specs import Cell, format_eps
 from apd_bench.runner.estimate import cost_of, member_passes, passes_of
@@ -46,15 +45,6 @@ class Names:
         return [_PARTS[name](cell) for name in self._differs if name not in left_out]
 
 
-@dataclass
-class _Phase:
-    """A phase of a task, and what the task had done when it began."""
-
-    text: str
-    passes: float
-    standing: float
-
-
 class Running:
     """The tasks under way."""
 
@@ -62,7 +52,7 @@ class Running:
         self.tasks: dict[str, Task] = {}
         self.progress: Mapping[str, Progress] = {}
         self._since: dict[str, float] = {}
-        self._phases: dict[str, _Phase] = {}
+        self._phases: dict[str, tuple[str, float, float]] = {}  # and when it began: passes made, samples to do
 
     def begin(self, task: Task) -> None:
         """A task was handed to a worker."""
@@ -77,9 +67,8 @@ class Running:
         """Takes note of how far the tasks are."""
         self.progress = dict(progress)
         for task_id, item in self.progress.items():
-            before = self._phases.get(task_id)
-            if before is None or before.text != item.phase:
-                self._phases[task_id] = _Phase(item.phase, item.passes, item.total - item.done)
+            if task_id not in self._phases or self._phases[task_id][0] != item.phase:
+                self._phases[task_id] = item.phase, item.passes, item.total - item.done
 
     def seconds(self, task_id: str) -> float:
         """How long a task has been under way."""
@@ -105,11 +94,11 @@ class Running:
 
     def _phase(self, task: Task, item: Progress) -> str:
         """The phase, and of a suite's member which part of its passes is done, if every sample resists it."""
-        begun = self._phases.get(task.id)
+        text, passes, standing = self._phases.get(task.id, ("", 0.0, 0.0))
         each = member_passes(task.cell.attack, item.phase.rpartition(" ")[2]) if task.cell is not None else 0.0
-        if begun is None or begun.text != item.phase or not each or begun.standing <= 0:
+        if text != item.phase or not each or standing <= 0:
             return item.phase
-        return f"{item.phase} {min((item.passes - begun.passes) / (each * begun.standing), 1):.0%}"
+        return f"{item.phase} {min((item.passes - passes) / (each * standing), 1):.0%}"
 
 
 def cost_of_task(task: Task) -> float:

@@ -104,7 +104,7 @@ def resolve(suite: Suite, options: RunOptions = AS_IT_IS) -> Suite:
     return resolved
 
 
-def _names(registry: Registry[Any], own: tuple[str, ...], asked: list[str] | None) -> tuple[str, ...]:
+def _names(registry: Registry, own: tuple[str, ...], asked: list[str] | None) -> tuple[str, ...]:
     if asked is None:
         return tuple(registry.canonical(name) for name in own)
     universe = [registry.canonical(name) for name in own] if "all" in asked else None
@@ -143,7 +143,7 @@ def _wild(pattern: str) -> bool:
 
 
 def _calls(
-    of_suite: tuple[str, ...], asked: list[str] | None, parse: Callable[[str], AttackSpec], registry: Registry[Any]
+    of_suite: tuple[str, ...], asked: list[str] | None, parse: Callable[[str], AttackSpec], registry: Registry
 ) -> tuple[str, ...]:
     """Attacks (or defences) as they are written, each with canonical name and options: `pgd`, `pgd(steps=100)`."""
     own = [parse(text).label for text in of_suite]

@@ -87,7 +87,7 @@ def run_plan(
 
     `alone`: where the work is done on this machine, it is done in this process.
     Of `options` it takes how the work is done: processes, device, batches, parts of cells, and whether to wait.
-    Raises MissingPrerequisite when the store cannot be written or another process is writing to it, and NewerSchema,
+    Raises MissingPrerequisite when the store cannot be written or another process is writing to it, and OtherSchema,
     before anything is changed, when it holds what a later version of this program wrote.
     """
     with store.writer(wait=options.wait, on_wait=reporter.message):

@@ -25,7 +25,7 @@ from apd_bench.core.errors import MissingPrerequisite, UsageError, first_line
 from apd_bench.core.files import atomic_write
 from apd_bench.core.options import RunOptions
 from apd_bench.records.measured import Measured
-from apd_bench.runner.executor import STAGES, guarded, make_workbench
+from apd_bench.runner.executor import STAGES, at_most_every, guarded, make_workbench
 from apd_bench.runner.shards import load_shard, save_shard
 from apd_bench.runner.tasks import Failure, FitDone, Interrupted, Progress, Result, Settings, Stopped, Task
 
@@ -39,8 +39,7 @@ _TIME = re.compile(r"(?:(?P<d>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?"
 class SlurmExecutor:
     """Tasks as array jobs: what becomes ready at the same time is one array.
 
-    `sbatch`: options of sbatch by their long names. `folder` is that of the store. `cluster` "local" runs jobs on this
-    machine, without Slurm.
+    `sbatch`: options of sbatch by their long names.
     """
 
     def __init__(
@@ -50,18 +49,17 @@ class SlurmExecutor:
         *,
         jobs: int | None = None,
         workbench: str = STAGES,
-        cluster: str = "slurm",
         poll: float = _POLL,
         look: float = _LOOK,
     ) -> None:
         self.slots = jobs or SLOTS
         self._settings, self._workbench, self._poll, self._look = settings, workbench, poll, look
         self._folder = Path(settings.checkpoints).parent / "slurm"
+        self._asked_to_stop = self._folder / "stop"
         self._asked_to_stop.unlink(missing_ok=True)
         self._waiting: list[_Held] = []
         self._held: dict[str, _Held] = {}
         self._last_poll = self._last_look = float("-inf")
-        self._local = cluster == "local"
         self._executor = self._make(sbatch)
 
     def submit(self, task: Task) -> Future[Result]:
@@ -71,7 +69,8 @@ class SlurmExecutor:
         held = _Held(task, place / (mark + uuid4().hex[:8]))
         for folder in sorted(place.glob(mark + "*")):
             with suppress(OSError):
-                held.folder, held.job = folder, self._job((folder / "job").read_text())
+                held.folder, job_id = folder, (folder / "job").read_text().strip()
+                held.job = submitit.SlurmJob(self._folder, job_id, [0])
         self._held[task.id] = held
         if held.job is None:
             self._waiting.append(held)
@@ -100,13 +99,7 @@ class SlurmExecutor:
             shutil.rmtree(held.folder, ignore_errors=True)
         self._held.clear()
 
-    @property
-    def _asked_to_stop(self) -> Path:
-        return self._folder / "stop"
-
     def _make(self, sbatch: Mapping[str, str]) -> Any:
-        if self._local:
-            return submitit.LocalExecutor(self._folder)
         for program in ("sbatch", "srun", "squeue"):
             if shutil.which(program) is None:
                 raise MissingPrerequisite(
@@ -120,9 +113,6 @@ class SlurmExecutor:
             additional_parameters={name.replace("-", "_"): value for name, value in sbatch.items()},
         )
         return executor
-
-    def _job(self, job_id: str) -> Any:
-        return (submitit.LocalJob if self._local else submitit.SlurmJob)(self._folder, job_id.strip(), [0])
 
     def _submit_waiting(self) -> None:
         if not self._waiting:
@@ -161,8 +151,6 @@ class SlurmExecutor:
 
     def _alive(self) -> set[str] | None:
         """The jobs that wait or work; None when Slurm does not answer."""
-        if self._local:
-            return {held.job.job_id for held in self._held.values() if held.job is not None and not held.job.done()}
         command = ["squeue", "--noheader", "--array", "--format=%i", "--me"]
         with suppress(OSError, subprocess.SubprocessError):
             return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split())  # noqa: S603
@@ -264,8 +252,14 @@ class Work:
         """Carries the task out and leaves its result in the folder."""
         from apd_bench.runner.session import pick_device
 
-        folder = Path(self.folder)
-        watch = _Watch(folder, Path(self.settings.checkpoints).parent / "slurm" / "stop", self.every)
+        folder, asked_to_stop = Path(self.folder), Path(self.settings.checkpoints).parent / "slurm" / "stop"
+
+        def report(progress: Progress) -> None:
+            if asked_to_stop.exists() or not folder.is_dir():
+                raise Interrupted
+            atomic_write(folder / "progress", json.dumps(astuple(progress)).encode(), durable=False)
+
+        watch = at_most_every(self.every, report)
         try:
             watch(Progress())
             device = pick_device(None) if self.settings.device == "auto" else self.settings.device
@@ -282,24 +276,6 @@ class Work:
     def checkpoint(self) -> Any:
         """The same work again: attacks go on from their own checkpoints."""
         return submitit.helpers.DelayedSubmission(self)
-
-
-class _Watch:
-    """Writes progress into the folder of the job every few seconds, and stops where the driver asks for it."""
-
-    def __init__(self, folder: Path, asked_to_stop: Path, every: float) -> None:
-        self._folder, self._asked_to_stop, self._every = folder, asked_to_stop, every
-        self._said = float("-inf")
-
-    def __call__(self, progress: Progress) -> None:
-        """Reports; raises Interrupted when the run was asked to stop."""
-        now = time.monotonic()
-        if now - self._said < self._every:
-            return
-        self._said = now
-        if self._asked_to_stop.exists() or not self._folder.is_dir():
-            raise Interrupted
-        atomic_write(self._folder / "progress", json.dumps(astuple(progress)).encode(), durable=False)
 
 
 def write_result(folder: Path, result: Result) -> None:

@@ -208,12 +208,8 @@ class Stages:
 
     def backbone(self, spec: BackboneSpec) -> Backbone:
         """The loaded backbone of a spec."""
-
-        def make() -> Backbone:
-            loaded: Backbone = resolve(spec.loader, FunctionType)(spec, device=self.settings.device)
-            return loaded
-
-        return self._backbones.get((spec.name, spec.digest), make)
+        load: Callable[..., Backbone] = resolve(spec.loader, FunctionType)
+        return self._backbones.get((spec.name, spec.digest), lambda: load(spec, device=self.settings.device))
 
     def dataset(self, spec: DatasetSpec, image_size: int, resize: str) -> LoadedDataset:
         """The opened set of a spec."""
@@ -224,8 +220,7 @@ class Stages:
 
     def test_set(self, cell: Cell, image_size: int) -> LoadedDataset:
         """The set that a cell is tested on: its classes, without the excluded samples."""
-        data = self.dataset(cell.dataset, image_size, cell.test_resize)
-        return select_classes(data, cell.classes)
+        return select_classes(self.dataset(cell.dataset, image_size, cell.test_resize), cell.classes)
 
     def samples(self, cell: Cell, data: LoadedDataset) -> ImageSplit:
         """The images of a cell's split; held out are those that the few-shot draw of its fit did not take."""

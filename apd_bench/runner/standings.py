@@ -1,6 +1,6 @@
 """The table of a run as it fills: for each method clean and worst accuracy of what is measured so far."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,31 +17,30 @@ class Standings:
 
     def __init__(self, row: Callable[[Cell], str]) -> None:
         self._row = row
-        # by row and set, then by seed and shard: right without attack [N], right under every attack so far [N]
-        self._groups: dict[str, dict[str, dict[tuple[object, ...], tuple[Hits, Hits]]]] = {}
+        # by row, then by set, seed, shots and shard: right without attack [N], right under every attack so far [N]
+        self._rows: dict[str, dict[tuple[str, int, int, object], tuple[Hits, Hits]]] = {}
 
     def add(self, cell: Cell, shard: object, outcomes: Outcomes) -> None:
         """Takes in the outcomes of a cell, or of a shard of it; distances to the boundary say nothing of a budget."""
         if cell.attack.name in ATTACKS.names() and ATTACKS.get(cell.attack.name).kind == "distance":
             return
-        sets = self._groups.setdefault(self._row(cell), {})
-        group = sets.setdefault(f"{cell.dataset.name}/{cell.classes}", {})
-        key = (cell.fit.seed, cell.fit.shots, shard)
+        known = self._rows.setdefault(self._row(cell), {})
+        key = (f"{cell.dataset.name}/{cell.classes}", cell.fit.seed, cell.fit.shots, shard)
         standing = ~outcomes.broken
-        if key in group and len(group[key][1]) == len(standing):
-            standing &= group[key][1]
-        group[key] = outcomes.clean_prediction == outcomes.label, standing
+        if key in known and len(known[key][1]) == len(standing):
+            standing &= known[key][1]
+        known[key] = outcomes.clean_prediction == outcomes.label, standing
 
     def shares(self, row: str) -> tuple[float, float] | None:
         """Clean and worst accuracy of a row: means over its sets of means over samples; None before anything is there.
 
         Only the sets that have a cell by now are in it, and only their attacks.
         """
-        sets: Mapping[str, Mapping[tuple[object, ...], tuple[Hits, Hits]]] = self._groups.get(row, {})
+        sets: dict[str, list[tuple[Hits, Hits]]] = {}
+        for (name, *_), hits in self._rows.get(row, {}).items():
+            sets.setdefault(name, []).append(hits)
         if not sets:
             return None
-        return _mean(sets.values(), 0), _mean(sets.values(), 1)
-
-
-def _mean(sets: Iterable[Mapping[tuple[object, ...], tuple[Hits, Hits]]], which: int) -> float:
-    return float(np.mean([np.concatenate([pair[which] for pair in group.values()]).mean() for group in sets]))
+        means = [[np.concatenate(hits).mean() for hits in zip(*parts, strict=True)] for parts in sets.values()]
+        clean, worst = np.mean(means, axis=0).tolist()
+        return clean, worst

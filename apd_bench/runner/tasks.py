@@ -1,7 +1,7 @@
 """What travels between the driver and its workers: tasks one way, results the other. Plain data, imports no torch."""
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -126,12 +126,7 @@ class Progress:
     phase: str = ""
 
 
-class Watch(Protocol):
-    """What a worker reports to, often; raises Interrupted when the run was asked to stop."""
-
-    def __call__(self, progress: Progress) -> None:
-        """Takes note of `progress`."""
-        ...
+Watch = Callable[[Progress], None]  # what a worker calls, often; raises Interrupted once the run was asked to stop
 
 
 class Workbench(Protocol):
@@ -139,8 +134,6 @@ class Workbench(Protocol):
 
     def run(self, task: Task, watch: Watch) -> Result:
         """The result of `task`; raises what goes wrong, and Interrupted where `watch` does."""
-        ...
 
     def close(self) -> None:
         """Undoes what the workbench changed in its process."""
-        ...

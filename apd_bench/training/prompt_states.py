@@ -82,7 +82,7 @@ def has_state(folder: str | Path) -> bool:
 def load_state(folder: str | Path) -> PromptState:
     """The state in `folder`.
 
-    Raises CorruptFile when it is torn or not what its card says, and NewerSchema when a later apd-bench wrote it.
+    Raises CorruptFile when it is torn or not what its card says, and OtherSchema when a later apd-bench wrote it.
     """
     folder = Path(folder)
     hint = f"Move '{folder}' aside and run the same command again: a fit of a store is repeated."

@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -73,11 +73,9 @@ def _tuned(method: str, tries: Mapping[int, Mapping[tuple[str, int], Trial]], ru
     )
 
 
-@dataclass(frozen=True)
-class Best:
-    """The best of `k` tries: its expectation, and the interval that holds 90 % of its distribution."""
+class Best(NamedTuple):
+    """The best of some tries: its expectation, and the interval that holds 90 % of its distribution."""
 
-    k: int
     expected: float
     low: float
     high: float
@@ -97,4 +95,4 @@ def expected_best(scores: Sequence[float], k: int) -> Best:
     chances = np.diff(below_or_at, prepend=0.0)
     tail = (1 - COVERED) / 2
     low, high = (values[np.searchsorted(below_or_at, share - 1e-12)] for share in (tail, 1 - tail))
-    return Best(k, float(values @ chances), float(low), float(high))
+    return Best(float(values @ chances), float(low), float(high))

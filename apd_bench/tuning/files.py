@@ -1,13 +1,13 @@
 """What a search leaves behind: the suite with the tuned recipes, and the tables of gains and of best of k tries."""
 
-import csv
-import io
 import json
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from apd_bench.core.files import atomic_write
 from apd_bench.core.specs import Suite, format_eps
@@ -83,7 +83,7 @@ def curves(results: Sequence[Tuned]) -> list[dict[str, Any]]:
     for k in range(1, _tries(results) + 1):
         best = {item.method: expected_best(list(item.scores.values()), k) for item in results}
         for place, name in enumerate(sorted(best, key=lambda name: -best[name].expected)):
-            numbers = {part: round(getattr(best[name], part), 2) for part in ("expected", "low", "high")}
+            numbers = {part: round(value, 2) for part, value in best[name]._asdict().items()}
             rows.append({"k": k, "method": name, **numbers, "rank": place + 1})
     return rows
 
@@ -110,8 +110,8 @@ def write_files(
             parent, os.path.relpath(file, folder) if file.is_file() else parent_name, search, results, rule
         ),
         "tuning.md": page(search, results, rule, command(search, parent_name, rule)),
-        "gains.csv": csv_text(gains(results)),
-        "curve.csv": csv_text(curves(results)),
+        "gains.csv": _csv(gains(results)),
+        "curve.csv": _csv(curves(results)),
     }
     for name, text in contents.items():
         atomic_write(folder / name, text.encode())
@@ -150,15 +150,6 @@ def page(search: Search, results: Sequence[Tuned], rule: str, command: str) -> s
     return "\n".join(lines) + "\n"
 
 
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of the same keys as CSV."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
-
-
 def toml(table: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
     """Nested tables of texts, numbers, booleans and lists as TOML."""
     plain = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
@@ -168,6 +159,10 @@ def toml(table: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
     parts = ["\n".join(lines)] if lines else []
     parts += [toml(value, (*path, key)).rstrip("\n") for key, value in inner.items()]
     return "\n\n".join(parts) + "\n"
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    return str(pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\n"))
 
 
 def _tries(results: Iterable[Tuned]) -> int:

@@ -20,19 +20,14 @@ SPLITS = ("val", "held_out")
 
 @dataclass(frozen=True)
 class Search:
-    """A resolved suite of one budget, one attack and one number of shots, whose `methods` get `trials` tries each."""
+    """A resolved suite of one budget, one attack and one number of shots, whose methods get `trials` tries each."""
 
     suite: Suite
     trials: int
 
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Their names, in the order of the registry."""
-        return self.suite.methods
-
     def plans(self, trial: int) -> Iterator[Plan]:
         """The cells of try number `trial` of all methods, one plan for each split that is scored."""
-        tables = {name: nested(space_of(name).configuration(trial)) for name in self.methods}
+        tables = {name: nested(space_of(name).configuration(trial)) for name in self.suite.methods}
         suite = self.suite.with_options(recipes=merge_tables(self.suite.recipes, tables))
         for split in SPLITS:
             datasets = tuple(name for name in suite.datasets if split_of(name, suite.limit) == split)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from apd_bench.cli.plan_table import rows_of, summary, whole
+from apd_bench.cli.plan import rows_of, summary, whole
 from apd_bench.core.options import RunOptions
 from apd_bench.runner.plan import Impossible, Plan, plan
 from apd_bench.runner.selection import resolve
@@ -42,7 +42,7 @@ def test_no_line_of_the_summary_is_wider_than_the_terminal(width):
     text = summary(rows, width)
     assert max(map(len, text.splitlines())) <= width
     assert f"to do: {len(rows)}, the first 3" in text
-    names = {row.cell.fit.method.name for row in rows}
+    names = {cell.fit.method.name for cell, *_ in rows}
     assert names <= {line.split()[0] for line in text.splitlines() if line.strip()}
 
 

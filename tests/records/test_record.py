@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from apd_bench.core.errors import CorruptFile, NewerSchema, OlderSchema, OtherSchema
+from apd_bench.core.errors import CorruptFile, OtherSchema
 from apd_bench.core.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
 from apd_bench.records.interning import Parts
 from apd_bench.records.outcomes import Outcomes
@@ -98,7 +98,7 @@ def test_a_record_of_a_newer_schema_is_refused():
     data = json.loads(make_record().to_json()) | {"schema": 99, "what_this_version_does_not_know": 1}
     data["cell"]["fit"]["method"]["surprise"] = 1
     for text in (json.dumps(data), json.dumps(data, sort_keys=True, indent=1)):
-        with pytest.raises(NewerSchema, match=r"abc\.json was written by a later apd-bench: its schema is 99.* is 3\."):
+        with pytest.raises(OtherSchema, match=r"abc\.json was written by a later apd-bench: its schema is 99.* is 3\."):
             Record.from_json(text, source="abc.json")
 
 
@@ -137,7 +137,7 @@ def test_a_record_of_an_older_schema_is_refused_and_named(schema):
     data = json.loads(make_record().to_json()) | {"schema": schema}
     text = sealed(data) if schema == 2 else json.dumps({key: data[key] for key in data if key != "digest"}, indent=1)
     said = rf"abc\.json was written by an earlier apd-bench: its schema is {schema}, .* reads 3"
-    with pytest.raises(OlderSchema, match=said):
+    with pytest.raises(OtherSchema, match=said):
         Record.from_json(text, source="abc.json")
 
 

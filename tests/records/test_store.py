@@ -16,7 +16,7 @@ import pytest
 import synthetic
 
 from apd_bench.core import files
-from apd_bench.core.errors import CorruptFile, MissingPrerequisite, NewerSchema, UnknownName, UsageError
+from apd_bench.core.errors import CorruptFile, MissingPrerequisite, OtherSchema, UnknownName, UsageError
 from apd_bench.core.files import atomic_write, exclusive_lock, sha256
 from apd_bench.core.specs import DatasetSpec
 from apd_bench.records.record import Record, sealed
@@ -202,9 +202,9 @@ def test_what_a_later_version_wrote_is_refused_and_is_no_damage(store):
         lambda: later.has_fit("f"), lambda: later.fit_problem("f"),
     ]  # fmt: skip
     for reading in readings:
-        with pytest.raises(NewerSchema, match=r"its schema is [24]"):
+        with pytest.raises(OtherSchema, match=r"its schema is [24]"):
             reading()
-    with pytest.raises(NewerSchema), later.writer():
+    with pytest.raises(OtherSchema), later.writer():
         later.statuses()
     assert index.read_bytes() == written and path.exists() and not list(store.path.rglob("*.damaged"))
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from apd_bench.core.errors import CorruptFile, NewerSchema
+from apd_bench.core.errors import CorruptFile, OtherSchema
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.training.fit import fit
 from apd_bench.training.prompt_states import CARD, TENSORS, PromptState, digest_of, has_state, load_state, save_state
@@ -64,7 +64,7 @@ def test_a_torn_file_is_refused(state, tmp_path, file):
 def test_a_card_of_another_version_is_refused(state, tmp_path):
     save_state(tmp_path, state)
     card = json.loads((tmp_path / CARD).read_text())
-    for schema, refusal in ((0, CorruptFile), (None, CorruptFile), (99, NewerSchema)):
+    for schema, refusal in ((0, CorruptFile), (None, CorruptFile), (99, OtherSchema)):
         (tmp_path / CARD).write_text(json.dumps(card | {"schema": schema}))
         with pytest.raises(refusal, match=r"of version 1|a later apd-bench"):
             load_state(tmp_path)
