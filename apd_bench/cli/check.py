@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from apd_bench.cli.console import out, out_json
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, UsageError
 from apd_bench.core.registry import DEFENCES, METHODS
 from apd_bench.defences.catalog import DefenceEntry
-from apd_bench.methods.entry import MethodEntry
 
 if TYPE_CHECKING:
     from apd_bench.training.contract import CheckResult
@@ -53,17 +53,14 @@ def execute(args: argparse.Namespace) -> int:
     return EXIT_DONE if all(result.passed for result in results) else EXIT_CELLS_FAILED
 
 
-def _entry(name: str) -> MethodEntry | DefenceEntry:
+def _entry(name: str) -> Any:
     """The method of this name, or the defence where there is no such method; raises what is wrong with the name."""
     try:
-        method: MethodEntry = METHODS.get(name)
-    except UsageError as error:
-        try:
-            defence: DefenceEntry = DEFENCES.get(name)
-        except UsageError:
-            raise error from None
-        return defence
-    return method
+        return METHODS.get(name)
+    except UsageError:
+        with suppress(UsageError):
+            return DEFENCES.get(name)
+        raise
 
 
 def _lines(name: str, results: list[CheckResult]) -> list[str]:

@@ -42,8 +42,7 @@ def execute(args: argparse.Namespace) -> int:
         return EXIT_DONE
     for item in found:
         _show(item, args.samples)
-    for line in _LEGEND:
-        out(line)
+    out("\n".join(_LEGEND))
     return EXIT_DONE
 
 

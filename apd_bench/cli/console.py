@@ -24,6 +24,7 @@ def err(text: str = "") -> None:
 
 
 def err_again(text: str, *, last: bool) -> None:
-    """Writes a line for the person at the terminal over the one before, and ends it when it is the last."""
-    sys.stderr.write("\r" + printable(text) + "\n" * last)
+    """Writes a line for the person at the terminal over the one before, or elsewhere below it; `last` ends it."""
+    terminal = sys.stderr.isatty()
+    sys.stderr.write("\r" * terminal + printable(text) + "\n" * (last or not terminal))
     sys.stderr.flush()

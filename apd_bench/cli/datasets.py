@@ -182,19 +182,14 @@ def _prepare_one(args: argparse.Namespace, card: Card, root: Path) -> None:
 
 def _progress(name: str) -> Callable[[int, int], None]:
     """Progress of one download: a line that is rewritten on a terminal, a line for each tenth elsewhere."""
-    shown = -1
+    shown, step = -1, 1 if sys.stderr.isatty() else 10
 
     def on_progress(done: int, total: int) -> None:
         nonlocal shown
         share = int(100 * done / total) if total else 0
-        step = 1 if sys.stderr.isatty() else 10
         if share // step != shown // step:
             shown = share
             size = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else f"{done / 1e6:.0f} MB"
-            text = f"  {name}: {size} ({share} %)"
-            if sys.stderr.isatty():
-                err_again(text, last=done >= total)
-            else:
-                err(text)
+            err_again(f"  {name}: {size} ({share} %)", last=done >= total)
 
     return on_progress

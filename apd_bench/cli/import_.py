@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +71,9 @@ def execute(args: argparse.Namespace) -> int:
     folder, state = imported(args)
     classes = tuple(state.card["classes"])
     learner, options = state.card["recipe"]["learner"], state.card["recipe"]["learner_options"]
-    dataset = args.dataset or (_set_with(classes) if options.get("class_specific") else None)
+    dataset = args.dataset
+    if dataset is None and options.get("class_specific"):  # a known set with these classes in this order
+        dataset = next((spec.name for spec in builtin() if class_names(spec) == classes), None)
     lines = [f"{state.card['num_parameters']} parameters of the learner '{learner}' -> {folder}"]
     lines += state.card["warnings"]
     if "text" in options:
@@ -100,8 +101,3 @@ def _classes(args: argparse.Namespace) -> tuple[str, ...] | None:
     if not names:
         raise CorruptFile(f"'{args.classes}' holds no class name.", hint="Write one a line, in label order.")
     return names
-
-
-def _set_with(classes: Sequence[str]) -> str | None:
-    """A known set with these classes in this order, or None."""
-    return next((spec.name for spec in builtin() if class_names(spec) == tuple(classes)), None)

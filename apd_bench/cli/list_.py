@@ -103,15 +103,9 @@ def _cells(args: argparse.Namespace) -> list[_Listed]:
     rows: list[_Listed] = []
     for record in store.records():
         if args.status in (None, record.status):
-            value = record.metrics.get("robust_accuracy")
-            rows.append(
-                {
-                    "cell": record.id,
-                    "status": record.status,
-                    "robust": None if value is None else f"{100 * value:.1f}%",
-                    "what": record.cell.label,
-                }
-            )
+            share = record.metrics.get("robust_accuracy")
+            robust = None if share is None else f"{100 * share:.1f}%"
+            rows.append({"cell": record.id, "status": record.status, "robust": robust, "what": record.cell.label})
     for damage in store.damaged():
         err(f"warning: {damage.reason}")
     return rows

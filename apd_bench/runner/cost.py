@@ -36,13 +36,10 @@ def stages_of(store: Store, records: Iterable[Record], fits: Iterable[str]) -> l
     for fit_id in fits:
         fit.add(store.card(fit_id))
     for record in records:
-        name = record.cell.attack.label
-        timing = dict[str, Any](record.timing)
-        before = timing.get("clean_seconds")
-        if before is not None:
-            samples = record.metrics.get("n", 0)
-            clean.add({"seconds": before, "forwards": timing.get("clean_forwards", samples)})
-            timing["seconds"] = float(timing.get("attack_seconds") or timing.get("seconds") or 0)
+        name, timing = record.cell.attack.label, dict[str, Any](record.timing)
+        if (before := timing.get("clean_seconds")) is not None:
+            clean.add({"seconds": before, "forwards": timing.get("clean_forwards", record.metrics.get("n", 0))})
+            timing["seconds"] = timing.get("attack_seconds") or timing.get("seconds")
         attacks.setdefault(name, Stage(name)).add(timing)
     return [stage for stage in (fit, clean, *attacks.values()) if stage.runs]
 

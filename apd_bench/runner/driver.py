@@ -6,6 +6,7 @@ and the next run goes on from there.
 
 import signal
 import time
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from types import FrameType
@@ -47,11 +48,11 @@ class Driver:
         self.strategy, self.only_fits, self.shard_size = strategy, only_fits, shard_size
         self.report = RunReport(planned=len(plan.cells))
         self._stopping = False
-        self._deaths: dict[str, int] = {}
+        self._deaths: Counter[str] = Counter()
         self._repeated: set[str] = set()
         self._running: dict[Future[Result], Task] = {}
         self._environment: dict[str, Any] = {}
-        self._done: dict[str, list[Cell]] = {}
+        self._done: defaultdict[str, list[Cell]] = defaultdict(list)  # by fit
         self._last_tick = 0.0
 
     def run(self) -> RunReport:
@@ -93,11 +94,10 @@ class Driver:
         cells = choose(self.plan.cells, statuses, self.strategy)
         for cell in self.plan.cells:
             if statuses.get(cell.id) == "success":
-                self._done.setdefault(cell.fit.id, []).append(cell)
-        self.report.already_done = sum(statuses.get(cell.id) == "success" for cell in self.plan.cells)
-        if self.strategy == "force":
-            for cell in cells:
-                self.store.drop_checkpoint(cell.id)
+                self.report.already_done += 1
+                self._done[cell.fit.id].append(cell)
+        for cell in cells if self.strategy == "force" else ():
+            self.store.drop_checkpoint(cell.id)
         return cells
 
     def _missing_fits(self, cells: list[Cell]) -> list[Fit]:
@@ -120,10 +120,8 @@ class Driver:
     # ---------------------------------------------------------------- shards
 
     def _shards_to_do(self, cell: Cell) -> list[Shard | None]:
-        folder = self.store.checkpoint_path(cell.id)
-        return [
-            shard for shard in shards_of(cell, self.shard_size) if shard is None or load_shard(folder, shard) is None
-        ]
+        folder, shards = self.store.checkpoint_path(cell.id), shards_of(cell, self.shard_size)
+        return [shard for shard in shards if shard is None or load_shard(folder, shard) is None]
 
     def _merge(self, cell: Cell) -> bool:
         """Makes the record of a cell when all of its shards are there, and says whether they are."""
@@ -145,7 +143,7 @@ class Driver:
     def _loop(self, queue: WorkQueue) -> None:
         while self._running or (len(queue) and not self._stopping):
             while not self._stopping and len(self._running) < self.executor.slots:
-                if any(self._deaths.get(task.id) for task in self._running.values()):
+                if any(self._deaths[task.id] for task in self._running.values()):
                     break  # a task that was there when a worker died runs alone
                 task = queue.next(len(self._running))
                 if task is None:
@@ -165,7 +163,7 @@ class Driver:
     def _worker_died(self, queue: WorkQueue, tasks: list[Task]) -> None:
         self.report.deaths += 1
         for task in tasks:
-            self._deaths[task.id] = self._deaths.get(task.id, 0) + 1
+            self._deaths[task.id] += 1
             if self._deaths[task.id] < _DEATHS_ALLOWED:
                 queue.again(task, alone=True)
             else:
@@ -180,7 +178,7 @@ class Driver:
         self._deaths.pop(task.id, None)
         if isinstance(result, FitDone):
             self.store.put_fit(task.fit.id, result.files)
-            records = [self.store.record(cell.id) for cell in self._done.get(task.fit.id, ())]
+            records = [self.store.record(cell.id) for cell in self._done[task.fit.id]]
             others = sum(record.done and not self.store.has_prompts_of(record) for record in records)
             if others and self.strategy != "force":
                 self.reporter.message(

@@ -32,7 +32,8 @@ def make_examples(store: Store, cells: Sequence[Cell], count: int, device: str =
     kept = str(store.path / "checkpoints")
     stages = Stages(Settings(fits=str(store.fits), checkpoints=kept, device=device, threads=1))
     written = []
-    right = {cell.id: _right(store, cell) for cell in cells}
+    outcomes = {cell.id: store.outcomes(cell.id) for cell in cells}
+    right = {key: set(map(str, one.sample_id[one.clean_prediction == one.label])) for key, one in outcomes.items()}
     shared: dict[tuple[str, ...], set[str]] = {}
     for cell in cells:
         shared[_place(cell)] = shared.get(_place(cell), right[cell.id]) & right[cell.id]
@@ -47,11 +48,6 @@ def make_examples(store: Store, cells: Sequence[Cell], count: int, device: str =
 def _place(cell: Cell) -> tuple[str, ...]:
     fit = cell.fit
     return fit.backbone.name, cell.dataset.name, cell.classes, cell.split, cell.threat.label, cell.attack.label
-
-
-def _right(store: Store, cell: Cell) -> set[str]:
-    outcomes = store.outcomes(cell.id)
-    return {str(name) for name in outcomes.sample_id[outcomes.clean_prediction == outcomes.label]}
 
 
 def _pictures(stages: Stages, cell: Cell, wanted: Sequence[str]) -> list[dict[str, str]]:

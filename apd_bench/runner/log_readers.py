@@ -78,11 +78,8 @@ def scalars(found: Iterable[Mapping[str, Any]]) -> Iterator[Scalar]:
 
 def _numbers(event: Mapping[str, Any]) -> Iterator[Scalar]:
     fit = str(event.get("fit", ""))
-    if event["event"] == "epoch":
-        rows = [{"epoch": event["epoch"] - 1, "loss": event["loss"]}]
-    else:
-        rows = event.get("rows", [])
-    for row in rows:
+    live = [{"epoch": event["epoch"] - 1, "loss": event["loss"]}] if event["event"] == "epoch" else []
+    for row in live or event.get("rows", []):
         for name, value in row.items():
             if name != "epoch" and isinstance(value, (int, float)):
                 yield Scalar(fit, f"train/{name}", int(row["epoch"]) + 1, value)

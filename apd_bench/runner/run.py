@@ -142,12 +142,10 @@ def run(suite: str | Suite = "embedded", *, strategy: str = "unfinished", **give
 
 def _signature() -> inspect.Signature:
     """The arguments of `run` with all options by name, for completion and help."""
-    own = [
-        item for item in inspect.signature(run).parameters.values() if item.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
+    suite, strategy, _ = inspect.signature(run).parameters.values()
     names = [name for name in options_table() if name != "suite"]
     more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
-    return inspect.Signature([*own, *more], return_annotation=Records)
+    return inspect.Signature([suite, strategy, *more], return_annotation=Records)
 
 
 run.__signature__ = _signature()  # type: ignore[attr-defined]

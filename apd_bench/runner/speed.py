@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,21 +43,18 @@ class Speed:
 
 def speeds_of(records: Iterable[Record], device: str) -> dict[str, Speed]:
     """The speed of every backbone that records were measured with on this kind of device: seconds per image pass."""
-    seconds: dict[str, float] = {}
-    units: dict[str, float] = {}
+    seconds: defaultdict[str, float] = defaultdict(float)
+    units: defaultdict[str, float] = defaultdict(float)
     for record in records:
         timing = record.timing
         forwards, backwards = timing.get("forwards") or 0.0, timing.get("backwards") or 0.0
         spent = timing.get("attack_seconds") or 0.0
         same = record.environment.get("device", "cpu").partition(":")[0] == device.partition(":")[0]
         if same and forwards + backwards >= _ENOUGH and spent > 0:
-            name = record.cell.fit.backbone.name
-            seconds[name] = seconds.get(name, 0.0) + spent
-            units[name] = units.get(name, 0.0) + forwards + BACKWARD * backwards
-    return {
-        name: Speed(seconds[name] / units[name], BACKWARD * seconds[name] / units[name], "the stored records")
-        for name in seconds
-    }
+            seconds[record.cell.fit.backbone.name] += spent
+            units[record.cell.fit.backbone.name] += forwards + BACKWARD * backwards
+    each = {name: seconds[name] / units[name] for name in seconds}
+    return {name: Speed(value, BACKWARD * value, "the stored records") for name, value in each.items()}
 
 
 def estimated(backbone: BackboneSpec, gpu: str, precision: str) -> Speed | None:

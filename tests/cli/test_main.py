@@ -130,21 +130,6 @@ def test_a_mistake_is_one_line_on_standard_error_and_exit_2(cli, words, expected
     assert expected in result.err
 
 
-def test_environment_variables_set_options_and_the_command_line_wins(cli, monkeypatch):
-    monkeypatch.setenv("APD_BENCH_EPS", "1/255,4/255")
-    monkeypatch.setenv("APD_BENCH_DATASETS", "food")
-    monkeypatch.setenv("APD_BENCH_NO_REFERENCE", "yes")
-    monkeypatch.setenv("APD_BENCH_SET", "training.epochs=3")
-    monkeypatch.setenv("APD_BENCH_BATCH_SIZE", "17")
-    chosen = parsed("run", []).options
-    assert (chosen.eps, chosen.datasets) == (("1/255,4/255",), ("food",))
-    assert chosen.no_reference and chosen.batch_size == 17
-    assert chosen.settings == ("training.epochs=3",)
-    assert parsed("run", ["--eps", "2/255"]).options.eps == ("2/255",)
-    plan = cli("plan", "--methods", "advtp", "--attacks", "pgd")
-    assert plan.code == EXIT_DONE and plan.out.count("to do") == 2 and "food" in plan.out
-
-
 VALUES = {
     "suite": "ci", "backbones": "tiny-clean", "methods": "apd", "datasets": "food", "attacks": "cw", "eps": "1/255",
     "seeds": "1-3", "shots": "2", "limit": "9", "part": "3/8", "settings": "precision=bf16", "results": "r",

@@ -20,7 +20,7 @@ from apd_bench.core.options import RunOptions
 from apd_bench.records.store import Store
 from apd_bench.runner import session
 from apd_bench.runner.plan import Plan
-from apd_bench.runner.reporter import JsonReporter, PlainReporter, Reporter
+from apd_bench.runner.reporter import JsonReporter, Reporter
 from apd_bench.runner.session import run_plan
 
 Log = Callable[[], list[str]]
@@ -53,28 +53,6 @@ def test_every_cell_is_measured_once_and_every_fit_trained_once(store, log, jobs
     record = next(Store(store.path).records())
     assert record.environment["python"] and record.created.endswith("+00:00")
     assert not list((store.path / "checkpoints").glob("*"))
-
-
-def test_the_second_run_computes_nothing_and_says_so(store, log):
-    plan = make_plan()
-    go(plan, store)
-    before = log()
-    stream = io.StringIO()
-    report = go(plan, store, reporter=PlainReporter(stream))
-    assert log() == before
-    assert (report.already_done, report.to_do, report.exit_code) == (8, 0, EXIT_DONE)
-    assert stream.getvalue() == "Nothing to compute: 8 cells, all done.\n"
-
-
-def test_processes_and_no_processes_give_the_same_records(tmp_path):
-    plan = make_plan()
-    stores = [Store(tmp_path / str(jobs)) for jobs in (1, 2)]
-    for jobs, store in enumerate(stores, 1):
-        go(plan, store, jobs=jobs)
-    for cell in plan.cells:
-        one, two = (store.record(cell.id) for store in stores)
-        assert one.metrics == two.metrics
-        assert one.outcomes == two.outcomes
 
 
 def test_a_suite_that_grew_computes_the_difference_only(store, log):
