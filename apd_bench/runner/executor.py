@@ -14,8 +14,6 @@ from apd_bench.core.registry import name_plugins
 from apd_bench.core.targets import resolve
 from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Stopped, Task, Watch, Workbench
 
-STAGES = "apd_bench.runner.stages:Stages"
-
 
 class Executor(Protocol):
     """Carries out tasks, up to `slots` at a time. One that lost a worker breaks its futures with a BrokenExecutor."""
@@ -37,10 +35,10 @@ class Executor(Protocol):
         """Ends the workers, at once with `kill`."""
 
 
-def make_workbench(target: str, settings: Settings) -> Workbench:
-    """The workbench of the class "module:attribute", in the process that calls this."""
+def make_workbench(settings: Settings) -> Workbench:
+    """The workbench that the settings name, in the process that calls this."""
     name_plugins(settings.plugins)
-    bench: Workbench = resolve(target, type)(settings)
+    bench: Workbench = resolve(settings.workbench, type)(settings)
     return bench
 
 
@@ -72,9 +70,9 @@ class InProcess:
 
     slots: int = 1
 
-    def __init__(self, settings: Settings, *, workbench: str = STAGES) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._bench: Workbench | None = None
-        self._target, self._settings = workbench, settings
+        self._settings = settings
         self._progress: dict[str, Progress] = {}
         self._stopping = False
         self.on_tick: Callable[[], None] = lambda: None
@@ -90,7 +88,7 @@ class InProcess:
                 raise Interrupted
 
         if self._bench is None:
-            self._bench = make_workbench(self._target, self._settings)
+            self._bench = make_workbench(self._settings)
         future.set_result(guarded(self._bench, task, watch))
         self._progress = {}
         return future

@@ -16,7 +16,7 @@ from dataclasses import astuple, fields
 from multiprocessing import connection
 from typing import Any
 
-from apd_bench.runner.executor import STAGES, environment, guarded, make_workbench, signals_to
+from apd_bench.runner.executor import environment, guarded, make_workbench, signals_to
 from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Task, Workbench
 
 _PHASE = 32  # characters of the phase of a Progress
@@ -29,9 +29,9 @@ class Pool:
     Each worker is a standard pool of one, so that a task's place tells its worker and what that inherits.
     """
 
-    def __init__(self, settings: Settings, jobs: int, *, workbench: str = STAGES, gpus: Sequence[str] = ()) -> None:
+    def __init__(self, settings: Settings, jobs: int, *, gpus: Sequence[str] = ()) -> None:
         self.slots = jobs
-        self._settings, self._workbench, self._gpus = settings, workbench, gpus
+        self._settings, self._gpus = settings, gpus
         self._stop = _CONTEXT.RawValue("b", 0)
         self._board = _Board(jobs)
         self._places: dict[str, tuple[int, Future[Result]]] = {}
@@ -81,7 +81,7 @@ class Pool:
         self._places = {task_id: held for task_id, held in self._places.items() if not held[1].done()}
 
     def _start(self) -> ProcessPoolExecutor:
-        words = (self._settings, self._workbench, self._stop, self._board)
+        words = (self._settings, self._stop, self._board)
         return ProcessPoolExecutor(1, mp_context=_CONTEXT, initializer=_begin, initargs=words)
 
     def _inherited(self, place: int) -> dict[str, str]:
@@ -139,14 +139,14 @@ def _undisturbed() -> Iterator[None]:
 _kept: list[Any] = []  # between tasks: the workbench, or the failure to make one; the stop flag; the board
 
 
-def _begin(settings: Settings, workbench: str, stop: Any, board: Any) -> None:
+def _begin(settings: Settings, stop: Any, board: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     bench: Workbench | Failure
     try:
-        bench = make_workbench(workbench, settings)
+        bench = make_workbench(settings)
     except Exception as error:  # an initializer that raises breaks the whole pool without saying why
         bench = Failure.of(error)
     _kept[:] = [bench, stop, board]

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from apd_bench.core.errors import MissingPrerequisite, UsageError, first_line
 from apd_bench.core.options import RunOptions
-from apd_bench.runner.executor import STAGES, at_most_every, guarded, make_workbench, signals_to
+from apd_bench.runner.executor import at_most_every, guarded, make_workbench, signals_to
 from apd_bench.runner.plan import fits_of
 from apd_bench.runner.tasks import Failure, Interrupted, Progress, Result, Settings, Stopped, Task, Workbench
 
@@ -40,10 +40,8 @@ class RayExecutor:
     a process that keeps its GPU: a worker of Ray is lent to task after task, and CUDA stays on the GPU of the first.
     """
 
-    def __init__(
-        self, settings: Settings, *, address: str | None = None, jobs: int | None = None, workbench: str = STAGES
-    ) -> None:
-        self._workbench, self._jobs = workbench, jobs
+    def __init__(self, settings: Settings, *, address: str | None = None, jobs: int | None = None) -> None:
+        self._jobs = jobs
         self._refs: dict[str, Any] = {}
         self._states: dict[str, Any] = {}
         self._stopping = False
@@ -70,7 +68,7 @@ class RayExecutor:
         needed = () if task.cell is None else fits_of(task.cell)
         states = {fit.id: self._state(fit.id) for fit in needed}
         board = self._board.actor
-        words = (task, self._settings, self._workbench, board, list(states), *states.values())
+        words = (task, self._settings, board, list(states), *states.values())
         if self._gpus:
             self._actors[task.id] = self._idle.pop() if self._idle else self._actor()
             ref = self._actors[task.id].work.remote(*words)
@@ -218,14 +216,14 @@ def _reach(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=5).close()
 
 
-def executor_for(settings: Settings, options: RunOptions, work: int, workbench: str) -> RayExecutor:
+def executor_for(settings: Settings, options: RunOptions, work: int) -> RayExecutor:
     """The executor that `--executor ray` asks for."""
-    return RayExecutor(settings, address=options.address, jobs=options.jobs, workbench=workbench)
+    return RayExecutor(settings, address=options.address, jobs=options.jobs)
 
 
 # ------------------------------------------------------------------ inside a worker
 
-_benches: dict[tuple[Settings, str], Workbench] = {}  # a Ray worker carries out many tasks; models stay loaded
+_benches: dict[Settings, Workbench] = {}  # a Ray worker carries out many tasks; models stay loaded
 
 
 class _Worker:
@@ -251,17 +249,15 @@ def _carry_out(
     cancelled: threading.Event,
     task: Task,
     settings: Settings,
-    workbench: str,
     board: Any,
     fit_ids: list[str],
     *states: Mapping[str, bytes],
 ) -> Result:
-    key = (settings, workbench)
-    if key not in _benches:
+    if settings not in _benches:
         place = Path(settings.checkpoints)
         if not place.parent.is_dir():  # a node that does not share the driver's disk
             place = Path(tempfile.gettempdir()) / "apd-bench-checkpoints"
-        _benches[key] = make_workbench(workbench, replace(settings, checkpoints=str(place)))
+        _benches[settings] = make_workbench(replace(settings, checkpoints=str(place)))
     carried = replace(task, files=dict(zip(fit_ids, states, strict=True)) or None)
     report = at_most_every(_REPORT_EVERY, lambda progress: board.say.remote(task.id, astuple(progress)))
 
@@ -270,4 +266,4 @@ def _carry_out(
             raise Interrupted
         report(progress)
 
-    return guarded(_benches[key], carried, watch)
+    return guarded(_benches[settings], carried, watch)

@@ -17,7 +17,7 @@ from apd_bench.core.specs import Suite
 from apd_bench.core.targets import resolve as resolve_target
 from apd_bench.records.store import Store
 from apd_bench.runner.driver import Driver
-from apd_bench.runner.executor import STAGES, Executor, InProcess
+from apd_bench.runner.executor import Executor, InProcess
 from apd_bench.runner.log import LogReporter, Several
 from apd_bench.runner.parts import deal
 from apd_bench.runner.plan import Plan, plan
@@ -25,7 +25,7 @@ from apd_bench.runner.pool import Pool
 from apd_bench.runner.report import RunReport, choose
 from apd_bench.runner.reporter import JsonReporter, NotebookReporter, PlainReporter, Reporter
 from apd_bench.runner.selection import describe, resolve
-from apd_bench.runner.tasks import Settings
+from apd_bench.runner.tasks import STAGES, Settings
 from apd_bench.suites import load_suite
 
 TINY = 64  # images up to this many pixels a side: one thread each in several processes is fastest
@@ -106,8 +106,7 @@ def run_plan(
             work = len(choose(plan.cells, statuses, strategy))
         if work:
             reporter.prepare()
-        device = device_for(options) if work else "cpu"
-        executor = make_executor(plan, store, options, device, work, workbench, alone=alone)
+        executor = make_executor(plan, store, options, work, workbench, alone=alone)
         driver = Driver(
             plan, store, executor, reporter, strategy=strategy, only_fits=only_fits, shard_size=options.shard
         )
@@ -116,17 +115,9 @@ def run_plan(
         return driver.run()
 
 
-def make_executor(
-    plan: Plan,
-    store: Store,
-    options: RunOptions,
-    device: str,
-    work: int,
-    workbench: str = STAGES,
-    *,
-    alone: bool = False,
-) -> Executor:
+def make_executor(plan: Plan, store: Store, options: RunOptions, work: int, workbench: str, *, alone: bool) -> Executor:
     """The executor that the options name, for `work` tasks; raises MissingPrerequisite when its package is not here."""
+    device = device_for(options) if work else "cpu"
     tiny = all(cell.fit.backbone.image_size <= TINY for cell in plan.cells)
     jobs = 1 if alone else options.jobs or (usable_cores() if tiny and device in ("cpu", "auto") else 1)
     settings = Settings(
@@ -136,6 +127,7 @@ def make_executor(
         batch_size=options.batch_size,
         threads=threads_for(tiny, jobs, device),
         plugins=plugin_files(),
+        workbench=workbench,
     )
     name = options.executor if work else "local"
     target, package = EXECUTORS[name]
@@ -143,20 +135,20 @@ def make_executor(
         raise MissingPrerequisite(f"--executor {name} needs {package}.", hint=f"pip install 'apd-bench[{name}]'")
     if name == "local":
         options, work = replace(options, jobs=jobs), min(work, 1) if alone else work
-    made: Executor = resolve_target(target, FunctionType)(settings, options, work, workbench)
+    made: Executor = resolve_target(target, FunctionType)(settings, options, work)
     return made
 
 
-def local_executor(settings: Settings, options: RunOptions, work: int, workbench: str) -> Executor:
+def local_executor(settings: Settings, options: RunOptions, work: int) -> Executor:
     """The calling process, or a pool of `options.jobs` (at most one a task); on "cuda" as many on each visible GPU."""
     gpus = visible_gpus() if settings.device == "cuda" and work > 1 else []
     jobs = min((options.jobs or 1) * (len(gpus) or 1), work)
     if jobs <= 1 and not gpus:  # a worker that lost its GPU can be replaced, this process cannot
-        return InProcess(settings, workbench=workbench)
+        return InProcess(settings)
     if gpus:
         share = 1 / -(-jobs // len(gpus))
         settings = replace(settings, share=share, threads=max(usable_cores() // jobs, 1))
-    return Pool(settings, jobs, workbench=workbench, gpus=gpus)
+    return Pool(settings, jobs, gpus=gpus)
 
 
 def visible_gpus() -> list[str]:

@@ -25,7 +25,7 @@ from apd_bench.core.errors import MissingPrerequisite, UsageError, first_line
 from apd_bench.core.files import atomic_write
 from apd_bench.core.options import RunOptions
 from apd_bench.records.measured import Measured
-from apd_bench.runner.executor import STAGES, at_most_every, guarded, make_workbench
+from apd_bench.runner.executor import at_most_every, guarded, make_workbench
 from apd_bench.runner.shards import load_shard, save_shard
 from apd_bench.runner.tasks import Failure, FitDone, Interrupted, Progress, Result, Settings, Stopped, Task
 
@@ -48,12 +48,11 @@ class SlurmExecutor:
         sbatch: Mapping[str, str],
         *,
         jobs: int | None = None,
-        workbench: str = STAGES,
         poll: float = _POLL,
         look: float = _LOOK,
     ) -> None:
         self.slots = jobs or SLOTS
-        self._settings, self._workbench, self._poll, self._look = settings, workbench, poll, look
+        self._settings, self._poll, self._look = settings, poll, look
         self._folder = Path(settings.checkpoints).parent / "slurm"
         self._asked_to_stop = self._folder / "stop"
         self._asked_to_stop.unlink(missing_ok=True)
@@ -117,9 +116,7 @@ class SlurmExecutor:
     def _submit_waiting(self) -> None:
         if not self._waiting:
             return
-        work = [
-            Work(held.task, self._settings, self._workbench, str(held.folder), self._poll) for held in self._waiting
-        ]
+        work = [Work(held.task, self._settings, str(held.folder), self._poll) for held in self._waiting]
         for held in self._waiting:
             held.folder.mkdir(parents=True)
         try:
@@ -193,10 +190,10 @@ class _Held:
         return Failure(type="JobLost", message=message, hint=hint)
 
 
-def executor_for(settings: Settings, options: RunOptions, work: int, workbench: str) -> SlurmExecutor:
+def executor_for(settings: Settings, options: RunOptions, work: int) -> SlurmExecutor:
     """The executor that `--executor slurm` asks for."""
     settings = replace(settings, threads=1 if settings.threads == 1 else None)  # not this machine's cores
-    return SlurmExecutor(settings, sbatch_options(options.slurm), jobs=options.jobs, workbench=workbench)
+    return SlurmExecutor(settings, sbatch_options(options.slurm), jobs=options.jobs)
 
 
 def sbatch_options(texts: Sequence[str]) -> dict[str, str]:
@@ -244,7 +241,6 @@ class Work:
 
     task: Task
     settings: Settings
-    workbench: str
     folder: str
     every: float = _POLL
 
@@ -263,7 +259,7 @@ class Work:
         try:
             watch(Progress())
             device = pick_device(None) if self.settings.device == "auto" else self.settings.device
-            bench = make_workbench(self.workbench, replace(self.settings, device=device))
+            bench = make_workbench(replace(self.settings, device=device))
             result = guarded(bench, self.task, watch)
             bench.close()
         except Interrupted:

@@ -9,6 +9,8 @@ from apd_bench.core.errors import UserError
 from apd_bench.core.specs import Cell, Fit
 from apd_bench.records.measured import Measured
 
+STAGES = "apd_bench.runner.stages:Stages"
+
 
 class Interrupted(BaseException):
     """Raised inside a worker at the next safe point once the run was asked to stop; no `except Exception` holds it."""
@@ -20,7 +22,7 @@ class Settings:
 
     `fits` and `checkpoints` are folders of the store. `threads` None leaves torch's own choice. `plugins` are the files
     with code that somebody named: see `registry.plugin_files`. `share` is the part of a GPU's memory that a worker may
-    use.
+    use. `workbench` is the class that carries out the tasks.
     """
 
     fits: str
@@ -30,6 +32,7 @@ class Settings:
     threads: int | None = None
     plugins: tuple[tuple[str, str], ...] = ()
     share: float = 1.0
+    workbench: str = STAGES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,10 @@ from apd_bench.runner.pool import Pool
 from apd_bench.runner.tasks import Progress, Settings, Stopped, Task
 
 
+def settings(folder):
+    return Settings(fits=str(folder), checkpoints=str(folder), workbench="fakes:FakeBench")
+
+
 class Late(Future[Any]):
     """A future whose callbacks have not run yet when others already see that it is done."""
 
@@ -21,7 +25,7 @@ class Late(Future[Any]):
 
 
 def test_a_place_is_free_once_its_task_is_done_whenever_callbacks_run(tmp_path, monkeypatch):
-    pool = Pool(Settings(fits=str(tmp_path), checkpoints=str(tmp_path)), 1, workbench="fakes:FakeBench")
+    pool = Pool(settings(tmp_path), 1)
     handed = []
 
     def submit(*words):
@@ -45,7 +49,7 @@ def test_a_place_is_free_once_its_task_is_done_whenever_callbacks_run(tmp_path, 
 def test_a_second_ctrl_c_while_workers_are_started_leaves_none_behind(tmp_path, monkeypatch, request):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    pool = Pool(Settings(fits=str(tmp_path), checkpoints=str(tmp_path)), 2, workbench="fakes:FakeBench")
+    pool = Pool(settings(tmp_path), 2)
     started = pool._pools[0].submit
 
     def submit(*args):

@@ -63,7 +63,7 @@ def test_cuda_is_every_visible_gpu_a_worker_each_with_its_share_of_the_memory(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     settings = Settings(fits=str(tmp_path), checkpoints=str(tmp_path), device="cuda")
-    executor = session.local_executor(settings, RunOptions(jobs=jobs), work, "fakes:FakeBench")
+    executor = session.local_executor(settings, RunOptions(jobs=jobs), work)
     assert isinstance(executor, InProcess) is (seen is None)
     if isinstance(executor, Pool):
         assert [executor._inherited(place)["CUDA_VISIBLE_DEVICES"] for place in range(executor.slots)] == seen

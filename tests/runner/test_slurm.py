@@ -167,7 +167,7 @@ def test_a_job_stops_where_the_driver_asks_and_its_time_limit_puts_it_back(tmp_p
     (tmp_path / "slurm" / "stop").touch()
     folder.mkdir()
     settings = Settings(fits=str(tmp_path / "fits"), checkpoints=str(tmp_path / "checkpoints"))
-    work = slurm_executor.Work(task, settings, "fakes:FakeBench", str(folder))
+    work = slurm_executor.Work(task, settings, str(folder))
     work()
     assert slurm_executor.read_result(folder) == Stopped()
     again = work.checkpoint()
