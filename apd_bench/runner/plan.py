@@ -119,7 +119,11 @@ def _cross(suite: Suite) -> Iterator[Cell]:
     datasets = [DATASETS.get(name) for name in suite.datasets]
     parts = ("base", "new") if suite.task == "base_to_new" else ("all",)
     transfer = [METHODS.canonical(suite.transfer_source)] if suite.transfer_source else []
-    threats: dict[tuple[float, str, str | None], ThreatModel] = {}
+
+    @cache
+    def threat(eps: float, knowledge: str, source: str | None) -> ThreatModel:
+        return ThreatModel(eps=eps, norm=suite.norm, knowledge=knowledge, source=source)
+
     for backbone, dataset, method in product(backbones, datasets, methods):
         fits: dict[str, Fit] = {}
         home = suite.train_dataset if suite.task == "cross_dataset" else dataset.name
@@ -131,13 +135,10 @@ def _cross(suite: Suite) -> Iterator[Cell]:
             made_from = source.method.name if source is not None else None
             for (defence, attack), part in product(pairs, parts):
                 knowledge = suite.knowledge if defence is None or attack.name == ADAPTIVE else "undefended"
-                key = (eps, knowledge, made_from)
-                if key not in threats:
-                    threats[key] = ThreatModel(eps=eps, norm=suite.norm, knowledge=knowledge, source=made_from)
                 yield Cell(
                     fit=fit,
                     dataset=dataset,
-                    threat=threats[key],
+                    threat=threat(eps, knowledge, made_from),
                     attack=attack,
                     task=suite.task,
                     classes=part,

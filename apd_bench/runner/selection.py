@@ -63,7 +63,8 @@ def resolve(suite: Suite, options: RunOptions = AS_IT_IS) -> Suite:
     Raises UnknownName or UsageError for whatever does not exist.
     """
     DATASETS.refresh()
-    for text in sorted(options.settings, key=_of_one_method):
+    # A setting of one method counts above one for all, which counts above the suite's own.
+    for text in sorted(options.settings, key=lambda text: text.partition(".")[0].strip() not in RECIPE_SECTIONS):
         key, equals, value = text.partition("=")
         path = tuple(part for part in key.strip().split(".") if part)
         if not equals or not path:
@@ -186,11 +187,6 @@ def _set(suite: Suite, path: tuple[str, ...], value: Any, text: str) -> Suite:
         text.partition("=")[0],
         [*_SETTABLE, *(f"{section}.OPTION" for section in RECIPE_SECTIONS), "METHOD.SECTION.OPTION"],
     )
-
-
-def _of_one_method(text: str) -> bool:
-    """Whether a setting names a method: such a one counts above one for all, which counts above the suite's own."""
-    return text.partition(".")[0].strip() not in RECIPE_SECTIONS
 
 
 def _without(table: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:

@@ -39,11 +39,6 @@ class Tuned:
         """The number of the best try."""
         return max(self.scores, key=lambda number: (self.scores[number], -number))
 
-    @property
-    def default(self) -> float | None:
-        """The score of the recipe as it stands; None where that was not measured."""
-        return self.scores.get(0)
-
 
 def tuned(trials: Iterable[Trial], methods: Collection[str], rule: str) -> list[Tuned]:
     """What each of `methods` makes of the tries that all of them finished on the same sets and seeds, by `rule`."""

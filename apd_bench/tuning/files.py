@@ -58,7 +58,7 @@ def gains(results: Sequence[Tuned]) -> list[dict[str, Any]]:
     """A row for each method, best tuned score first: default, tuned, gain, and the best try."""
     rows = []
     for item in sorted(results, key=lambda one: -one.scores[one.best]):
-        best, default = item.best, item.default
+        best, default = item.best, item.scores.get(0)
         rows.append(
             {
                 "method": item.method,

@@ -44,7 +44,7 @@ def test_the_best_try_by_each_rule_the_first_of_equals():
     best = {rule: tuned(lines, ["apd"], rule)[0].best for rule in RULES}
     assert best == {"harmonic": 1, "mean": 3, "robust": 1, "clean": 0}
     (one,) = tuned(lines, ["apd"], "harmonic")
-    assert (one.default, one.scores[1]) == (pytest.approx(18.0), pytest.approx(50.0))
+    assert (one.scores[0], one.scores[1]) == (pytest.approx(18.0), pytest.approx(50.0))
 
 
 def test_only_tries_that_all_methods_finished_on_all_sets_count():
