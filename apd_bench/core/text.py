@@ -37,11 +37,7 @@ def file_name(text: str) -> str:
 
 def is_utf8(name: str) -> bool:
     """Whether a file name as the system gave it is UTF-8; others could stand in no record."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return not re.search("[\ud800-\udfff]", name)
 
 
 def printable(text: object) -> str:

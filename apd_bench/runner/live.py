@@ -2,9 +2,11 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console, ConsoleRenderable, Group, RenderableType
 from rich.control import Control
 from rich.live import Live
@@ -13,9 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from apd_bench.core.errors import UserError
+from apd_bench.core.registry import ATTACKS
 from apd_bench.core.specs import Cell, Fit
 from apd_bench.core.text import printable
 from apd_bench.records.measured import Measured
+from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.store import Store
 from apd_bench.runner.estimate import cost_of
 from apd_bench.runner.plan import Plan
@@ -23,10 +27,10 @@ from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
 from apd_bench.runner.reporter import Reporter, closing, duration, opening
 from apd_bench.runner.running import Names, Running, cost_of_task
-from apd_bench.runner.standings import Standings
 from apd_bench.runner.tasks import Failure, FitDone, Progress, Result, Stopped, Task
 
 Key = tuple[str, str]  # the row and the set of a cell
+Hits = NDArray[np.bool_]
 _LABEL = 30  # characters of a row's name at most
 _NUMBERS = 30  # of the columns of numbers
 _STATES = {"green": "█", "yellow": "▒", "red": "!", "dim": "·"}
@@ -193,6 +197,40 @@ class LiveReporter(Reporter):
         if task.cell is None:
             return isinstance(result, FitDone)
         return isinstance(result, Measured) and (task.shard is None or task.cell.id in self._report.computed)
+
+
+class Standings:
+    """Which samples of each row are right, and which have withstood every attack so far; `row` names a cell's row."""
+
+    def __init__(self, row: Callable[[Cell], str]) -> None:
+        self._row = row
+        # by row, then by set, seed, shots and shard: right without attack [N], right under every attack so far [N]
+        self._rows: dict[str, dict[tuple[str, int, int, object], tuple[Hits, Hits]]] = {}
+
+    def add(self, cell: Cell, shard: object, outcomes: Outcomes) -> None:
+        """Takes in the outcomes of a cell, or of a shard of it; distances to the boundary say nothing of a budget."""
+        if cell.attack.name in ATTACKS.names() and ATTACKS.get(cell.attack.name).kind == "distance":
+            return
+        known = self._rows.setdefault(self._row(cell), {})
+        key = (f"{cell.dataset.name}/{cell.classes}", cell.fit.seed, cell.fit.shots, shard)
+        standing = ~outcomes.broken
+        if key in known and len(known[key][1]) == len(standing):
+            standing &= known[key][1]
+        known[key] = outcomes.clean_prediction == outcomes.label, standing
+
+    def shares(self, row: str) -> tuple[float, float] | None:
+        """Clean and worst accuracy of a row: means over its sets of means over samples; None before anything is there.
+
+        Only the sets that have a cell by now are in it, and only their attacks.
+        """
+        sets: dict[str, list[tuple[Hits, Hits]]] = {}
+        for (name, *_), hits in self._rows.get(row, {}).items():
+            sets.setdefault(name, []).append(hits)
+        if not sets:
+            return None
+        means = [[np.concatenate(hits).mean() for hits in zip(*parts, strict=True)] for parts in sets.values()]
+        clean, worst = np.mean(means, axis=0).tolist()
+        return clean, worst
 
 
 class _Resizable(Live):

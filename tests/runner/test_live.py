@@ -21,10 +21,9 @@ from apd_bench.core.specs import AttackSpec
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.store import Store
 from apd_bench.runner.estimate import passes_of
-from apd_bench.runner.live import LiveReporter
+from apd_bench.runner.live import LiveReporter, Standings
 from apd_bench.runner.queue import WorkQueue
 from apd_bench.runner.report import RunReport
-from apd_bench.runner.standings import Standings
 from apd_bench.runner.tasks import Progress, Task
 
 pty = pytest.importorskip("pty", reason="pseudo-terminals are a Unix thing")
