@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from apd_bench.core.registry import REGISTRIES
+
 
 def _settings():
     return {
@@ -30,8 +32,11 @@ for _name in _settings():
 
 @pytest.fixture(autouse=True)
 def environment_of_its_own():
-    """What a verb sets for its process (as --data does) ends with the test."""
+    """What a verb sets for its process (as --data does) ends with the test, and so does what came from a file."""
     before = _settings()
     yield
     for name in _settings().keys() - before.keys():
         del os.environ[name]
+    for registry in REGISTRIES:
+        for name in list(registry.files):
+            registry.unregister(name)

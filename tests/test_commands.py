@@ -83,8 +83,6 @@ def test_a_printed_command_works(command, base, monkeypatch):
         parsed(words[0], words[1:])
     else:
         assert main(words) == EXIT_DONE
-    for name in list(METHODS.files):
-        METHODS.unregister(name)
 
 
 QUICK = {

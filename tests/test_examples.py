@@ -7,21 +7,12 @@ import pytest
 import apd_bench.plugin
 from apd_bench.cli import main
 from apd_bench.core.errors import EXIT_DONE
-from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, DEFENCES, METHODS
 from apd_bench.records.store import Store
 from tests.pages import EXAMPLES, ROOT
 
 QUICK = {
     "APD_BENCH_JOBS": "1", "APD_BENCH_DEVICE": "cpu", "APD_BENCH_QUIET": "1", "APD_BENCH_SET": "training.epochs=1",
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def forgotten():
-    yield
-    for registry in (METHODS, ATTACKS, DATASETS, BACKBONES, DEFENCES):
-        for name in list(registry.files):
-            registry.unregister(name)
 
 
 def test_there_is_one_of_every_kind():

@@ -23,11 +23,8 @@ def tracked():
     return done.stdout.split("\n")[:-1]
 
 
-def test_top_level_holds_the_agreed_rooms(tracked):
+def test_the_top_level_holds_the_agreed_rooms_and_no_junk_is_tracked(tracked):
     assert {name.split("/")[0] for name in tracked if not name.startswith(".")} <= ROOMS
-
-
-def test_no_junk_is_tracked(tracked):
     junk = [name for name in tracked if re.search(r"\.pyc$|\.pkl$|\.idea|__pycache__|\.DS_Store|\.pth(\.tar)?$", name)]
     assert not junk
 

@@ -76,20 +76,17 @@ def test_the_pinned_packages_are_those_of_the_committed_records():
     assert pinned in wanted, f"write .ci/constraints.txt anew: {wanted[0]}"
 
 
-def test_top_level_is_the_package_alone(names):
+def test_the_package_is_alone_at_the_top_with_licences_and_without_build_scripts(names):
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"apd_bench"}
+    assert {"apd_bench/py.typed", "apd_bench/embedded/NOTICE"} <= names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if "baselines/embedded" in name]
 
 
-@pytest.mark.parametrize(
-    "folder",
-    [
-        "apd_bench/suites",
-        "apd_bench/leaderboard/web",
-        "baselines",
-        "apd_bench/embedded/models",
-        "apd_bench/embedded/datasets",
-    ],
-)
+@pytest.mark.parametrize("folder", [
+    "apd_bench/suites", "apd_bench/leaderboard/web", "baselines", "apd_bench/embedded/models",
+    "apd_bench/embedded/datasets",
+])  # fmt: skip
 def test_package_data_is_inside(names, folder):
     source = ROOT / folder
     inside = "apd_bench/baselines" if folder == "baselines" else folder
@@ -100,9 +97,3 @@ def test_package_data_is_inside(names, folder):
     }
     assert wanted, f"{folder} is empty"
     assert wanted <= names
-
-
-def test_licences_and_typing_marker_are_inside_and_build_scripts_are_not(names):
-    assert {"apd_bench/py.typed", "apd_bench/embedded/NOTICE"} <= names
-    assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert not [name for name in names if "baselines/embedded" in name]

@@ -1,4 +1,4 @@
-"""The adapter against the library's own driver, class counts, saturated logits, and Square on tiny images."""
+"""The adapter against the library's own driver, class counts, saturated logits, tiny images; Auto-PGD of our own."""
 
 import logging
 import sys
@@ -6,8 +6,10 @@ import sys
 import pytest
 import torch
 from pyautoattack import AutoAttack
+from pyautoattack.autopgd_base import APGDAttack
 
 from apd_bench import attacks
+from apd_bench.attacks.apgd import _checkpoints
 from apd_bench.core.specs import ThreatModel
 
 SHORT = "autoattack(iterations=8, queries=40)"
@@ -41,11 +43,14 @@ def test_every_class_count_runs_the_suite_that_it_allows(classes, small_net):
     assert result.effective["package"].startswith("pyautoattack ")
 
 
-def test_dlr_gives_way_to_the_margin_for_two_classes(small_net):
+def test_members_that_the_classes_or_the_size_do_not_allow_are_replaced_or_left_out(small_net):
     net, x, y, ids = small_net(classes=2, n=6)
     text = "autoattack.ce-dlr(eot=2, iterations=8)"
     result = attacks.run(text, net, x, y, ThreatModel(eps=6 / 255), ids)
     assert result.effective["members"] == ["apgd-ce", "margin"]
+    net, x, y, ids = small_net(classes=4, n=4, size=12)
+    result = attacks.run(SHORT, net, x, y, ThreatModel(eps=0.3, norm="L2"), ids)
+    assert "square" not in result.effective["members"] and "square" in result.effective["left_out"]
 
 
 def test_saturated_logits_are_scaled_down_for_cross_entropy_alone(small_net):
@@ -58,15 +63,31 @@ def test_saturated_logits_are_scaled_down_for_cross_entropy_alone(small_net):
     assert plain.broken.any()
 
 
-def test_square_l2_is_left_out_where_the_library_cannot_tile(small_net):
-    net, x, y, ids = small_net(classes=4, n=4, size=12)
-    result = attacks.run(SHORT, net, x, y, ThreatModel(eps=0.3, norm="L2"), ids)
-    assert "square" not in result.effective["members"] and "square" in result.effective["left_out"]
-
-
 def test_the_librarys_warnings_are_kept(small_net):
     net, x, y, ids = small_net(classes=5, n=6)
     result = attacks.run(SHORT, lambda p: net(p).detach(), x, y, ThreatModel(eps=0.01), ids)
     assert any("zero gradient" in text for text in result.diagnostics["warnings"])
     assert result.diagnostics["zero_gradients"] == result.backwards > 0
     assert not attacks.run(SHORT, net, x, y, ThreatModel(eps=0.01), ids).diagnostics["warnings"]
+
+
+def test_the_checkpoints_are_those_of_the_paper():
+    assert sorted(_checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert sorted(_checkpoints(5)) == [1, 2, 3, 4]
+
+
+def test_it_is_as_strong_as_the_authors_code_with_fewer_gradients(small_net):
+    ours = theirs = spent = asked = 0
+    for seed in range(4):
+        net, x, y, ids = small_net(classes=5, n=20, size=10, seed=seed)
+        net.requires_grad_(False)
+        threat = ThreatModel(eps=3 / 255)
+        result = attacks.run("apgd-ce(loss='ce')", net, x, y, threat, ids)
+        with torch.random.fork_rng():
+            library = APGDAttack(net, n_iter=20, eps=threat.eps, seed=0, device="cpu")
+            points = library.perturb(x, y)
+        ours, theirs = ours + int(result.broken.sum()), theirs + int((net(points).argmax(1) != y).sum())
+        spent, asked = spent + result.backwards, asked + 21 * len(x)
+    assert 20 <= theirs <= 70
+    assert ours >= theirs - 1
+    assert spent < 0.8 * asked

@@ -25,13 +25,10 @@ def test_the_function_takes_the_declared_options_and_has_no_defaults_of_its_own(
         assert set((values,) if isinstance(values, str) else values) <= set(entry.choices[name])
 
 
-def test_aliases_of_the_field():
+def test_aliases_of_the_field_and_presets_of_the_published_protocols():
     assert ATTACKS.canonical("aa") == "autoattack"
     assert ATTACKS.canonical("cw-linf") == "cw"
     assert ATTACKS.canonical("PGD.sound") == "pgd"
-
-
-def test_presets_repeat_the_published_protocols():
     literature, apt = ATTACKS.get("pgd.literature").defaults, ATTACKS.get("pgd.apt").defaults
     assert (literature["steps"], literature["step"], literature["schedule"]) == (100, 1.0, "constant")
     assert (apt["steps"], apt["step"], apt["schedule"]) == (100, 0.25, "constant")

@@ -9,9 +9,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from apd_bench import attacks
 from apd_bench.attacks import catalog
+from apd_bench.attacks.guard import untouched
 from apd_bench.attacks.meter import Meter
 from apd_bench.core.specs import AttackSpec, ThreatModel
 from apd_bench.evaluation.audit import audit
@@ -175,3 +177,29 @@ def test_a_budget_of_zero_leaves_the_images_alone(case):
         result = run(name, net, x, y, ids, ThreatModel(eps=0))
         assert torch.equal(result.adversarials, x) and result.backwards == 0
         assert torch.equal(result.broken, net(x).argmax(1) != y)
+
+
+def test_flags_are_restored_module_by_module():
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout())
+    net[1].eval()
+    net[0].bias.requires_grad_(False)
+    with untouched(net):
+        assert not any(module.training for module in net.modules())
+        assert not any(parameter.requires_grad for parameter in net.parameters())
+    assert [module.training for module in net.modules()] == [True, True, False, True]
+    assert [parameter.requires_grad for parameter in net.parameters()] == [True, False, True, True]
+
+
+def test_random_states_are_restored_also_after_an_error():
+    def states():
+        numpy = np.random.get_state()  # noqa: NPY002
+        return torch.get_rng_state().tolist(), random.getstate(), numpy[1].tolist(), numpy[2]
+
+    before = states()
+    try:
+        with untouched(lambda x: x):
+            torch.manual_seed(1), random.seed(1), np.random.seed(1)  # noqa: NPY002
+            torch.rand(3)
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert states() == before

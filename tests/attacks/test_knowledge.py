@@ -81,15 +81,12 @@ def test_the_record_gives_the_command_that_repeats_it(measured, capsys):
     assert json.loads(capsys.readouterr().out)["cell"]["threat"]["knowledge"] == "hand_prompt"
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--set", "knowledge=transfer"], "source"),
-        (["--set", "transfer_source=zero_shot"], "source"),
-        (["--set", "knowledge=blackbox"], "white_box, hand_prompt, transfer"),
-        (["--set", "knowledge=transfer", "--set", "transfer_source=zeroshott"], "zero_shot"),
-    ],
-)
+@pytest.mark.parametrize(("words", "said"), [
+    (["--set", "knowledge=transfer"], "source"),
+    (["--set", "transfer_source=zero_shot"], "source"),
+    (["--set", "knowledge=blackbox"], "white_box, hand_prompt, transfer"),
+    (["--set", "knowledge=transfer", "--set", "transfer_source=zeroshott"], "zero_shot"),
+])  # fmt: skip
 def test_a_mistake_is_one_line_and_nothing_runs(words, said, tmp_path, capsys):
     assert main(["run", *WORDS, *words, "--results", str(tmp_path / "r"), "--boards", str(tmp_path / "b")]) == 2
     text = capsys.readouterr().err

@@ -23,21 +23,15 @@ def test_the_stable_gradient_is_exact_where_the_plain_one_is_lost(scale):
     assert (plain.abs().max() == 0) == (scale >= 100)
 
 
-def test_margin_and_its_targeted_form():
+def test_margin_dlr_and_kl_match_their_papers():
     z, y = torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 1.0]]), torch.tensor([1, 1])
     assert losses.margin(z, y).tolist() == [-1.0, 5.0]
     assert losses.targeted_margin(z, y, torch.tensor([0, 2])).tolist() == [-2.0, 1.0]
-
-
-def test_dlr_matches_the_paper_and_falls_back_below_three_classes():
     z, y = torch.tensor([[1.0, 3.0, 2.0, 0.0]]), torch.tensor([1])
     assert losses.dlr(z, y).item() == pytest.approx((2 - 3) / (3 - 1))
     assert losses.targeted_dlr(z, y, torch.tensor([3])).item() == pytest.approx((0 - 3) / (3 - 0.5 * (1 + 0)))
     assert losses.dlr(z[:, :2], y).item() == -2.0
     assert losses.targeted_dlr(z[:, :3], y, torch.tensor([0])).item() == -2.0
-
-
-def test_kl_is_zero_at_the_clean_logits_and_positive_elsewhere():
     clean = torch.randn(4, 3)
     assert torch.allclose(losses.kl_from_clean(clean, clean), torch.zeros(4))
     assert (losses.kl_from_clean(clean + torch.randn(4, 3), clean) > 0).all()

@@ -6,7 +6,6 @@ import torch
 from apd_bench import attacks
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.core.errors import UnknownName, UsageError
-from apd_bench.core.registry import ATTACKS
 from apd_bench.core.specs import ThreatModel
 from tests.pages import EXAMPLES
 
@@ -18,13 +17,6 @@ def file(tmp_path):
     path = tmp_path / "own_attack.py"
     path.write_text(EXAMPLES["own_attack.py"])
     return path
-
-
-@pytest.fixture(autouse=True)
-def forgotten():
-    yield
-    for name in [name for name in ATTACKS.names() if name in ("mi-fgsm", "mine")]:
-        ATTACKS.unregister(name)
 
 
 def test_the_example_is_an_attack_like_any_other(small_net, file):
@@ -42,14 +34,11 @@ def test_the_example_is_an_attack_like_any_other(small_net, file):
         parse_attack("mi-fgsm(decay=1)")
 
 
-@pytest.mark.parametrize(
-    ("written", "said"),
-    [
-        ("def mine(search, *, steps): pass", "does not fit mine: missing a required argument: 'steps'"),
-        ("def mine(model, pixels, labels): pass", "does not fit mine: missing a required argument"),
-        ("mine = 3", "is a int, not a function"),
-    ],
-)
+@pytest.mark.parametrize(("written", "said"), [
+    ("def mine(search, *, steps): pass", "does not fit mine: missing a required argument: 'steps'"),
+    ("def mine(model, pixels, labels): pass", "does not fit mine: missing a required argument"),
+    ("mine = 3", "is a int, not a function"),
+])  # fmt: skip
 def test_a_function_that_does_not_fit_its_entry_is_one_sentence(written, said, small_net, tmp_path):
     net, x, y, ids = small_net(n=2)
     entry = "from apd_bench.attacks.catalog import AttackEntry\nMINE = AttackEntry('mine', f'{__name__}:mine', 'mine')"

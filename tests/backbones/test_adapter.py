@@ -28,14 +28,11 @@ def test_the_class_name_stands_where_the_position_says(kind, position, text, bac
     assert same_features(backbones[kind], layout, backbones[kind].embed_words(PHRASE), texts)
 
 
-def test_words_beyond_the_context_stay_behind_it(plain):
+def test_context_stands_before_words_that_stay_and_class_wise_at_its_class(plain):
     layout = plain.prompt_layout(["cat"], 2, prefix=PHRASE)
     assert same_features(plain, layout, plain.embed_words("big red"), ["big red of a cat."])
     with pytest.raises(UsageError, match="as many words"):
         plain.prompt_layout(["cat"], 2, "middle", prefix=PHRASE)
-
-
-def test_class_wise_context_goes_to_its_class(plain):
     context = torch.stack([plain.embed_words("red"), plain.embed_words("blue")])
     assert same_features(plain, plain.prompt_layout(["cat", "dog"], 1), context, ["red cat.", "blue dog."])
 
@@ -136,15 +133,24 @@ def test_text_is_cut_at_the_longest_end_token(plain):
     assert torch.equal(tokens, plain.tokenizer(["cat", "a photo of a cat."], context_length=20)[:, :8])
 
 
-def test_a_text_longer_than_the_context_is_named(plain):
+def test_what_does_not_fit_is_refused(plain, backbones):
     with pytest.raises(UsageError, match=r"'a a a .*' takes 27 tokens; the backbone reads 20"):
         plain.tokenize([" ".join("a" * 25)])
+    with pytest.raises(UsageError, match=r"reads \[B, 3, 16, 16\], not \[1, 3, 32, 32\]"):
+        plain.encode_image(torch.zeros(1, 3, 32, 32))
+    with pytest.raises(IncompatibleChoice, match="takes no visual tokens; it offers deep_text, frame, text_tokens"):
+        backbones["resnet"].encode_image(torch.rand(1, 3, 32, 32), VisualPrompts(torch.randn(1, 2, 8)))
 
 
-def test_frozen_in_eval_mode_whatever_is_called(plain):
+def test_frozen_in_eval_mode_whatever_is_called_and_a_copy_has_its_own_weights(plain, pixels):
     plain.train()
     assert not any(module.training for module in plain.modules())
     assert not any(parameter.requires_grad for parameter in plain.parameters())
+    twin = copy.deepcopy(plain)
+    with torch.no_grad():
+        twin.model.visual.proj.zero_()
+        assert twin.encode_image(pixels).abs().max() == 0
+        assert plain.encode_image(pixels).abs().max() > 0
 
 
 def test_an_empty_batch_gives_empty_features_with_a_graph(plain):
@@ -154,26 +160,13 @@ def test_an_empty_batch_gives_empty_features_with_a_graph(plain):
     assert torch.autograd.grad(features.sum(), empty)[0].shape == empty.shape
 
 
-def test_images_of_another_size_are_refused_with_both_sizes(plain):
-    with pytest.raises(UsageError, match=r"reads \[B, 3, 16, 16\], not \[1, 3, 32, 32\]"):
-        plain.encode_image(torch.zeros(1, 3, 32, 32))
-
-
-def test_shapes_say_what_is_offered(backbones):
+def test_shapes_scale_bias_and_activation_are_those_of_the_model(backbones):
     plain, resnet = backbones["plain"].shapes, backbones["resnet"].shapes
     assert plain.offers == {"text_tokens", "deep_text", "visual_tokens", "frame"}
     assert (plain.visual_width, plain.text_width, plain.embed_dim) == (32, 16, 24)
     assert (plain.visual_layers, plain.text_layers, plain.context_length, plain.image_size) == (3, 3, 20, 16)
     assert resnet.offers == {"text_tokens", "deep_text", "frame"}
     assert resnet.visual_width is None
-
-
-def test_prompts_that_a_tower_cannot_take_are_refused(backbones):
-    with pytest.raises(IncompatibleChoice, match="takes no visual tokens; it offers deep_text, frame, text_tokens"):
-        backbones["resnet"].encode_image(torch.rand(1, 3, 32, 32), VisualPrompts(torch.randn(1, 2, 8)))
-
-
-def test_logit_scale_and_bias_are_plain_numbers_and_the_activation_is_that_of_the_modules(backbones):
     assert [has_quick_gelu(backbones[name].model) for name in ("plain", "quick_gelu")] == [False, True]
     assert backbones["plain"].logit_scale == pytest.approx(1 / 0.07)
     assert backbones["plain"].logit_bias == 0.0
@@ -186,14 +179,6 @@ def test_detached_prompts_share_values_without_a_graph():
     assert not prompts.text.context.requires_grad
     assert not prompts.visual.frame.requires_grad
     assert torch.equal(prompts.text.context, leaf * 2)
-
-
-def test_a_copy_does_not_share_weights(plain, pixels):
-    twin = copy.deepcopy(plain)
-    with torch.no_grad():
-        twin.model.visual.proj.zero_()
-        assert twin.encode_image(pixels).abs().max() == 0
-        assert plain.encode_image(pixels).abs().max() > 0
 
 
 def test_autocast_runs_both_towers(plain, pixels):

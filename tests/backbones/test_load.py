@@ -215,16 +215,13 @@ class TestEmbedded:
         assert backbone.scale.flatten().tolist() == [4.0, 2.0, 1.0]
         assert torch.allclose(backbone.shift.flatten(), torch.tensor([-2.0, -0.8, -0.3]))
 
-    @pytest.mark.parametrize(
-        ("name", "content", "error", "message"),
-        [
-            ("one.safetensors", b"x", CorruptFile, "are damaged: SHA-256 .*Install it again: pip install"),
-            ("one.safetensors", None, MissingPrerequisite, "are missing"),
-            ("one.json", b"{", CorruptFile, "is not valid JSON"),
-            ("one.json", b'{"sha256": "0"}', CorruptFile, "lacks 'preprocess_cfg'"),
-            ("one.json", None, MissingPrerequisite, "is missing"),
-        ],
-    )
+    @pytest.mark.parametrize(("name", "content", "error", "message"), [
+        ("one.safetensors", b"x", CorruptFile, "are damaged: SHA-256 .*Install it again: pip install"),
+        ("one.safetensors", None, MissingPrerequisite, "are missing"),
+        ("one.json", b"{", CorruptFile, "is not valid JSON"),
+        ("one.json", b'{"sha256": "0"}', CorruptFile, "lacks 'preprocess_cfg'"),
+        ("one.json", None, MissingPrerequisite, "is missing"),
+    ])  # fmt: skip
     def test_damaged_and_missing_files_are_named_with_what_mends_them(self, models, name, content, error, message):
         (models / name).unlink()
         if content is not None:

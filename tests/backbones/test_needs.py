@@ -18,9 +18,6 @@ def test_a_refusal_names_what_is_needed_and_what_is_offered():
         require(spec, {"visual_tokens", "text_tokens"}, by="apd")
     assert "'apd' needs text_tokens, visual_tokens" in str(caught.value)
     assert "'RN50-quickgelu/openai' offers deep_text, frame, text_tokens and lacks visual_tokens" in str(caught.value)
-
-
-def test_a_backbone_that_offers_nothing_says_so():
     spec = dataclasses.replace(next(iter(builtin())), offers=())
     with pytest.raises(IncompatibleChoice, match="offers no prompts"):
         require(spec, ["text_tokens"], by="coop")

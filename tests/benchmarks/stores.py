@@ -17,13 +17,13 @@ import numpy as np
 from apd_bench.core.options import RunOptions
 from apd_bench.leaderboard.boards import collect
 from apd_bench.records.outcomes import Outcomes
-from apd_bench.records.record import Record
 from apd_bench.records.store import Store
 from apd_bench.runner.plan import Plan, plan
 from apd_bench.runner.report import choose
 from apd_bench.runner.selection import resolve
 from apd_bench.suites import load_suite
 from tests.benchmarks.table import Row, in_turn
+from tests.leaderboard.synthetic import outcomes, record
 
 SIZES, QUICK = (1000, 5000, 20000, 100000), (500, 2000)
 SAMPLES = 100
@@ -109,25 +109,9 @@ def fill(store: Store, cells: Plan) -> None:
         for number, cell in enumerate(cells.cells):
             key = (cell.dataset.name, number % DIFFERENT)
             if key not in made:
-                made[key] = _outcomes(cell.dataset.name, generator)
-            outcomes = made[key]
-            metrics = {"n": SAMPLES, "clean_accuracy": 1.0, "robust_accuracy": 1 - float(outcomes.broken.mean())}
-            timing = {"seconds": 3.0, "forwards": 900.0, "backwards": 800.0}
-            created = "2026-01-01T00:00:00+00:00"
-            store.put(
-                Record(id=cell.id, cell=cell, status="success", metrics=metrics, timing=timing, created=created),
-                outcomes,
-            )
-
-
-def _outcomes(dataset: str, generator: np.random.Generator) -> Outcomes:
-    label = np.arange(SAMPLES) % 10
-    broken = generator.random(SAMPLES) < 0.7
-    return Outcomes(
-        sample_id=np.asarray([f"{dataset}/{row:05d}" for row in range(SAMPLES)]),
-        label=label,
-        clean_prediction=label,
-        adversarial_prediction=np.where(broken, 11, label),
-        broken=broken,
-        extra={name: generator.random(SAMPLES, dtype=np.float32) for name in ("margin", "norm")},
-    )
+                more = {name: generator.random(SAMPLES, dtype=np.float32) for name in ("margin", "norm")}
+                kept = generator.random(SAMPLES) < 0.3
+                made[key] = outcomes([True] * SAMPLES, kept, prefix=f"{cell.dataset.name}/", **more)
+            robust = 1 - float(made[key].broken.mean())
+            metrics = {"n": SAMPLES, "clean_accuracy": 1.0, "robust_accuracy": robust}
+            store.put(record(cell, metrics=metrics), made[key])

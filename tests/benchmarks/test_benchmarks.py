@@ -5,16 +5,15 @@ import json
 import re
 import sys
 
-import numpy as np
 import pytest
 import torch
+from synthetic import outcomes
 from torch import nn
 
 from apd_bench.attacks.losses import ce
 from apd_bench.backbones.load import load_backbone
 from apd_bench.core.errors import MissingPrerequisite
 from apd_bench.records.measured import Measured
-from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.store import Store
 from apd_bench.runner.report import choose
 from apd_bench.training.toy import toy_backbone
@@ -37,13 +36,10 @@ def parts():
     return list(models.embedded_samples(load_backbone("tiny-clean", "cpu"), ["animals", "food"], 3))
 
 
-def test_ratios_are_of_medians_and_the_table_shows_ranges():
+def test_ratios_are_of_medians_of_sides_that_run_in_turn():
     assert ROW.ratio == pytest.approx(3)
     assert ROW.excess == pytest.approx(0.5)
     assert "| 6 s (4 to 90) | 2 s (1 to 3) | 3.00x | 1 s (1 to 2) | +50.0 % | n 7 |" in markdown([ROW])
-
-
-def test_sides_run_in_turn_after_one_run_that_does_not_count():
     order = []
     seconds = in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2)
     assert "".join(order) == "ababab"
@@ -87,9 +83,12 @@ def test_a_point_outside_the_ball_breaks_nothing(parts):
     assert attacks.verdicts(part, 1 - part.pixels, EPS) == wrong == attacks.verdicts(part, part.pixels, EPS)
 
 
-def test_random_weights_are_timed_and_have_no_accuracy(backbone):
+def test_random_weights_are_timed_without_an_accuracy_and_nobody_leaves_the_loop(backbone):
     (row,) = attacks.pairs("toy", [models.made_up(backbone, 2)], EPS, steps=2, repeats=1, trained=False)
     assert row.excess is not None and "robust accuracy, %" not in row.facts
+    row = attacks.loop_row(backbone, batch=4, steps=3, repeats=2)
+    assert row.facts == {"left the active set": 0, "passes per image": 7}
+    assert len(row.ours) == len(row.limit) == 2
 
 
 def test_the_plain_loop_is_the_librarys():
@@ -113,12 +112,6 @@ def test_passes_of_a_library_are_counted_in_both_directions():
     with torch.no_grad():
         model(x[:1])
     assert (model.forwards, model.backwards) == (4, 6)
-
-
-def test_nobody_leaves_the_measured_loop(backbone):
-    row = attacks.loop_row(backbone, batch=4, steps=3, repeats=2)
-    assert row.facts == {"left the active set": 0, "passes per image": 7}
-    assert len(row.ours) == len(row.limit) == 2
 
 
 def test_both_training_steps_have_the_same_loss_and_ours_is_not_slower(backbone):
@@ -157,10 +150,8 @@ def test_help_and_import_need_no_torch(words):
 
 
 def result(broken, **effective):
-    count, hit = len(broken), np.asarray([sign == "x" for sign in broken])
-    outcomes = Outcomes(sample_id=[str(row) for row in range(count)], label=np.zeros(count),
-                        clean_prediction=np.zeros(count), adversarial_prediction=hit, broken=hit)  # fmt: skip
-    return Measured(outcomes=outcomes, timing={"attack_seconds": 2.0}, effective=effective)
+    seen = outcomes([True] * len(broken), [sign != "x" for sign in broken])
+    return Measured(outcomes=seen, timing={"attack_seconds": 2.0}, effective=effective)
 
 
 def test_verdicts_that_bf16_changes_are_counted_in_both_directions():

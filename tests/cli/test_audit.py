@@ -12,8 +12,8 @@ import torch
 
 from apd_bench.backbones.load import load_backbone
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_USAGE
-from apd_bench.core.registry import METHODS
 from apd_bench.records.store import Store
+from apd_bench.runner import stages
 
 Cli = Callable[..., Any]
 GRID = ("--backbone", "tiny-clean", "--datasets", "fashion,food", "--eps", "2/255", "--limit", "10")
@@ -80,14 +80,11 @@ def test_a_backbone_alone_and_a_method_that_is_trained_first(cli: Cli, tmp_path:
     )
     words = ("--method", "own.py:METHOD", "--shots", "1", "--datasets", "food", "--limit", "4", "--protocol", "fgsm")
     data, page = audited(cli("audit", *GRID, *QUICK, *words).out)
-    METHODS.unregister("own")
     assert data["subject"]["method"] == "own" and data["cost"][0]["name"] == "fit"
     assert any("food, 1 shots, seed 1" in line for line in data["assumed"])
 
 
 def test_what_is_measured_stands_there_beside_what_failed(cli: Cli, checkpoint: Path, monkeypatch: Any) -> None:
-    import apd_bench.runner.stages as stages
-
     measure = stages.evaluate_samples
 
     def broken(classifier: Any, test: Any, attack: Any, *rest: Any, **options: Any) -> Any:

@@ -4,20 +4,18 @@ import dataclasses
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from apd_bench.cli import main
 from apd_bench.core.errors import EXIT_DONE, EXIT_USAGE, CorruptFile
-from apd_bench.core.registry import ATTACKS, BACKBONES, DATASETS, METHODS
+from apd_bench.core.registry import ATTACKS, BACKBONES, METHODS
 from apd_bench.core.specs import BackboneSpec
+from apd_bench.methods import classes
 from apd_bench.records.record import Record, sealed
 from apd_bench.records.store import Store
 
-Cli = Callable[..., Any]
 QUIET = ("--jobs", "1", "--device", "cpu", "--quiet")
 SMALL = ("--datasets", "fashion", "--attacks", "none", "--limit", "5", "--shots", "1", "--eps", "1/255")
 HALVED = """
@@ -52,14 +50,6 @@ def marker(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "mischief", raising=False)
     return tmp_path / "ran"
-
-
-@pytest.fixture(autouse=True)
-def nothing_named_stays():
-    yield
-    for registry in (METHODS, ATTACKS, DATASETS, BACKBONES):
-        for name in list(registry.files):
-            registry.unregister(name)
 
 
 def forged(measured, target, **changes):
@@ -140,11 +130,8 @@ def test_a_record_that_names_a_python_file_is_damaged(part, measured, marker):
     (record,) = Store(measured).records()
     data = json.loads(record.to_json())
     place = data["cell"] if part in ("attack", "threat") else data["cell"]["fit"]
-    place[part] |= (
-        {"source": "mischief.py:Run", "knowledge": "transfer"}
-        if part == "threat"
-        else {"name": "mischief.py:Run(steps=1)"}
-    )
+    source = {"source": "mischief.py:Run", "knowledge": "transfer"}
+    place[part] |= source if part == "threat" else {"name": "mischief.py:Run(steps=1)"}
     with pytest.raises(CorruptFile, match="the name of a Python file"):
         Record.from_json(sealed(data))
     assert not marker.exists()
@@ -158,24 +145,6 @@ def test_no_file_that_a_suite_names_is_run(key, cli, marker, tmp_path):
     assert found.code == EXIT_USAGE and "names a Python file" in found.err and not marker.exists()
 
 
-def test_a_store_with_ids_of_version_1_is_refused_in_a_sentence_by_every_verb(cli, measured, tmp_path):
-    shutil.copytree(measured, tmp_path / "results")
-    (record,) = Store("results").records()
-    path = Store("results").record_path(record.id)
-    path.write_text(sealed(json.loads(path.read_text()) | {"schema": 2}))
-    before = {file: file.read_bytes() for file in Path("results").rglob("*") if file.is_file()}
-    for words in (
-        ("run", *SMALL, *QUIET), ("plan", *SMALL, "--results", "results"), ("fit", *SMALL), ("report",), ("submit",),
-        ("list", "cells"), ("show", record.id), ("examples",),
-        ("compare", "apd", "apt"),
-        ("plot", "results"),
-    ):  # fmt: skip
-        found = cli(*words)
-        assert found.code == EXIT_USAGE, words
-        assert "was written by an earlier apd-bench" in found.err and "Measure anew" in found.err, (words, found.err)
-    assert before == {file: file.read_bytes() for file in before}
-
-
 def test_a_learner_of_ones_own_is_verified_once_it_is_named(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("APD_BENCH_CACHE", str(tmp_path / "cache"))
     Path("mine.py").write_text(HALVED)
@@ -185,8 +154,6 @@ def test_a_learner_of_ones_own_is_verified_once_it_is_named(cli, tmp_path, monke
     (record,) = Store("results").records()
     named = cli("show", record.id, "--as-command")
     assert f"--methods {tmp_path / 'mine.py'}:METHOD" in named.out and not named.err
-    from apd_bench.methods import classes
-
     classes._CLASSES.clear()  # as in another process
     METHODS.unregister("halved")
     assert cli("submit", "--methods", "halved", "--out", "mine.tar.gz").code == EXIT_DONE

@@ -1,7 +1,5 @@
 """Checkpoints of the real CLIP shapes, saved by open_clip with random weights, go the whole way from the shell."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -11,8 +9,6 @@ from apd_bench.backbones.configs import model_config
 from apd_bench.backbones.load import instantiate
 from apd_bench.core.files import file_digest
 from apd_bench.records.store import Store
-
-Cli = Callable[..., object]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The verb `report`: screen, files, one file, filters, staleness, and its mistakes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,8 @@ def test_screen(store, capsys):
 
 
 def test_filters_take_aliases_and_both_spellings_of_eps(store, capsys):
-    assert (
-        main(["report", store, "--methods", "apt", "--eps", "0.00784313725", "--seeds", "1-1", "--attacks", "pgd"]) == 0
-    )
+    words = ["--methods", "apt", "--eps", "0.00784313725", "--seeds", "1-1", "--attacks", "pgd"]
+    assert main(["report", store, *words]) == 0
     shown = capsys.readouterr().out
     assert shown.count("| rank | method |") == 1
     assert "zero_shot" not in shown
@@ -81,22 +81,14 @@ def test_one_file(store, tmp_path, capsys):
 
 def test_groups_never_share_a_file(tmp_path, capsys):
     items = grid(SHARES, datasets=("food",), seeds=(1,))
-    first = items[0][0].cell
-    assert dataset().group == first.dataset.group == "embedded"
-    real = [
-        (type(one)(id=(moved := _moved(one.cell)).id, cell=moved, status=one.status), result) for one, result in items
-    ]
+    assert dataset().group == items[0][0].cell.dataset.group == "embedded"
+    other = dataset("caltech101", group="benchmark")
+    real = [(record(replace(one.cell, dataset=other)), result) for one, result in items]
     path = fill(tmp_path / "r", [*items, *real])
     assert main(["report", str(path), "--board", str(tmp_path / "b.md")]) == 2
     assert "--group" in capsys.readouterr().err
     assert main(["report", str(path), "--board", str(tmp_path / "b.md"), "--group", "benchmark"]) == 0
     assert "embedded suite" not in (tmp_path / "b.md").read_text()
-
-
-def _moved(cell):
-    from dataclasses import replace
-
-    return replace(cell, dataset=dataset("caltech101", group="benchmark"))
 
 
 def test_committed_boards_are_what_the_committed_records_say():

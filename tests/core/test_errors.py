@@ -21,11 +21,13 @@ from apd_bench.runner.live import LiveReporter
 from apd_bench.runner.reporter import PlainReporter
 
 
-def test_message_and_hint_read_as_one_line():
+def test_message_and_hint_read_as_one_line_also_behind_a_pickle():
     error = CorruptFile("weights.safetensors is torn.", hint="Reinstall the package.")
     assert str(error) == "weights.safetensors is torn. Reinstall the package."
     assert error.exit_code == EXIT_USAGE
     assert RegressionFound("stale").exit_code == EXIT_REGRESSION
+    error = pickle.loads(pickle.dumps(UnknownName("what", hint="why")))  # noqa: S301
+    assert (type(error), error.message, error.hint, str(error)) == (UnknownName, "what", "why", "what why")
 
 
 def test_unknown_name_names_the_nearest_and_the_command():
@@ -56,19 +58,11 @@ def test_what_could_steer_a_terminal_is_written_out(capsys):
     assert not set(written[1:].replace("\n\r", "\n")) & set("\x1b\x07\x9b\u202e\r")
 
 
-def test_an_endless_word_is_cut():
+def test_endless_words_and_long_listings_are_cut():
     assert str(UsageError(f"'{'9' * 5000}' is no path like {'a' * 390}.")).endswith(f"… is no path like {'a' * 390}.")
-
-
-def test_long_listings_are_cut_but_counted():
     text = str(unknown_name("dataset", "x", [f"set{i:03d}" for i in range(100)]))
     assert "(100 in all)" in text
     assert "set099" not in text
     near = str(unknown_name("dataset", "set09", [f"set{i:03d}" for i in range(100)]))
     assert "The nearest are set090, set091" in near or "The nearest are set009" in near
     assert near.count("set") <= 11
-
-
-def test_errors_survive_pickling():
-    error = pickle.loads(pickle.dumps(UnknownName("what", hint="why")))  # noqa: S301
-    assert (type(error), error.message, error.hint, str(error)) == (UnknownName, "what", "why", "what why")

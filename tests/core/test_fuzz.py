@@ -364,14 +364,8 @@ def fuzz_command(home, work, chance):
     assert not set(out.getvalue() + err.getvalue()) & set("\x1b\x07\udcff"), given
 
 
-FUZZ = [
-    fuzz_record, fuzz_sealed_record, fuzz_archive, fuzz_npz, fuzz_state, fuzz_suite, fuzz_setting, fuzz_dataset,
-    fuzz_weights, fuzz_import, fuzz_command,
-]  # fmt: skip
-
-
 @pytest.mark.parametrize("cases", [25, pytest.param(250, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("fuzz", FUZZ)
+@pytest.mark.parametrize("fuzz", [item for name, item in list(globals().items()) if name.startswith("fuzz_")])
 def test_whatever_is_changed_ends_in_the_same_or_in_one_sentence(fuzz, cases, home, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     for number in range(cases):

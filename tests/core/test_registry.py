@@ -32,10 +32,14 @@ def things(monkeypatch):
     return Registry(kind="thing", catalog="here", group="apd_bench.test_things", list_command="apd-bench list things")
 
 
-def test_names_aliases_and_case(things):
+def test_names_aliases_and_case_and_unknown_ones_are_refused(things):
     assert things.get("apt").name == "advtp"
     assert things.get("APD").name == "apd"
     assert things.aliases() == {"apt": "advtp", "clip": "zero_shot"}
+    with pytest.raises(UnknownName, match="Did you mean 'apd'"):
+        things.get("adp")
+    with pytest.raises(UnknownName, match="nothing_"):
+        things.select(["nothing_*"])
 
 
 def test_selection_is_in_catalog_order_without_repeats(things):
@@ -44,13 +48,6 @@ def test_selection_is_in_catalog_order_without_repeats(things):
     assert things.select(["all", "!apd*"]) == ["advtp", "zero_shot"]
     assert things.select(["!clip"]) == ["advtp", "apd", "apd.rslad"]
     assert things.select(["all"], universe=["apd", "zero_shot"]) == ["apd", "zero_shot"]
-
-
-def test_unknown_names_and_patterns_are_refused(things):
-    with pytest.raises(UnknownName, match="Did you mean 'apd'"):
-        things.get("adp")
-    with pytest.raises(UnknownName, match="nothing_"):
-        things.select(["nothing_*"])
 
 
 def test_a_taken_name_or_alias_is_refused_naming_both(things):
@@ -69,28 +66,22 @@ def test_a_name_that_cannot_be_typed_is_refused(things, name):
         things.register(Thing(name))
 
 
-def test_registered_entries_can_be_removed(things):
+def test_entries_come_and_go_and_other_names_go_through_the_resolver(things):
     things.register(Thing("mine", ("m",)))
     assert things.get("m").name == "mine"
     things.unregister("mine")
     with pytest.raises(UnknownName):
         things.get("mine")
-
-
-def test_names_outside_the_catalog_go_through_the_resolver(things):
     things.resolver = "somewhere:resolve"
     assert things.get("file:own.py").name == "file:own.py"
     assert things.get("file:own.py") is things.get("file:own.py")
 
 
-def test_a_broken_plugin_is_named(things, monkeypatch):
+def test_a_broken_plugin_or_target_is_named(things, monkeypatch):
     point = EntryPoint(name="bad", value="no_such_module:thing", group="apd_bench.test_things")
     monkeypatch.setattr(registry_module, "entry_points", lambda group: [point])
     with pytest.raises(UsageError, match="plug-in 'bad'"):
         things.names()
-
-
-def test_a_target_that_does_not_exist_is_a_user_error():
     with pytest.raises(UsageError, match="no_such"):
         resolve_target("apd_bench.core.errors:no_such", object)
     assert resolve_target("apd_bench.core.errors:UserError.exit_code", int) == 2

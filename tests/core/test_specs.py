@@ -23,7 +23,6 @@ BACKBONE = BackboneSpec(name="tiny", architecture="tiny", weights="w", activatio
 METHOD = MethodRecipe(name="apd", learner="independent", objective="distillation", training={"epochs": 5})
 ZERO = MethodRecipe(name="zero_shot", learner="template", objective=None)
 DATASET = DatasetSpec(name="pets", template="a photo of a {}.", options={"root": "/a"})
-THREAT = ThreatModel(eps=2 / 255)
 FIT = Fit(backbone=BACKBONE, method=METHOD, dataset=DATASET, seed=1, train_eps=2 / 255)
 CELL = Cell(fit=FIT, dataset=DATASET, threat=ThreatModel(eps=2 / 255), attack=AttackSpec(name="pgd"))
 
@@ -36,14 +35,11 @@ def test_eps_is_read_in_the_spellings_of_the_field(text, value):
     assert parse_eps(text) == pytest.approx(value, abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("8", "Did you mean 8/255"),
-        ("-1/255", r"outside \[0, 1\]"),
-        *((text, "not a number") for text in ("x", "1/0", "nan", "1/", "1/2/3", "1e999999999", None)),
-    ],
-)
+@pytest.mark.parametrize(("text", "words"), [
+    ("8", "Did you mean 8/255"),
+    ("-1/255", r"outside \[0, 1\]"),
+    *((text, "not a number") for text in ("x", "1/0", "nan", "1/", "1/2/3", "1e999999999", None)),
+])  # fmt: skip
 def test_an_impossible_eps_is_refused_with_what_is_meant(text, words):
     with pytest.raises(UsageError, match=words):
         parse_eps(text)
@@ -58,9 +54,11 @@ def test_decimals_that_differ_from_255ths_by_rounding_are_one_budget(text, numer
     assert parse_eps(text) == numerator / 255 == ThreatModel(eps=float(text)).eps
 
 
-def test_other_decimals_stay_what_they_are():
+def test_other_decimals_stay_what_they_are_and_eps_is_printed_as_people_write_it():
     for text in ("0.031", "0.3", "0.0001", "0.00002", "0.5"):  # 0.031 is a budget of its own in the literature
         assert parse_eps(text) == float(text)
+    assert [format_eps(value) for value in (4 / 255, 0.5 / 255, 0.3, 0.0)] == ["4/255", "0.5/255", "76.5/255", "0/255"]
+    assert format_eps(0.0123) == "0.0123"
 
 
 @pytest.mark.parametrize(("one", "other", "norm"), [
@@ -88,11 +86,6 @@ def test_an_l2_budget_is_decimal_and_never_the_size_of_a_linf_budget():
         parse_eps("-1", norm="L2")
 
 
-def test_eps_is_printed_as_people_write_it():
-    assert [format_eps(value) for value in (4 / 255, 0.5 / 255, 0.3, 0.0)] == ["4/255", "0.5/255", "76.5/255", "0/255"]
-    assert format_eps(0.0123) == "0.0123"
-
-
 def test_threat_models_and_limits_refuse_nonsense():
     with pytest.raises(UsageError, match="leaves nothing"):
         replace(CELL, limit=0)
@@ -110,19 +103,16 @@ def test_attack_calls_are_parsed_safely():
     assert parse_call("pgd(step=1/4)") == ("pgd", {"step": 0.25})
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        *((text, "does not read as NAME") for text in
-          ("pgd(20)", "pgd(steps", "pgd(a=1)(b=2)", "pgd(a=1).b", "pgd(\0)", "pgd(" + "(" * 5000)),
-        ("pgd(steps=__import__('os'))", "'__import__('os')' in pgd(steps=...) is neither a number"),
-        ("pgd(loss=ce)", "Text needs quotes: 'ce'"),
-        ("pgd(step=1/0)", "neither a number"),
-        ("pgd(steps=1, steps=2)", "gives 'steps' twice"),
-        ("pgd(**{'steps': 1})", "without a name"),
-        ("pgd(steps=" + "-" * 5000 + "1)", "pgd"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("text", "said"), [
+    *((text, "does not read as NAME") for text in
+      ("pgd(20)", "pgd(steps", "pgd(a=1)(b=2)", "pgd(a=1).b", "pgd(\0)", "pgd(" + "(" * 5000)),
+    ("pgd(steps=__import__('os'))", "'__import__('os')' in pgd(steps=...) is neither a number"),
+    ("pgd(loss=ce)", "Text needs quotes: 'ce'"),
+    ("pgd(step=1/0)", "neither a number"),
+    ("pgd(steps=1, steps=2)", "gives 'steps' twice"),
+    ("pgd(**{'steps': 1})", "without a name"),
+    ("pgd(steps=" + "-" * 5000 + "1)", "pgd"),
+])  # fmt: skip
 def test_what_is_no_call_is_told_in_the_words_of_the_person(text, said):
     with pytest.raises(UsageError) as caught:
         parse_call(text)
@@ -182,13 +172,10 @@ def test_every_field_counts_in_the_id_or_is_declared_not_to(spec, item):
     assert declared or is_recorded(item), "what counts is recorded"
 
 
-def test_no_spec_says_by_hand_what_counts_and_none_is_left_out():
+def test_no_spec_says_by_hand_what_counts_and_where_things_lie_counts_nowhere():
     assert not any(hasattr(spec, "identity") for spec in SPECS)
     reached = {type(spec) for spec in SPECS}
     assert {type(value) for spec in SPECS for value in vars(spec).values() if is_dataclass(value)} <= reached
-
-
-def test_where_things_lie_is_in_no_id():
     moved = replace(DATASET, options={"root": "/elsewhere", "path": "/x"})
     assert replace(CELL, fit=replace(FIT, dataset=moved), dataset=moved).id == CELL.id
     for kind in ("folder:", "local:", "local-robust:"):

@@ -1,28 +1,20 @@
 """Tiny sets written by the tests: an embedded set, and splits made of arrays."""
 
 import hashlib
-import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from apd_bench.core.specs import DatasetSpec
 from apd_bench.data.cards import cards
 from apd_bench.data.catalog import embedded
 from apd_bench.data.splits import ImageSplit, LoadedDataset
+from tests.data.replicas import encoded
 
 CLASSES = ("ant", "bee", "cat")
-
-
-def flat_png(value, size=40):
-    """A one-colour image whose red channel is `value`."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (size, size), (value, 255 - value, 7)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def write_embedded(folder, name="animals", per_class=(6, 3, 4)):
@@ -31,28 +23,16 @@ def write_embedded(folder, name="animals", per_class=(6, 3, 4)):
     split = np.concatenate([np.full(3 * count, code) for code, count in enumerate(per_class)]).astype(np.uint8)
     shuffled = np.random.default_rng(0).permutation(len(label))
     label, split = label[shuffled], split[shuffled]
-    images = [flat_png(row) for row in range(len(label))]
-    offsets = np.cumsum([0, *map(len, images)]).astype(np.int64)
-    path = folder / f"{name}.npz"
-    np.savez(
-        path,
-        blob=np.frombuffer(b"".join(images), np.uint8),
-        offsets=offsets,
-        label=label,
-        split=split,
-        source=np.arange(len(label), dtype=np.int32),
-    )
+    images = [encoded(row, size=(40, 40)) for row in range(len(label))]
+    offsets, source = np.cumsum([0, *map(len, images)]).astype(np.int64), np.arange(len(label), dtype=np.int32)
+    blob, path = np.frombuffer(b"".join(images), np.uint8), folder / f"{name}.npz"
+    np.savez(path, blob=blob, offsets=offsets, label=label, split=split, source=source)
+    counts = {part: 3 * count for part, count in zip(("train", "val", "test"), per_class, strict=True)}
     card = {
-        "name": name,
-        "title": name.title(),
-        "classes": list(CLASSES),
-        "template": "a picture of a {}.",
-        "counts": {part: 3 * count for part, count in zip(("train", "val", "test"), per_class, strict=True)},
-        "image_size": 40,
-        "npz_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "licence_summary": "CC0",
-        "version": 1,
-    }
+        "name": name, "title": name.title(), "classes": list(CLASSES), "template": "a picture of a {}.",
+        "counts": counts, "image_size": 40, "npz_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "licence_summary": "CC0", "version": 1,
+    }  # fmt: skip
     path.with_suffix(".json").write_text(json.dumps(card))
     return path
 

@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-Listed = dict[str, list[tuple[str, int]]]
 COOP_COUNTS = {"train": 2, "val": 1, "test": 1}  # images a class
 
 
@@ -117,15 +116,9 @@ def shuffled(listed):
     }
 
 
-def json_names(card):
-    """Class names as CoOp's json spells them: underscores where the publisher has them."""
-    if card.name in ("oxford_pets", "caltech101", "ucf101"):
-        return [name.replace(" ", "_") for name in card.classes]
-    return list(card.classes)
-
-
 def write_coop_json(root, card, listed, folder=None):
-    names = json_names(card)
+    blank = "_" if card.name in ("oxford_pets", "caltech101", "ucf101") else " "  # as the publisher has them
+    names = [name.replace(" ", blank) for name in card.classes]
     path = root / (folder or card.homes[0].folder) / card.split_file
     table = {split: [[file, label, names[label]] for file, label in items] for split, items in listed.items()}
     write(path, json.dumps(table).encode())
@@ -143,10 +136,8 @@ def write_publisher_lists(root, card, listed, layout="coop"):  # noqa: C901  one
     elif card.name == "stanford_cars":
         names = [f"{name.split(' ', 1)[1]} {name.split(' ', 1)[0]}" for name in card.classes]
         matlab(folder / "devkit/cars_meta.mat", class_names=cells(names))
-        for path, items in (
-            ("devkit/cars_train_annos.mat", trainval),
-            ("cars_test_annos_withlabels.mat", listed["test"]),
-        ):
+        files = {"devkit/cars_train_annos.mat": trainval, "cars_test_annos_withlabels.mat": listed["test"]}
+        for path, items in files.items():
             rows = np.zeros((1, len(items)), dtype=[("bbox_x1", object), ("class", object), ("fname", object)])
             for column, (file, label) in enumerate(items):
                 rows[0, column] = (np.uint8(1), np.uint8(label + 1), Path(file).name)
@@ -182,10 +173,8 @@ def write_publisher_lists(root, card, listed, layout="coop"):  # noqa: C901  one
         lines = [f"{label + 1} {ucf_action(card, label)}" for label in range(len(card.classes))]
         put(folder / "ucfTrainTestlist/classInd.txt", lines)
         for name, items in (("trainlist01", trainval), ("testlist01", listed["test"])):
-            lines = [
-                f"{ucf_action(card, label)}/{Path(path).stem}.avi" + (f" {label + 1}" if name == "trainlist01" else "")
-                for path, label in items
-            ]
+            lines = [f"{ucf_action(card, label)}/{Path(path).stem}.avi {label + 1}" for path, label in items]
+            lines = lines if name == "trainlist01" else [line.split()[0] for line in lines]
             put(folder / f"ucfTrainTestlist/{name}.txt", lines)
 
 

@@ -52,15 +52,11 @@ def test_pixels_are_those_of_the_batch(root, cifar10):
         assert split.images([3])[0].equal(torch.from_numpy(cifar10[place]))
 
 
-@pytest.mark.parametrize(
-    ("stem", "damage", "error", "message"),
-    [
-        ("data_batch_2", lambda path: path.write_bytes(pickle.dumps({b"data": Evil()}, 2)), CorruptFile, "mkdir"),
-        ("data_batch_5", lambda path: path.unlink(), MissingPrerequisite, "is missing"),
-        ("test_batch", lambda path: path.write_bytes(path.read_bytes()[:-500]), CorruptFile, "is not a CIFAR batch"),
-    ],
-    ids=["runs code", "absent", "torn"],
-)
+@pytest.mark.parametrize(("stem", "damage", "error", "message"), [
+    ("data_batch_2", lambda path: path.write_bytes(pickle.dumps({b"data": Evil()}, 2)), CorruptFile, "mkdir"),
+    ("data_batch_5", lambda path: path.unlink(), MissingPrerequisite, "is missing"),
+    ("test_batch", lambda path: path.write_bytes(path.read_bytes()[:-500]), CorruptFile, "is not a CIFAR batch"),
+], ids=["runs code", "absent", "torn"])  # fmt: skip
 def test_a_batch_that_cannot_be_read_is_named(root, cifar10, monkeypatch, stem, damage, error, message):
     monkeypatch.chdir(root)
     damage(root / "cifar-10-batches-py" / stem)
@@ -69,17 +65,13 @@ def test_a_batch_that_cannot_be_read_is_named(root, cifar10, monkeypatch, stem, 
     assert not (root / "owned").exists()
 
 
-def test_stl_images_stand_upright(root, expect):
+def test_stl_images_stand_upright_and_with_too_few_bytes_it_is_corrupt(root, expect):
     images = replicas.write_stl(root, cards()["stl10"])
     expect("stl10", {"train": [("", 0)] * 40, "val": [("", 0)] * 10, "test": [("", 0)] * 20})
     loaded = load_dataset(DATASETS.get("stl-10"), image_size=96)
     assert loaded.test.images().equal(torch.from_numpy(images["test"]))
     assert loaded.test.labels.tolist() == list(range(10)) * 2
     assert loaded.classes[2] == "car"
-
-
-def test_stl_with_too_few_bytes_is_corrupt(root):
-    replicas.write_stl(root, cards()["stl10"])
     path = root / "stl10_binary/test_X.bin"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CorruptFile, match=r"test_X\.bin"):

@@ -3,7 +3,7 @@ import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pytest
@@ -39,27 +39,22 @@ def reds(store, rows):
     return store.read(np.array(rows))[:, 0, 0, 0].tolist()
 
 
-def count_decodes(monkeypatch):
-    decoded = []
-    real = stores.decode
-
-    def counting(data, size, resize, what, *rest):
-        decoded.append(what)
-        return real(data, size, resize, what, *rest)
-
-    monkeypatch.setattr(stores, "decode", counting)
-    return decoded
+@pytest.fixture
+def decode(monkeypatch):
+    """The decoder, which tells of its calls."""
+    monkeypatch.setattr(stores, "decode", Mock(wraps=stores.decode))
+    return stores.decode
 
 
-def test_a_second_process_decodes_nothing(pictures, tmp_path, monkeypatch):
+def test_a_second_process_decodes_nothing(pictures, tmp_path, decode):
     assert reds(make_store(pictures, tmp_path / "cache"), [3, 1, 11]) == [3, 1, 11]
-    decoded = count_decodes(monkeypatch)
+    decode.reset_mock()
     again = make_store(pictures, tmp_path / "cache")
     assert reds(again, [11, 3]) == [11, 3]
     assert reds(again, [11, 3]) == [11, 3]
-    assert decoded == []
+    assert not decode.called
     assert reds(again, [3, 4]) == [3, 4]
-    assert [Path(what).name for what in decoded] == ["4.png"]
+    assert [Path(call.args[3]).name for call in decode.call_args_list] == ["4.png"]
 
 
 def test_a_changed_image_and_a_torn_slot_are_decoded_again(pictures, tmp_path):
@@ -99,14 +94,13 @@ def test_a_write_that_only_half_fits_is_an_error(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("cache", ["a file where the folder should be", None])
-def test_without_a_cache_folder_images_stay_in_memory(pictures, tmp_path, monkeypatch, caplog, cache):
+def test_without_a_cache_folder_images_stay_in_memory(pictures, tmp_path, decode, caplog, cache):
     if cache is not None:
         (tmp_path / "cache").write_text(cache)
-    decoded = count_decodes(monkeypatch)
     store = make_store(pictures, cache and tmp_path / "cache")
     with caplog.at_level(logging.WARNING):
         assert reds(store, [1, 2]) == reds(store, [1, 2]) == [1, 2]
-    assert len(decoded) == 2
+    assert decode.call_count == 2
     assert ("No image cache" in caplog.text) == (cache is not None)
 
 
@@ -150,19 +144,12 @@ def test_batches_are_writable_copies(pictures, tmp_path):
     assert reds(store, [1, 2]) == [1, 2]
 
 
-def test_the_folder_depends_on_samples_resize_and_size(tmp_path):
-    base = cache_folder(tmp_path, "a", "test", "crop", 224, ["x", "y"])
-    others = [
-        cache_folder(tmp_path, "a", "test", "squash", 224, ["x", "y"]),
-        cache_folder(tmp_path, "a", "test", "crop", 225, ["x", "y"]),
-        cache_folder(tmp_path, "a", "test", "crop", 224, ["xy"]),
-        cache_folder(tmp_path, "a", "test", "crop", 224, ["y", "x"]),
-    ]
-    assert len({base, *others}) == 5
-    assert base == cache_folder(tmp_path, "a", "test", "crop", 224, ["x", "y"])
+def test_the_folder_depends_on_samples_resize_and_size_and_an_empty_slot_is_no_image(tmp_path):
+    def folder(resize="crop", size=224, ids=("x", "y")):
+        return cache_folder(tmp_path, "a", "test", resize, size, list(ids))
 
-
-def test_an_empty_slot_is_not_an_image(tmp_path):
+    assert folder() == folder()
+    assert len({folder(), folder("squash"), folder(size=225), folder(ids=["xy"]), folder(ids=["y", "x"])}) == 5
     cache = PixelCache(tmp_path / "c", 4, SIZE)
     assert cache.get(2, (0, 0)) is None
     assert cache.get_trusted(np.array([2])) is None

@@ -49,7 +49,7 @@ def test_a_card_is_complete(card):
         assert len(digest) == {"sha256": 64, "md5": 32, "": 0}[kind]
 
 
-def test_class_names_and_templates_follow_coop():
+def test_class_names_templates_and_new_splits_follow_coop():
     for name, places in {
         "oxford_pets": {0: "abyssinian"},
         "caltech101": {0: "face", 1: "leopard", 4: "airplane"},
@@ -70,9 +70,6 @@ def test_class_names_and_templates_follow_coop():
         "ucf101": "a photo of a person doing {}.",
     }.items():
         assert cards()[name].template == template
-
-
-def test_which_sets_coop_split_anew():
     anew = {name for name, card in cards().items() if card.derives_everything}
     assert anew == {"caltech101", "oxford_flowers", "food101", "dtd", "eurosat"}
 

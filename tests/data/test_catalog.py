@@ -23,18 +23,12 @@ def test_the_names_that_people_use(asked, name):
     assert DATASETS.get(asked).name == name
 
 
-def test_another_split_shows_in_the_name():
+def test_another_split_shows_in_the_name_and_unknown_ones_list_the_known():
+    assert benchmark_spec(cards()["dtd"]).options == {}
     spec = DATASETS.get("pets@derived")
     assert (spec.name, spec.title) == ("oxford_pets@derived", "OxfordPets (derived split)")
     assert spec.options["split"] == "derived"
     assert DATASETS.get("oxford_pets(problems='exclude')").options == {"card": "oxford_pets", "problems": "exclude"}
-
-
-def test_the_plain_spec_has_no_options():
-    assert benchmark_spec(cards()["dtd"]).options == {}
-
-
-def test_unknown_splits_and_options_list_the_known_ones():
     with pytest.raises(UsageError, match="official, publisher, derived"):
         DATASETS.get("dtd@mine")
     with pytest.raises(UnknownName, match="Did you mean 'split'"):

@@ -95,9 +95,13 @@ def test_a_part_longer_than_the_file_starts_over(server, tmp_path):
     assert fetch(address(server), tmp_path / "x").read_bytes() == CONTENT
 
 
-def test_a_wrong_checksum_leaves_no_file(server, tmp_path):
+def test_a_wrong_checksum_or_a_page_in_place_of_a_file_leaves_nothing(server, tmp_path):
     with pytest.raises(CorruptFile, match="expected is 0000"):
         fetch(address(server), tmp_path / "x", checksum="sha256:" + "0" * 64)
+    assert list(tmp_path.iterdir()) == []
+    server.files["/data.bin"] = b"\n<!DOCTYPE html><html>Quota exceeded</html>"
+    with pytest.raises(CorruptFile, match="HTML page"):
+        fetch(address(server), tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,13 +113,6 @@ def test_the_digest_that_a_hub_announces_is_checked(server, tmp_path):
         fetch(address(server, "/moved/data.bin"), tmp_path / "y")
 
 
-def test_a_page_in_place_of_a_file_is_refused(server, tmp_path):
-    server.files["/data.bin"] = b"\n<!DOCTYPE html><html>Quota exceeded</html>"
-    with pytest.raises(CorruptFile, match="HTML page"):
-        fetch(address(server), tmp_path / "x")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_busy_server_is_asked_again_a_missing_file_is_not(server, tmp_path):
     server.statuses = [503, 503]
     assert fetch(address(server), tmp_path / "x").read_bytes() == CONTENT
@@ -125,19 +122,16 @@ def test_a_busy_server_is_asked_again_a_missing_file_is_not(server, tmp_path):
     assert len(server.log) == 1
 
 
-def test_an_unreachable_server_says_what_to_do(tmp_path, monkeypatch):
+def test_an_unreachable_server_and_what_is_no_web_address(tmp_path, monkeypatch):
     monkeypatch.setattr(download.time, "sleep", lambda _: None)
     with pytest.raises(MissingPrerequisite, match="cannot be fetched") as caught:
         fetch("http://127.0.0.1:9/x", tmp_path / "x")
     assert str(tmp_path / "x") in caught.value.hint
+    with pytest.raises(MissingPrerequisite, match="not a web address"):
+        fetch("file:///etc/passwd", tmp_path / "x")
 
 
 def test_a_disk_that_is_too_small_is_noticed_first(server, tmp_path):
     with pytest.raises(MissingPrerequisite, match="GB left"):
         fetch(address(server), tmp_path / "x", size=10**18)
     assert server.log == []
-
-
-def test_only_web_addresses(tmp_path):
-    with pytest.raises(MissingPrerequisite, match="not a web address"):
-        fetch("file:///etc/passwd", tmp_path / "x")

@@ -7,20 +7,19 @@ import pytest
 import torch
 
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite, UsageError
-from apd_bench.core.identity import counted
 from apd_bench.data.splits import load_dataset
 
 
-def test_card_becomes_a_spec(spec):
+def test_a_card_becomes_a_spec_whose_pixels_are_unit_range_floats(spec):
     assert (spec.name, spec.group, spec.num_classes, spec.image_size) == ("animals", "embedded", 3, 40)
     assert spec.counts == {"train": 18, "val": 9, "test": 12}
     assert spec.aliases == ("embedded:animals",)
     assert spec.digest is not None and len(spec.digest) == 64
-
-
-def test_where_the_files_lie_is_no_part_of_the_identity(spec):
-    moved = dataclasses.replace(spec, options={"path": "/elsewhere/animals.npz"})
-    assert counted(moved) == counted(spec)
+    test = load_dataset(spec, image_size=40).test
+    images, pixels = test.images([3, 1]), test.pixels([3, 1])
+    assert images.shape == (2, 3, 40, 40) and images.dtype == torch.uint8
+    assert pixels.dtype == torch.float32 and pixels.max() <= 1
+    assert torch.equal(pixels, images.float() / 255)
 
 
 def test_splits_hold_the_images_of_their_code(spec):
@@ -34,18 +33,12 @@ def test_splits_hold_the_images_of_their_code(spec):
     assert loaded.classes == ("ant", "bee", "cat")
 
 
-def test_pixels_are_unit_range_floats_and_images_bytes(spec):
-    test = load_dataset(spec, image_size=40).test
-    images, pixels = test.images([3, 1]), test.pixels([3, 1])
-    assert images.shape == (2, 3, 40, 40) and images.dtype == torch.uint8
-    assert pixels.dtype == torch.float32 and pixels.max() <= 1
-    assert torch.equal(pixels, images.float() / 255)
-
-
-def test_another_size_resizes(spec):
+def test_another_size_resizes_in_one_of_the_known_ways(spec):
     loaded = load_dataset(spec, image_size=56)
     assert loaded.test.images([0]).shape == (1, 3, 56, 56)
     assert loaded.test.image_size == 56
+    with pytest.raises(UsageError, match="crop, squash"):
+        load_dataset(spec, image_size=40, resize="stretch")
 
 
 def flip_a_byte(path):
@@ -98,8 +91,3 @@ def test_a_file_whose_digest_is_not_known_is_checked_for_its_form(spec, damage, 
     damage(Path(spec.options["path"]))
     with pytest.raises(CorruptFile, match=message):
         load_dataset(dataclasses.replace(spec, digest=None), image_size=40)
-
-
-def test_unknown_resize_lists_the_known_ones(spec):
-    with pytest.raises(UsageError, match="crop, squash"):
-        load_dataset(spec, image_size=40, resize="stretch")

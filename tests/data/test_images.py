@@ -34,14 +34,11 @@ def test_an_image_that_would_fill_the_memory_is_refused_by_its_header(side):
         decode(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I4s", 0, b"IDAT"), 16, "crop", "bomb.png")
 
 
-def test_squash_ignores_the_aspect_ratio():
+def test_squash_ignores_the_aspect_ratio_and_the_right_size_is_untouched():
     image = noise(50, 40)
     expected = np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     assert np.array_equal(square(image, 16, "squash"), expected)
     assert not np.array_equal(square(image, 16, "squash"), square(image, 16, "crop"))
-
-
-def test_an_image_of_the_right_size_is_untouched():
     image = noise(16, 16)
     for resize in ("crop", "squash"):
         assert np.array_equal(square(image, 16, resize), np.asarray(image).transpose(2, 0, 1))
@@ -49,27 +46,19 @@ def test_an_image_of_the_right_size_is_untouched():
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1", "LA"])
 def test_every_mode_becomes_rgb(mode):
-    assert square(
-        noise(20, 20).convert("RGB").convert("L").convert(mode)
-        if mode in ("L", "1", "LA")
-        else noise(20, 20).convert(mode),
-        8,
-    ).shape == (3, 8, 8)
+    image = noise(20, 20).convert("L") if mode in ("L", "1", "LA") else noise(20, 20)
+    assert square(image.convert(mode), 8).shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
 def test_formats_of_image_sets_decode(kind):
-    buffer = io.BytesIO()
-    Image.new("RGB", (20, 10), (200, 30, 10)).save(buffer, kind)
-    found = decode(buffer.getvalue(), 8, "crop", "x")
+    found = decode(encoded(Image.new("RGB", (20, 10), (200, 30, 10)), kind), 8, "crop", "x")
     assert found.shape == (3, 8, 8)
     assert abs(int(found[0, 4, 4]) - 200) < 6
 
 
 def test_truncated_and_foreign_bytes_are_corrupt_by_name():
-    buffer = io.BytesIO()
-    noise(64, 64).save(buffer, "JPEG")
-    for data in (buffer.getvalue()[:500], b"", b"<html></html>", b"%PDF-1.4"):
+    for data in (encoded(noise(64, 64), "JPEG")[:500], b"", b"<html></html>", b"%PDF-1.4"):
         with pytest.raises(CorruptFile, match=r"cat\.jpg cannot be decoded"):
             decode(data, 8, "crop", "cat.jpg")
 

@@ -54,13 +54,10 @@ def test_on_a_cpu_nothing_is_read_before_it_is_asked_for():
     assert seen == [0]
 
 
-def test_no_thread_is_left_when_a_loop_ends_early():
+def test_no_thread_is_left_when_a_loop_ends_early_and_nothing_is_pinned_twice():
     batches = ahead(read, range(5))
     next(batches)
     batches.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("apd-bench-read")]
-
-
-def test_a_batch_that_is_on_a_device_is_not_pinned():
     there = torch.zeros(2, device="meta")
     assert _pinned(there) is there

@@ -16,8 +16,6 @@ from apd_bench.data.check import check_set, what_is_missing
 from apd_bench.data.prepare import drive_address, fetch_shards, plan_steps
 from tests.data import replicas
 
-Listed = dict[str, list[tuple[str, int]]]
-
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
@@ -159,24 +157,15 @@ def test_check_of_everything_is_information_of_one_set_a_verdict(root, capsys):
     assert "absent: imagenet, caltech101" in capsys.readouterr().out
     assert main(["datasets", "check", "dtd"]) == 2
     assert "to mend it:" in capsys.readouterr().out
-
-
-def test_check_as_json(root, capsys):
     assert main(["datasets", "check", "dtd,eurosat", "--json"]) == 2
     assert [item["name"] for item in json.loads(capsys.readouterr().out)] == ["dtd", "eurosat"]
+    assert main(["datasets", "list", "--json"]) == 0
+    assert {row["name"] for row in json.loads(capsys.readouterr().out)} == set(DATASETS.names())
+    assert main(["datasets", "chek"]) == 2
+    assert "'list', 'check', 'prepare', 'card'" in capsys.readouterr().err
 
 
 def test_a_card_shows_names_template_and_citation(capsys):
     assert main(["datasets", "card", "pets"]) == 0
     said = capsys.readouterr().out
     assert "a photo of a {}, a type of pet." in said and "Parkhi" in said and "abyssinian" in said
-
-
-def test_list_has_every_set(capsys):
-    assert main(["datasets", "list", "--json"]) == 0
-    assert {row["name"] for row in json.loads(capsys.readouterr().out)} == set(DATASETS.names())
-
-
-def test_an_unknown_action_lists_the_known_ones(capsys):
-    assert main(["datasets", "chek"]) == 2
-    assert "'list', 'check', 'prepare', 'card'" in capsys.readouterr().err

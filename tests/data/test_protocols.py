@@ -1,10 +1,11 @@
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
-from apd_bench.core.errors import IncompatibleChoice, UsageError
+from apd_bench.core.errors import CorruptFile, IncompatibleChoice, UsageError
 from apd_bench.data.protocols import exclude_samples, few_shot, few_shot_dataset, limit_split, select_classes
 from apd_bench.data.splits import ImageSplit
 
@@ -37,10 +38,6 @@ def test_the_draw_is_that_of_coop(make_split, shots, seed):
     assert val.ids == tuple(f"toy/val/{place:06d}" for place in expected_val)
 
 
-def test_the_draw_of_seed_one_never_changes(make_split):
-    assert [int(name[-6:]) for name in few_shot(make_split(MIXED), None, 2, 1)[0].ids] == [2, 11, 1, 8, 3, 10]
-
-
 def test_seed_zero_is_a_seed_and_the_global_generator_is_left_alone(make_split):
     random.seed(5)
     before = random.getstate()
@@ -49,14 +46,13 @@ def test_seed_zero_is_a_seed_and_the_global_generator_is_left_alone(make_split):
     assert random.getstate() == before
 
 
-def test_all_shots_keep_everything_in_order(make_split):
-    assert few_shot(make_split(MIXED), None, -1, 1)[0].ids == make_split(MIXED).ids
-
-
-@pytest.mark.parametrize("shots", [0, -2])
-def test_no_shots_is_refused(make_split, shots):
-    with pytest.raises(UsageError, match="shots"):
-        few_shot(make_split(MIXED), None, shots, 1)
+def test_the_draw_of_seed_one_never_changes_all_shots_keep_the_order_and_none_are_refused(make_split):
+    split = make_split(MIXED)
+    assert [int(name[-6:]) for name in few_shot(split, None, 2, 1)[0].ids] == [2, 11, 1, 8, 3, 10]
+    assert few_shot(split, None, -1, 1)[0].ids == split.ids
+    for shots in (0, -2):
+        with pytest.raises(UsageError, match="shots"):
+            few_shot(split, None, shots, 1)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 12])
@@ -70,13 +66,10 @@ def test_a_limit_is_balanced_and_nested(make_split, limit):
     assert list(part.ids) == sorted(part.ids)
 
 
-def test_a_limit_depends_on_ids_not_on_order(make_split):
+def test_a_limit_depends_on_ids_not_on_order_and_no_limit_keeps_the_split(make_split):
     split = make_split(MIXED)
     turned = split.subset(list(range(len(split)))[::-1])
     assert set(limit_split(split, 6).ids) == set(limit_split(turned, 6).ids)
-
-
-def test_no_limit_or_a_large_one_keeps_the_split(make_split):
     split = make_split(MIXED)
     assert limit_split(split, None) is split
     assert limit_split(split, 1000) is split
@@ -111,24 +104,42 @@ def test_the_draw_comes_before_the_class_selection(make_dataset):
     assert new.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_a_test_only_set_cannot_be_fitted(make_dataset):
+def test_what_a_set_does_not_have_is_refused(make_dataset):
     with pytest.raises(IncompatibleChoice, match="only a test split"):
         few_shot_dataset(make_dataset(train=False), shots=1, seed=1)
-
-
-def test_a_half_of_one_class_is_refused(make_dataset):
     with pytest.raises(IncompatibleChoice, match="at least 2"):
         select_classes(make_dataset(count=3), "new")
+    with pytest.raises(UsageError, match="It has: test"):
+        make_dataset(train=False).split("train")
 
 
-def test_excluded_samples_are_gone_and_recorded(make_dataset):
+def test_excluded_samples_are_gone_and_recorded_and_have_to_exist(make_dataset):
     dataset = make_dataset()
     fewer = exclude_samples(dataset, ["toy/test/000003"])
     assert len(fewer.test) == len(dataset.test) - 1
     assert "toy/test/000003" not in fewer.test.ids
     assert fewer.origin["excluded"] == ["toy/test/000003"]
-
-
-def test_excluding_an_unknown_sample_shows_what_ids_look_like(make_dataset):
     with pytest.raises(UsageError, match=r"'toy/test/999'.*'toy/test/000000'"):
         exclude_samples(make_dataset(), ["toy/test/999"])
+
+
+def test_subset_keeps_ids_labels_and_pixels_together(make_split):
+    split = make_split([0, 1, 2, 0, 1])
+    part = split.subset([4, 2]).subset([1])
+    assert part.ids == ("toy/train/000002",)
+    assert part.labels.tolist() == [2]
+    assert part.images().unique().tolist() == [2]
+
+
+@pytest.mark.parametrize("indexes", [[3, 0], torch.tensor([3, 0]), np.array([3, 0]), [-2, -5]])
+def test_indexes_may_be_a_list_tensor_or_array(make_split, indexes):
+    split = make_split([0, 1, 2, 0, 1])
+    assert split.images(indexes)[:, 0, 0, 0].tolist() == [3, 0]
+
+
+def test_an_index_outside_none_at_all_and_one_twice(make_split):
+    with pytest.raises(IndexError):
+        make_split([0, 1]).images([2])
+    assert make_split([0, 1]).pixels([]).shape == (0, 3, 2, 2)
+    with pytest.raises(CorruptFile, match=r"'toy/train/000001' more than once"):
+        make_split([0, 1, 2]).subset([1, 0, 1])

@@ -25,12 +25,6 @@ def written(split):
     return list(zip(keys, split.labels.tolist(), strict=True))
 
 
-def shows(split, numbers):
-    """Whether every image has the colour of the file that its id names."""
-    found = split.images()[:, :, 4, 4].tolist()
-    return found == [list(replicas.colour(numbers[key])) for key, _ in written(split)]
-
-
 def numbering(listed):
     return {path: number for number, path in enumerate(path for items in listed.values() for path, _ in items)}
 
@@ -46,7 +40,8 @@ def test_the_layout_of_coop_with_its_split_file(name, root, expect):
     assert loaded.classes == card.classes
     for split in ("train", "val", "test"):
         assert written(loaded.split(split)) == in_json[split]
-    assert shows(loaded.split("val"), numbering(listed))
+    seen, numbers = loaded.val.images()[:, :, 4, 4].tolist(), numbering(listed)
+    assert seen == [list(replicas.colour(numbers[key])) for key, _ in written(loaded.val)]
     assert loaded.origin == {"layout": "coop", "split": card.split_file, "derived": []}
     drawn = few_shot_dataset(loaded, shots=2, seed=1)
     assert len(drawn.split("train")) == 2 * len(card.classes)

@@ -1,4 +1,3 @@
-import io
 import tarfile
 import zipfile
 
@@ -6,14 +5,13 @@ import pytest
 
 from apd_bench.core.errors import CorruptFile
 from apd_bench.data.unpack import unpack
+from tests.data.replicas import member
 
 
 def tar(path, files, mode="w:gz"):
     with tarfile.open(path, mode) as archive:
         for name, content in files.items():
-            header = tarfile.TarInfo(name)
-            header.size = len(content)
-            archive.addfile(header, io.BytesIO(content))
+            member(archive, name, content)
     return path
 
 

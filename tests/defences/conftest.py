@@ -16,6 +16,11 @@ from tests.attacks.conftest import small_net as small_net
 torch.set_num_threads(1)
 
 
+def predict(defence, x, draw=(1,)):
+    with torch.no_grad():
+        return defence(x, draw)
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """The zero-shot classifier of tiny-clean on a set of the package, the first images of it and their labels."""

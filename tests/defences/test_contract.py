@@ -10,9 +10,11 @@ from apd_bench.core.errors import UsageError
 from apd_bench.core.options import RunOptions
 from apd_bench.core.registry import DEFENCES
 from apd_bench.core.specs import ThreatModel
+from apd_bench.defences.parse import make_defence
 from apd_bench.records.interning import Parts
 from apd_bench.records.record import json_form
 from apd_bench.runner.session import plan_of
+from tests.defences.conftest import predict
 
 FEW = dict.fromkeys(("mean_views", "tpt", "r_tpt", "tapt"), "(views=5)") | {"smoothed": "(samples=40, sigma=0.12)"}
 ALL = [f"{name}{FEW.get(name, '')}" for name in DEFENCES.names()]
@@ -21,11 +23,6 @@ ALL = [f"{name}{FEW.get(name, '')}" for name in DEFENCES.names()]
 @pytest.fixture(params=ALL)
 def defence(request, defended):
     return defended(request.param)
-
-
-def predict(defence, x, draw=(1,)):
-    with torch.no_grad():
-        return defence(x, draw)
 
 
 def test_an_image_alone_is_predicted_as_in_a_batch_and_in_any_order(defence, tiny):
@@ -95,8 +92,6 @@ def test_a_defended_cell_is_planned_beside_the_undefended_one_whose_id_stays():
 
 
 def test_a_model_of_ones_own_stays_as_it_was():
-    from apd_bench.defences.parse import make_defence
-
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.0), torch.nn.Linear(3 * 4 * 4, 3))
     make_defence("anti_adversary", model)(torch.rand(2, 3, 4, 4))
     assert model.training and all(weight.requires_grad and weight.grad is None for weight in model.parameters())

@@ -13,11 +13,7 @@ from apd_bench.defences.anti_adversary import AntiAdversary
 from apd_bench.defences.parse import make_defence
 from apd_bench.defences.prompt_tuning import adamw, entropy
 from apd_bench.defences.views import look
-
-
-def predict(defence, x, draw=(1,)):
-    with torch.no_grad():
-        return defence(x, draw)
+from tests.defences.conftest import predict
 
 
 def test_anti_adversary_walks_along_the_signs_of_a_linear_model():

@@ -19,31 +19,25 @@ def as_pillow(x, change):
     return torch.stack([item.view(*x.shape[2:], 3).permute(2, 0, 1) for item in changed]).float() / 255
 
 
-@pytest.mark.parametrize(
-    ("name", "amount", "change"),
-    [
-        ("autocontrast", 0.0, ImageOps.autocontrast),
-        ("equalize", 0.0, ImageOps.equalize),
-        ("posterize", 0.0, lambda item: ImageOps.posterize(item, 4)),
-        ("solarize", 0.5, lambda item: ImageOps.solarize(item, 128)),
-    ],
-)
+@pytest.mark.parametrize(("name", "amount", "change"), [
+    ("autocontrast", 0.0, ImageOps.autocontrast),
+    ("equalize", 0.0, ImageOps.equalize),
+    ("posterize", 0.0, lambda item: ImageOps.posterize(item, 4)),
+    ("solarize", 0.5, lambda item: ImageOps.solarize(item, 128)),
+])  # fmt: skip
 def test_maps_of_values_are_those_of_pillow(name, amount, change):
     for x in (IMAGES, FLAT):
         difference = (_apply(x, name, amount) - as_pillow(x, change)).abs()
         assert difference.max() <= 1.01 / 255
 
 
-@pytest.mark.parametrize(
-    ("name", "amount", "affine"),
-    [
-        ("shear_x", 0.03, (1, 0.03, 0, 0, 1, 0)),
-        ("shear_y", -0.03, (1, 0, 0, -0.03, 1, 0)),
-        ("shift_x", 1 / 40, (1, 0, 1, 0, 1, 0)),
-        ("shift_y", -1 / 40, (1, 0, 0, 0, 1, -1)),
-        ("rotate", 2, None),
-    ],
-)
+@pytest.mark.parametrize(("name", "amount", "affine"), [
+    ("shear_x", 0.03, (1, 0.03, 0, 0, 1, 0)),
+    ("shear_y", -0.03, (1, 0, 0, -0.03, 1, 0)),
+    ("shift_x", 1 / 40, (1, 0, 1, 0, 1, 0)),
+    ("shift_y", -1 / 40, (1, 0, 0, 0, 1, -1)),
+    ("rotate", 2, None),
+])  # fmt: skip
 def test_maps_of_places_are_those_of_pillow(name, amount, affine):
     def change(item):
         if affine is None:

@@ -6,7 +6,7 @@ import torch
 
 pytest.importorskip("baselines.embedded", reason="the build scripts are not in the wheel")
 
-from baselines.embedded import loop, model, shapes
+from baselines.embedded import loop, model
 from baselines.embedded.catalogue import parse_themes, synonym_table
 from baselines.embedded.checkpoint import load_state, save_state
 from baselines.embedded.compose import compose
@@ -15,26 +15,20 @@ from baselines.embedded.names import concept_of, contains
 from baselines.embedded.robust import BUDGET, attack_half
 
 
-@pytest.mark.parametrize(
-    ("icon", "words"),
-    [
-        ("cat-face-outline", ("cat",)),
-        ("baseline-light-bulb-24", ("baseline", "light", "bulb")),
-        ("dog2", ("dog",)),
-        ("outline-16", ()),
-        ("cat-off", ("cat", "off")),
-    ],
-)
+@pytest.mark.parametrize(("icon", "words"), [
+    ("cat-face-outline", ("cat",)),
+    ("baseline-light-bulb-24", ("baseline", "light", "bulb")),
+    ("dog2", ("dog",)),
+    ("outline-16", ()),
+    ("cat-off", ("cat", "off")),
+])  # fmt: skip
 def test_concept_of_an_icon_name(icon, words):
     assert concept_of(icon) == words
 
 
-def test_contains_wants_consecutive_words():
+def test_words_are_found_in_a_row_and_every_synonym_names_one_class():
     assert contains(("hot", "ice", "cream"), ("ice", "cream"))
     assert not contains(("ice", "hot", "cream"), ("ice", "cream"))
-
-
-def test_every_synonym_names_one_class():
     table = synonym_table()
     names = [name for classes in parse_themes().values() for name in classes]
     assert len(names) == len(set(names))
@@ -74,12 +68,9 @@ def test_orthogonalised_pushes_singular_values_towards_one():
     assert values.max() < 1.5
 
 
-def test_schedule_warms_up_stays_and_decays():
+def test_the_rate_warms_up_and_decays_and_the_loss_is_lowest_for_matching_pairs():
     values = [loop.factor(step, 10, 60, 100) for step in (0, 9, 10, 59, 60, 80, 100)]
     assert values == [0.1, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0]
-
-
-def test_loss_is_lowest_for_matching_pairs():
     texts = torch.eye(4)
     scale = torch.tensor(20.0)
     assert loop.two_positive_loss(torch.stack([texts, texts]), texts, scale) < 0.8
@@ -116,7 +107,3 @@ def test_robust_attack_touches_the_second_half_within_the_budget():
     assert 0 < change.max() <= BUDGET + 1e-6
     assert 0 <= attacked.min() <= attacked.max() <= 1
     assert all(parameter.requires_grad for parameter in net.parameters())
-
-
-def test_constant_shapes_have_no_direction():
-    assert not shapes.unit(np.full((1, 20, 20), 9, np.uint8)).any()

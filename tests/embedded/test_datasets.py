@@ -25,9 +25,17 @@ def arrays_of(name):
         return {key: arrays[key] for key in arrays.files}
 
 
-def test_there_are_eight_sets_of_at_most_five_megabytes():
+def test_there_are_eight_sets_with_unique_english_nouns_in_lower_case():
     assert NAMES == ["animals", "fashion", "food", "nature", "objects", "places", "science", "vehicles"]
     assert sum(path.stat().st_size for path in DATASETS.iterdir()) <= 5_000_000
+    seen = set()
+    for name in NAMES:
+        classes = card_of(name)["classes"]
+        assert 10 <= len(classes) == len(set(classes)) <= 14
+        assert not seen & set(classes)
+        seen |= set(classes)
+        assert all(c == c.lower() and c.replace(" ", "").replace("-", "").isalpha() for c in classes)
+        assert "{}" in card_of(name)["template"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,27 +84,13 @@ def test_a_source_drawing_has_one_class_and_one_split(name):
         assert len(np.unique(arrays["split"][mine])) == 1
 
 
-def test_class_names_are_unique_english_nouns_in_lower_case():
-    seen = set()
-    for name in NAMES:
-        classes = card_of(name)["classes"]
-        assert 10 <= len(classes) == len(set(classes)) <= 14
-        assert not seen & set(classes)
-        seen |= set(classes)
-        assert all(c == c.lower() and c.replace(" ", "").replace("-", "").isalpha() for c in classes)
-        assert "{}" in card_of(name)["template"]
-
-
-def test_no_copyleft_or_non_commercial_source():
+def test_no_source_is_copyleft_or_non_commercial_and_the_notice_names_all():
     provenance = json.loads((EMBEDDED / "provenance.json").read_text(encoding="utf-8"))
     entries = {**provenance["shipped"], **provenance["training_only"]}
     assert {entry["licence"] for entry in entries.values()} <= LICENCES
     for name in NAMES:
         for source in card_of(name)["sources"]:
             assert source["licence"] == provenance["shipped"][source["set"]]["licence"]
-
-
-def test_notice_names_every_source():
     provenance = json.loads((EMBEDDED / "provenance.json").read_text(encoding="utf-8"))
     used = {source["set"] for name in NAMES for source in card_of(name)["sources"]}
     assert used == set(provenance["shipped"])
@@ -104,9 +98,6 @@ def test_notice_names_every_source():
     for key in ("shipped", "training_only"):
         for name, entry in provenance[key].items():
             assert f"{entry['title']} ({name}), {entry['author']}" in notice
-
-
-def test_notice_is_what_the_script_would_write():
     notice = pytest.importorskip("baselines.embedded.notice", reason="the build scripts are not in the wheel")
     provenance = json.loads((EMBEDDED / "provenance.json").read_text(encoding="utf-8"))
     assert (EMBEDDED / "NOTICE").read_text(encoding="utf-8") == notice.render(provenance)

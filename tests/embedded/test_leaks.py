@@ -15,12 +15,9 @@ def index():
     return check.load_index()
 
 
-def test_shipped_sets_do_not_leak(index):
+def test_shipped_sets_do_not_leak_and_the_index_covers_every_split(index):
     assert check.crossings(index) == []
     assert check.mismatches(index) == []
-
-
-def test_index_covers_pre_training_and_every_split(index):
     splits, counts = np.unique(index["split"], return_counts=True)
     assert dict(zip(splits.tolist(), counts.tolist(), strict=True)).keys() == {"pretrain", "train", "val", "test"}
     for name in np.unique(index["category"]):

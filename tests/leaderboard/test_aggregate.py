@@ -26,14 +26,11 @@ def test_worst_is_the_intersection_over_attacks_on_the_same_samples(first, colum
     }  # fmt: skip
 
 
-def test_worst_aligns_samples_by_id_not_by_position():
+def test_worst_aligns_samples_by_id_and_a_misclassified_sample_is_never_robust():
     first, second = outcomes([1, 1], [1, 0]), outcomes([1, 1], [0, 1])
     turned = Outcomes(**{name: column[::-1] for name, column in second.columns()})
     row = tables_of([(record(cell(attack="pgd")), first), (record(cell(attack="cw")), turned)])[0].ranked[0]
     assert row.estimates["worst"].value == 0.0
-
-
-def test_a_misclassified_sample_is_never_robust():
     lucky = outcomes([0, 1], [1, 1])  # the attack "repaired" the first sample
     assert tables_of([(record(cell()), lucky)])[0].ranked[0].estimates["pgd"].value == 0.5
 
@@ -49,15 +46,12 @@ def test_the_gain_is_the_paired_difference_to_zero_shot_with_its_interval():
     assert (rows["apd"].ranks, rows["zero_shot"].ranks) == ((1, 1), (2, 2))
 
 
-@pytest.mark.parametrize(
-    ("recipe", "family", "reconstruction"),
-    [
-        ({"needs": ("text_tokens",)}, "clean, text", False),
-        ({"needs": ("visual_tokens",), "inner_attack": {"steps": 2}}, "adversarial, image", False),
-        ({"needs": ("text_tokens", "visual_tokens"), "reconstruction": True}, "clean, both", True),
-        ({"trains": False}, "hand-made", False),
-    ],
-)
+@pytest.mark.parametrize(("recipe", "family", "reconstruction"), [
+    ({"needs": ("text_tokens",)}, "clean, text", False),
+    ({"needs": ("visual_tokens",), "inner_attack": {"steps": 2}}, "adversarial, image", False),
+    ({"needs": ("text_tokens", "visual_tokens"), "reconstruction": True}, "clean, both", True),
+    ({"trains": False}, "hand-made", False),
+])  # fmt: skip
 def test_families_and_reconstructions(recipe, family, reconstruction):
     (row,) = tables_of([(record(cell(method_spec=method("mine", **recipe))), outcomes([1, 1], [1, 0]))])[0].rows
     assert (row.family, row.reconstruction) == (family, reconstruction)
@@ -81,21 +75,17 @@ def test_a_failed_cell_counts_as_missing_and_says_why():
     assert row.done == 3
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"eps": 4 / 255},
-        {"limit": 20},
-        {"precision": "bf16"},
-        {"backbone": replace(BACKBONE, name="tiny-robust", training="robust")},
-        {"backbone": replace(BACKBONE, digest="other")},
-        {"shots": 4},
-        {"fit": {"resize": "squash"}},
-        {"split": "val"},
-        {"split": "held_out"},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("change", [
+    {"eps": 4 / 255},
+    {"limit": 20},
+    {"precision": "bf16"},
+    {"backbone": replace(BACKBONE, name="tiny-robust", training="robust")},
+    {"backbone": replace(BACKBONE, digest="other")},
+    {"shots": 4},
+    {"fit": {"resize": "squash"}},
+    {"split": "val"},
+    {"split": "held_out"},
+], ids=str)  # fmt: skip
 def test_numbers_of_different_protocols_never_share_a_table(change):
     other = record(cell(**change))
     made = tables_of([(record(cell()), outcomes([1, 1], [1, 0])), (other, outcomes([1, 1], [1, 0]))])
@@ -119,15 +109,12 @@ def test_other_test_samples_make_a_row_incomparable():
     assert "other samples" in row.notes[0]
 
 
-def test_two_recipes_of_one_method_are_two_rows():
+def test_two_recipes_of_one_method_are_two_rows_unless_they_differ_by_dataset_only():
     items = [
         (record(cell(method_spec=method("apd", training={"epochs": epochs}))), outcomes([1, 1], [1, 0]))
         for epochs in (2, 5)
     ]
     assert len({row.method for row in tables_of(items)[0].rows}) == 2
-
-
-def test_recipes_that_differ_by_dataset_only_are_one_row():
     recipes = {"food": method("apd", training={"epochs": 2}), "places": method("apd", training={"epochs": 5})}
     cells = [cell(method_spec=recipe, data=dataset(name)) for name, recipe in recipes.items()]
     (row,) = tables_of([(record(one), outcomes([1, 1], [1, 0])) for one in cells])[0].rows

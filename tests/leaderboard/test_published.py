@@ -38,14 +38,11 @@ def test_every_number_has_a_source_table_with_a_protocol():
     assert all(0 <= item.value <= 100 for item in numbers)
 
 
-def test_select_by_name_and_the_error_for_what_is_not_there():
+def test_select_by_name_and_pivot_with_the_mean_of_complete_rows():
     items = published.select(source="fap", table="Table 15", method="FAP", dataset="eurosat", shots="16")
     assert {item.stat for item in items} == {"mean", "std"}
     with pytest.raises(UnknownName, match="Table 8"):
         published.select(source="FAP", table="Table 99")
-
-
-def test_pivot_has_one_column_per_dataset_and_the_mean_of_complete_rows():
     header, body = published.pivot(published.select(table="Table 2", source="TAPT", method="APT-V", backbone="B/16"))
     assert len(header) == 9 + 11 + 1
     values = [float(value) for value in body[0][9:20]]
@@ -62,43 +59,35 @@ def test_a_number_is_paired_where_everything_agrees():
     assert clean.difference == pytest.approx(75 - clean.published.value)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"backbone": replace(CLIP, name="ViT-B-32-quickgelu/laion2b")},
-        {"backbone": replace(CLIP, name="ViT-B-16-quickgelu/openai")},
-        {"backbone": replace(CLIP, training="robust")},
-        {"limit": 100},
-        {"split": "val"},
-        {"shots": 3},
-        {"precision": "bf16"},
-        {"fit": {"resize": "crop"}},
-        {"fit": {"train_eps": 4 / 255}},
-        {"resize": "squash"},
-        {"data": dataset("food", group="benchmark")},
-        {"data": dataset("eurosat", group="mine")},
-        {"task": "cross_dataset", "source": dataset("caltech101", group="benchmark")},
-        {"task": "base_to_new", "fit": {"classes": "base"}, "classes": "all"},
-        {"recipe": method("unheard_of")},
-        {"threat": {"norm": "L2", "eps": 0.5}},
-        {"threat": {"knowledge": "transfer", "source": "clip"}},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("changes", [
+    {"backbone": replace(CLIP, name="ViT-B-32-quickgelu/laion2b")},
+    {"backbone": replace(CLIP, name="ViT-B-16-quickgelu/openai")},
+    {"backbone": replace(CLIP, training="robust")},
+    {"limit": 100},
+    {"split": "val"},
+    {"shots": 3},
+    {"precision": "bf16"},
+    {"fit": {"resize": "crop"}},
+    {"fit": {"train_eps": 4 / 255}},
+    {"resize": "squash"},
+    {"data": dataset("food", group="benchmark")},
+    {"data": dataset("eurosat", group="mine")},
+    {"task": "cross_dataset", "source": dataset("caltech101", group="benchmark")},
+    {"task": "base_to_new", "fit": {"classes": "base"}, "classes": "all"},
+    {"recipe": method("unheard_of")},
+    {"threat": {"norm": "L2", "eps": 0.5}},
+    {"threat": {"knowledge": "transfer", "source": "clip"}},
+], ids=str)  # fmt: skip
 def test_nothing_is_paired_when_one_part_of_the_protocol_differs(changes):
     assert published.reproductions(table(**changes)) == []
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"attack": parse_attack("pgd")},
-        {"attack": parse_attack("autoattack")},
-        {"attack": replace(PGD_100, options={**PGD_100.options, "steps": 99})},
-        {"eps": 2 / 255},
-    ],
-    ids=["other attack", "stronger attack", "one step less", "other budget"],
-)
+@pytest.mark.parametrize("changes", [
+    {"attack": parse_attack("pgd")},
+    {"attack": parse_attack("autoattack")},
+    {"attack": replace(PGD_100, options={**PGD_100.options, "steps": 99})},
+    {"eps": 2 / 255},
+], ids=["other attack", "stronger attack", "one step less", "other budget"])  # fmt: skip
 def test_robust_numbers_need_the_same_attack_with_its_options_and_the_same_budget(changes):
     assert [pair.published.attack for pair in published.reproductions(table(**changes))] == ["none"]
 

@@ -19,7 +19,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_the_bank_of_advpt_holds_attacked_embeddings_and_sees_no_text(backbone, data):
+def test_the_bank_of_advpt_holds_attacked_embeddings_and_training_encodes_nothing(backbone, data):
     plan = toy_fit(load_recipe("advpt", QUICK), backbone, data)
     run = prepare(plan, backbone, data)
     with torch.no_grad():
@@ -31,9 +31,6 @@ def test_the_bank_of_advpt_holds_attacked_embeddings_and_sees_no_text(backbone, 
     assert run.passes.text_forwards == 0
     again = prepare(plan, backbone, data).objective._bank
     assert torch.equal(bank, again)
-
-
-def test_training_advpt_encodes_no_image(backbone, data):
     run = prepare(toy_fit(load_recipe("advpt", QUICK), backbone, data), backbone, data)
     before = run.passes.forwards
     run.terms(run.batch(torch.arange(8)), seeded())
@@ -87,11 +84,6 @@ def test_the_constant_strategy_attacks_a_hand_made_prompt(text, backbone, data):
     torch.testing.assert_close(used[0].text_features, expected)
 
 
-def test_a_perturbed_prompt_needs_a_rate():
-    with pytest.raises(UsageError, match="prompt_step"):
-        PromptAttack(strategy="perturbed")
-
-
 def test_the_inner_attack_stays_in_the_ball_and_in_the_image_range(backbone, data):
     run = prepare(toy_fit(load_recipe("advvlp", QUICK), backbone, data), backbone, data)
     pixels = run.images(torch.arange(8))
@@ -141,11 +133,10 @@ def test_the_gaussian_start_is_that_of_trades_unclipped_until_the_first_step(bac
     torch.testing.assert_close(project(moved, pixels, 1e-4), moved)
 
 
-def test_budget_0_returns_the_images_themselves():
+def test_budget_0_returns_the_images_and_what_misses_an_option_is_refused():
     pixels = torch.rand(2, 3, 4, 4)
     assert InnerAdversary(None, 0.0, PGD, seeded())(pixels, torch.zeros(2)) is pixels
-
-
-def test_a_kl_attack_without_a_target_is_refused():
     with pytest.raises(UsageError, match="cannot attack with"):
         InnerAdversary(None, 0.1, PGD | {"loss": "kl"}, seeded())(torch.rand(2, 3, 4, 4), torch.zeros(2))
+    with pytest.raises(UsageError, match="prompt_step"):
+        PromptAttack(strategy="perturbed")

@@ -1,5 +1,6 @@
 """Methods from outside: a file, an entry point, a plain object, a trained state; and what is said when one is wrong."""
 
+import argparse
 import dataclasses
 import json
 import pickle
@@ -46,17 +47,6 @@ def example(tmp_path):
     return path
 
 
-@pytest.fixture(autouse=True)
-def nothing_of_a_file_stays():
-    yield
-    for name in list(METHODS.files):
-        METHODS.unregister(name)
-
-
-def names_of(results):
-    return {result.name for result in results if not result.passed}
-
-
 def test_a_method_in_a_file_is_identified_by_its_content_not_by_its_path(tmp_path):
     copies = [tmp_path / "one.py", tmp_path / "folder" / "two.py"]
     copies[1].parent.mkdir()
@@ -91,16 +81,13 @@ def test_other_code_than_the_recorded_one_is_refused_with_what_to_give(example):
         load_class("objective", dataclasses.replace(other, objective="Another"), Objective)
 
 
-@pytest.mark.parametrize(
-    ("content", "asked", "message"),
-    [
-        (None, "missing.py:METHOD", "There is no file"),
-        ("x = 1 +", "mine.py:METHOD", "SyntaxError"),
-        ("import nowhere", "mine.py:METHOD", "No module named 'nowhere'"),
-        ("SMOOTH = 1", "mine.py:SMOTH", "Did you mean"),
-        ("METHOD = 1", "mine.py:METHOD", "is a int, not a method"),
-    ],
-)
+@pytest.mark.parametrize(("content", "asked", "message"), [
+    (None, "missing.py:METHOD", "There is no file"),
+    ("x = 1 +", "mine.py:METHOD", "SyntaxError"),
+    ("import nowhere", "mine.py:METHOD", "No module named 'nowhere'"),
+    ("SMOOTH = 1", "mine.py:SMOTH", "Did you mean"),
+    ("METHOD = 1", "mine.py:METHOD", "is a int, not a method"),
+])  # fmt: skip
 def test_a_wrong_file_is_explained(tmp_path, content, asked, message):
     if content is not None:
         (tmp_path / "mine.py").write_text(content)
@@ -108,11 +95,13 @@ def test_a_wrong_file_is_explained(tmp_path, content, asked, message):
         resolve(str(tmp_path / asked))
 
 
-def test_a_plain_object_is_a_method(backbone, data):
+def test_a_plain_object_is_a_method_whose_code_counts(backbone, data):
     entry = define("doubled", base="coop", objective=Twice, objective_options={"factor": 3.0})
     recipe = recipe_of(entry, QUICK)
     assert recipe.objective == "Twice"
     assert fit(toy_fit(recipe, backbone, data), backbone, data).card["history"][0]["ce"] > 0
+    assert recipe_of(define("doubled", base="coop", objective=Twice)).digest is not None
+    assert recipe_of(define("same", base="coop", objective=CleanCrossEntropy)).digest is None
 
 
 def test_what_a_class_needs_is_known_when_planning():
@@ -123,11 +112,6 @@ def test_what_a_class_needs_is_known_when_planning():
     Mine.needs = ("frme",)
     with pytest.raises(UsageError, match=r"Unknown need of .*Mine 'frme'. Did you mean 'frame'?"):
         define("mine", base="coop", learner=Mine)
-
-
-def test_the_code_of_an_installed_plugin_counts_too():
-    assert recipe_of(define("doubled", base="coop", objective=Twice)).digest is not None
-    assert recipe_of(define("same", base="coop", objective=CleanCrossEntropy)).digest is None
 
 
 def test_a_method_builds_on_the_class_of_another_plugin(example, backbone, data):
@@ -156,12 +140,14 @@ def test_a_plugin_comes_through_an_entry_point(monkeypatch):
     assert registry.origin("twice") != "built-in"
 
 
-def test_define_refuses_a_section_that_does_not_exist():
+def test_define_refuses_a_section_that_does_not_exist_and_a_taken_class_name():
     with pytest.raises(UsageError, match="Did you mean 'training'"):
         define("mine", base="coop", trainings={"epochs": 1})
+    with pytest.raises(UsageError, match="has the name of a objective of this package"):
+        define("mine", base="coop", objective=type("distillation", (Objective,), {"__module__": __name__}))
 
 
-def test_a_variant_is_written_like_a_call():
+def test_a_variant_is_written_like_a_call_and_has_one_name():
     variant = load_recipe("apd(temperature=2, inner_loss='kl', text_tokens=4, epochs=3)")
     plain = load_recipe("apd")
     assert variant.name == "apd(epochs=3, inner_loss='kl', temperature=2, text_tokens=4)"
@@ -170,30 +156,21 @@ def test_a_variant_is_written_like_a_call():
     assert variant.learner_options == {**plain.learner_options, "text_tokens": 4}
     assert variant.training == {**plain.training, "epochs": 3}
     assert variant.sources["objective.temperature"].startswith("variant")
-
-
-def test_a_variant_has_one_name():
     assert METHODS.canonical("apd(temperature=1)") == "apd"
     one = METHODS.canonical("apd(direction='reverse', temperature=2)")
     assert METHODS.canonical("apd( temperature = 2.0, direction = 'reverse' )") == one
-
-
-def test_a_variant_of_a_preset_keeps_the_preset():
     recipe = load_recipe("apd.rslad(temperature=4)")
     assert recipe.inner_attack["loss"] == "kl"
     assert recipe.objective_options["temperature"] == 4
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("apd(temprature=2)", "Did you mean 'temperature'"),
-        ("apdd(temperature=2)", "Did you mean 'apd'"),
-        ("apd(2)", "does not read as NAME"),
-        ("fap(difference=3)", "difference = 3 is not true or false"),
-        ("zero_shot(tokens=2)", "Available: text"),
-    ],
-)
+@pytest.mark.parametrize(("text", "message"), [
+    ("apd(temprature=2)", "Did you mean 'temperature'"),
+    ("apdd(temperature=2)", "Did you mean 'apd'"),
+    ("apd(2)", "does not read as NAME"),
+    ("fap(difference=3)", "difference = 3 is not true or false"),
+    ("zero_shot(tokens=2)", "Available: text"),
+])  # fmt: skip
 def test_a_wrong_variant_is_explained(text, message):
     with pytest.raises(UsageError, match=message):
         load_recipe(text)
@@ -226,11 +203,6 @@ def test_a_plugin_that_takes_a_name_is_refused(name, tmp_path):
         METHODS.get(f"{tmp_path / 'mine.py'}:SMOOTH")
 
 
-def test_a_class_with_the_name_of_an_objective_of_this_package_is_refused():
-    with pytest.raises(UsageError, match="has the name of a objective of this package"):
-        define("mine", base="coop", objective=type("distillation", (Objective,), {"__module__": __name__}))
-
-
 @dataclass
 class Unseeded(AdversarialCrossEntropy):
     def __call__(self, student, batch, adversary, teacher):
@@ -244,14 +216,11 @@ class Blind(CleanCrossEntropy):
         return {"ce": student(batch.pixels).logits.detach().sum()}
 
 
-@pytest.mark.parametrize(
-    ("objective", "failing", "detail"),
-    [
-        (Unseeded, "the seed decides", "use the generators"),
-        (Blind, "only its prompts are trained, and all of them", "RuntimeError"),
-        (Objective, "one step lowers its own loss", "has no loss"),
-    ],
-)
+@pytest.mark.parametrize(("objective", "failing", "detail"), [
+    (Unseeded, "the seed decides", "use the generators"),
+    (Blind, "only its prompts are trained, and all of them", "RuntimeError"),
+    (Objective, "one step lowers its own loss", "has no loss"),
+])  # fmt: skip
 def test_check_names_what_fails_and_why(objective, failing, detail, backbone):
     results = check(define("wrong", base="advvlp", objective=objective), backbone=backbone)
     found = {result.name: result.detail for result in results if not result.passed}
@@ -261,12 +230,10 @@ def test_check_names_what_fails_and_why(objective, failing, detail, backbone):
 
 def test_check_needs_an_inner_attack_where_the_objective_attacks(backbone):
     results = check(define("wrong", base="coop", objective=AdversarialCrossEntropy), backbone=backbone)
-    assert "recipe and objective fit together" in names_of(results)
+    assert "recipe and objective fit together" in {result.name for result in results if not result.passed}
 
 
 def test_the_verb_prints_one_line_a_check_and_fails_with_1(capsys, tmp_path):
-    import argparse
-
     parser = argparse.ArgumentParser()
     check_verb.add_arguments(parser)
     assert check_verb.execute(parser.parse_args(["zero_shot"])) == 0

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from apd_bench.core.errors import UnknownName, UsageError
+from apd_bench.core.errors import UsageError
 from apd_bench.core.identity import counted
 from apd_bench.core.package_data import baselines_path
 from apd_bench.core.registry import METHODS
@@ -43,9 +43,10 @@ def test_every_method_has_a_card(name):
     assert "stablished" in card
 
 
-def test_apt_is_another_name_of_advtp():
+def test_an_entry_is_loaded_by_any_of_its_names_or_by_itself():
     assert METHODS.canonical("APT") == "advtp"
     assert load_recipe("apt") == load_recipe("advtp")
+    assert recipe_of(next(entry for entry in ENTRIES if entry.name == "apd")) == load_recipe("apd")
 
 
 def test_an_override_changes_what_it_names_and_says_so():
@@ -56,13 +57,7 @@ def test_an_override_changes_what_it_names_and_says_so():
     assert changed.sources["training.epochs"] == OVERRIDDEN
     assert changed.sources["training.lr"] == plain.sources["training.lr"]
     assert counted(changed) != counted(plain)
-
-
-def test_an_override_equal_to_the_recipe_is_the_recipe():
     assert load_recipe("apd", {"training": {"epochs": 10}}) == load_recipe("apd")
-
-
-def test_an_override_of_training_leaves_a_method_that_does_not_train_alone():
     assert load_recipe("zero_shot", {"training": {"epochs": 3}}) == load_recipe("zero_shot")
 
 
@@ -74,34 +69,22 @@ def test_a_preset_is_its_base_with_its_own_switches():
     assert preset.sources["objective.clean_weight"].startswith("code")
 
 
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ({"trainning": {"epochs": 1}}, "Did you mean 'training'"),
-        ({"training": {"epoch": 1}}, "Did you mean 'epochs'"),
-        ({"objective": {"temprature": 1}}, "Did you mean 'temperature'"),
-        ({"training": {"epochs": 0}}, "nothing to train"),
-        ({"training": {"epochs": 1.5}}, "whole number"),
-        ({"training": {"lr": -1}}, "0 or more"),
-        ({"training": {"optimizer": "adam"}}, "sgd, adamw"),
-        ({"training": 5}, "is a table"),
-        ({"objective": {"temperature": "2"}}, "temperature = '2' is not a number, such as 1.0"),
-        ({"learner": {"text_tokens": True}}, "is not a number"),
-        ({"learner": {"init": 3}}, "init = 3 is not text"),
-    ],
-)
+@pytest.mark.parametrize(("override", "message"), [
+    ({"trainning": {"epochs": 1}}, "Did you mean 'training'"),
+    ({"training": {"epoch": 1}}, "Did you mean 'epochs'"),
+    ({"objective": {"temprature": 1}}, "Did you mean 'temperature'"),
+    ({"training": {"epochs": 0}}, "nothing to train"),
+    ({"training": {"epochs": 1.5}}, "whole number"),
+    ({"training": {"lr": -1}}, "0 or more"),
+    ({"training": {"optimizer": "adam"}}, "sgd, adamw"),
+    ({"training": 5}, "is a table"),
+    ({"objective": {"temperature": "2"}}, "temperature = '2' is not a number, such as 1.0"),
+    ({"learner": {"text_tokens": True}}, "is not a number"),
+    ({"learner": {"init": 3}}, "init = 3 is not text"),
+])  # fmt: skip
 def test_a_mistaken_override_is_explained(override, message):
     with pytest.raises(UsageError, match=message):
         load_recipe("apd", override)
-
-
-def test_an_unknown_method_names_the_nearest():
-    with pytest.raises(UnknownName, match="Did you mean 'advtp'"):
-        load_recipe("advtp2")
-
-
-def test_loading_an_entry_needs_no_registry():
-    assert recipe_of(next(entry for entry in ENTRIES if entry.name == "apd")) == load_recipe("apd")
 
 
 BUDGET = {"training": {"epochs": 20, "optimizer": "adamw"}}
@@ -122,40 +105,31 @@ def test_in_a_suite_a_variant_differs_from_its_method_in_what_it_is_named_for_al
     assert (variant.objective_options, variant.inner_attack) == (alone.objective_options, alone.inner_attack)
 
 
-def test_what_stands_in_the_name_beats_the_suite():
+def test_what_stands_in_the_name_beats_the_suite_and_its_budget_a_preset():
     recipe = suite_recipe("apd(epochs=40, visual_tokens=3)", BUDGET, OWN)
     assert recipe.training["epochs"] == 40
     assert recipe.learner_options["visual_tokens"] == 3
     assert recipe.learner_options["init"] == "a picture of a"
-
-
-def test_the_common_budget_beats_a_preset_but_a_preset_keeps_the_rest():
     recipe = suite_recipe("maple.cross-dataset", {"training": {"epochs": 20}}, {"maple": {"learner": {"depth": 4}}})
     assert recipe.training["epochs"] == 20
     assert recipe.training["lr"] == 0.0026
     assert recipe.learner_options["depth"] == 3
-
-
-def test_a_setting_of_the_preset_itself_is_the_last_word_of_a_suite():
     own = {**OWN, "apd.rslad": {"learner": {"visual_tokens": 2}}}
     assert suite_recipe("apd.rslad", BUDGET, own).learner_options["visual_tokens"] == 2
     assert suite_recipe("apd", BUDGET, own).learner_options["visual_tokens"] == 16
 
 
-@pytest.mark.parametrize(
-    ("method", "section", "values"),
-    [
-        ("vpt", "learner_options", {"text": "a photo of a {}."}),
-        ("advvp", "learner_options", {"text": "a photo of a {}."}),
-        ("advvp.frame", "training", {"lr": 40.0, "weight_decay": 5e-4, "warmup_epochs": 0}),
-        ("advpt", "inner_attack", {"start": "uniform-positive"}),
-        ("advtp.constant", "objective_options", {"text": "a photo of a {}"}),
-        ("advmaple.trades", "inner_attack", {"start": "gaussian"}),
-        ("advvlp.trades", "inner_attack", {"start": "gaussian"}),
-        ("apd.rslad", "inner_attack", {"start": "gaussian"}),
-        *((name, "training", {"last_batch": "drop"}) for name in BUILTIN if name != "zero_shot"),
-    ],
-)
+@pytest.mark.parametrize(("method", "section", "values"), [
+    ("vpt", "learner_options", {"text": "a photo of a {}."}),
+    ("advvp", "learner_options", {"text": "a photo of a {}."}),
+    ("advvp.frame", "training", {"lr": 40.0, "weight_decay": 5e-4, "warmup_epochs": 0}),
+    ("advpt", "inner_attack", {"start": "uniform-positive"}),
+    ("advtp.constant", "objective_options", {"text": "a photo of a {}"}),
+    ("advmaple.trades", "inner_attack", {"start": "gaussian"}),
+    ("advvlp.trades", "inner_attack", {"start": "gaussian"}),
+    ("apd.rslad", "inner_attack", {"start": "gaussian"}),
+    *((name, "training", {"last_batch": "drop"}) for name in BUILTIN if name != "zero_shot"),
+])  # fmt: skip
 def test_recipes_hold_what_the_official_code_does(method, section, values):
     table = getattr(load_recipe(method), section)
     assert {name: table[name] for name in values} == values

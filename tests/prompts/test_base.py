@@ -60,15 +60,12 @@ def test_a_seed_decides_every_bit_and_leaves_the_global_generator_alone(kind, ma
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_the_state_is_a_copy_of_learnable_tensors_only(make):
+def test_the_state_is_a_copy_and_one_that_does_not_fit_is_named_tensor_by_tensor(make):
     learner = make("independent")
     state = learner.state()
     assert set(state) == {"context", "deep", "tokens"}
     state["context"].zero_()
     assert learner.context.abs().sum() > 0
-
-
-def test_a_state_that_does_not_fit_is_named_tensor_by_tensor(make):
     learner = make("independent")
     state = learner.state()
     state["tokens"] = torch.zeros(1, 2, 3)

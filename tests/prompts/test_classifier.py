@@ -91,7 +91,7 @@ def test_a_detached_model_has_the_same_logits_and_no_graph_to_the_prompts(backbo
     assert all(parameter.grad is None for parameter in learner.parameters())
 
 
-def test_the_classifier_is_frozen_and_keeps_its_prompts_when_the_learner_moves_on(backbone, learner, pixels):
+def test_the_classifier_is_frozen_keeps_its_prompts_and_gives_the_pixels_alone_a_gradient(backbone, learner, pixels):
     classifier = Classifier.from_learner(backbone, learner)
     before = classifier(pixels)
     with torch.no_grad():
@@ -103,23 +103,16 @@ def test_the_classifier_is_frozen_and_keeps_its_prompts_when_the_learner_moves_o
     assert not any(parameter.requires_grad for parameter in classifier.parameters())
     assert set(classifier.state_dict()) >= {"text_features", "visual_tokens"}
     assert classifier.num_classes == 3
-
-
-def test_only_the_pixels_get_a_gradient(backbone, learner, pixels):
-    classifier = Classifier.from_learner(backbone, learner)
     attacked = pixels.clone().requires_grad_()
     classifier(attacked).sum().backward()
     assert attacked.grad.abs().sum() > 0
     assert all(value.grad is None for value in (*classifier.parameters(), *learner.parameters()))
 
 
-def test_logits_do_not_depend_on_who_else_is_in_the_batch(backbone, learner, pixels):
+def test_logits_depend_on_nobody_else_in_the_batch_which_may_be_empty(backbone, learner, pixels):
     classifier = Classifier.from_learner(backbone, learner)
     alone = torch.cat([classifier(pixels[index : index + 1]) for index in range(4)])
     assert torch.allclose(classifier(pixels), alone, atol=1e-4)
-
-
-def test_an_empty_batch_gives_empty_logits(backbone, learner):
     logits = Classifier.from_learner(backbone, learner)(torch.zeros(0, 3, 16, 16))
     assert logits.shape == (0, 3)
     assert logits.dtype == torch.float32

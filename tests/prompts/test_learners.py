@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import linear
 
 from apd_bench.core.errors import IncompatibleChoice, UsageError
+from apd_bench.prompts.classifier import Classifier
 
 
 def words(backbone, learner):
@@ -142,8 +143,6 @@ class TestFrame:
         assert learner.num_parameters == int((frame != 0).sum()) + 5 * 32
 
     def test_the_frame_acts_in_the_prediction(self, make, backbone, pixels):
-        from apd_bench.prompts.classifier import Classifier
-
         learner = make("frame")
         before = Classifier.from_learner(backbone, learner)(pixels)
         with torch.no_grad():

@@ -8,54 +8,45 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import synthetic
 
 from apd_bench.core.errors import CorruptFile, OtherSchema
-from apd_bench.core.specs import AttackSpec, BackboneSpec, Cell, DatasetSpec, Fit, MethodRecipe, ThreatModel
+from apd_bench.core.specs import DatasetSpec, ThreatModel
 from apd_bench.records.interning import Parts
 from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record, json_form, sealed
 
 
 def make_cell(**changes):
-    backbone = BackboneSpec(name="tiny", architecture="ViT", weights="random", activation="gelu", aliases=("t",))
-    dataset = DatasetSpec(name="shapes", template="a {}.", counts={"test": 40})
-    method = MethodRecipe(name="apt", learner="text", objective="ce", needs=("text_tokens",), training={"epochs": 2})
-    fit = Fit(backbone=backbone, method=method, dataset=dataset, seed=1, train_eps=2 / 255)
-    cell = Cell(fit=fit, dataset=dataset, threat=ThreatModel(eps=2 / 255), attack=AttackSpec(name="pgd"), limit=4)
-    return replace(cell, **changes)
+    recipe = synthetic.method("apt", needs=("text_tokens",), training={"epochs": 2})
+    data = DatasetSpec(name="shapes", template="a {}.", counts={"test": 40})
+    return replace(synthetic.cell(method_spec=recipe, data=data, fit={"train_eps": 2 / 255}, limit=4), **changes)
 
 
 def make_outcomes(n=4, offset=0, **extra):
     ids = [f"s{offset + row:03d}" for row in range(n)]
     return Outcomes(
-        sample_id=ids,
-        label=np.arange(n),
-        clean_prediction=np.arange(n),
-        adversarial_prediction=np.zeros(n),
-        broken=np.arange(n) > 0,
-        extra=extra or {"distance": np.full(n, 0.5)},
-    )
+        sample_id=ids, label=np.arange(n), clean_prediction=np.arange(n), adversarial_prediction=np.zeros(n),
+        broken=np.arange(n) > 0, extra=extra or {"distance": np.full(n, 0.5)},
+    )  # fmt: skip
 
 
 def make_record(**changes):
-    cell = make_cell()
-    values = {
-        "id": cell.id,
-        "cell": cell,
-        "status": "success",
-        "metrics": {"n": 4, "clean_accuracy": 1.0, "robust_accuracy": 0.25},
-        "suspect": ("zero gradients",),
-        "timing": {"seconds": 1.5, "forwards": 80},
-        "created": "2026-01-01T00:00:00+00:00",
-    }
-    return Record(**{**values, **changes})
+    metrics = {"n": 4, "clean_accuracy": 1.0, "robust_accuracy": 0.25}
+    return replace(synthetic.record(make_cell(), metrics=metrics, suspect=("zero gradients",)), **changes)
 
 
-def test_a_record_is_the_same_after_a_round_trip_through_json():
+def test_a_record_is_the_same_after_a_round_trip_and_only_success_is_done():
     record = make_record()
     again = Record.from_json(record.to_json())
     assert again == record
     assert again.cell.id == record.id
+    record = make_record()
+    assert Record.from_json(record.to_json().replace("\n", "\r\n")) == record
+    assert make_record().done
+    assert not make_record(status="cancelled").done
+    with pytest.raises(Exception, match="Record status 'fine'"):
+        make_record(status="fine")
 
 
 def test_places_on_this_machine_stay_out_of_the_record_and_the_identity_is_kept():
@@ -69,14 +60,11 @@ def test_places_on_this_machine_stay_out_of_the_record_and_the_identity_is_kept(
     assert Record.from_json(text).cell.dataset.options == {"level": 3}
 
 
-def test_keys_are_sorted_and_numbers_are_numbers():
+def test_keys_are_sorted_and_values_have_one_spelling_each():
     data = json.loads(make_record(diagnostics={"b": np.float32(0.5), "a": np.int64(3)}).to_json())
     assert list(data) == sorted(data)
     assert data["diagnostics"] == {"a": 3, "b": 0.5}
     assert data["cell"]["threat"]["eps"] == pytest.approx(2 / 255)
-
-
-def test_values_that_json_lacks_have_one_spelling_each():
     assert json_form({"nan": float("nan"), "inf": np.float64("inf"), "set": {2, 1}}) == {
         "nan": None,
         "inf": "inf",
@@ -94,15 +82,12 @@ def test_a_torn_record_is_corrupt_and_named(cut):
         Record.from_json(torn, source="abc.json")
 
 
-def test_a_record_of_a_newer_schema_is_refused():
+def test_a_newer_schema_and_an_unknown_field_are_refused():
     data = json.loads(make_record().to_json()) | {"schema": 99, "what_this_version_does_not_know": 1}
     data["cell"]["fit"]["method"]["surprise"] = 1
     for text in (json.dumps(data), json.dumps(data, sort_keys=True, indent=1)):
         with pytest.raises(OtherSchema, match=r"abc\.json was written by a later apd-bench: its schema is 99.* is 3\."):
             Record.from_json(text, source="abc.json")
-
-
-def test_a_record_with_a_spec_field_it_does_not_know_is_refused():
     data = json.loads(make_record().to_json())
     data["cell"]["surprise"] = 1
     with pytest.raises(CorruptFile, match="surprise"):
@@ -150,18 +135,6 @@ def test_no_changed_letter_or_digit_of_a_record_goes_unnoticed(sign):
                 Record.from_json(text[:place] + sign + text[place + 1 :])
 
 
-def test_line_ends_of_a_checkout_on_windows_are_no_damage():
-    record = make_record()
-    assert Record.from_json(record.to_json().replace("\n", "\r\n")) == record
-
-
-def test_only_success_is_done():
-    assert make_record().done
-    assert not make_record(status="cancelled").done
-    with pytest.raises(Exception, match="Record status 'fine'"):
-        make_record(status="fine")
-
-
 @pytest.mark.parametrize("samples", [0, 1, 7])
 def test_we_and_numpy_read_what_was_written_and_the_bytes_do_not_vary(samples):
     outcomes = make_outcomes(samples, distance=np.linspace(0, 1, samples, dtype=np.float32))
@@ -177,22 +150,19 @@ def test_we_and_numpy_read_what_was_written_and_the_bytes_do_not_vary(samples):
                 assert found.dtype == written[name].dtype
 
 
-def test_outcomes_that_would_run_code_are_refused():
+def test_outcomes_that_would_run_code_or_have_columns_of_unequal_length_are_refused():
     buffer = io.BytesIO()
     np.savez(buffer, sample_id=np.asarray([{"a": 1}], dtype=object))
     with pytest.raises(CorruptFile, match="objects"):
         Outcomes.from_bytes(buffer.getvalue())
+    with pytest.raises(ValueError, match="unequal length"):
+        make_outcomes(distance=np.zeros(3))
 
 
 @pytest.mark.parametrize("keep", [0, 10, 100, 500])
 def test_torn_outcomes_are_corrupt_and_named(keep):
     with pytest.raises(CorruptFile, match=r"x\.npz cannot be read"):
         Outcomes.from_bytes(make_outcomes().to_bytes()[:keep], source="x.npz")
-
-
-def test_columns_of_unequal_length_are_refused():
-    with pytest.raises(ValueError, match="unequal length"):
-        make_outcomes(distance=np.zeros(3))
 
 
 def test_shards_merge_into_the_order_of_the_cell_whatever_order_they_finish_in():
@@ -273,13 +243,10 @@ def test_outcomes_are_no_larger_than_their_samples_need(monkeypatch):
         Outcomes.from_bytes(make_outcomes().to_bytes(), samples=5)
 
 
-def test_further_columns_are_read_on_demand():
+def test_further_columns_are_read_on_demand_from_any_archive():
     content = make_outcomes(distance=np.zeros(4), margin=np.ones(4)).to_bytes()
     assert set(Outcomes.from_bytes(content, extra=("margin", "none")).extra) == {"margin"}
     assert set(Outcomes.from_bytes(content).extra) == {"distance", "margin"}
-
-
-def test_an_archive_that_is_not_as_numpy_writes_it_is_read_too():
     content = io.BytesIO(make_outcomes().to_bytes())
     with zipfile.ZipFile(content, "a") as archive:
         archive.comment = b"packed again"

@@ -203,14 +203,11 @@ def test_what_is_no_success_or_has_no_prompts_is_refused(tmp_path, status, fits,
         check_records(Store(made(tmp_path / "r", fits=fits, status=status)))
 
 
-def test_no_records_and_no_draw_are_no_agreement(tmp_path):
+def test_no_records_no_draw_and_a_record_under_another_cells_name_are_refused(tmp_path):
     with pytest.raises(CorruptFile, match="holds no records"):
         check_records(Store(tmp_path))
     with pytest.raises(UsageError, match="would say nothing"):
         draw_cells([record(cell())], 0, 0)
-
-
-def test_a_record_under_another_cells_name_is_refused(tmp_path):
     one = record(cell())
     moved = Record(id=one.id, cell=replace(one.cell, limit=5), status="success")
     with pytest.raises(CorruptFile, match=r"its id is .*, but its cell is"):

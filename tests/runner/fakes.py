@@ -19,6 +19,7 @@ from apd_bench.runner.tasks import FitDone, Progress
 
 SAMPLES = 12
 BATCH = 4
+REAL = Suite(name="s", backbones=("tiny-clean",), eps=(2 / 255,), seeds=(1,))  # the start of a grid without fakes
 
 
 class FakeBench:
@@ -101,12 +102,10 @@ def _loses_its_gpu(behave, task):
 
 
 def _misbehave(behave, task):
-    """`raise`, `prerequisite`, `die` (always) and `die-once` (the first time)."""
+    """`raise`, `die` (always) and `die-once` (the first time)."""
     marker = _marker(task)
     if behave == "raise":
         raise ZeroDivisionError("the attack divided by zero")
-    if behave == "prerequisite":
-        raise MissingPrerequisite("The weights are not there.", hint="Fetch them.")
     if behave == "die" or (behave == "die-once" and not marker.exists()):
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)

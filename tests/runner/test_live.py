@@ -11,14 +11,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from fakes import make_plan
 from rich.console import Console
+from synthetic import outcomes
 from test_driver import go
 
 from apd_bench.core.specs import AttackSpec
-from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.store import Store
 from apd_bench.runner.estimate import passes_of
 from apd_bench.runner.live import LiveReporter, Standings
@@ -149,17 +148,14 @@ def test_the_table_fills_with_clean_and_worst_of_what_is_measured_so_far(tmp_pat
 
 def test_shards_of_a_set_count_together_and_distances_not_at_all():
     first, second = make_plan(methods=("one",), datasets=("a",)).cells
-    standings, row = Standings(lambda cell: "row"), np.zeros(3)
-    outcomes = [
-        Outcomes(sample_id=["x"] * 3, label=row, clean_prediction=row, adversarial_prediction=row, broken=broken)
-        for broken in ([1, 0, 0], [0, 1, 0], [0, 0, 0])
-    ]
+    standings = Standings(lambda cell: "row")
+    one, another, none = (outcomes([1, 1, 1], kept) for kept in ([0, 1, 1], [1, 0, 1], [1, 1, 1]))
     assert standings.shares("row") is None
-    standings.add(first, (0, 2), outcomes[0])
-    standings.add(first, (1, 2), outcomes[2])
+    standings.add(first, (0, 2), one)
+    standings.add(first, (1, 2), none)
     assert standings.shares("row") == (1.0, 5 / 6)
-    standings.add(second, (0, 2), outcomes[1])
-    standings.add(replace(second, attack=AttackSpec(name="ddn")), (1, 2), outcomes[0])
+    standings.add(second, (0, 2), another)
+    standings.add(replace(second, attack=AttackSpec(name="ddn")), (1, 2), one)
     assert standings.shares("row") == (1.0, 4 / 6)
 
 

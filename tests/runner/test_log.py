@@ -42,15 +42,11 @@ def test_the_log_holds_the_history_of_the_card_and_what_the_cells_gave(run):
 
 
 def test_losses_come_while_a_fit_is_trained_and_each_stands_there_once():
-    fit = {"fit": "f"}
+    fit, rows = {"fit": "f"}, [{"epoch": 0, "loss": 3.0, "kl": 1.0}, {"epoch": 1, "loss": None, "lr": 0.1}]
     found = [
         {"event": "task_started", "kind": "fit", **fit},
         {"event": "epoch", "epoch": 1, "epochs": 2, "loss": 3.0, **fit},
-        {
-            "event": "history",
-            "rows": [{"epoch": 0, "loss": 3.0, "kl": 1.0}, {"epoch": 1, "loss": None, "lr": 0.1}],
-            **fit,
-        },
+        {"event": "history", "rows": rows, **fit},
     ]
     first = [Scalar("f", "train/loss", 1, 3.0), Scalar("f", "train/kl", 1, 1.0), Scalar("f", "train/lr", 2, 0.1)]
     assert list(scalars(found)) == first and list(scalars(found * 2)) == first * 2
@@ -99,12 +95,6 @@ def test_wandb_gets_one_run_a_fit(run, monkeypatch):
     assert trained.how["project"] == "mine" and {row["epoch"] for row in trained.rows} == {1, 2, 3}
     assert len(made) == 2 and all(one.ended == 1 for one in made)
     assert any(name.endswith("fgsm/robust") for name in trained.summary)
-
-
-def test_without_a_tool_the_last_of_each_number_is_printed(run, capsys):
-    assert main(["log", str(run / "run.jsonl")]) == EXIT_DONE
-    lines = [line for line in capsys.readouterr().out.splitlines() if "train/loss" in line]
-    assert len(lines) == 1 and lines[0].split()[-2] == "3"
 
 
 def test_the_last_of_a_number_is_that_of_its_last_epoch_whatever_came_last(monkeypatch, tmp_path, capsys):

@@ -10,13 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from fakes import SAMPLES, make_plan
+from fakes import REAL, SAMPLES, make_plan
 from test_driver import go
 from test_kill import essence, finished
 
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_INTERRUPTED, MissingPrerequisite, UsageError
 from apd_bench.core.options import RunOptions
-from apd_bench.core.specs import Suite
 from apd_bench.records.store import Store
 from apd_bench.runner.plan import plan as make_real_plan
 from apd_bench.runner.reporter import Reporter
@@ -176,18 +175,9 @@ def test_a_second_ctrl_c_ends_at_once(cluster, tmp_path, log):
     assert not any(line.startswith("end") for line in log())  # nobody waited for the minute that a fit takes
 
 
-REAL = Suite(
-    name="real",
-    backbones=("tiny-clean",),
-    methods=("zero_shot", "advtp"),
-    datasets=("fashion",),
-    attacks=("pgd(steps=5)", "autoattack(members=['apgd-ce', 'square'], iterations=5, queries=400)"),
-    eps=(2 / 255,),
-    seeds=(1,),
-    shots=(1,),
-    limit=9,
-    recipe={"training": {"epochs": 1}},
-)
+ATTACKS = ("pgd(steps=5)", "autoattack(members=['apgd-ce', 'square'], iterations=5, queries=400)")
+LITTLE = {"datasets": ("fashion",), "shots": (1,), "limit": 9, "recipe": {"training": {"epochs": 1}}}
+SUITE = REAL.with_options(methods=("zero_shot", "advtp"), attacks=ATTACKS, **LITTLE)
 
 
 @pytest.fixture(scope="module")
@@ -195,12 +185,12 @@ def calm(tmp_path_factory):
     """The real cells by the local executor, in shards of three samples."""
     store = Store(tmp_path_factory.mktemp("calm"))
     machine = RunOptions(jobs=1, device="cpu", shard=3)
-    assert run_plan(make_real_plan(resolve(REAL)), store, machine, Reporter()).exit_code == EXIT_DONE
+    assert run_plan(make_real_plan(resolve(SUITE)), store, machine, Reporter()).exit_code == EXIT_DONE
     return store
 
 
 def test_real_cells_survive_the_loss_of_a_node_sample_by_sample(cluster, calm, tmp_path):
-    plan, far, gone = make_real_plan(resolve(REAL)), Store(tmp_path / "far"), list[int]()
+    plan, far, gone = make_real_plan(resolve(SUITE)), Store(tmp_path / "far"), list[int]()
 
     def kill_a_node():
         shards = list(far.path.glob("checkpoints/*/shard-*.json"))
@@ -216,7 +206,7 @@ def test_real_cells_survive_the_loss_of_a_node_sample_by_sample(cluster, calm, t
 
 def test_a_driver_that_is_killed_goes_on_where_it_was(cluster, calm, tmp_path):
     far, suite = Store(tmp_path / "far"), tmp_path / "real.json"
-    suite.write_text(json.dumps(describe(resolve(REAL))))
+    suite.write_text(json.dumps(describe(resolve(SUITE))))
     command = [
         sys.executable, "-m", "apd_bench", "run", str(suite), "--device", "cpu", "--shard", "3", "--executor", "ray",
         "--address", cluster.address, "--results", str(far.path), "--boards", str(tmp_path / "boards"), "-q",
@@ -254,16 +244,13 @@ def test_a_cluster_with_gpus_gives_each_task_one_whatever_the_driver_has(cluster
     assert seen <= {("cuda", "0"), ("cuda", "1")} and seen
 
 
-@pytest.mark.parametrize(
-    ("device", "jobs", "there", "expected"),
-    [
-        ("auto", None, 0, ("cpu", 0.0)),
-        ("auto", None, 4, ("cuda", 1.0)),
-        ("cpu", 8, 4, ("cpu", 0.0)),
-        ("cuda", 2, 8, ("cuda", 0.5)),
-        ("cuda", 3, 1, ("cuda", 0.3333)),
-    ],
-)
+@pytest.mark.parametrize(("device", "jobs", "there", "expected"), [
+    ("auto", None, 0, ("cpu", 0.0)),
+    ("auto", None, 4, ("cuda", 1.0)),
+    ("cpu", 8, 4, ("cpu", 0.0)),
+    ("cuda", 2, 8, ("cuda", 0.5)),
+    ("cuda", 3, 1, ("cuda", 0.3333)),
+])  # fmt: skip
 def test_tasks_take_a_gpu_or_a_share_of_one(device, jobs, there, expected):
     assert share_of_gpus(device, jobs, there) == expected
 

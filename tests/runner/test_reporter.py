@@ -8,6 +8,7 @@ import pytest
 from fakes import make_plan
 from rich.console import Console
 from test_driver import go
+from test_live import lines_of
 
 from apd_bench.core.errors import UsageError
 from apd_bench.core.options import RunOptions, options_from_python
@@ -20,42 +21,12 @@ from apd_bench.runner.reporter import JsonReporter, PlainReporter, Reporter, clo
 from apd_bench.runner.session import make_reporter
 from apd_bench.runner.tasks import Failure, FitDone, Progress, Task
 
-DATASETS = tuple(f"a-rather-long-dataset-name-{number}" for number in range(11))
-
-
-def live(width: int) -> tuple[LiveReporter, io.StringIO]:
-    stream = io.StringIO()
-    return LiveReporter(Console(file=stream, width=width, height=24, force_terminal=False)), stream
-
-
-def drawn(reporter: LiveReporter, width: int) -> list[str]:
-    console = Console(file=io.StringIO(), width=width, height=24)
-    reporter.console = console
-    console.print(reporter.render())
-    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("width", [40, 80, 200])
-def test_no_line_of_the_live_view_is_wider_than_the_terminal(width: int) -> None:
-    plan = make_plan(methods=("one", "a-method-with-a-long-name"), datasets=DATASETS)
-    reporter, _ = live(width)
-    report = RunReport(planned=44, to_do=44, fits_to_do=22)
-    reporter.start(report, WorkQueue(plan.cells, plan.fits.values()), plan)
-    task = Task(fit=plan.cells[0].fit, cell=plan.cells[0])
-    reporter.task_started(task)
-    reporter.tick({task.id: Progress(done=6, total=12, broken=4, passes=900)})
-    for columns in (width, 33, 120):  # a terminal that is resized while it runs
-        lines = drawn(reporter, columns)
-        assert max(map(len, lines)) <= columns
-    text = "\n".join(drawn(reporter, 120))
-    assert "6/12 samples, 4 broken" in text and "0/44 cells" in text and "passes/s" in text
-    reporter.finish(report)
-
 
 def test_the_live_view_counts_what_is_done_and_what_failed(tmp_path: Path) -> None:
-    reporter, stream = live(80)
+    stream = io.StringIO()
+    reporter = LiveReporter(Console(file=stream, width=80, height=24, force_terminal=False))
     go(make_plan(attacks=("pgd", "cw:raise")), Store(tmp_path / "results"), reporter=reporter)
-    grid = "\n".join(drawn(reporter, 80))
+    grid = "\n".join(lines_of(reporter))
     assert grid.count("2/4 2!") == 2 and grid.count("!!") == 2
     assert "Measured 4 cells and trained 4 fits" in stream.getvalue()
     assert "4 cells: ZeroDivisionError: the attack divided by zero" in stream.getvalue()
@@ -86,7 +57,7 @@ def test_plain_lines_tell_now_and_then_how_far_a_long_cell_is(monkeypatch: pytes
 
 def test_no_plain_line_is_longer_than_120_signs_and_what_happened_stands_in_it() -> None:
     stream = io.StringIO()
-    plan = make_plan(methods=("a-method" * 20,), datasets=DATASETS, seeds=(1, 2))
+    plan = make_plan(methods=("a-method" * 20,), seeds=(1, 2))
     reporter, cell = PlainReporter(stream), plan.cells[0]
     report = RunReport(planned=44, to_do=44, fits_to_do=22)
     reporter.start(report, WorkQueue(plan.cells, plan.fits.values()), plan)
@@ -106,16 +77,13 @@ def test_what_learns_nothing_is_no_fit_to_train(tmp_path: Path) -> None:
     assert "Measured 2 cells and trained 0 fits" in stream.getvalue() and report.fits_computed == []
 
 
-def test_the_opening_tells_what_is_reused_and_what_was_damaged() -> None:
+def test_the_opening_tells_what_is_reused_and_the_closing_how_to_go_on() -> None:
     report = RunReport(planned=9, already_done=4, to_do=5, fits_to_do=1, fits_reused=2, damaged=["x is damaged."])
     assert opening(report) == [
         "warning: x is damaged.",
         "9 cells, 4 already done: 5 to measure, 1 fit to train (2 reused).",
     ]
     assert opening(RunReport(planned=9, already_done=9)) == ["Nothing to compute: 9 cells, all done."]
-
-
-def test_the_closing_says_how_to_go_on() -> None:
     report = RunReport(planned=3, to_do=3, computed=["a"], interrupted=True, seconds=61)
     assert closing(report)[-1] == "Interrupted with 2 cells and fits left; the same command goes on from here."
     failure = Failure(type="KeyError", message="no", hint="do this", prerequisite=True)

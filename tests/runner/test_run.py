@@ -88,9 +88,6 @@ def test_a_notebook_shows_the_last_lines_in_one_output(monkeypatch, tmp_path, ca
     assert capsys.readouterr() == ("", "") and not recwarn.list
 
 
-# ---------------------------------------------------------------- load_classifier
-
-
 def test_a_cell_is_loaded_as_what_was_measured(records):
     for record in records:
         if record.cell.attack.name != "fgsm":

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import torch
 from fakes import make_plan
 
 from apd_bench.core.errors import EXIT_DONE, MissingPrerequisite, UsageError
@@ -16,13 +17,10 @@ from apd_bench.runner.session import device_for, pick_device, run_plan, threads_
 from apd_bench.runner.tasks import Settings
 
 
-def test_on_ray_the_cluster_decides_about_devices_that_this_machine_may_lack():
+def test_devices_are_those_of_the_cluster_or_of_this_machine_where_one_may_lack():
     assert device_for(RunOptions(executor="ray")) == "auto"
     assert device_for(RunOptions(executor="ray", device="cuda")) == "cuda"
     assert device_for(RunOptions(device="cpu")) == "cpu"
-
-
-def test_a_device_that_is_not_there_is_one_sentence():
     with pytest.raises(MissingPrerequisite, match="There is no device 'cuda:99' here"):
         pick_device("cuda:99")
     with pytest.raises(UsageError, match="tpu"):
@@ -44,22 +42,14 @@ def test_an_executor_that_is_not_installed_is_one_sentence_with_the_command(tmp_
         run_plan(make_plan(), Store(tmp_path / "results"), RunOptions(executor=name), Reporter())
 
 
-@pytest.mark.parametrize(
-    ("visible", "jobs", "work", "seen", "share"),
-    [
-        ("", None, 9, ["0", "1"], 1.0),
-        ("3,GPU-aa", None, 9, ["3", "GPU-aa"], 1.0),
-        ("", 3, 9, ["0", "1"] * 3, 1 / 3),
-        ("", 3, 4, ["0", "1"] * 2, 1 / 2),
-        ("", 1, 1, None, 1.0),
-    ],
-)
-def test_cuda_is_every_visible_gpu_a_worker_each_with_its_share_of_the_memory(
-    tmp_path, monkeypatch, visible, jobs, work,
-    seen, share,
-):  # fmt: skip
-    import torch
-
+@pytest.mark.parametrize(("visible", "jobs", "work", "seen", "share"), [
+    ("", None, 9, ["0", "1"], 1.0),
+    ("3,GPU-aa", None, 9, ["3", "GPU-aa"], 1.0),
+    ("", 3, 9, ["0", "1"] * 3, 1 / 3),
+    ("", 3, 4, ["0", "1"] * 2, 1 / 2),
+    ("", 1, 1, None, 1.0),
+])  # fmt: skip
+def test_cuda_is_every_visible_gpu_a_worker_with_its_memory(tmp_path, monkeypatch, visible, jobs, work, seen, share):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     settings = Settings(fits=str(tmp_path), checkpoints=str(tmp_path), device="cuda")

@@ -1,6 +1,5 @@
 """A cell measured in parts is the same record as one measured whole, and finished parts are never repeated."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +12,12 @@ from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.store import Store
 from apd_bench.runner.shards import load_shard, save_shard, shard_rows, shards_of
 
-Log = Callable[[], list[str]]
+ONE = {"methods": ("one",), "datasets": ("a",), "attacks": ("pgd",)}  # the grid of one cell
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "results")
 
 
 def part(rows, **facts):
@@ -34,13 +38,10 @@ def part(rows, **facts):
     return Measured(outcomes=outcomes, **{**values, **facts})
 
 
-def test_the_rows_of_the_shards_are_the_rows_of_the_cell():
+def test_shards_hold_the_rows_of_the_cell_in_even_parts_and_small_cells_stay_whole():
     for samples, number in ((10, 3), (7, 7), (5, 8), (1000, 6)):
         rows = [row for place in range(number) for row in shard_rows((place, number), samples)]
         assert rows == list(range(samples))
-
-
-def test_small_cells_stay_whole_and_large_ones_are_split_evenly():
     cell = make_plan().cells[0]
 
     def sized(n):
@@ -110,9 +111,8 @@ def test_sharded_and_whole_cells_have_the_same_outcomes(tmp_path, log, jobs):
     assert not list((sharded.path / "checkpoints").glob("*"))
 
 
-def test_an_interrupted_cell_repeats_no_finished_shard(tmp_path, log, monkeypatch):
-    plan = make_plan(methods=("one",), datasets=("a",), attacks=("pgd",))
-    store = Store(tmp_path / "results")
+def test_an_interrupted_cell_repeats_no_finished_shard(store, log, monkeypatch):
+    plan = make_plan(**ONE)
     monkeypatch.setenv("FAKE_SECONDS", "0.1")
     go(plan, store, reporter=Interrupting(), shard_size=4)
     monkeypatch.setenv("FAKE_SECONDS", "0")
@@ -123,10 +123,9 @@ def test_an_interrupted_cell_repeats_no_finished_shard(tmp_path, log, monkeypatc
     assert store.statuses() == {plan.cells[0].id: "success"}
 
 
-def test_a_run_killed_between_the_last_shard_and_the_record_only_merges(tmp_path, log):
-    plan = make_plan(methods=("one",), datasets=("a",), attacks=("pgd",))
+def test_a_run_killed_between_the_last_shard_and_the_record_only_merges(store, log):
+    plan = make_plan(**ONE)
     (cell,) = plan.cells
-    store = Store(tmp_path / "results")
     go(plan, store, only_fits=True)
     for place in range(3):
         save_shard(store.checkpoint_path(cell.id), (place, 3), part(shard_rows((place, 3), SAMPLES)))
@@ -135,18 +134,15 @@ def test_a_run_killed_between_the_last_shard_and_the_record_only_merges(tmp_path
     assert len(store.outcomes(cell.id)) == SAMPLES
 
 
-def test_shards_of_a_fit_that_is_trained_again_are_dropped(tmp_path, log):
-    plan = make_plan(methods=("one",), datasets=("a",), attacks=("pgd",))
+def test_shards_of_a_fit_that_is_trained_again_are_dropped(store, log):
+    plan = make_plan(**ONE)
     (cell,) = plan.cells
-    store = Store(tmp_path / "results")
     save_shard(store.checkpoint_path(cell.id), (0, 3), part(shard_rows((0, 3), SAMPLES)))
     go(plan, store, shard_size=4)
     assert len(ends(log(), "cell")) == 3
 
 
-def test_a_shard_that_fails_is_an_error_of_its_cell(tmp_path):
-    plan = make_plan(methods=("one",), datasets=("a",), attacks=("pgd:raise", "cw"))
-    store = Store(tmp_path / "results")
-    report = go(plan, store, shard_size=4)
+def test_a_shard_that_fails_is_an_error_of_its_cell(store):
+    report = go(make_plan(**ONE | {"attacks": ("pgd:raise", "cw")}), store, shard_size=4)
     assert len(report.failures) == 1 and len(report.computed) == 1
     assert sorted(store.statuses().values()) == ["error", "success"]

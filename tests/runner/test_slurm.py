@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from apd_bench.runner import slurm_executor
 from apd_bench.runner.slurm_executor import SlurmExecutor, minutes, sbatch_options
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-Log = Callable[[], list[str]]
 OPTIONS = RunOptions(executor="slurm", slurm=("partition=gpu,gres=gpu:1,time=1:00:00",), device="cpu")
 
 
@@ -65,12 +63,8 @@ def test_fits_then_cells_are_arrays_whose_records_are_those_of_the_local_executo
     go(plan, local)
     assert essence(far) == essence(local)
     scripts = (slurm / "scripts").read_text()
-    assert {
-        "#SBATCH --partition=gpu",
-        "#SBATCH --gres=gpu:1",
-        "#SBATCH --time=1:00:00",
-        "#SBATCH --array=0-3%4",
-    } <= set(scripts.splitlines())
+    told = ("partition=gpu", "gres=gpu:1", "time=1:00:00", "array=0-3%4")
+    assert {f"#SBATCH --{option}" for option in told} <= set(scripts.splitlines())
     assert scripts.count("#!/bin/bash") < len(plan.cells) + len(plan.fits)  # arrays, not a job a task
     assert not list(far.path.glob("checkpoints/*/job-*"))
     assert on_slurm(plan, far).to_do == 0
@@ -86,9 +80,7 @@ def test_a_driver_that_is_gone_leaves_its_jobs_and_the_same_command_takes_them_o
     hold = slurm / "hold"
     hold.touch()
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(
-            SlurmExecutor, "close", lambda self, *, kill=False: None
-        )  # a driver that is killed closes nothing
+        patch.setattr(SlurmExecutor, "close", lambda self, *, kill=False: None)  # a killed driver closes nothing
         on_slurm(plan, far, Acting(leave))
     submitted = (slurm / "scripts").read_text().count("#!/bin/bash")
     assert submitted == 1 and not log()
@@ -127,17 +119,14 @@ def test_ctrl_c_cancels_what_waits_and_stops_what_works_and_the_same_command_goe
     assert set(far.statuses().values()) == {"success"}
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("partition=none,time=10", "Slurm refused the jobs: .*invalid partition|Batch job submission failed"),
-        ("partition=gpu", "time limit of the jobs is missing"),
-        ("time=soon", "'soon'"),
-        ("time=10,array=0-3", "'array' of sbatch is written by the run"),
-        ("gpu", "KEY=VALUE"),
-        ("time=1\nrm -rf x", "KEY=VALUE"),
-    ],
-)
+@pytest.mark.parametrize(("text", "said"), [
+    ("partition=none,time=10", "Slurm refused the jobs: .*invalid partition|Batch job submission failed"),
+    ("partition=gpu", "time limit of the jobs is missing"),
+    ("time=soon", "'soon'"),
+    ("time=10,array=0-3", "'array' of sbatch is written by the run"),
+    ("gpu", "KEY=VALUE"),
+    ("time=1\nrm -rf x", "KEY=VALUE"),
+])  # fmt: skip
 def test_what_slurm_or_we_refuse_is_one_sentence_and_no_record(slurm, tmp_path, text, said):
     far = Store(tmp_path / "far")
     with pytest.raises((MissingPrerequisite, UsageError), match=said):

@@ -35,14 +35,12 @@ def record(seconds, forwards, backwards):
     return Record(id=cell.id, cell=cell, status="success", timing=timing)
 
 
-def test_records_tell_the_seconds_of_a_pass():
+def test_records_of_this_device_tell_the_seconds_of_a_pass_and_others_nothing():
     (name,) = found = speeds_of([record(3.0, 100, 100), record(3.0, 100, 100)], "cpu")
     assert name == "fake"
     assert found[name].forward == pytest.approx(0.01) and found[name].backward == pytest.approx(0.02)
     assert found[name].seconds((100, 100)) == pytest.approx(3.0)
-
-
-def test_records_of_another_device_tell_nothing():
+    assert speeds_of([record(3.0, 10, 10), record(0.0, 1000, 1000)], "cpu") == {}
     gpu = replace(record(1.0, 1000, 0), environment={"device": "cuda:1"})
     assert speeds_of([gpu, record(3.0, 100, 100)], "cpu") == speeds_of([record(3.0, 100, 100)], "cpu")
     assert speeds_of([gpu, record(3.0, 100, 100)], "cuda")["fake"].forward == pytest.approx(0.001)
@@ -62,16 +60,6 @@ def test_hours_on_a_named_gpu_are_marked_as_an_estimate():
     assert estimated(BACKBONES.get("RN50-quickgelu/openai"), "a100", "fp32") is None
 
 
-def test_without_a_cache_folder_no_calibration_is_kept(monkeypatch):
-    monkeypatch.setenv("APD_BENCH_CACHE", "none")
-    cache_value("calibration.json", "key", {})
-    assert cached_values("calibration.json") == {} and calibrated(BACKBONES.get("tiny-clean"), "cpu") is None
-
-
-def test_records_of_few_passes_or_without_time_tell_nothing():
-    assert speeds_of([record(3.0, 10, 10), record(0.0, 1000, 1000)], "cpu") == {}
-
-
 def test_work_is_the_sum_over_cells_and_fits_and_names_what_it_lacks():
     plan = make_plan()
     cells, fits = list(plan.cells), list(plan.fits.values())
@@ -89,7 +77,7 @@ def test_disk_grows_with_cells_samples_and_fits():
     assert disk_bytes([], plan.fits.values()) > 0
 
 
-def test_a_calibration_is_kept_for_the_next_plan(tmp_path):
+def test_a_calibration_is_kept_for_the_next_plan_where_there_is_a_cache_folder(tmp_path, monkeypatch):
     spec = BACKBONES.get("tiny-clean")
     assert calibrated(spec, "cpu") is None
     measured = calibrate(spec, "cpu")
@@ -98,6 +86,9 @@ def test_a_calibration_is_kept_for_the_next_plan(tmp_path):
     assert calibrated(spec, "cuda") is None
     (tmp_path / "cache" / "calibration.json").write_text("torn")
     assert calibrated(spec, "cpu") is None
+    monkeypatch.setenv("APD_BENCH_CACHE", "none")
+    cache_value("calibration.json", "key", {})
+    assert cached_values("calibration.json") == {} and calibrated(spec, "cpu") is None
 
 
 def test_a_backbone_that_cannot_be_loaded_cannot_be_timed(monkeypatch):

@@ -91,19 +91,15 @@ def test_fap_fits_as_its_scripts_do() -> None:
     assert {cell.fit.shots for cell in fap("fap-fewshot", "dtd")} == {1, 2, 4, 8, 16}
 
 
-def fap(suite: str, dataset: str) -> list[Cell]:
-    return list(planned(suite, methods=("fap",), datasets=(dataset,), seeds=(1,), no_reference=True).cells)
+def fap(suite: str, dataset: str, method: str = "fap") -> list[Cell]:
+    return list(planned(suite, methods=(method,), datasets=(dataset,), seeds=(1,), no_reference=True).cells)
 
 
 def test_the_frame_of_advvp_has_its_own_rate_in_each_of_faps_suites() -> None:
-    rates = {}
-    for name in ("fap-cross", "fap-b2n", "fap-fewshot"):
-        (training,) = {
-            tuple(sorted(cell.fit.method.training.items()))
-            for cell in planned(name, methods=("advvp.frame",), datasets=("dtd",), seeds=(1,), no_reference=True).cells
-        }
-        rates[name] = (dict(training)["lr"], dict(training)["epochs"], dict(training)["batch_size"])
-    assert rates == {"fap-cross": (30.0, 5, 4), "fap-b2n": (40.0, 10, 4), "fap-fewshot": (40.0, 10, 4)}
+    rates = {"fap-cross": (30.0, 5, 4), "fap-b2n": (40.0, 10, 4), "fap-fewshot": (40.0, 10, 4)}
+    for name, expected in rates.items():
+        fits = {cell.fit.id: cell.fit.method.training for cell in fap(name, "dtd", "advvp.frame")}
+        assert {(one["lr"], one["epochs"], one["batch_size"]) for one in fits.values()} == {expected}
 
 
 @pytest.mark.parametrize(
@@ -143,24 +139,17 @@ def test_the_audit_decides_by_autoattack_at_three_budgets() -> None:
     assert all(cell.fit.train_eps == cell.threat.eps for cell in cells)
 
 
-@pytest.mark.parametrize(
-    ("suite", "method", "backbone", "dataset", "expected"),
-    [
-        ("fap-cross", "fap", "ViT-B-32-quickgelu/openai", "dtd", {("Table 8", "none"), ("Table 8", "pgd-100")}),
-        ("fap-cross", "fap", "ViT-B-16-quickgelu/openai", "dtd", {("Table 11", "none"), ("Table 11", "pgd-100")}),
-        ("fap-b2n", "advvlp", "ViT-B-32-quickgelu/openai", "eurosat", {("Table 16", "none"), ("Table 16", "pgd-100")}),
-        ("fap-fewshot", "advtp", "ViT-B-32-quickgelu/openai", "dtd", {("Table 14", "none"), ("Table 15", "pgd-100")}),
-        ("mapt", "advvlp.half", "ViT-B-16-quickgelu/openai", "dtd", TAPT),
-    ],
-)  # fmt: skip
-def test_a_published_table_stands_beside_the_cells_of_its_suite(
-    suite: str, method: str, backbone: str, dataset: str, expected: set[tuple[str, str]]
-) -> None:
-    cells = planned(
-        suite, methods=(method,), backbones=(backbone,), datasets=(dataset,), seeds=(1,), no_reference=True
-    ).cells
+@pytest.mark.parametrize(("suite", "method", "backbone", "dataset", "expected"), [
+    ("fap-cross", "fap", "ViT-B-32-quickgelu/openai", "dtd", {("Table 8", "none"), ("Table 8", "pgd-100")}),
+    ("fap-cross", "fap", "ViT-B-16-quickgelu/openai", "dtd", {("Table 11", "none"), ("Table 11", "pgd-100")}),
+    ("fap-b2n", "advvlp", "ViT-B-32-quickgelu/openai", "eurosat", {("Table 16", "none"), ("Table 16", "pgd-100")}),
+    ("fap-fewshot", "advtp", "ViT-B-32-quickgelu/openai", "dtd", {("Table 14", "none"), ("Table 15", "pgd-100")}),
+    ("mapt", "advvlp.half", "ViT-B-16-quickgelu/openai", "dtd", TAPT),
+])  # fmt: skip
+def test_a_published_table_stands_beside_the_cells_of_its_suite(suite, method, backbone, dataset, expected):
+    asked = {"methods": (method,), "backbones": (backbone,), "datasets": (dataset,), "seeds": (1,)}
+    cells = planned(suite, **asked, no_reference=True).cells
     found = tables(measurement(record(cell), outcomes([1, 1, 1, 0], [1, 0, 0, 0])) for cell in cells)
     pairs = [pair.published for table in found for pair in published.reproductions(table)]
-    assert {
-        (item.table, item.attack) for item in pairs if item.source.startswith(("FAP", "TAPT"))
-    } - OPTIONAL == expected
+    found = {(item.table, item.attack) for item in pairs if item.source.startswith(("FAP", "TAPT"))}
+    assert found - OPTIONAL == expected

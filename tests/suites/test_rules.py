@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from fakes import REAL
 from PIL import Image
 
 from apd_bench.core.errors import UnknownName, UsageError
-from apd_bench.core.specs import Suite
 from apd_bench.records.interning import Parts
 from apd_bench.records.record import json_form
 from apd_bench.runner.command import differences
@@ -16,17 +16,8 @@ from apd_bench.runner.stages import Stages
 from apd_bench.runner.tasks import Settings
 from apd_bench.suites import load_suite, suite_from
 
-SUITE = Suite(
-    name="s",
-    backbones=("tiny-clean",),
-    methods=("advtp",),
-    datasets=("fashion", "food"),
-    attacks=("pgd",),
-    eps=(2 / 255,),
-    seeds=(1,),
-    shots=(1, 4),
-    recipe={"training": {"epochs": 9, "lr": 0.5}},
-)
+GRID = {"methods": ("advtp",), "datasets": ("fashion", "food"), "attacks": ("pgd",), "shots": (1, 4)}
+SUITE = REAL.with_options(**GRID, recipe={"training": {"epochs": 9, "lr": 0.5}})
 RULES = (
     {"shots": (4,), "recipe": {"training": {"epochs": 3}}},
     {"datasets": ("fashion",), "recipe": {"training": {"epochs": 2}}},
@@ -51,20 +42,19 @@ def test_a_rule_holds_for_its_sets_and_shots_and_the_last_one_wins():
     assert set(trainings(cells, "lr").values()) == {0.5}
 
 
-def test_a_rule_looks_at_the_set_that_is_trained_on():
+def test_a_rule_looks_at_the_training_set_and_yields_to_what_is_set_for_one_method():
     cells = planned(rules=RULES, task="cross_dataset", train_dataset="food", shots=(1,))
     assert {cell.dataset.name for cell in cells} == {"fashion", "food"}
     assert {cell.fit.method.training["epochs"] for cell in cells} == {9}
-
-
-def test_what_a_suite_sets_for_one_method_is_stronger_than_a_rule():
     cells = planned(rules=RULES, recipes={"advtp": {"training": {"epochs": 7}}})
     assert {cell.fit.method.training["epochs"] for cell in cells} == {7}
 
 
-def test_the_resize_that_a_fit_has_anyway_changes_no_cell():
+def test_the_resize_that_a_fit_has_anyway_changes_no_cell_and_commands_repeat_others():
     assert planned()[0].id == planned(test_resize="crop")[0].id
     assert planned()[0].id == replace(planned()[0], resize=planned()[0].fit.resize).id
+    for cell in planned(rules=RULES, resize="squash", test_resize="crop"):
+        assert differences(cell) == []
 
 
 def test_rules_and_resize_survive_the_file_that_a_run_leaves(tmp_path):
@@ -82,16 +72,13 @@ def test_rules_and_resize_survive_the_file_that_a_run_leaves(tmp_path):
     assert (again.rules, again.test_resize) == (suite.rules, "squash")
 
 
-@pytest.mark.parametrize(
-    ("rule", "kind", "words"),
-    [
-        ({"recipe": {"training": {"epochs": 2}}}, UsageError, "neither datasets nor shots"),
-        ({"shots": [1]}, UsageError, "a table with a recipe"),
-        ({"shots": ["one"], "recipe": {"training": {}}}, UsageError, "whole numbers"),
-        ({"shot": [1], "recipe": {"training": {"epochs": 2}}}, UnknownName, "shots"),
-        ("shots", UsageError, "a table with a recipe"),
-    ],
-)
+@pytest.mark.parametrize(("rule", "kind", "words"), [
+    ({"recipe": {"training": {"epochs": 2}}}, UsageError, "neither datasets nor shots"),
+    ({"shots": [1]}, UsageError, "a table with a recipe"),
+    ({"shots": ["one"], "recipe": {"training": {}}}, UsageError, "whole numbers"),
+    ({"shot": [1], "recipe": {"training": {"epochs": 2}}}, UnknownName, "shots"),
+    ("shots", UsageError, "a table with a recipe"),
+])  # fmt: skip
 def test_a_mistake_in_a_rule_is_named(rule, kind, words):
     with pytest.raises(kind, match=words):
         suite_from({"rules": [rule]})
@@ -119,8 +106,3 @@ def test_test_images_have_their_own_resize(tmp_path, monkeypatch):
     assert cropped.fit.id == squashed.fit.id and cropped.id != squashed.id
     assert Parts().cell(json_form(cropped, recorded=True)).id == cropped.id
     assert replace(cropped, resize="squash").id == squashed.id
-
-
-def test_the_command_of_such_a_cell_repeats_it():
-    for cell in planned(rules=RULES, resize="squash", test_resize="crop"):
-        assert differences(cell) == []

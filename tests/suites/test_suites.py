@@ -22,9 +22,13 @@ def test_every_shipped_suite_loads_and_has_a_title(name):
     assert suite.name == name and suite.title
 
 
-def test_the_default_comes_first_and_names_its_reference():
+def test_the_default_comes_first_and_a_resolved_run_is_read_back(tmp_path):
     assert suite_names()[0] == "embedded"
     assert load_suite("embedded").reference == ("zero_shot",)
+    suite = load_suite("ci")
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(describe(suite)))
+    assert load_suite(str(path)) == suite
 
 
 def test_a_file_is_read_with_budgets_as_fractions(tmp_path):
@@ -54,44 +58,31 @@ def test_suites_and_recipes_are_read_in_the_encodings_that_editors_write(tmp_pat
         read(str(path))
 
 
-def test_a_suite_that_extends_another_changes_only_what_it_says(tmp_path):
+def test_a_suite_that_extends_another_changes_only_what_it_says_and_is_not_itself(tmp_path):
     write(tmp_path / "base.toml", "limit = 9\nseeds = [4]\n[recipe.training]\nepochs = 3\nlr = 0.1\n")
     path = write(tmp_path / "child.toml", 'extends = "base.toml"\nlimit = 5\n[recipe.training]\nlr = 0.2\n')
     child = load_suite(path)
     assert (child.name, child.limit, child.seeds) == ("child", 5, (4,))
     assert child.recipe == {"training": {"epochs": 3, "lr": 0.2}}
     assert load_suite(write(tmp_path / "ci2.toml", 'extends = "ci"')).datasets == load_suite("ci").datasets
-
-
-def test_a_suite_cannot_extend_itself(tmp_path):
     write(tmp_path / "a.toml", 'extends = "b.toml"')
     path = write(tmp_path / "b.toml", 'extends = "a.toml"')
     with pytest.raises(UsageError, match="extends itself"):
         load_suite(path)
 
 
-def test_a_resolved_run_is_read_back(tmp_path):
-    suite = load_suite("ci")
-    path = tmp_path / "run.json"
-    path.write_text(json.dumps(describe(suite)))
-    assert load_suite(str(path)) == suite
-
-
-@pytest.mark.parametrize(
-    ("text", "kind", "words"),
-    [
-        ("methodz = ['apd']", UnknownName, "methods"),
-        ("seeds = ['one']", UsageError, "'seeds' is a list of whole numbers"),
-        ("seeds = [true]", UsageError, "'seeds'"),
-        ("limit = 0", UsageError, "'limit'"),
-        ("title = 3", UsageError, "'title' is text"),
-        ("recipe = 3", UsageError, "'recipe' is a table"),
-        ("norm = 'L3'", UsageError, "Linf, L2"),
-        ("eps = ['8']", UsageError, "8/255"),
-        ("task = 'many_shot'", UsageError, "few_shot"),
-        ("methods = [", CorruptFile, "cannot be parsed"),
-    ],
-)
+@pytest.mark.parametrize(("text", "kind", "words"), [
+    ("methodz = ['apd']", UnknownName, "methods"),
+    ("seeds = ['one']", UsageError, "'seeds' is a list of whole numbers"),
+    ("seeds = [true]", UsageError, "'seeds'"),
+    ("limit = 0", UsageError, "'limit'"),
+    ("title = 3", UsageError, "'title' is text"),
+    ("recipe = 3", UsageError, "'recipe' is a table"),
+    ("norm = 'L3'", UsageError, "Linf, L2"),
+    ("eps = ['8']", UsageError, "8/255"),
+    ("task = 'many_shot'", UsageError, "few_shot"),
+    ("methods = [", CorruptFile, "cannot be parsed"),
+])  # fmt: skip
 def test_mistakes_are_named(tmp_path, text, kind, words):
     with pytest.raises(kind, match=words):
         load_suite(write(tmp_path / "wrong.toml", text))
@@ -106,15 +97,12 @@ def test_what_is_of_another_kind_is_one_sentence(tmp_path, text):
         load_suite(write(tmp_path / "mine.toml", text))
 
 
-def test_a_json_file_without_a_table_and_names_that_no_file_can_have_are_refused(tmp_path):
+def test_strange_names_and_unknown_suites_are_told_apart_from_missing_files(tmp_path):
     with pytest.raises(CorruptFile, match="holds no table"):
         load_suite(write(tmp_path / "mine.json", "[1]"))
     for name in ("\0", "x" * 5000, "~nobody-of-this-name"):
         with pytest.raises(UsageError):
             load_suite(name)
-
-
-def test_unknown_suites_and_missing_files_are_told_apart():
     with pytest.raises(UnknownName, match="Did you mean 'embedded'"):
         load_suite("embeded")
     with pytest.raises(MissingPrerequisite, match=r"no suite file 'no/such\.toml'"):

@@ -137,6 +137,7 @@ def test_imported_prompts_classify_like_the_ones_that_were_written(kind, backbon
     assert torch.equal(ours, theirs)
 
 
+META = ("meta_net.linear1.weight", "meta_net.linear1.bias")
 FORMS = {
     "settings": lambda ctx: {"ctx": ctx, "args": argparse.Namespace(lr=0.1), "best": np.float64(1)},
     "bare": lambda ctx: {"ctx": ctx, "token_suffix": torch.zeros(4, 70, 24)},
@@ -144,12 +145,7 @@ FORMS = {
     "parameter": lambda ctx: {"state_dict": {"ctx": torch.nn.Parameter(ctx)}},
     "compiled": lambda ctx: {"_orig_mod.prompt_learner.ctx": ctx, "opt": {"state": {0: {"exp_avg": ctx + 1}}}},
     "KgCoOp": lambda ctx: {
-        "state_dict": {
-            "ctx": ctx,
-            "bias_vectors": ctx[:1],
-            "meta_net.linear1.weight": ctx,
-            "meta_net.linear1.bias": ctx,
-        }
+        "state_dict": {"ctx": ctx, "bias_vectors": ctx[:1], **dict.fromkeys(META, ctx)},
     },
     "data_parallel": lambda ctx: {"state_dict": {"module.prompt_learner.ctx": ctx}},
     "nested": lambda ctx: {"model": {"prompt_learner": {"ctx": ctx}}, "optimizer": {"state": {0: ctx + 1}}},
@@ -200,21 +196,18 @@ def test_no_learned_tensor_is_left_out_in_silence(kind, claimed, backbone, data,
         import_prompts(file, claimed, backbone)
 
 
-@pytest.mark.parametrize(
-    ("tensors", "message"),
-    [
-        ({"text_prompt": (24, 24), "img_prompt": (24, 32)}, "RPO, whose read-only prompts"),
-        ({"ctx": (2, 24), "bias": (24,)}, "learned tensors that 'coop' does not read: bias"),
-        ({"ctx": (2, 32)}, "vectors of 32 numbers; the text tower of 'toy' has 24"),
-        ({"ctx": (2,)}, r"has the shape \[2\]"),
-        ({"ctx": (0, 24)}, r"has the shape \[0, 24\]"),
-        ({"ctx": (3, 2, 24), "token_prefix": (12, 1, 24)}, "3 contexts for 12 class texts.*PLOT"),
-        ({"ctx": (80, 24)}, "takes 8[0-9] tokens"),
-        ({"ctx": (3, 2, 24)}, "for 3 classes, and whose they are does not stand in it"),
-        ({"ctx": (2, 24), "image_encoder.conv1.weight": (32, 3, 4, 4)}, r"another backbone: .*\[32, 3, 4, 4\]"),
-        ({"ctx": (2, 24), "image_encoder.conv1.weight": (32, 3, 8, 8)}, "trained on another backbone: .* other values"),
-    ],
-)
+@pytest.mark.parametrize(("tensors", "message"), [
+    ({"text_prompt": (24, 24), "img_prompt": (24, 32)}, "RPO, whose read-only prompts"),
+    ({"ctx": (2, 24), "bias": (24,)}, "learned tensors that 'coop' does not read: bias"),
+    ({"ctx": (2, 32)}, "vectors of 32 numbers; the text tower of 'toy' has 24"),
+    ({"ctx": (2,)}, r"has the shape \[2\]"),
+    ({"ctx": (0, 24)}, r"has the shape \[0, 24\]"),
+    ({"ctx": (3, 2, 24), "token_prefix": (12, 1, 24)}, "3 contexts for 12 class texts.*PLOT"),
+    ({"ctx": (80, 24)}, "takes 8[0-9] tokens"),
+    ({"ctx": (3, 2, 24)}, "for 3 classes, and whose they are does not stand in it"),
+    ({"ctx": (2, 24), "image_encoder.conv1.weight": (32, 3, 4, 4)}, r"another backbone: .*\[32, 3, 4, 4\]"),
+    ({"ctx": (2, 24), "image_encoder.conv1.weight": (32, 3, 8, 8)}, "trained on another backbone: .* other values"),
+])  # fmt: skip
 def test_what_does_not_fit_is_named_in_one_sentence(tensors, message, backbone, file):
     torch.save({name: torch.ones(shape) for name, shape in tensors.items()}, file)
     with pytest.raises((CorruptFile, IncompatibleChoice, UsageError), match=message):
@@ -245,6 +238,7 @@ class Linear(torch.nn.Linear):
     pass
 
 
+ZEROS = torch.zeros(2, 24)
 BROKEN = {
     "it is empty": b"",
     "web page": b"\n<!DOCTYPE html><html></html>",
@@ -256,17 +250,14 @@ BROKEN = {
     "holds no tensors ": {"state_dict": {}},
     "an object of numpy, not a plain tensor": {"ctx": np.zeros((2, 24), np.float32)},
     "an object of __builtin__": {"ctx": Evil()},
-    "'extra' in .* of torch, not a plain tensor": {
-        "ctx": torch.zeros(2, 24),
-        "extra": torch.ones(2, dtype=torch.complex64),
-    },
-    "'model' in .* of torch": {"ctx": torch.zeros(2, 24), "model": torch.nn.Linear(2, 2)},
-    "'args' in .* of argparse": {"state_dict": {"ctx": torch.zeros(2, 24), "args": argparse.Namespace()}},
+    "'extra' in .* of torch, not a plain tensor": {"ctx": ZEROS, "extra": torch.ones(2, dtype=torch.complex64)},
+    "'model' in .* of torch": {"ctx": ZEROS, "model": torch.nn.Linear(2, 2)},
+    "'args' in .* of argparse": {"state_dict": {"ctx": ZEROS, "args": argparse.Namespace()}},
     "3 of 48 numbers of 'ctx'": {"ctx": torch.tensor([np.nan, np.inf, -np.inf, *[0.0] * 45]).view(2, 24)},
-    "'scale' in .* is a single number": {"ctx": torch.zeros(2, 24), "scale": torch.tensor(1.0)},
+    "'scale' in .* is a single number": {"ctx": ZEROS, "scale": torch.tensor(1.0)},
     "whole numbers": {"ctx": torch.ones(2, 24, dtype=torch.int64)},
-    "two tensors 'a.ctx'": {"a": {"ctx": torch.zeros(2, 24)}, "a.ctx": torch.zeros(2, 24)},
-    "two tensors 'ctx'": {"ctx": torch.zeros(2, 24), "prompt_learner.ctx": torch.zeros(2, 24)},
+    "two tensors 'a.ctx'": {"a": {"ctx": ZEROS}, "a.ctx": ZEROS},
+    "two tensors 'ctx'": {"ctx": ZEROS, "prompt_learner.ctx": ZEROS},
 }
 
 
@@ -306,18 +297,15 @@ def tensor_pickle(count, offset, shape, strides):
     return stream.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("count", "offset", "shape", "strides"),
-    [
-        (10**9, 0, (2, 24), (24, 1)),
-        (48, 0, (10**5, 10**5), (0, 0)),
-        (48, 1, (2, 24), (24, 1)),
-        (48, 0, (2, 24), (48, 1)),
-        (48, -8, (2, 24), (24, 1)),
-        (48, 0, (2, 24), (24,)),
-        (-1, 0, (2, 24), (24, 1)),
-    ],
-)
+@pytest.mark.parametrize(("count", "offset", "shape", "strides"), [
+    (10**9, 0, (2, 24), (24, 1)),
+    (48, 0, (10**5, 10**5), (0, 0)),
+    (48, 1, (2, 24), (24, 1)),
+    (48, 0, (2, 24), (48, 1)),
+    (48, -8, (2, 24), (24, 1)),
+    (48, 0, (2, 24), (24,)),
+    (-1, 0, (2, 24), (24, 1)),
+])  # fmt: skip
 def test_no_tensor_is_larger_than_its_bytes(count, offset, shape, strides, file):
     archive(file, tensor_pickle(48, 0, (2, 24), (24, 1)), 192)
     assert read_torch(file)["ctx"].read().shape == (2, 24)

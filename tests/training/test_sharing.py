@@ -54,10 +54,8 @@ class Hub(BaseHTTPRequestHandler):
             return self.answer(200, json.dumps({"url": f"{self.address}/me/{data['name']}"}).encode())
         _, _, _, owner, name, action, _ = self.path.split("/")
         if action == "preupload":
-            files = [
-                {"path": item["path"], "uploadMode": "regular", "shouldIgnore": False}
-                for item in json.loads(body)["files"]
-            ]
+            how = {"uploadMode": "regular", "shouldIgnore": False}
+            files = [{"path": item["path"], **how} for item in json.loads(body)["files"]]
             return self.answer(200, json.dumps({"files": files}).encode())
         lines = [json.loads(line) for line in body.splitlines()]
         repository = self.root / owner / name
@@ -67,12 +65,8 @@ class Hub(BaseHTTPRequestHandler):
             if line["key"] == "file":
                 (commit / line["value"]["path"]).write_bytes(base64.b64decode(line["value"]["content"]))
         (repository / "main").write_text(commit.name)
-        return self.answer(
-            200,
-            json.dumps(
-                {"commitUrl": f"{self.address}/{owner}/{name}/commit/{commit.name}", "commitOid": commit.name}
-            ).encode(),
-        )
+        made = {"commitUrl": f"{self.address}/{owner}/{name}/commit/{commit.name}", "commitOid": commit.name}
+        return self.answer(200, json.dumps(made).encode())
 
     def do_GET(self):
         if self.path.startswith("/api/"):
@@ -133,10 +127,8 @@ def test_what_is_pushed_is_pulled_and_measured_by_its_address(store, repositorie
     assert "coop" in (commit / "README.md").read_text()
     (commit / "setup.py").write_text("raise SystemError")  # nothing but card and tensors is fetched
     folder = pull(NAME)
-    assert load_state(folder).digest == first_state(store).digest and {p.name for p in folder.iterdir()} == {
-        "card.json",
-        "state.safetensors",
-    }
+    assert {path.name for path in folder.iterdir()} == {"card.json", "state.safetensors"}
+    assert load_state(folder).digest == first_state(store).digest
     x = torch.rand(2, 3, 40, 40)
     shared = apd_bench.load_classifier(NAME, "food")
     assert torch.equal(shared(x), apd_bench.load_classifier(record, results=store)(x))

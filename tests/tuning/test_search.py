@@ -11,11 +11,15 @@ from apd_bench.core.registry import DATASETS
 from apd_bench.data.protocols import few_shot, held_out
 from apd_bench.data.splits import load_dataset
 from apd_bench.leaderboard.boards import collect
+from apd_bench.methods.recipes import suite_recipe
 from apd_bench.records.store import Store
 from apd_bench.runner.plan import plan
 from apd_bench.runner.selection import resolve
 from apd_bench.suites import load_suite
+from apd_bench.tuning.choice import Tuned
+from apd_bench.tuning.files import overlay
 from apd_bench.tuning.search import search, untested
+from apd_bench.tuning.space import nested, space_of
 from apd_bench.tuning.trials import read_trials
 
 EMBEDDED = sorted(entry.name for entry in DATASETS if entry.group == "embedded")
@@ -46,29 +50,23 @@ def test_a_small_validation_split_is_filled_up_and_a_large_one_is_not():
         assert sum(len(grid.cells) for grid in grids) == 24
 
 
-@pytest.mark.parametrize(
-    ("selection", "said"),
-    [
-        (RunOptions(settings=("split=test",)), "never on test images"),
-        (RunOptions(settings=("split=val",)), "not for choice"),
-        (RunOptions(methods=("zero_shot",)), "learns nothing"),
-        (RunOptions(methods=("apdd",)), "Did you mean 'apd'"),
-        (RunOptions(eps=("1/255", "2/255")), "one budget"),
-        (RunOptions(attacks=("pgd", "cw")), "one attack"),
-        (RunOptions(shots=(1, 16)), "one number of shots"),
-    ],
-)
+@pytest.mark.parametrize(("selection", "said"), [
+    (RunOptions(settings=("split=test",)), "never on test images"),
+    (RunOptions(settings=("split=val",)), "not for choice"),
+    (RunOptions(methods=("zero_shot",)), "learns nothing"),
+    (RunOptions(methods=("apdd",)), "Did you mean 'apd'"),
+    (RunOptions(eps=("1/255", "2/255")), "one budget"),
+    (RunOptions(attacks=("pgd", "cw")), "one attack"),
+    (RunOptions(shots=(1, 16)), "one number of shots"),
+])  # fmt: skip
 def test_an_unfair_search_is_refused(selection, said):
     with pytest.raises(UserError, match=said):
         search(load_suite("embedded"), selection, 2)
 
 
-def test_the_plan_refuses_test_images():
+def test_test_images_and_what_cannot_be_measured_are_refused_before_anything_is_spent():
     with pytest.raises(UsageError, match="never looks at test images"):
         untested(plan(resolve(load_suite("ci"), RunOptions())))
-
-
-def test_what_cannot_be_measured_is_refused_before_anything_is_spent():
     hunt = search(load_suite("embedded"), RunOptions(methods=("apd", "coop"), backbones=("RN50-quickgelu/openai",)), 1)
     with pytest.raises(UsageError, match=r"apd needs .* Leave the method or the set out"):
         list(hunt.plans(0))
@@ -106,11 +104,6 @@ def test_two_tries_on_the_ci_suite_and_again_from_the_table_alone(tmp_path, caps
 
 
 def test_the_tuned_suite_has_the_best_recipes_and_their_sources(tmp_path):
-    from apd_bench.methods.recipes import suite_recipe
-    from apd_bench.tuning.choice import Tuned
-    from apd_bench.tuning.files import overlay
-    from apd_bench.tuning.space import nested, space_of
-
     hunt = search(load_suite("embedded"), RunOptions(methods=("apd", "advvlp.trades")), 3)
     results = [
         Tuned(name, scores, scores, scores, {number: space_of(name).configuration(number) for number in scores})

@@ -58,27 +58,24 @@ def test_more_tries_leave_the_first_as_they_are_and_fill_the_cube_evenly():
 GOOD = '[own."objective.consistency_weight"]\nuniform = [0.5, 2.0]\nwhy = "a reason"\n'
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (GOOD.replace("consistency_weight", "consistency_wait"), "Did you mean 'objective.consistency_weight'"),
-        (GOOD.replace("uniform", "gaussian"), "has 'gaussian'"),
-        (GOOD.replace("uniform = [0.5, 2.0]", ""), "has 0 distributions"),
-        (GOOD + "choice = [1.0, 2.0]\n", "has 2 distributions"),
-        (GOOD.replace('why = "a reason"', ""), "gives no reason"),
-        (GOOD.replace("[0.5, 2.0]", "[2.0, 0.5]"), "the smaller one first"),
-        (GOOD.replace("[0.5, 2.0]", "[0.5, inf]"), "the smaller one first"),
-        (GOOD.replace("uniform = [0.5", "log_uniform = [0.0"), "and above 0"),
-        (GOOD.replace("uniform = [0.5, 2.0]", "choice = [1.0]"), "two or more values"),
-        (GOOD.replace("uniform = [0.5, 2.0]", 'choice = ["a", "b"]'), "drawn from a | b, but the recipe has 1.5"),
-        ('[shared]\n"training.lr" = "rate"\n', "Unknown shared hyper-parameter of 'training.lr'"),
-        ('[shared]\n"training.lr" = "init"\n', "but the recipe has 0.0035"),
-        ('[shared]\n"objective.consistency_weight" = "lr"\n' + GOOD, "in [shared] and in [own]"),
-        ("[mine]\n", "Unknown table"),
-        ("shared = 3\n", "'shared' in"),
-        ("[own\n", "not valid TOML"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("text", "said"), [
+    (GOOD.replace("consistency_weight", "consistency_wait"), "Did you mean 'objective.consistency_weight'"),
+    (GOOD.replace("uniform", "gaussian"), "has 'gaussian'"),
+    (GOOD.replace("uniform = [0.5, 2.0]", ""), "has 0 distributions"),
+    (GOOD + "choice = [1.0, 2.0]\n", "has 2 distributions"),
+    (GOOD.replace('why = "a reason"', ""), "gives no reason"),
+    (GOOD.replace("[0.5, 2.0]", "[2.0, 0.5]"), "the smaller one first"),
+    (GOOD.replace("[0.5, 2.0]", "[0.5, inf]"), "the smaller one first"),
+    (GOOD.replace("uniform = [0.5", "log_uniform = [0.0"), "and above 0"),
+    (GOOD.replace("uniform = [0.5, 2.0]", "choice = [1.0]"), "two or more values"),
+    (GOOD.replace("uniform = [0.5, 2.0]", 'choice = ["a", "b"]'), "drawn from a | b, but the recipe has 1.5"),
+    ('[shared]\n"training.lr" = "rate"\n', "Unknown shared hyper-parameter of 'training.lr'"),
+    ('[shared]\n"training.lr" = "init"\n', "but the recipe has 0.0035"),
+    ('[shared]\n"objective.consistency_weight" = "lr"\n' + GOOD, "in [shared] and in [own]"),
+    ("[mine]\n", "Unknown table"),
+    ("shared = 3\n", "'shared' in"),
+    ("[own\n", "not valid TOML"),
+])  # fmt: skip
 def test_a_wrong_space_is_refused(tmp_path, text, said):
     path = tmp_path / "space.toml"
     path.write_text(text)
