@@ -81,7 +81,6 @@ class Store:
         self._seen: dict[str, _Seen] = {}
         self._parts = Parts()  # what records repeat is kept once: there may be 100,000 of them
         self._columns: dict[bytes, Array] = {}
-        self._written: dict[str, set[str]] | None = None  # while writing: the outcome files of each cell
 
     def __repr__(self) -> str:
         return f"Store({str(self.path)!r})"
@@ -122,22 +121,14 @@ class Store:
         Their outcomes are there, and have their digest when `outcomes` reads them.
         """
         before, seen = self._seen, dict[str, _Seen]()
-        listed: set[str] = set()
         for file in self._listing():
-            listed.add(file.id)
             self._damage.pop(file.id, None)
             record = self._look(file)
-            if record is None:
-                continue
-            found, known = _seen_as(record, file.stamp), before.get(file.id)
-            if known is not None and known.stamp == found.stamp:
-                found = known
-            if found.outcomes and found.outcomes not in file.files:
-                self._note_damage(file, file.path, f"its outcomes {found.outcomes} are missing")
-                continue
-            seen[file.id] = found
-            yield record
-        self._damage = {cell_id: found for cell_id, found in self._damage.items() if cell_id in listed}
+            if record is not None:
+                known = before.get(file.id)
+                seen[file.id] = known if known and known.stamp == file.stamp else _seen_as(record, file.stamp)
+                yield record
+        self._damage = {key: damage for key, damage in self._damage.items() if os.path.lexists(damage.path)}
         self._seen = seen
 
     def record(self, cell_id: str) -> Record:
@@ -258,7 +249,7 @@ class Store:
         with exclusive_lock(self.path / ".lock", wait=wait, on_wait=on_wait):
             if not (self.path / ".gitignore").exists():
                 atomic_write(self.path / ".gitignore", _IGNORED.encode())
-            self._written, refused = {}, False
+            refused = False
             try:
                 self._sweep()
                 yield self
@@ -266,7 +257,6 @@ class Store:
                 refused = True
                 raise
             finally:
-                self._written = None
                 if not refused:  # a later version's index knows more than this one does
                     self._write_index()
 
@@ -278,18 +268,13 @@ class Store:
                 self.statuses()
             if record.id in self._seen and self._seen[record.id].status == "success":
                 return record
-        if self._written is not None:
-            old = self._written.get(record.id, set())
-        else:
-            old = {found.name for found in path.parent.glob(f"{record.id}-*.npz")}
+        old = {found.name for found in path.parent.glob(f"{record.id}-*.npz")}
         if outcomes is not None:
             content = outcomes.to_bytes()
             mark = sha256(content)
             name = f"{record.id}-{mark[:8]}.npz"
             atomic_write(path.parent / name, content)
             old.discard(name)
-            if self._written is not None:
-                self._written[record.id] = {name}
             record = replace(record, outcomes={"file": name, "sha256": mark, "n": len(outcomes)})
         atomic_write(path, record.to_json().encode())
         for name in old:
@@ -307,9 +292,6 @@ class Store:
         try:
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True)
-        except OSError as error:
-            raise explain(error, target) from error
-        try:
             for name, content in files.items():
                 atomic_write(staging / name, content)
             manifest = {name: sha256(content) for name, content in sorted(files.items())}
@@ -356,18 +338,15 @@ class Store:
 
     def _folders(self) -> list[Path]:
         try:
-            entries = sorted(os.scandir(self.cells), key=lambda entry: entry.name)
+            entries = sorted(self.cells.iterdir())
         except FileNotFoundError:
             return []
         except OSError as error:
             raise MissingPrerequisite(f"Cannot read {self.cells}: {error.strerror}.") from error
-        folders = []
         for entry in entries:
-            if Path(entry.path).is_dir():
-                folders.append(Path(entry.path))
-            elif _FOLDER.fullmatch(entry.name):
-                self._damage[entry.name] = Damage(entry.name, Path(entry.path), f"{entry.path} is no folder")
-        return folders
+            if _FOLDER.fullmatch(entry.name) and not entry.is_dir():
+                self._damage[entry.name] = Damage(entry.name, entry, f"{entry} is no folder")
+        return [entry for entry in entries if entry.is_dir()]
 
     def _listing(self) -> Iterator[_File]:
         """Every record file in the order of ids, one folder after the other."""
@@ -392,6 +371,9 @@ class Store:
         if record.id != file.id:
             self._note_damage(file, file.path, f"{file.path} holds the record of another cell, {record.id}")
             return None
+        if record.outcomes is not None and record.outcomes["file"] not in file.files:
+            self._note_damage(file, file.path, f"its outcomes {record.outcomes['file']} are missing")
+            return None
         return record
 
     def _proven(self, file: _File, record: Record) -> _Seen | None:
@@ -399,9 +381,6 @@ class Store:
         seen = _seen_as(record, file.stamp)
         if record.outcomes is None:
             return seen
-        if seen.outcomes not in file.files:
-            self._note_damage(file, file.path, f"its outcomes {seen.outcomes} are missing")
-            return None
         entry = file.files[seen.outcomes]
         stamp = _stamp(entry)
         try:
@@ -449,14 +428,11 @@ class Store:
         for folder in (self.path, self.cells, self.fits, *self._folders()):
             if not folder.is_dir():
                 continue
-            for entry in os.scandir(folder):
-                if entry.name.endswith(".npz") and self._written is not None:
-                    self._written.setdefault(entry.name.rpartition("-")[0], set()).add(entry.name)
-                elif entry.name.startswith(".") and entry.name.endswith(".tmp"):
-                    if entry.is_dir():
-                        shutil.rmtree(entry.path, ignore_errors=True)
-                    else:
-                        Path(entry.path).unlink(missing_ok=True)
+            for entry in folder.glob(".*.tmp"):
+                if entry.is_dir():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink(missing_ok=True)
 
 
 def _stamp(file: os.DirEntry[str] | Path) -> Stamp:
