@@ -142,18 +142,16 @@ def _with_means(
 
     def panel(columns: Sequence[str]) -> list[Hits]:
         """[columns x rows, seeds, samples] per dataset."""
-        found = []
-        for name in datasets:
-            shape = (len(seeds), next(iter(complete[0].hits[name].values())).shape[1])
-            stacked = [np.broadcast_to(draft.hits[name][column], shape) for column in columns for draft in complete]
-            found.append(np.stack(stacked))
-        return found
+        return [
+            statistics.stacked([draft.hits[name][column] for column in columns for draft in complete], len(seeds))
+            for name in datasets
+        ]
 
     worst, columns = panel(["worst"]), ("clean", *attacks)
     draws = statistics.resampled_means(worst, statistics.resamples_for(len(complete)))  # Holm needs many
     values = statistics.estimates(worst, draws)
     ranks = statistics.rank_ranges(np.array([value.value for value in values]), draws)
-    hand_made = next((place for place, draft in enumerate(complete) if draft.hand_made), None)
+    hand_made = next((place for place, draft in enumerate(complete) if draft.label == "zero_shot"), None)
     gains = [
         None
         if hand_made is None or hand_made == place

@@ -12,12 +12,11 @@ from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.statistics import Estimate
 
 _DRAWS = 9999
-INTERVAL = "95 %"
 
 
 def heads(first: str, second: str) -> list[str]:
     """The heads of a comparison, in a terminal and on the page: means of both methods, then what a contest says."""
-    return ["dataset", "column", first, second, "difference", INTERVAL, "wins", "losses", "of", "p (Holm)"]
+    return ["dataset", "column", first, second, "difference", "95 %", "wins", "losses", "of", "p (Holm)"]
 
 
 @dataclass(frozen=True)
@@ -122,24 +121,22 @@ def worst_differences(table: Table) -> NDArray[np.float64]:
     """
     rows, seeds = table.ranked, max(len(table.seeds), 1)
     hits = [[row.datasets[name].hits["worst"] for row in rows] for name in table.datasets]
-    panel = [np.stack([np.broadcast_to(one, (seeds, one.shape[1])) for one in part]) for part in hits]
+    panel = [statistics.stacked(part, seeds) for part in hits]
     draws = statistics.resampled_means(panel, statistics.resamples_for(len(rows)))
-    edges = [(1 - statistics.LEVEL) / 2, (1 + statistics.LEVEL) / 2]
-    return np.stack([np.quantile(draw - draws, edges, axis=1).T for draw in draws])
+    return np.stack([statistics.interval(draw - draws).T for draw in draws])
 
 
 def _pair(first: Row, second: Row, dataset: str, column: str) -> NDArray[np.bool_]:
     """Hits of both rows, [2, seeds, samples]; a method without training counts in every seed."""
     hits = [row.datasets[dataset].hits[column] for row in (first, second)]
-    seeds = max(len(item) for item in hits)
-    return np.stack([np.broadcast_to(item, (seeds, item.shape[1])) for item in hits])
+    return statistics.stacked(hits, max(map(len, hits)))
 
 
 def _contest(dataset: str, column: str, panel: list[NDArray[np.bool_]]) -> Contest:
     draws = statistics.resampled_means(panel, _DRAWS)
     first, second = statistics.panel_means(panel)
     difference = draws[0] - draws[1]
-    low, high = np.quantile(difference, [(1 - statistics.LEVEL) / 2, (1 + statistics.LEVEL) / 2])
+    low, high = statistics.interval(difference).tolist()
     wins = sum(int((hits[0] & ~hits[1]).sum()) for hits in panel)
     losses = sum(int((hits[1] & ~hits[0]).sum()) for hits in panel)
     one_cell = len(panel) == 1 and panel[0].shape[1] == 1
@@ -150,7 +147,7 @@ def _contest(dataset: str, column: str, panel: list[NDArray[np.bool_]]) -> Conte
         column=column,
         first=float(first),
         second=float(second),
-        difference=Estimate(float(first - second), float(low), float(high), samples),
+        difference=Estimate(float(first - second), low, high, samples),
         wins=wins,
         losses=losses,
         pairs=sum(hits[0].size for hits in panel),

@@ -80,11 +80,6 @@ class Draft:
         """True when every planned cell is there and comparable."""
         return self.planned > 0 and not self.missing
 
-    @property
-    def hand_made(self) -> bool:
-        """True for zero-shot CLIP with the template of each set, which the others are compared with."""
-        return self.label == "zero_shot"
-
     def row(
         self, estimates: Mapping[str, Estimate], ranks: tuple[int, int] | None = None, gain: Estimate | None = None
     ) -> Row:

@@ -38,7 +38,8 @@ def parts_by_dataset(items: Sequence[Measurement]) -> list[list[Measurement]]:
     parts = []
     rest = list(items)
     while rest:
-        kept = _common(_learning(by_row(rest)), lambda item: item.dataset_key)
+        rows = by_row(rest)
+        kept = _common(_learning(rows) or rows, lambda item: item.dataset_key)
         parts.append([item for item in rest if item.dataset_key in kept])
         rest = [item for item in rest if item.dataset_key not in kept]
     return parts
@@ -46,8 +47,7 @@ def parts_by_dataset(items: Sequence[Measurement]) -> list[list[Measurement]]:
 
 def common_seeds(rows: Mapping[RowKey, list[Measurement]]) -> tuple[int, ...]:
     """The seeds of the methods that learn something; seed 0 alone where none does."""
-    learning = {key: items for key, items in rows.items() if items[0].trains}
-    return tuple(sorted(_common(learning, lambda item: item.seed))) or (0,)
+    return tuple(sorted(_common(_learning(rows), lambda item: item.seed))) or (0,)
 
 
 def common_attacks(rows: Mapping[RowKey, list[Measurement]]) -> set[str]:
@@ -84,7 +84,7 @@ def same_ids(first: NDArray[np.str_], second: NDArray[np.str_]) -> bool:
 
 def _learning(rows: Mapping[RowKey, list[Measurement]]) -> Mapping[RowKey, list[Measurement]]:
     """The rows that decide on datasets: a method without training is measured wherever some other method is."""
-    return {key: items for key, items in rows.items() if items[0].trains} or rows
+    return {key: items for key, items in rows.items() if items[0].trains}
 
 
 def _common(rows: Mapping[RowKey, list[Measurement]], value: Callable[[Measurement], T]) -> set[T]:

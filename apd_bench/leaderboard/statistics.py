@@ -54,24 +54,29 @@ def panel_means(panel: Panel) -> Floats:
     return np.asarray(np.mean(shares, axis=0), dtype=np.float64)
 
 
+def stacked(hits: Sequence[NDArray[np.bool_]], seeds: int) -> NDArray[np.bool_]:
+    """Hits of several methods, [rows, seeds, samples]; those of one that learns nothing count in every seed."""
+    return np.stack([np.broadcast_to(one, (seeds, one.shape[1])) for one in hits])
+
+
 def resampled_means(panel: Panel, resamples: int) -> Floats:
     """`panel_means` on `resamples` bootstrap draws of seeds and samples, [rows, resamples].
 
     A dataset with one seed (or one sample) has nothing to resample there; its part of the uncertainty is then missing,
     which is why boards print the number of seeds beside every interval.
     """
-    factors = tuple(size for hits in panel for size in hits.shape[1:] if size > 1)
-    if not factors:
-        return np.repeat(panel_means(panel)[:, None], resamples, axis=1)
+    factors = tuple(size for hits in panel for size in hits.shape[1:])
     means = []
     for draws in (_kept_draws if sum(factors) * resamples <= _KEPT else _draws)(factors, resamples):
         remaining = iter(draws)
-        shares = []
-        for hits in panel:
-            counts = [next(remaining) if size > 1 else None for size in hits.shape[1:]]
-            shares.append(_weighted(hits, *counts) / (hits.shape[1] * hits.shape[2]))
+        shares = [_weighted(hits, next(remaining), next(remaining)) / hits[0].size for hits in panel]
         means.append(np.mean(shares, axis=0))
     return np.asarray(np.concatenate(means, axis=1), dtype=np.float64)
+
+
+def interval(draws: Floats) -> Floats:
+    """Both ends of the 95 % interval of draws [..., resamples]: [2, ...]."""
+    return np.asarray(np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1), dtype=np.float64)
 
 
 def estimates(panel: Panel, draws: Floats) -> list[Estimate]:
@@ -82,9 +87,8 @@ def estimates(panel: Panel, draws: Floats) -> list[Estimate]:
     """
     n = sum(hits.shape[2] for hits in panel)
     single = all(size == 1 for hits in panel for size in hits.shape[1:])
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
     found = []
-    for mean, lo, hi in zip(panel_means(panel).tolist(), low.tolist(), high.tolist(), strict=True):
+    for mean, lo, hi in zip(panel_means(panel).tolist(), *interval(draws).tolist(), strict=True):
         if single:
             found.append(Estimate(mean, None, None, n))
         elif mean in (0.0, 1.0):
@@ -149,7 +153,7 @@ def rank_ranges(means: Floats, draws: Floats) -> list[tuple[int, int]]:
 
 def difference(draws: Floats, reference: Floats, value: float, n: int) -> Estimate:
     """A mean less that of a reference, `value`, with the interval of their paired draws; none where nothing varies."""
-    low, high = np.quantile(draws - reference, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    low, high = interval(draws - reference).tolist()
     return Estimate(value, low, high, n) if low < high else Estimate(value, None, None, n)
 
 
@@ -164,7 +168,8 @@ def _draws(factors: tuple[int, ...], resamples: int) -> Iterator[tuple[Counts, .
     These are the draws of `scipy.stats.bootstrap` with the same seed and batch, one factor after the other.
     """
     generator = np.random.default_rng(BOOTSTRAP_SEED)
-    batch = int(np.clip(_MEMORY // sum(factors), 1, resamples))
+    varying = sum(size for size in factors if size > 1)
+    batch = int(np.clip(_MEMORY // max(varying, 1), 1, resamples))
     for start in range(0, resamples, batch):
         number = min(batch, resamples - start)
         yield tuple(_counts(generator.integers(0, size, (number, size)), size) for size in factors)
@@ -183,18 +188,11 @@ def _counts(draw: NDArray[np.int64], size: int) -> Counts:
     return np.ascontiguousarray(counts.astype(np.uint16 if size < 2**16 else np.int64).T)
 
 
-def _weighted(hits: NDArray[np.bool_], seeds: Counts | None, samples: Counts | None) -> Floats:
+def _weighted(hits: NDArray[np.bool_], seeds: Counts, samples: Counts) -> Floats:
     """Sums of `hits` [rows, seeds, samples] under draw counts [seeds, draws] and [samples, draws]: [rows, draws]."""
     # Every sum is a whole number, at most seeds * samples, so single precision is exact below 2^24 and twice as fast.
-    rows, size, _ = hits.shape
-    kind = np.float32 if size * hits.shape[2] < 2**24 else np.float64
-    numbers = hits.astype(kind)
-    if samples is None:
-        per_seed = numbers.sum(axis=2, keepdims=True)
-    else:
-        per_seed = (numbers.reshape(rows * size, -1) @ samples.astype(kind)).reshape(rows, size, -1)
-    if seeds is None:
-        return np.asarray(per_seed.sum(axis=1), dtype=np.float64)
-    weights = seeds.astype(kind)  # [seeds, draws]; per_seed is [rows, seeds, draws] or [rows, seeds, 1]
-    total = sum(per_seed[:, place] * weights[place] for place in range(len(weights)))
+    rows, size, n = hits.shape
+    kind = np.float32 if size * n < 2**24 else np.float64
+    per_seed = (hits.reshape(rows * size, n).astype(kind) @ samples.astype(kind)).reshape(rows, size, -1)
+    total = sum(per_seed[:, place] * weights for place, weights in enumerate(seeds.astype(kind)))
     return np.asarray(total, dtype=np.float64)

@@ -1,6 +1,6 @@
 """Records as measurements: the one place of the boards that knows where a record keeps what."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,22 +38,14 @@ class Evidence:
 
 
 class Shared:
-    """What many records have in common, made once: sorted sample ids, and the digests of specs.
+    """Sample ids, sorted once for all records that have the same ones.
 
-    Objects are known by their place in memory; they are kept, so no other object gets it.
+    Arrays are known by their place in memory; they are kept, so no other one gets it.
     """
 
     def __init__(self) -> None:
-        self._marks: dict[tuple[object, ...], tuple[object, str]] = {}
         self._known: dict[int, tuple[NDArray[np.str_], NDArray[np.int64] | None, NDArray[np.str_]]] = {}
         self._sorted: dict[tuple[str, bytes], NDArray[np.str_]] = {}
-
-    def mark(self, form: object, spec: object, *values: Hashable) -> str:
-        """`digest(form, 8)` for a `form` that is made of `spec` and `values` alone."""
-        key = (id(spec), *values)
-        if key not in self._marks:
-            self._marks[key] = (spec, digest(form, 8))
-        return self._marks[key][1]
 
     def sorted_ids(self, ids: NDArray[np.str_]) -> tuple[NDArray[np.int64] | None, NDArray[np.str_]]:
         """The order that sorts `ids` (None where they are sorted), and the sorted ids."""
@@ -131,15 +123,14 @@ def column_of(label: str) -> str:
 def measurement(record: Record, outcomes: Outcomes | None, shared: Shared | None = None) -> Measurement:
     """`record` with its outcomes; many measurements with the same `shared` share what they can."""
     cell, fit, shared = record.cell, record.cell.fit, shared or Shared()
-    recipe: list[object] = [fit.method, fit.train_eps] if fit.method.trains else [fit.method]
     return Measurement(
         id=record.id,
         cell=cell,
         status=record.status,
         attack=column_of(cell.attack.label),
-        backbone_key=shared.mark([fit.backbone, cell.precision], fit.backbone, cell.precision),
-        dataset_key=shared.mark(cell.dataset, cell.dataset),
-        variant=shared.mark(recipe, fit.method, fit.train_eps),
+        backbone_key=digest([fit.backbone, cell.precision], 8),
+        dataset_key=digest(cell.dataset, 8),
+        variant=digest([fit.method, fit.train_eps] if fit.method.trains else [fit.method], 8),
         distance_attack="median_distance" in record.metrics,
         fit=record.fit,
         timing=record.timing,
