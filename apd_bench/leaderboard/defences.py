@@ -4,12 +4,11 @@ Such rows stand in no other table. A row is a defence over a method; all attacks
 without its defence, which is the protocol of the papers, and the defence is judged on what they find.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from apd_bench.core.registry import ATTACKS
 from apd_bench.core.specs import ThreatModel, format_eps
@@ -19,7 +18,7 @@ from apd_bench.leaderboard.columns import Value, percent, with_interval
 from apd_bench.leaderboard.csv_file import write_csv
 from apd_bench.leaderboard.escape import markdown_text as safe
 from apd_bench.leaderboard.markdown import grid
-from apd_bench.leaderboard.model import Protocol
+from apd_bench.leaderboard.model import Hits, Protocol
 from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.leaderboard.tidy import Measurement, attack_order
 from apd_bench.leaderboard.wording import EMBEDDED_WARNING, threat_text
@@ -27,7 +26,7 @@ from apd_bench.leaderboard.wording import EMBEDDED_WARNING, threat_text
 _DRAWS = 1999
 _AFTER = "after "
 _MARKED = "⚠"
-Hits = NDArray[np.bool_]
+_Cells = dict[tuple[str, str, int], Measurement]  # of one row, by set, column and seed
 
 LEGEND = (
     "undefended: the model without its defence, under the same attacks as in the static columns; an empty cell was not "
@@ -73,21 +72,6 @@ class DefenceTable:
     samples: int
 
 
-@dataclass
-class _Cells:
-    """The measurements of one row by set, column and seed."""
-
-    by_place: dict[tuple[str, str, int], Measurement] = field(default_factory=dict)
-
-    def hits(self, dataset: str, column: str, what: Callable[[Measurement], Hits | None]) -> list[Hits] | None:
-        """What each seed has of a column on a set; None where one has nothing."""
-        items = [item for (name, of, _), item in sorted(self.by_place.items()) if (name, of) == (dataset, column)]
-        found = [what(item) for item in items]
-        return (
-            None if not found or any(hits is None for hits in found) else [hits for hits in found if hits is not None]
-        )
-
-
 def defence_tables(measurements: Iterable[Measurement]) -> list[DefenceTable]:
     """The tables of all defended cells among `measurements`, beside the undefended ones; in a fixed order."""
     grouped: dict[tuple[object, ...], list[Measurement]] = defaultdict(list)
@@ -106,16 +90,16 @@ def _key(item: Measurement) -> tuple[object, ...]:
 def _table(items: list[Measurement]) -> DefenceTable:
     defended = [item for item in items if item.cell.defence is not None]
     first = defended[0].cell
-    rows: dict[tuple[str, str, str], _Cells] = defaultdict(_Cells)
+    rows: dict[tuple[str, str, str], _Cells] = defaultdict(dict)
     for item in items:
         name = "" if item.cell.defence is None else item.cell.defence.label
-        rows[(name, item.method, item.variant)].by_place[(item.cell.dataset.name, _column(item), item.seed)] = item
+        rows[(name, item.method, item.variant)][(item.cell.dataset.name, _column(item), item.seed)] = item
     datasets = tuple(sorted({item.cell.dataset.name for item in defended}))
     statics = tuple(sorted({_column(item) for item in defended} - {ADAPTIVE}, key=attack_order))
     ran = {name for item in defended for name in item.members}
     members = tuple(name for name in ATTACKS.get(ADAPTIVE).defaults["order"] if name in ran)
     made = [
-        _row(key, cells, rows.get(("", *key[1:])), datasets, statics, members)
+        _row(key, cells, rows.get(("", *key[1:]), {}), datasets, statics, members)
         for key, cells in sorted(rows.items())
         if key[0]
     ]
@@ -142,19 +126,15 @@ def _column(item: Measurement) -> str:
 def _row(
     key: tuple[str, str, str],
     cells: _Cells,
-    bare: _Cells | None,
+    bare: _Cells,
     datasets: Sequence[str],
     statics: Sequence[str],
     members: Sequence[str],
 ) -> DefenceRow:
     names = (*statics, ADAPTIVE)
-    done = [item for item in cells.by_place.values() if item.done]
-    seeds = {seed for _, _, seed in cells.by_place}
-    planned = len(datasets) * len(names) * len(seeds)
-    marks: dict[str, int] = defaultdict(int)
-    for item in done:
-        for reason in item.suspect:
-            marks[reason] += 1
+    done = [item for item in cells.values() if item.done]
+    planned = len(datasets) * len(names) * len({seed for _, _, seed in cells})
+    marks = Counter(reason for item in done for reason in item.suspect)
     adaptive = [item for item in done if _column(item) == ADAPTIVE]
     shares = [float(item.share.mean()) for item in adaptive if item.share is not None]
     cost = {name: float(np.mean([item.prediction.get(name, 0.0) for item in adaptive]))
@@ -168,51 +148,48 @@ def _row(
 
 
 def _estimates(
-    cells: _Cells, bare: _Cells | None, datasets: Sequence[str], statics: Sequence[str], members: Sequence[str]
+    cells: _Cells, bare: _Cells, datasets: Sequence[str], statics: Sequence[str], members: Sequence[str]
 ) -> tuple[dict[str, Estimate], Estimate | None]:
     """The accuracies of a complete row by column, and static less worst with the interval of their paired draws."""
-    columns: dict[str, list[list[Hits] | None]] = {}
-    for name in statics:
-        columns[f"static {name}"] = [cells.hits(dataset, name, _robust) for dataset in datasets]
-        if bare is not None:
-            columns[f"undefended {name}"] = [bare.hits(dataset, name, _robust) for dataset in datasets]
-    columns["clean"] = [cells.hits(dataset, ADAPTIVE, _clean) for dataset in datasets]
-    columns[ADAPTIVE] = [cells.hits(dataset, ADAPTIVE, _robust) for dataset in datasets]
-    for member in members:
-        columns[_AFTER + member] = [cells.hits(dataset, ADAPTIVE, _left_by(member)) for dataset in datasets]
-    whole = {name: [np.stack(hits) for hits in parts if hits is not None] for name, parts in columns.items()}
-    seeds = {name: [part.shape for part in parts] for name, parts in whole.items()}
-    whole = {name: parts for name, parts in whole.items() if seeds[name] == seeds[ADAPTIVE]}
-    whole["static"] = [np.logical_and.reduce(parts) for parts in zip(*(whole[f"static {name}"] for name in statics),
-                       strict=True)] if statics else whole["clean"]  # fmt: skip
-    whole["worst"] = [static & adaptive for static, adaptive in zip(whole["static"], whole[ADAPTIVE], strict=True)]
-    names = list(whole)
-    panel = [np.stack([whole[name][place] for name in names]) for place in range(len(datasets))]
+    sources = {f"static {name}": (cells, name, "") for name in statics}
+    sources |= {f"undefended {name}": (bare, name, "") for name in statics}
+    sources |= {_AFTER + name: (cells, ADAPTIVE, name) for name in members}
+    sources |= {"clean": (cells, ADAPTIVE, "clean"), ADAPTIVE: (cells, ADAPTIVE, "")}
+    columns = {name: _hits(*source, datasets) for name, source in sources.items()}
+    shapes = [hits.shape for hits in columns[ADAPTIVE]]
+    columns = {name: parts for name, parts in columns.items() if [hits.shape for hits in parts] == shapes}
+    static = [columns[f"static {name}"] for name in statics] or [columns["clean"]]
+    columns["static"] = [np.logical_and.reduce(parts) for parts in zip(*static, strict=True)]
+    columns["worst"] = [before & after for before, after in zip(columns["static"], columns[ADAPTIVE], strict=True)]
+    panel = [np.stack(parts) for parts in zip(*columns.values(), strict=True)]
     draws = statistics.resampled_means(panel, _DRAWS)
-    found = dict(zip(names, statistics.estimates(panel, draws), strict=True))
-    static, worst = names.index("static"), names.index("worst")
-    value = found["static"].value - found["worst"].value
-    gap = statistics.difference(draws[static], draws[worst], value, found["worst"].n) if statics else None
-    return found, gap
+    found = dict(zip(columns, statistics.estimates(panel, draws), strict=True))
+    if not statics:
+        return found, None
+    value, by_name = found["static"].value - found["worst"].value, dict(zip(columns, draws, strict=True))
+    return found, statistics.difference(by_name["static"], by_name["worst"], value, found["worst"].n)
 
 
-def _robust(item: Measurement) -> Hits | None:
-    return None if item.evidence is None else item.evidence.robust
+def _hits(cells: _Cells, column: str, kind: str, datasets: Sequence[str]) -> list[Hits]:
+    """By set who is right in a column, [seeds, samples]: see `_right`; nothing where a cell cannot say it."""
+    parts = []
+    for name in datasets:
+        seeds = [_right(cells[place], kind) for place in sorted(cells) if place[:2] == (name, column)]
+        known = [hits for hits in seeds if hits is not None]
+        if not known or len(known) < len(seeds):
+            return []
+        parts.append(np.stack(known))
+    return parts
 
 
-def _clean(item: Measurement) -> Hits | None:
-    return None if item.evidence is None else item.evidence.clean_right
-
-
-def _left_by(member: str) -> Callable[[Measurement], Hits | None]:
-    """What a member left, where the defence has a use for it."""
-
-    def left(item: Measurement) -> Hits | None:
-        if item.evidence is None or item.members.get(member) is None:
-            return None
-        return item.evidence.clean_right & ~item.members[member]
-
-    return left
+def _right(item: Measurement, kind: str) -> Hits | None:
+    """Who is right in a cell: "clean", "" under all of its attack, or as one of its members left them."""
+    if item.evidence is None:
+        return None
+    if kind in ("", "clean"):
+        return item.evidence.clean_right if kind else item.evidence.robust
+    broken = item.members.get(kind)
+    return None if broken is None else item.evidence.clean_right & ~broken
 
 
 def render_defences(tables: Sequence[DefenceTable]) -> str:

@@ -20,12 +20,14 @@ from apd_bench.leaderboard.wording import heading
 Axes = Any  # of matplotlib, whose types are there only where the extra is installed
 Figure = Any
 Styles = Mapping[str, Look]
-FORMATS = ("pdf", "png", "svg")
+_UNDATED: dict[str, dict[str, Any]] = {"pdf": {"CreationDate": None}, "png": {"Software": None}, "svg": {"Date": None}}
+FORMATS = tuple(_UNDATED)
 _FEW = 4  # methods whose bands and legend fit into the axes
 _SETTINGS: Any = {
     "font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3,
     "svg.hashsalt": "apd-bench", "svg.fonttype": "none", "pdf.fonttype": 42, "figure.dpi": 200, "savefig.bbox": "tight",
 }  # fmt: skip
+_REFERENCE: dict[str, Any] = {"color": "#888888", "linestyle": "--", "linewidth": 0.8}
 
 
 def draw(kind: str, tables: Sequence[Table], out: Path, form: str = "pdf") -> list[Path]:
@@ -49,10 +51,10 @@ def draw(kind: str, tables: Sequence[Table], out: Path, form: str = "pdf") -> li
     styles = looks(tables)
     with matplotlib.rc_context(_SETTINGS):
         for family in KINDS[kind][0](tables):
-            figure = _figure(kind, family, styles)
-            path = out / f"{kind}-{file_name(heading(*family))}.{form}"
-            atomic_write(path, _bytes(figure, form))
-            written.append(path)
+            content = io.BytesIO()
+            _figure(kind, family, styles).savefig(content, format=form, metadata=_UNDATED[form])
+            written.append(out / f"{kind}-{file_name(heading(*family))}.{form}")
+            atomic_write(written[-1], content.getvalue())
     if not written:
         raise UsageError(f"No table has what the figure '{kind}' needs: a complete row.", hint="See: apd-bench report")
     return written
@@ -71,23 +73,12 @@ def _figure(kind: str, family: Sequence[Table], styles: Styles) -> Figure:
 
 def _size(kind: str, family: Sequence[Table]) -> tuple[float, float]:
     """Inches: a column of a paper, more where there are many methods."""
-    methods = len(_methods(family))
+    methods = len(looks(family))
     if kind == "board":
         return 6.8, 1.3 + 0.22 * methods
     if kind == "heatmap":
         return max(3.4, 1.2 + 0.45 * len(family[0].datasets)), max(2.6, 1.0 + 0.17 * methods)
     return (3.4, 2.6) if methods <= _FEW else (5.0, 3.2)
-
-
-def _bytes(figure: Figure, form: str) -> bytes:
-    buffer = io.BytesIO()
-    undated: dict[str, dict[str, Any]] = {
-        "pdf": {"CreationDate": None},
-        "svg": {"Date": None},
-        "png": {"Software": None},
-    }
-    figure.savefig(buffer, format=form, metadata=undated[form])
-    return buffer.getvalue()
 
 
 def _board(axes: Axes, family: Sequence[Table], styles: Styles) -> None:
@@ -99,23 +90,21 @@ def _board(axes: Axes, family: Sequence[Table], styles: Styles) -> None:
         points = [row.estimates[name] for row in rows]
         axes.hlines(places, [100 * (point.low or point.value) for point in points],
                     [100 * (point.high or point.value) for point in points], color=colour, linewidth=1.6)  # fmt: skip
-        values = [100 * point.value for point in points]
-        axes.plot(values, places, color=colour, marker=mark, markersize=size, linestyle="", label=name, zorder=3)
+        axes.plot(_percents(rows, name), places, color=colour, marker=mark, markersize=size, linestyle="", label=name,
+                  zorder=3)  # fmt: skip
     for name, mark in zip(table.attacks, "|x+1234", strict=False):
-        values = [100 * row.estimates[name].value for row in rows]
-        axes.plot(values, places, color="#555555", marker=mark, markersize=5, linestyle="", label=plain(name, 30))
-    for row in rows:
-        if row.method == "zero_shot":
-            axes.axvline(100 * row.estimates["worst"].value, color="#888888", linestyle="--", linewidth=0.8,
-                         label="worst of zero_shot", zorder=0)  # fmt: skip
+        axes.plot(_percents(rows, name), places, color="#555555", marker=mark, markersize=5, linestyle="",
+                  label=plain(name, 30))  # fmt: skip
+    for value in _percents([row for row in rows if row.method == "zero_shot"], "worst"):
+        axes.axvline(value, **_REFERENCE, label="worst of zero_shot", zorder=0)
     axes.set_yticks(places, [plain(row.method, 30) for row in rows])
     axes.invert_yaxis()
     axes.set(xlabel=f"accuracy, % (mean over {len(table.datasets)} datasets; bars: 95 %)", xlim=(0, 100))
-    axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    _legend(axes, _FEW + 1)
 
 
 def _eps(axes: Axes, family: Sequence[Table], styles: Styles) -> None:
-    methods = _methods(family)
+    methods = list(looks(family))
     widest = max(table.key.threat.eps * 255 for table in family)
     for place, method in enumerate(methods):
         points = eps_curve(family, method)
@@ -136,8 +125,8 @@ def _eps(axes: Axes, family: Sequence[Table], styles: Styles) -> None:
 
 def _pareto(axes: Axes, family: Sequence[Table], styles: Styles) -> None:
     rows = {row.method: row for row in family[0].ranked}
-    for method in rows:
-        clean, worst = rows[method].estimates["clean"], rows[method].estimates["worst"]
+    for method, row in rows.items():
+        clean, worst = row.estimates["clean"], row.estimates["worst"]
         spread = {
             name: [[100 * (item.value - (item.low or 0))], [100 * ((item.high or 0) - item.value)]]
             for name, item in (("xerr", clean), ("yerr", worst))
@@ -146,9 +135,8 @@ def _pareto(axes: Axes, family: Sequence[Table], styles: Styles) -> None:
         style = _drawn(styles[method]) | {"linestyle": ""}
         axes.errorbar(100 * clean.value, 100 * worst.value, **spread, capsize=1, markersize=4, elinewidth=0.5,
                       label=plain(method, 30), **style)  # fmt: skip
-    front = [rows[method].estimates for method in pareto_front(list(rows.values()))]
-    axes.plot([100 * item["clean"].value for item in front], [100 * item["worst"].value for item in front],
-              color="#888888", linestyle="--", linewidth=0.8, zorder=0)  # fmt: skip
+    front = [rows[method] for method in pareto_front(family[0].ranked)]
+    axes.plot(_percents(front, "clean"), _percents(front, "worst"), **_REFERENCE, zorder=0)
     axes.set(xlabel="clean accuracy, %", ylabel="worst-case accuracy, %")
     _legend(axes, len(rows))
 
@@ -181,23 +169,24 @@ def _seeds(axes: Axes, family: Sequence[Table], _: Styles) -> None:
     table = family[0]
     rows = [row for row in table.ranked if row.trains]
     for number, seed in enumerate(table.seeds):
-        means = [_mean_of_seed(table, row, number) for row in rows]
-        axes.plot(
-            range(len(rows)), means, **_drawn(look(number)) | {"linestyle": ""}, markersize=3, label=f"seed {seed}"
-        )
-    for place, row in enumerate(rows):
-        axes.plot([place - 0.25, place + 0.25], [100 * row.estimates["worst"].value] * 2, color="black", linewidth=1)
+        means = [
+            sum(100 * row.datasets[name].per_seed["worst"][number] for name in table.datasets) / len(table.datasets)
+            for row in rows
+        ]
+        style = _drawn(look(number)) | {"linestyle": ""}
+        axes.plot(range(len(rows)), means, **style, markersize=3, label=f"seed {seed}")
+    for place, value in enumerate(_percents(rows, "worst")):
+        axes.plot([place - 0.25, place + 0.25], [value, value], color="black", linewidth=1)
     for row in table.ranked:
         if not row.trains:
-            axes.axhline(100 * row.estimates["worst"].value, color="#888888", linestyle="--", linewidth=0.8,
-                         label=plain(row.method, 20))  # fmt: skip
+            axes.axhline(100 * row.estimates["worst"].value, **_REFERENCE, label=plain(row.method, 20))
     axes.set_xticks(range(len(rows)), [plain(row.method, 20) for row in rows], rotation=45, ha="right")
     axes.set(ylabel="worst-case accuracy, %", ylim=(0, None))
     axes.legend(fontsize=6)
 
 
-def _mean_of_seed(table: Table, row: Row, number: int) -> float:
-    return sum(100 * row.datasets[name].per_seed["worst"][number] for name in table.datasets) / len(table.datasets)
+def _percents(rows: Sequence[Row], name: str) -> list[float]:
+    return [100 * row.estimates[name].value for row in rows]
 
 
 def _drawn(style: Look) -> dict[str, Any]:
@@ -210,11 +199,6 @@ def _legend(axes: Axes, methods: int) -> None:
         axes.legend(fontsize=6)
     else:
         axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-
-
-def _methods(family: Sequence[Table]) -> list[str]:
-    """The ranked methods, best first in the first table that has them."""
-    return list(dict.fromkeys(row.method for table in family for row in table.ranked))
 
 
 def _one_each(tables: Sequence[Table]) -> list[list[Table]]:

@@ -6,11 +6,11 @@ budget, attack with its options, resize and the use of the whole test set are th
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_type_hints
 
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.core.errors import CorruptFile, UserError, unknown_name
@@ -23,9 +23,6 @@ from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.methods.recipes import suite_recipe
 from apd_bench.suites import load_suite
 
-COLUMNS = (
-    "source", "table", "task", "metric", "attack", "eps_255", "backbone", "shots", "stat", "method", "dataset", "value",
-)  # fmt: skip
 _TASKS = {"few-shot": "few_shot", "cross-dataset": "cross_dataset", "base-to-new": "base_to_new"}
 
 
@@ -71,17 +68,10 @@ def load_published() -> tuple[Published, ...]:
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
+            kinds = get_type_hints(Published)
+            if reader.fieldnames != [*kinds]:
                 raise ValueError(f"its columns are {reader.fieldnames}")
-            return tuple(
-                Published(
-                    **{name: line[name] for name in COLUMNS if name not in ("eps_255", "shots", "value")},
-                    eps_255=float(line["eps_255"]),
-                    shots=int(line["shots"]),
-                    value=float(line["value"]),
-                )
-                for line in reader
-            )
+            return tuple(Published(**{name: kind(line[name]) for name, kind in kinds.items()}) for line in reader)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CorruptFile(f"{path} cannot be read: {error}.", hint="Reinstall apd-bench.") from error
 
@@ -126,14 +116,11 @@ def about(source: str, table: str) -> dict[str, Any]:
 
 def reproductions(table: Table) -> list[Reproduction]:
     """Every published number that may stand beside a number of `table`, in the order of the file."""
-    key, names = table.key, protocols()
-    backbone = _backbone(table)
-    if backbone is None or key.protocol.limit is not None:
+    if table.key.protocol.limit is not None:
         return []
-    ours = {names["methods"][name]: name for name in names["methods"]}
-    rows = {ours[row.method]: row for row in table.rows if row.method in ours}
-    wanted = [item for item in load_published() if item.backbone == backbone and item.stat == "mean"]
-    return [pair for item in wanted if item.method in rows for pair in _pair(item, table, rows[item.method])]
+    ours = {row.method: row for row in table.rows}
+    rows = {name: ours[method] for name, method in protocols()["methods"].items() if method in ours}
+    return [pair for item in _candidates(table, rows) for pair in _pair(item, table, rows[item.method])]
 
 
 def claims(table: Table, row: Row, methods: Sequence[str]) -> list[Reproduction]:
@@ -141,16 +128,11 @@ def claims(table: Table, row: Row, methods: Sequence[str]) -> list[Reproduction]
 
     A checkpoint does not say how it was trained. One that is tested on a part of the images says so as a deviation.
     """
-    backbone, limit = _backbone(table), table.key.protocol.limit
-    wanted = [
-        item
-        for item in load_published()
-        if item.method in methods and item.backbone == backbone and item.stat == "mean"
-    ]
+    limit = table.key.protocol.limit
     part = f"here on at most {limit} test images" if limit else ""
     return [
         replace(pair, deviation="; ".join(filter(None, (pair.deviation, part))))
-        for item in wanted
+        for item in _candidates(table, methods)
         for pair in _pair(item, table, row, as_trained=False)
     ]
 
@@ -160,17 +142,15 @@ def format_protocol(format: str) -> Mapping[str, Any]:
     return dict(protocols()["formats"][format])
 
 
-def _backbone(table: Table) -> str | None:
-    """What papers call the backbone of a table; None where its numbers may stand beside no published one."""
+def _candidates(table: Table, methods: Container[str]) -> list[Published]:
+    """The means of `methods` on the backbone of a table; none where its numbers may stand beside no published one."""
     key, threat = table.key, table.key.threat
-    architectures = {
-        f"{architecture}/openai": name for name, found in protocols()["backbones"].items() for architecture in found
-    }
-    plainly = (key.protocol.split, key.protocol.precision, threat.norm, threat.knowledge)
-    standard = key.training == "standard" and key.group == "benchmark"
-    if not standard or plainly != ("test", "fp32", "Linf", "white_box"):
-        return None
-    return architectures.get(key.backbone)
+    papers = {f"{ours}/openai": name for name, known in protocols()["backbones"].items() for ours in known}
+    kind = (key.training, key.group, key.protocol.split, key.protocol.precision, threat.norm, threat.knowledge)
+    if key.backbone not in papers or kind != ("standard", "benchmark", "test", "fp32", "Linf", "white_box"):
+        return []
+    wanted = (papers[key.backbone], "mean")
+    return [item for item in load_published() if (item.backbone, item.stat) == wanted and item.method in methods]
 
 
 def _pair(item: Published, table: Table, row: Row, *, as_trained: bool = True) -> Iterator[Reproduction]:
