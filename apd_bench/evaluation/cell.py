@@ -1,5 +1,6 @@
 """One cell in, one result out: clean prediction, attack, audit, diagnostics. Robustness is measured here alone."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ from apd_bench.data.moving import moved
 from apd_bench.defences.base import Defence, Verdict
 from apd_bench.evaluation import defended, diagnostics
 from apd_bench.evaluation.audit import FLIP_TOLERANCE, Audit, AuditError, audit
+from apd_bench.evaluation.diagnostics import repeat_difference
 from apd_bench.evaluation.low_precision import confirmed
-from apd_bench.evaluation.memory import peak_memory
 from apd_bench.evaluation.progress import Account, OnProgress
 from apd_bench.prompts.classifier import Classifier, matmul_precision
 from apd_bench.records.checks import CHECKS, suspect
@@ -105,7 +106,7 @@ def evaluate_samples(
         outcomes=outcomes,
         diagnostics=facts,
         suspect=suspect(facts),
-        timing={**timing, "seconds": time.perf_counter() - began, "peak_memory": peak_memory(place)},
+        timing={**timing, "seconds": time.perf_counter() - began, "peak_memory": _peak_memory(place)},
         effective=_effective(parts),
     )
 
@@ -192,7 +193,8 @@ def _measure(cell: _Cell, rows: range, images: Tensor) -> _Part:
     result, timing = _attack(cell, x, y, [cell.test.ids[rows[row]] for row in correct.tolist()])
     claims = cell.white_box and not cell.defended
     seen = audit(cell.judge, result, x, y, cell.threat, kind=cell.entry.kind, claims=claims)
-    if seen.doubt > FLIP_TOLERANCE and _repeatable(cell.judge, x):
+    repeated = CHECKS["repeat_difference"].limit  # two predictions of a model that draws nothing differ by rounding
+    if seen.doubt > FLIP_TOLERANCE and repeat_difference(cell.judge.predict(x), cell.judge.predict(x)) <= repeated:
         raise AuditError(
             f"{seen.flips} verdicts of {cell.entry.name} are denied by a second prediction, "
             f"the clearest by {seen.doubt:.2g} of the largest logit."
@@ -230,11 +232,6 @@ def _attack(cell: _Cell, x: Tensor, y: Tensor, ids: list[str]) -> tuple[AttackRe
         )
     timing: Timing = {"model_seconds": cell.adversary.seconds - inside, "attack_seconds": time.perf_counter() - began}
     return result, {**timing, "forwards": result.forwards, "backwards": result.backwards}
-
-
-def _repeatable(judge: Meter, x: Tensor) -> bool:
-    """Whether two predictions of the same images are the same but for rounding."""
-    return diagnostics.repeat_difference(judge.predict(x), judge.predict(x)) <= CHECKS["repeat_difference"].limit
 
 
 def _columns(
@@ -325,6 +322,17 @@ def _effective(parts: list[_Part]) -> Effective:
     effective = {name: value for part in parts for name, value in part.effective.items()}
     again = sum(part.effective.get("attacked_again", 0) for part in parts)
     return cast("Effective", effective | ({"attacked_again": again} if again else {}))
+
+
+def _peak_memory(device: torch.device) -> float:
+    """The largest memory held so far, in bytes: by torch on a GPU, by the process elsewhere."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
 def _join(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -120,15 +120,11 @@ def _estimate_datasets(drafts: Sequence[Draft], name: str) -> None:
     for draft in drafts:
         if name in draft.hits:
             by_shape[draft.hits[name]["clean"].shape].append(draft)
-    for (seeds, _), group in by_shape.items():
-        columns = len(group[0].hits[name])
-        panel = [np.concatenate([np.stack(list(draft.hits[name].values())) for draft in group])]
-        if seeds == 1:
-            values = [statistics.wilson(int(hits.sum()), hits.size) for hits in panel[0]]
-        else:
-            values = statistics.estimates(panel, statistics.resampled_means(panel, _DRAWS))
-        for place, draft in enumerate(group):
-            draft.keep(name, values[place * columns : (place + 1) * columns])
+    for group in by_shape.values():
+        hits = np.concatenate([np.stack(list(draft.hits[name].values())) for draft in group])
+        values = iter(statistics.accuracies([hits], _DRAWS))
+        for draft in group:
+            draft.keep(name, values)
 
 
 def _with_means(

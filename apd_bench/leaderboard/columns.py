@@ -13,7 +13,7 @@ PROGRAMS = frozenset({"csv", "json"})
 FORMATS = PEOPLE | PROGRAMS
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Column:
     """One column of the tables.
 
@@ -72,9 +72,9 @@ def rounded(value: Value, digits: int, times: int = 1) -> Value:
     return round(times * value, digits) if isinstance(value, float) else value
 
 
-def percent(share: float | None, digits: int = 1) -> str:
-    """A share in [0, 1] as a percentage, or a dash."""
-    return "–" if share is None else f"{100 * share:.{digits}f}"
+def percent(share: float | None, digits: int = 1, sign: str = "") -> str:
+    """A share in [0, 1] as a percentage, with a plus before it where `sign` is "+", or a dash."""
+    return "–" if share is None else f"{100 * share:{sign}.{digits}f}"
 
 
 def interval(estimate: Estimate | None, digits: int = 1) -> str:
@@ -86,14 +86,9 @@ def interval(estimate: Estimate | None, digits: int = 1) -> str:
 
 def with_interval(estimate: Estimate, sign: str = "") -> str:
     """`41.2 (38.0–44.1)`, without brackets where there is no interval; with `sign` "+" `+1.2 (-0.3 to +2.1)`."""
-    edges = [percent_of(edge, sign) for edge in (estimate.low, estimate.high) if edge is not None]
+    edges = [percent(edge, sign=sign) for edge in (estimate.low, estimate.high) if edge is not None]
     joined = (" to " if sign else "–").join(edges)
-    return percent_of(estimate.value, sign) + (f" ({joined})" if joined else "")
-
-
-def percent_of(share: float, sign: str = "") -> str:
-    """A share in percent with one decimal, with a plus before it where `sign` is "+"."""
-    return f"{100 * share:{sign}.1f}"
+    return percent(estimate.value, sign=sign) + (f" ({joined})" if joined else "")
 
 
 def missing_text(row: Row) -> str:
@@ -163,16 +158,16 @@ _SPREAD: dict[str, tuple[frozenset[str], str]] = {
 }
 _PLACE, _CSV = frozenset({"csv", "long"}), frozenset({"csv"})
 _BEFORE = (
-    Column(key="group", value=lambda t, _: t.key.group, formats=_PLACE),
-    Column(key="backbone", value=lambda t, _: t.key.backbone, formats=_PLACE),
-    Column(key="backbone training", value=lambda t, _: t.key.training, formats=_PLACE),
-    Column(key="norm", value=lambda t, _: t.key.threat.norm, formats=_PLACE),
-    Column(key="eps", value=lambda t, _: t.key.threat.eps, digits=8, formats=_PLACE),
-    Column(key="eps over 255", value=lambda t, _: t.key.threat.eps * 255, digits=4, formats=_CSV),
-    Column(key="knowledge", value=lambda t, _: t.key.threat.knowledge, formats=_PLACE),
-    Column(key="space", value=lambda *_: SPACE, formats=_PLACE),
-    Column(key="task", value=lambda t, _: t.key.task, formats=_PLACE),
-    Column(key="shots", value=lambda t, r: t.key.shots if r.trains else 0, formats=_PLACE),
+    Column("group", lambda t, _: t.key.group, formats=_PLACE),
+    Column("backbone", lambda t, _: t.key.backbone, formats=_PLACE),
+    Column("backbone training", lambda t, _: t.key.training, formats=_PLACE),
+    Column("norm", lambda t, _: t.key.threat.norm, formats=_PLACE),
+    Column("eps", lambda t, _: t.key.threat.eps, digits=8, formats=_PLACE),
+    Column("eps over 255", lambda t, _: t.key.threat.eps * 255, digits=4, formats=_CSV),
+    Column("knowledge", lambda t, _: t.key.threat.knowledge, formats=_PLACE),
+    Column("space", lambda *_: SPACE, formats=_PLACE),
+    Column("task", lambda t, _: t.key.task, formats=_PLACE),
+    Column("shots", lambda t, r: t.key.shots if r.trains else 0, formats=_PLACE),
     Column(
         key="rank",
         lowest_first=True,
@@ -182,10 +177,8 @@ _BEFORE = (
         help="from one plus the number of methods that are significantly better to the number of those that are not "
         "significantly worse (paired bootstrap on the same samples, Holm over all pairs of the table, 5 %).",
     ),
-    Column(key="last rank", value=lambda _, r: r.ranks[1] if r.ranks else None, formats=PROGRAMS),
-    Column(
-        key="method", value=lambda _, r: r.method, formats=FORMATS | {"gaps"}, narrow=True, left=True, lowest_first=True
-    ),
+    Column("last rank", lambda _, r: r.ranks[1] if r.ranks else None, formats=PROGRAMS),
+    Column("method", lambda _, r: r.method, formats=FORMATS | {"gaps"}, narrow=True, left=True, lowest_first=True),
     Column(
         key="reconstruction",
         title="source",
@@ -234,13 +227,7 @@ _AFTER = (
         formats=FORMATS - {"tex"},
         help="worst less that of zero_shot on the same samples, in points, with its 95 % interval.",
     ),
-    Column(
-        key="harmonic mean",
-        title="H",
-        value=lambda _, r: r.harmonic,
-        share=True,
-        help="harmonic mean of clean and worst.",
-    ),
+    Column("harmonic mean", lambda _, r: r.harmonic, title="H", share=True, help="harmonic mean of clean and worst."),
     Column(
         key="samples",
         title="n",
@@ -250,11 +237,11 @@ _AFTER = (
         narrow=True,
         help="different test images over all datasets × seeds.",
     ),
-    Column(key="datasets", value=lambda t, _: len(t.datasets), formats=_CSV),
-    Column(key="seeds", value=lambda _, r: len(r.seeds) if r.trains else 0, formats=_CSV),
+    Column("datasets", lambda t, _: len(t.datasets), formats=_CSV),
+    Column("seeds", lambda _, r: len(r.seeds) if r.trains else 0, formats=_CSV),
     Column(
-        key="cells",
-        value=lambda _, r: r.done,
+        "cells",
+        lambda _, r: r.done,
         text=lambda _, r: f"{r.done}/{r.planned}",
         order=lambda _, r: r.done / max(r.planned, 1),
         formats=frozenset({"md", "html", "terminal", "gaps"}),
@@ -262,10 +249,10 @@ _AFTER = (
         help="done / planned (datasets × seeds × attacks that most methods have). Rows with a gap have no rank and no "
         "mean; sets that only a few methods were tried on have a table of their own.",
     ),
-    Column(key="missing", value=lambda _, r: missing_text(r), formats=frozenset({"gaps"}), left=True),
-    Column(key="failed", value=lambda _, r: failed_text(r), formats=frozenset({"gaps"}), left=True),
-    Column(key="cells done", value=lambda _, r: r.done, formats=PROGRAMS),
-    Column(key="cells planned", value=lambda _, r: r.planned, formats=PROGRAMS),
+    Column("missing", lambda _, r: missing_text(r), formats=frozenset({"gaps"}), left=True),
+    Column("failed", lambda _, r: failed_text(r), formats=frozenset({"gaps"}), left=True),
+    Column("cells done", lambda _, r: r.done, formats=PROGRAMS),
+    Column("cells planned", lambda _, r: r.planned, formats=PROGRAMS),
     Column(
         key="suspect cells",
         lowest_first=True,
@@ -277,8 +264,8 @@ _AFTER = (
         narrow=True,
         help="cells whose diagnostics hint at masked gradients; the reasons stand below the table.",
     ),
-    Column(key="suspect reasons", value=lambda _, r: "; ".join(r.suspect), formats=_CSV),
-    Column(key="collapsed fits", value=lambda _, r: r.collapsed, formats=PROGRAMS),
+    Column("suspect reasons", lambda _, r: "; ".join(r.suspect), formats=_CSV),
+    Column("collapsed fits", lambda _, r: r.collapsed, formats=PROGRAMS),
     Column(
         key="train seconds per fit",
         lowest_first=True,
@@ -289,7 +276,7 @@ _AFTER = (
         formats=frozenset({"md", "html", "csv", "json"}),
         help="seconds per fit, on the machines of the records.",
     ),
-    Column(key="attack seconds", value=lambda _, r: r.cost.attack_seconds, digits=1, formats=PROGRAMS),
+    Column("attack seconds", lambda _, r: r.cost.attack_seconds, digits=1, formats=PROGRAMS),
     Column(
         key="attack seconds per sample",
         lowest_first=True,
@@ -299,7 +286,7 @@ _AFTER = (
         formats=frozenset({"md", "html", "csv", "json"}),
         help="seconds for all attacks on one sample, on the machines of the records.",
     ),
-    Column(key="forwards per sample", value=lambda _, r: r.cost.forwards, digits=1, formats=PROGRAMS),
-    Column(key="backwards per sample", value=lambda _, r: r.cost.backwards, digits=1, formats=PROGRAMS),
-    Column(key="recipe", value=lambda _, r: r.variant, formats=PROGRAMS),
+    Column("forwards per sample", lambda _, r: r.cost.forwards, digits=1, formats=PROGRAMS),
+    Column("backwards per sample", lambda _, r: r.cost.backwards, digits=1, formats=PROGRAMS),
+    Column("recipe", lambda _, r: r.variant, formats=PROGRAMS),
 )

@@ -17,11 +17,7 @@ _SECTIONS = {
     "inner_attack": "inner_attack",
     "training": "training",
 }
-_UNSAID: Mapping[str, Any] = {
-    **TRAINING,
-    **INNER_ATTACK,
-    "text": "",
-}  # what a recipe means that does not name an option
+_UNSAID: Mapping[str, Any] = {**TRAINING, **INNER_ATTACK, "text": ""}  # what a recipe means that does not name one
 
 
 def crossings(cells: Iterable[Cell]) -> list[dict[str, Any]]:
@@ -32,14 +28,8 @@ def crossings(cells: Iterable[Cell]) -> list[dict[str, Any]]:
     installed = cache(_installed)
     groups: dict[tuple[Any, ...], list[Cell]] = {}
     for cell in cells:
-        defences = () if cell.defence is None else (cell.defence.label,)
-        key = (
-            cell.fit.backbone.name,
-            cell.fit.method.name,
-            cell.limit or 0,
-            defences,
-            tuple(_settings(cell, installed)),
-        )
+        fit, defences = cell.fit, () if cell.defence is None else (cell.defence.label,)
+        key = (fit.backbone.name, fit.method.name, cell.limit or 0, defences, tuple(_settings(cell, installed)))
         groups.setdefault(key, []).append(cell)
     return [
         {

@@ -1,7 +1,7 @@
 """Rows while they are being filled: which cells are there and comparable, and what is said of them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,11 +125,11 @@ class Draft:
         for attack, samples in sorted(self.lowered.items()):
             yield f"the worst case counts the further attack {attack}, which broke {samples} more (sample, seed) pairs"
 
-    def keep(self, name: str, values: Iterable[Estimate]) -> None:
-        """Takes the estimates of the columns of one dataset."""
+    def keep(self, name: str, values: Iterator[Estimate]) -> None:
+        """Takes the estimates of the columns of one dataset, which are the next among `values`."""
         columns = self.hits[name]
         self.results[name] = DatasetResult(
-            estimates=dict(zip(columns, values, strict=True)),
+            estimates={column: next(values) for column in columns},
             seeds=self.complete_seeds[name],
             per_seed={column: tuple(float(seed.mean()) for seed in hits) for column, hits in columns.items()},
             hits=columns,

@@ -13,7 +13,7 @@ from apd_bench.core.text import plain
 from apd_bench.core.versions import package_version
 from apd_bench.leaderboard import statistics
 from apd_bench.leaderboard.columns import interval, percent, with_interval
-from apd_bench.leaderboard.model import Hits, Row, Table
+from apd_bench.leaderboard.model import Row, Table
 from apd_bench.leaderboard.published import Reproduction
 from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.records.checks import CHECKS
@@ -100,7 +100,7 @@ def _result(table: Table, row: Row, names: Sequence[str], attack: str) -> AuditR
     panels = {column: [one[column][None] for one in hits] for column in ("clean", attack, "worst")}
     gaps = [one[attack] & ~one["worst"] for one in hits]
     panels["gap"] = [gap[None] for gap in gaps]
-    found = {column: _estimate(panel) for column, panel in panels.items()}
+    found = {column: statistics.accuracies(panel, _DRAWS)[0] for column, panel in panels.items()}
     one = names[0] if len(names) == 1 else ""
     fallen = np.flatnonzero(gaps[0].any(axis=0)) if one else ()
     return AuditResult(
@@ -116,13 +116,6 @@ def _result(table: Table, row: Row, names: Sequence[str], attack: str) -> AuditR
 
 def _budget(threat: ThreatModel) -> str:
     return threat.label.removesuffix(" white-box")
-
-
-def _estimate(panel: list[Hits]) -> Estimate:
-    """The mean over sets of [1, seeds, samples]; of one set with one seed Wilson's interval."""
-    if len(panel) == 1 and panel[0].shape[1] == 1:
-        return statistics.wilson(int(panel[0].sum()), panel[0].size)
-    return statistics.estimates(panel, statistics.resampled_means(panel, _DRAWS))[0]
 
 
 def masking(records: Sequence[Record]) -> list[dict[str, Any]]:

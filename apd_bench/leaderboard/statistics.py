@@ -98,6 +98,13 @@ def estimates(panel: Panel, draws: Floats) -> list[Estimate]:
     return found
 
 
+def accuracies(panel: Panel, resamples: int) -> list[Estimate]:
+    """One estimate per row of `panel`: Wilson's of one set with one seed, else from so many bootstrap draws."""
+    if len(panel) == 1 and panel[0].shape[1] == 1:
+        return [wilson(int(hits.sum()), hits.size) for hits in panel[0]]
+    return estimates(panel, resampled_means(panel, resamples))
+
+
 def bootstrap_p(draws: Floats) -> float:
     """Two-sided p of "the difference is zero" from draws of the difference, never below 2 / (draws + 1)."""
     total = len(draws) + 1

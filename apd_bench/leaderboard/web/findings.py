@@ -7,7 +7,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from apd_bench.core.specs import format_eps
-from apd_bench.leaderboard.columns import percent, percent_of, with_interval
+from apd_bench.leaderboard.columns import percent, with_interval
 from apd_bench.leaderboard.model import Row, Table
 
 QUESTION = "Which prompt tuning hardens CLIP?"
@@ -95,4 +95,4 @@ def _how_many(rows: Sequence[Row]) -> Iterator[Finding]:
         )
     elif len(rows) > 1:
         spread = rows[0].estimates["worst"].value - rows[-1].estimates["worst"].value
-        yield Finding(f"{percent_of(spread)} points", f"lie between {rows[0].method} and {rows[-1].method}")
+        yield Finding(f"{percent(spread)} points", f"lie between {rows[0].method} and {rows[-1].method}")

@@ -62,12 +62,12 @@ def render_page(
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
     environment.filters |= {"whole": lambda text: _Whole(plain_lines(text)), "html": Markup}
     said = (wording.heading, wording.threat_text, wording.protocol_text, wording.notes_of, distances, pareto_front)
-    cells = (columns.percent, columns.percent_of, columns.interval, columns.missing_text,
-             columns.failed_text, methods.anchor, methods.paper_link, format_eps, _tip, interval_scale,
-             board_columns)  # fmt: skip
+    cells = (columns.percent, columns.interval, columns.missing_text, columns.failed_text, methods.anchor,
+             methods.paper_link, format_eps, _tip, interval_scale, board_columns)  # fmt: skip
     environment.globals |= {function.__name__: function for function in (*said, *cells)}
     environment.globals |= {"most": _MOST_RECORDS}
     styles = looks(tables)
+    family = {id(table): alike for alike in eps_families(tables) for table in alike}
     chosen = [item for item in measurements if item.cell.dataset.group == group]
     return environment.get_template("page.html").render(
         question=findings.QUESTION,
@@ -80,7 +80,7 @@ def render_page(
         provenance=wording.provenance_text(tables),
         tables=tables,
         facets=_facets(tables),
-        findings=_findings(tables),
+        findings=[findings.findings(table, family[id(table)]) for table in tables],
         charts=_charts(tables, styles),
         listings=listings(tables),
         defended=[(*defence_texts(table), *defence_grid(table), defence_marks(table)) for table in defended],
@@ -185,11 +185,6 @@ def _facets(tables: Sequence[Table]) -> dict[str, list[str]]:
     if len({*alike}) < len(alike):
         kept["number"] = [str(alike[:place].count(key) + 1) for place, key in enumerate(alike)]
     return {name: [plain(value) for value in values] for name, values in kept.items()}
-
-
-def _findings(tables: Sequence[Table]) -> list[list[findings.Finding]]:
-    families = {id(table): family for family in eps_families(tables) for table in family}
-    return [findings.findings(table, families[id(table)]) for table in tables]
 
 
 def _charts(tables: Sequence[Table], styles: Mapping[str, Look]) -> list[tuple[str, Chart]]:
