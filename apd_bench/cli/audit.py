@@ -122,9 +122,8 @@ def _subject(args: argparse.Namespace, options: RunOptions, backbone: str) -> _S
         raise UsageError("A checkpoint and --method are two audits.", hint="Give one of them.")
     if args.method is not None:
         entry = METHODS.get(args.method)
-        return _Subject(
-            args.method, "prompts", entry.name, {"method": entry.name, "digest": entry.digest or "built in"}
-        )
+        facts = {"method": entry.name, "digest": entry.digest or "built in"}
+        return _Subject(args.method, "prompts", entry.name, facts)
     if args.file is None:
         if args.format is not None:
             raise UsageError("--format says how a checkpoint is read, and none is given.", hint="Give its path first.")

@@ -207,9 +207,8 @@ def _data() -> Iterator[Remark]:
     for root in roots:
         if not root.is_dir():
             state = PROBLEM if written else NOTE
-            fix = f"Set {DATA_VARIABLE} to the folder that holds your sets" + (
-                "." if written else " (only needed beyond the embedded suite)."
-            )
+            needed = "" if written else " (only needed beyond the embedded suite)"
+            fix = f"Set {DATA_VARIABLE} to the folder that holds your sets{needed}."
             yield Remark("data", str(root), state, "there is no such folder", fix)
         elif not os.access(root, os.R_OK | os.X_OK):
             yield Remark("data", str(root), PROBLEM, "it cannot be read", "Mend its permissions.")

@@ -137,9 +137,7 @@ def _facts(
             {"id": cell.id, "label": cell.label, "fit": cell.fit.id, "status": statuses.get(cell.id)}
             for cell in grid.cells
         ],
-        "impossible": [
-            {"id": item.cell.id, "label": item.cell.label, "reason": item.reason} for item in grid.impossible
-        ],
+        "impossible": [{"id": one.cell.id, "label": one.cell.label, "reason": one.reason} for one in grid.impossible],
         "to_do": [cell.id for cell in todo],
         "fits_to_train": [fit.id for fit in to_train],
         "forwards": sum(item[0] for item in passes),
@@ -178,9 +176,7 @@ def _estimate(grid: Plan, todo: list[Cell], facts: Mapping[str, Any], speeds: Ma
         yield f"No timing of {name} on this machine yet: add --calibrate to measure it for some seconds."
 
 
-def _speeds(
-    options: RunOptions, precision: str, store: Store, backbones: Mapping[str, BackboneSpec]
-) -> dict[str, Speed]:
+def _speeds(options: RunOptions, precision: str, store: Store, backbones: dict[str, BackboneSpec]) -> dict[str, Speed]:
     """The speed of each backbone of the plan: a calibration where asked for or kept, else the stored records.
 
     On a GPU that is named, the estimate for it.

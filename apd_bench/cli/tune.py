@@ -2,7 +2,7 @@
 
 import argparse
 
-from apd_bench.cli import arguments
+from apd_bench.cli.arguments import declare
 from apd_bench.cli.console import err, out
 from apd_bench.core.errors import UsageError
 from apd_bench.core.options import DISPLAY, HOW, WHAT, WHERE, RunOptions
@@ -36,9 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rule", default="harmonic", choices=tuple(RULES),
         help="score of a set from clean and robust accuracy: their harmonic mean (default), mean, or one of them",
     )  # fmt: skip
-    arguments.declare(
-        parser, WHAT, WHERE, HOW, DISPLAY, without=("boards", "no_reference", "dry_run", "calibrate", "part")
-    )
+    declare(parser, WHAT, WHERE, HOW, DISPLAY, without=("boards", "no_reference", "dry_run", "calibrate", "part"))
 
 
 def execute(args: argparse.Namespace) -> int:

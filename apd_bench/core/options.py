@@ -171,8 +171,9 @@ def choice(*allowed: str) -> Reader:
 
 
 def option(default: Any, read: Reader, group: str, help: str, **more: Any) -> Any:
-    """A field of `RunOptions`; a value other than a switch needs a `metavar`."""
-    return field(default=default, metadata={"option": Option(read, help, group, **more)})
+    """A field of `RunOptions`; a value needs a `metavar`, but for switches, `names` (LIST) and a `path` (DIR)."""
+    metavar = "LIST" if read is names else "DIR" if read is path else None
+    return field(default=default, metadata={"option": Option(read, help, group, **{"metavar": metavar, **more})})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,28 +185,21 @@ class RunOptions:
     )
     backbones: tuple[str, ...] | None = option(
         None, names, WHAT, "image-text models: names, hf-hub:ORG/NAME, local:FILE@ARCHITECTURE", flag="--backbone",
-        more_flags=("--backbones",), metavar="LIST",
+        more_flags=("--backbones",),
     )  # fmt: skip
     methods: tuple[str, ...] | None = option(
-        None, names, WHAT, "prompt methods: names, FILE.py:NAME, a folder of prompts, hf://ORG/REPO", metavar="LIST"
+        None, names, WHAT, "prompt methods: names, FILE.py:NAME, a folder of prompts, hf://ORG/REPO"
     )
     datasets: tuple[str, ...] | None = option(
-        None, names, WHAT, "names, or folder:PATH for images of your own; 'all' means all of the suite", metavar="LIST"
+        None, names, WHAT, "names, or folder:PATH for images of your own; 'all' means all of the suite"
     )
     attacks: tuple[str, ...] | None = option(
-        None,
-        names,
-        WHAT,
-        "with options where wanted: 'pgd(steps=100)'; `apd-bench show pgd` has their units",
-        metavar="LIST",
+        None, names, WHAT, "with options where wanted: 'pgd(steps=100)'; `apd-bench show pgd` has their units"
     )
     defences: tuple[str, ...] | None = option(
-        None, names, WHAT, "test-time defences, each over every method: ttc,'r_tpt(views=16)', FILE.py:NAME",
-        metavar="LIST",
-    )  # fmt: skip
-    eps: tuple[str, ...] | None = option(
-        None, names, WHAT, "budgets in [0,1] pixel units, as 4/255 or 0.0157; L2: 0.5", metavar="LIST"
+        None, names, WHAT, "test-time defences, each over every method: ttc,'r_tpt(views=16)', FILE.py:NAME"
     )
+    eps: tuple[str, ...] | None = option(None, names, WHAT, "budgets in [0,1] pixel units, as 4/255 or 0.0157; L2: 0.5")
     seeds: tuple[int, ...] | None = option(None, numbers(0), WHAT, "whole numbers, or a range as 1-5", metavar="LIST")
     shots: tuple[int, ...] | None = option(
         None, numbers(1, -1), WHAT, "training images per class; -1 for all", metavar="LIST"
@@ -222,11 +216,9 @@ class RunOptions:
         None, fraction, WHAT, "one of N parts of the grid, recorded in RESULTS/K-of-N; fits are not trained twice",
         metavar="K/N",
     )  # fmt: skip
-    results: Path = option(Path("results"), path, WHERE, "the folder of records", metavar="DIR")
-    data: Path | None = option(
-        None, path, WHERE, "the folder of the real datasets (default: $APD_BENCH_DATA)", metavar="DIR"
-    )
-    boards: Path = option(Path("leaderboards"), path, WHERE, "where the leaderboards are written", metavar="DIR")
+    results: Path = option(Path("results"), path, WHERE, "the folder of records")
+    data: Path | None = option(None, path, WHERE, "the folder of the real datasets (default: $APD_BENCH_DATA)")
+    boards: Path = option(Path("leaderboards"), path, WHERE, "where the leaderboards are written")
     offline: bool = option(False, switch, WHERE, "never use the network")
     missing: bool = option(False, switch, WHICH, "only those without any record: leaves failed ones alone")
     failed: bool = option(False, switch, WHICH, "only those that failed or were cancelled")

@@ -29,6 +29,5 @@ def refuse_other(found: Any, known: int, what: str) -> None:
     else:
         when, knows = "an earlier", f"this one reads {known}"
         hint = "Measure anew into another folder (--results DIR), or read it with the version that wrote it."
-    raise OtherSchema(
-        f"{what} was written by {when} apd-bench: its schema is {found}, {knows}. Nothing was changed.", hint=hint
-    )
+    said = f"{what} was written by {when} apd-bench: its schema is {found}, {knows}."
+    raise OtherSchema(f"{said} Nothing was changed.", hint=hint)

@@ -42,10 +42,10 @@ class Driver:
         *,
         strategy: str = "unfinished",
         only_fits: bool = False,
-        shard_size: int = SHARD,
+        shard: int = SHARD,
     ) -> None:
         self.plan, self.store, self.executor, self.reporter = plan, store, executor, reporter
-        self.strategy, self.only_fits, self.shard_size = strategy, only_fits, shard_size
+        self.strategy, self.only_fits, self.shard = strategy, only_fits, shard
         self.report = RunReport(planned=len(plan.cells))
         self._stopping = False
         self._deaths: Counter[str] = Counter()
@@ -120,13 +120,13 @@ class Driver:
     # ---------------------------------------------------------------- shards
 
     def _shards_to_do(self, cell: Cell) -> list[Shard | None]:
-        folder, shards = self.store.checkpoint_path(cell.id), shards_of(cell, self.shard_size)
+        folder, shards = self.store.checkpoint_path(cell.id), shards_of(cell, self.shard)
         return [shard for shard in shards if shard is None or load_shard(folder, shard) is None]
 
     def _merge(self, cell: Cell) -> bool:
         """Makes the record of a cell when all of its shards are there, and says whether they are."""
         folder = self.store.checkpoint_path(cell.id)
-        parts = [load_shard(folder, shard) for shard in shards_of(cell, self.shard_size) if shard is not None]
+        parts = [load_shard(folder, shard) for shard in shards_of(cell, self.shard) if shard is not None]
         whole = [part for part in parts if part is not None]
         if not parts or len(whole) < len(parts):
             return False

@@ -208,9 +208,8 @@ def closing(report: RunReport) -> list[str]:
         name = "" if failure.prerequisite else f"{failure.type}: "
         lines.append(f"apd-bench: error: {counted(number, 'cell')}: {name}{failure.message} {failure.hint}".rstrip())
     if report.interrupted:
-        left = (
-            report.to_do + report.fits_to_do - len(report.computed) - len(report.failures) - len(report.fits_computed)
-        )
+        done = len(report.computed) + len(report.failures) + len(report.fits_computed)
+        left = report.to_do + report.fits_to_do - done
         lines.append(f"Interrupted with {left} cells and fits left; the same command goes on from here.")
     elif report.failures:
         lines.append("The same command tries the failed cells again; `apd-bench show CELL` prints a traceback.")

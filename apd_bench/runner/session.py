@@ -92,9 +92,7 @@ def run_plan(
     """
     with store.writer(wait=options.wait, on_wait=reporter.message):
         statuses = store.statuses()
-        present = {
-            fit_id for fit_id in plan.fits if store.has_fit(fit_id) and not (only_fits and store.fit_problem(fit_id))
-        }
+        present = {name for name in plan.fits if store.has_fit(name) and not (only_fits and store.fit_problem(name))}
         table = describe(plan.suite)  # the resolved suite, beside the records: `--suite` reads it back
         resolved = store.path / "runs" / f"{digest(table)}.json"
         if not resolved.exists():
@@ -107,9 +105,7 @@ def run_plan(
         if work:
             reporter.prepare()
         executor = make_executor(plan, store, options, work, workbench, alone=alone)
-        driver = Driver(
-            plan, store, executor, reporter, strategy=strategy, only_fits=only_fits, shard_size=options.shard
-        )
+        driver = Driver(plan, store, executor, reporter, strategy=strategy, only_fits=only_fits, shard=options.shard)
         if isinstance(executor, InProcess):
             executor.on_tick = driver.tick
         return driver.run()

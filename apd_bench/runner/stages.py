@@ -201,9 +201,8 @@ class Stages:
         spec = classifier.backbone.spec
         key = (spec.name, spec.digest, None if tokens is None else tuple(tokens.shape), classifier.precision)
         if key not in self._batch_sizes:
-            self._batch_sizes[key] = largest_batch(
-                CudaMemory(classifier, size, self.settings.device, self.settings.share), size
-            )
+            memory = CudaMemory(classifier, size, self.settings.device, self.settings.share)
+            self._batch_sizes[key] = largest_batch(memory, size)
         return self._batch_sizes[key]
 
     def backbone(self, spec: BackboneSpec) -> Backbone:

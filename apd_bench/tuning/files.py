@@ -28,10 +28,8 @@ def overlay(parent: Suite, parent_name: str, search: Search, results: Sequence[T
         "notes": facts(search, results, rule),
     }
     table["title"] = f"{parent.title or parent.name}; recipes tuned with {_tries(results)} tries each"
-    resolved = describe(search.suite)
-    table |= {
-        key: resolved[key] for key in _FROM_SUITE if key in resolved and resolved[key] != describe(parent).get(key)
-    }
+    resolved, own = describe(search.suite), describe(parent)
+    table |= {key: resolved[key] for key in _FROM_SUITE if key in resolved and resolved[key] != own.get(key)}
     recipes = {item.method: nested(item.configurations[item.best]) for item in results if item.best}
     sources = {
         f"recipes.{item.method}.{option}": f"tuned, {_tries(results)} trials, score {item.scores[item.best]:.1f}"
@@ -105,10 +103,9 @@ def write_files(
 ) -> list[Path]:
     """Writes the tuned suite, the page, and its two tables as CSV into `folder`; their paths."""
     file = Path(parent_name).expanduser()
+    below = os.path.relpath(file, folder) if file.is_file() else parent_name
     contents = {
-        "tuned.toml": overlay(
-            parent, os.path.relpath(file, folder) if file.is_file() else parent_name, search, results, rule
-        ),
+        "tuned.toml": overlay(parent, below, search, results, rule),
         "tuning.md": page(search, results, rule, command(search, parent_name, rule)),
         "gains.csv": _csv(gains(results)),
         "curve.csv": _csv(curves(results)),
