@@ -74,7 +74,7 @@ def zero_step(steps, first, schedule):
 
 
 def wrong_sign(self, x, g, α):
-    return ADVANCE(self, x, -g, α)
+    return STEP(self, x, -g, α)
 
 
 def normalised_twice(self, x, loss, *columns):
@@ -82,14 +82,14 @@ def normalised_twice(self, x, loss, *columns):
     return (*seen, GRADIENT(self, (x - 0.45) / 0.27, loss, *columns)[-1])
 
 
-ADVANCE = Region.advance
+STEP = Region.step
 GRADIENT = Meter.gradient
 DISTIL = Distillation.__call__
 
 
 @pytest.mark.parametrize(
     ("place", "name", "defect"),
-    [(pgd, "lengths", zero_step), (Region, "advance", wrong_sign), (Meter, "gradient", normalised_twice)],
+    [(pgd, "lengths", zero_step), (Region, "step", wrong_sign), (Meter, "gradient", normalised_twice)],
     ids=["step size zero", "wrong sign", "normalised twice"],
 )
 def test_a_weakened_attack_is_red(place, name, defect, verified, tmp_path, monkeypatch, capsys):
