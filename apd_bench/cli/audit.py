@@ -81,7 +81,7 @@ def execute(args: argparse.Namespace) -> int:
     if len(backbones) != 1:
         raise UsageError("An audit is of one model.", hint="Name its backbone: --backbone NAME.")
     subject = _subject(args, options, split_list(options.backbones or ())[0])
-    paper = published.format_protocol(subject.format)
+    paper = published.protocols()["formats"][subject.format]
     protocol, *sound = (_ball(text) for text in (args.protocol or paper["attack"], *split_list(args.sound)))
     suite = load_suite("blank").with_options(attacks=(protocol, *sound), limit=SAMPLES)
     options = replace(options, methods=(subject.method,), suite="blank")

@@ -8,6 +8,7 @@ from apd_bench.cli import arguments
 from apd_bench.cli.console import err, out
 from apd_bench.core.errors import EXIT_CELLS_FAILED, EXIT_DONE, EXIT_REGRESSION
 from apd_bench.core.options import DISPLAY, HOW, RunOptions
+from apd_bench.core.package_data import baselines_path
 from apd_bench.core.text import table
 from apd_bench.records import regression
 from apd_bench.records.regression import Counts, Difference
@@ -40,7 +41,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace, results: Path) -> int:
     suite = load_suite(args.suite)
-    path = args.expected or regression.expectation_file(suite.name)
+    path = args.expected or baselines_path("regression", f"{suite.name}.json")
     expected = {} if args.update else regression.load_expected(path)
     grid, store = plan_of(RunOptions(suite=args.suite)), Store(results)
     code = run_plan(grid, store, args.options, make_reporter(args.options)).exit_code

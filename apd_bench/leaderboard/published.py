@@ -78,7 +78,10 @@ def load_published() -> tuple[Published, ...]:
 
 @lru_cache(maxsize=1)
 def protocols() -> Mapping[str, Any]:
-    """What is known of each source and table: titles, notes, what must agree, names here, known deviations."""
+    """What is known of each source and table: titles, notes, what must agree, names here, known deviations.
+
+    Under `formats`, how checkpoints are evaluated by their papers: `attack`, `source`, and `methods` as published.
+    """
     path = baselines_path("published", "protocols.toml")
     try:
         found: Mapping[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -137,11 +140,6 @@ def claims(table: Table, row: Row, methods: Sequence[str]) -> list[Reproduction]
     ]
 
 
-def format_protocol(format: str) -> Mapping[str, Any]:
-    """How checkpoints of a format are evaluated by their papers: `attack`, `source`, and `methods` as published."""
-    return dict(protocols()["formats"][format])
-
-
 def _candidates(table: Table, methods: Container[str]) -> list[Published]:
     """The means of `methods` on the backbone of a table; none where its numbers may stand beside no published one."""
     key, threat = table.key, table.key.threat
@@ -178,8 +176,9 @@ def _pair(item: Published, table: Table, row: Row, *, as_trained: bool = True) -
         column = column if column in ("", "clean") else parse_attack(column).label
     estimate = row.datasets[item.dataset].estimates.get(column)
     if estimate is not None:
-        known = (names_deviation(item.method), *(_changed(recipe, match) for recipe in row.recipes if row.trains))
-        yield Reproduction(item, row.method, item.dataset, column, estimate, "; ".join(filter(None, known)))
+        ours = protocols()["deviations"].get(item.method)
+        known = filter(None, (ours, *(_changed(recipe, match) for recipe in row.recipes if row.trains)))
+        yield Reproduction(item, row.method, item.dataset, column, estimate, "; ".join(known))
 
 
 def _changed(recipe: MethodRecipe, match: Mapping[str, Any]) -> str:
@@ -201,11 +200,6 @@ def _flat(identity: Mapping[str, object]) -> dict[str, object]:
         for name, options in parts
         for option, value in options.items()
     }
-
-
-def names_deviation(method: str) -> str:
-    """What is known to differ between the published method and the recipe of that name here."""
-    return str(protocols().get("deviations", {}).get(method, ""))
 
 
 def _table(source: str, table: str) -> Mapping[str, Any]:

@@ -35,7 +35,8 @@ def render_terminal(boards: Boards, console: Console | None = None) -> None:
         title = f"{plain(heading(table))} · percent, mean over {counted(len(table.datasets), 'dataset')}"
         console.print(Text(title, style="italic"))
         console.print(_grid(table, console.width))
-        for line in _footer(table):
+        notes = (f"⚠ {plain(note, 160)}" for note in notes_of(table))
+        for line in (threat_text(table.key.threat), *notes, *([EMBEDDED_WARNING] if table.embedded else ())):
             console.print(Text(line, style="dim"))
     for defended in boards.defences:
         console.print()
@@ -112,8 +113,3 @@ def _fitting(table: Table, width: int) -> list[tuple[Column, list[str]]]:
             shown.add(place)
             room -= sizes[place]
     return [item for place, item in enumerate(columns) if place in shown]
-
-
-def _footer(table: Table) -> list[str]:
-    lines = [threat_text(table.key.threat), *(f"⚠ {plain(note, 160)}" for note in notes_of(table))]
-    return [*lines, EMBEDDED_WARNING] if table.embedded else lines

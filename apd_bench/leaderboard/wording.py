@@ -1,7 +1,6 @@
 """What every format says in the same words: titles, headings, protocol, provenance, notes, legend. Plain text."""
 
 from collections.abc import Sequence
-from operator import attrgetter
 
 from apd_bench.core.specs import ATTACK_SEED, SPACE, ThreatModel, format_eps
 from apd_bench.leaderboard.columns import legend
@@ -18,7 +17,6 @@ ACCURACIES = (
     "Accuracies are percent of test samples classified correctly, each a mean over datasets of a mean over seeds and "
     "samples. Threat models, budgets and backbones are never mixed in one table."
 )
-_SHOTS, _CLASSES = attrgetter("shots"), attrgetter("classes")
 
 
 def board_title(tables: Sequence[Table], group: str) -> str:
@@ -34,7 +32,8 @@ def heading(*tables: Table) -> str:
     robust = " (adversarially fine-tuned)" if key.training == "robust" else ""
     shots = f", {key.shots} shots" if key.shots > 0 else ", all images" if key.shots < 0 else ""
     half = f", {key.classes} classes"
-    same_shots, same_half = (len({value(table.key) for table in tables}) == 1 for value in (_SHOTS, _CLASSES))
+    same_shots = len({table.key.shots for table in tables}) == 1
+    same_half = len({table.key.classes for table in tables}) == 1
     task = {"base_to_new": f"Base-to-new{half if same_half else ''}: ", "cross_dataset": "Cross-dataset: "}
     threat = key.threat.label_with(*(table.key.threat.eps for table in tables))
     origin = f" of {key.trained_on}" if key.trained_on else ""

@@ -15,7 +15,6 @@ from typing import Any
 
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite
 from apd_bench.core.files import atomic_write
-from apd_bench.core.package_data import baselines_path
 from apd_bench.core.specs import Cell, Fit, format_eps
 from apd_bench.records.record import Record
 from apd_bench.records.store import Store
@@ -56,11 +55,6 @@ class Counts:
 
     places: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     failures: tuple[str, ...] = ()
-
-
-def expectation_file(suite: str) -> Path:
-    """Where the expectations of `suite` are kept."""
-    return baselines_path("regression", f"{suite}.json")
 
 
 def load_expected(path: Path) -> dict[str, dict[str, Expected]]:

@@ -95,7 +95,9 @@ def test_robust_numbers_need_the_same_attack_with_its_options_and_the_same_budge
 def test_a_recipe_that_is_not_the_papers_is_said_beside_the_number():
     suite = load_suite("fap-fewshot")
     papers = suite_recipe("fap", suite.recipe, suite.recipes)
-    assert {pair.deviation for pair in published.reproductions(table(papers))} == {published.names_deviation("FAP")}
+    assert {pair.deviation for pair in published.reproductions(table(papers))} == {
+        published.protocols()["deviations"]["FAP"]
+    }
     mine = replace(papers, training={**papers.training, "epochs": 3})
     (deviation,) = {pair.deviation for pair in published.reproductions(table(mine))}
     assert deviation.endswith("not the recipe of the suite fap-fewshot: training.epochs 3, there 10")

@@ -109,7 +109,7 @@ def scatter(rows: Sequence[Row], looks: Mapping[str, Look]) -> Chart | None:
     series = [
         Series(
             row.method, *_drawn(looks[row.method]), (at[row.method],),
-            _bar(at[row.method], [None if e is None else y(100 * e) for e in (worst.low, worst.high)]),
+            _path((at[row.method][0], y(100 * edge)) for edge in (worst.low, worst.high) if edge is not None),
             "", labels[row.method], f"clean {100 * clean.value:.1f} %, worst {100 * worst.value:.1f} %",
         )
         for row, clean, worst in both
@@ -162,13 +162,9 @@ def _width(method: str) -> float:
 
 
 def _path(points: Iterable[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x},{y}" for x, y in points)
-
-
-def _bar(point: tuple[float, float], edges: Sequence[float | None]) -> str:
-    """A vertical line from edge to edge; empty where one is unknown."""
-    low, high = edges
-    return "" if low is None or high is None else _path([(point[0], low), (point[0], high)])
+    """A line through points; empty where there are none."""
+    joined = "L".join(f"{x},{y}" for x, y in points)
+    return joined and f"M{joined}"
 
 
 def _band(points: Sequence[Point], x: _Scale, y: _Scale) -> str:
