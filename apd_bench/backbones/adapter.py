@@ -10,14 +10,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from apd_bench.backbones.configs import ALL_OFFERS, DEEP_TEXT, FRAME, TEXT_TOKENS, VISUAL_TOKENS
 from apd_bench.backbones.slots import Shapes, TextPrompts, VisualPrompts
 from apd_bench.backbones.tokens import PLACEHOLDER, PromptLayout, arrange, check_length, clean_name, encode_words
-from apd_bench.backbones.towers import (
-    ImageTransformer,
-    PlainImageTower,
-    TextTransformer,
-    cast_products,
-    image_tower,
-    text_tower,
-)
+from apd_bench.backbones.towers import ImageTransformer, TextTransformer, cast_products, image_tower, text_tower
 from apd_bench.core.errors import IncompatibleChoice, UsageError
 from apd_bench.core.specs import BackboneSpec
 
@@ -58,7 +51,7 @@ class Backbone(nn.Module):
         self.register_buffer("scale", 1 / deviation, persistent=False)
         self.register_buffer("shift", -torch.tensor(mean).view(3, 1, 1) / deviation, persistent=False)
         self._image = image_tower(self.model.visual)
-        self._short: tuple[torch.device, ImageTransformer | PlainImageTower] | None = None
+        self._short: tuple[torch.device, Callable[..., Tensor]] | None = None
         self._text = text_tower(model)
         self.shapes = self._shapes()
 

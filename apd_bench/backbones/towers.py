@@ -6,7 +6,9 @@ the positional embedding, before `ln_pre`, after the patches; replaced at block 
 """
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,19 +17,6 @@ from torch import Tensor, nn
 
 from apd_bench.backbones.blocks import patches_of, run_block
 from apd_bench.backbones.slots import TextPrompts
-
-
-@dataclass(frozen=True)
-class PlainImageTower:
-    """A convolutional, timm or attention-pooled tower: called as it is, without prompts."""
-
-    visual: Any
-
-    def __call__(self, pixels: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """Normalised pixels [B, 3, H, W] -> features [B, D]; `tokens` must be None."""
-        features = self.visual(pixels)
-        pooled: Tensor = features[0] if isinstance(features, tuple) else features
-        return pooled
 
 
 @dataclass(frozen=True)
@@ -88,9 +77,16 @@ class ImageTransformer:
         return x if visual.proj is None else x @ visual.proj
 
 
-def image_tower(visual: nn.Module) -> ImageTransformer | PlainImageTower:
+def image_tower(visual: nn.Module) -> Callable[..., Tensor]:
     """The walker for an image tower."""
-    return ImageTransformer(visual) if ImageTransformer.fits(visual) else PlainImageTower(visual)
+    return ImageTransformer(visual) if ImageTransformer.fits(visual) else partial(_plain_image, visual)
+
+
+def _plain_image(visual: nn.Module, pixels: Tensor) -> Tensor:
+    """Features [B, D] of a convolutional, timm or attention-pooled tower: called as it is, without prompts."""
+    features = visual(pixels)
+    pooled: Tensor = features[0] if isinstance(features, tuple) else features
+    return pooled
 
 
 def cast_products(tower: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -114,18 +110,6 @@ def place(x: Tensor, values: Tensor, rows: Tensor | None) -> Tensor:
     if rows is None:
         return torch.cat([x[:, :1], values, x[:, 1 + values.shape[1] :]], dim=1)
     return x.scatter(1, rows.unsqueeze(-1).expand_as(values), values)
-
-
-@dataclass(frozen=True)
-class PlainTextTower:
-    """A foreign text tower (Hugging Face, CoCa, bidirectional): called as it is, uncut, without prompts."""
-
-    model: Any
-
-    def __call__(self, tokens: Tensor, text: TextPrompts | None = None) -> Tensor:
-        """Token ids [C, L] -> features [C, D]; `text` must be None."""
-        features: Tensor = self.model.encode_text(tokens, normalize=False)
-        return features
 
 
 @dataclass(frozen=True)
@@ -180,13 +164,19 @@ class TextTransformer:
         return tokens.argmax(dim=-1)
 
 
-def text_tower(model: nn.Module) -> TextTransformer | PlainTextTower:
+def text_tower(model: Any) -> Callable[..., Tensor]:
     """The walker for the text tower of an open_clip model."""
     holder = getattr(model, "text", model)
     if not isinstance(holder, nn.Module) or not TextTransformer.fits(holder):
-        return PlainTextTower(model)
+        return partial(_plain_text, model)
     eos_id = getattr(holder, "eos_id", getattr(holder, "text_eos_id", None))
     return TextTransformer(holder, _pool_type(holder), eos_id)
+
+
+def _plain_text(model: Any, tokens: Tensor, text: None = None) -> Tensor:
+    """Features [C, D] of a foreign text tower (Hugging Face, CoCa, bidirectional): called as it is, uncut."""
+    features: Tensor = model.encode_text(tokens, normalize=False)
+    return features
 
 
 def _pool_type(holder: nn.Module) -> str:

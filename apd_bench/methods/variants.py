@@ -1,5 +1,6 @@
 """Methods with some options changed, written like a call: `apd(temperature=2, inner_loss="kl")`. Imports no torch."""
 
+from dataclasses import replace
 from typing import Any
 
 from apd_bench.core.errors import UsageError, unknown_name
@@ -51,16 +52,14 @@ def variant(text: str) -> MethodEntry:
     sources = {
         f"{section}.{key}": "variant: written in the method's name" for section in changes for key in changes[section]
     }
-    return MethodEntry(
+    return replace(
+        entry,
         name=f"{entry.name}({inner})",
         title=f"{entry.title} [{inner}]",
-        paper=entry.paper,
-        venue=entry.venue,
-        url=entry.url,
-        reconstruction=entry.reconstruction,
+        aliases=(),
+        recipe=None,
+        preset=None,
         base=entry.name,
         changes={**changes, "sources": sources},
-        state=entry.state,
-        digest=entry.digest,
         written=True,
     )

@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from apd_bench.backbones.slots import Prompts, VisualPrompts
@@ -44,9 +43,6 @@ class FrameLearner(PromptLearner):
 
     def forward(self) -> Prompts:
         """The frame [3, S, S], zero inside, and the tokens of the first layer."""
-        return Prompts(visual=VisualPrompts(tokens=self.tokens, frame=self._frame()))
-
-    def _frame(self) -> Tensor:
         inside = self.top.shape[2] - 2 * self.pad
         middle = torch.cat([functional.pad(self.left, (0, inside)), self.right], dim=2)
-        return torch.cat([self.top, middle, self.bottom], dim=1)
+        return Prompts(visual=VisualPrompts(self.tokens, torch.cat([self.top, middle, self.bottom], dim=1)))

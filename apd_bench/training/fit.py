@@ -25,14 +25,7 @@ from apd_bench.prompts.classifier import PromptedModel
 from apd_bench.records.record import json_form
 from apd_bench.training.augment import TrainingImages
 from apd_bench.training.loop import Counted, OnEpoch, Passes, Run, descend
-from apd_bench.training.prompt_states import (
-    PromptState,
-    build_learner,
-    digest_of,
-    has_state,
-    load_state,
-    restore,
-)
+from apd_bench.training.prompt_states import PromptState, build_learner, digest_of, has_state, load_state, restore
 from apd_bench.training.watch import watch
 
 

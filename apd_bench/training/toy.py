@@ -1,7 +1,5 @@
 """A problem that trains in a second: a tiny CLIP with random weights and coloured images. For checks and tests."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,11 +23,12 @@ _CONFIG = {
 class Painted:
     """Images [N, 3, S, S] of four textures with seeded noise, in memory."""
 
-    def __init__(self, per_class: int, seed: int, image_size: int = SIZE) -> None:
-        self.image_size = image_size
+    image_size = SIZE
+
+    def __init__(self, per_class: int, seed: int) -> None:
         draw = np.random.default_rng(seed)
         count = per_class * len(CLASSES)
-        pixels = draw.integers(40, 215, (count, 3, image_size, image_size))
+        pixels = draw.integers(40, 215, (count, 3, SIZE, SIZE))
         label = np.arange(count) % len(CLASSES)
         pixels[label == 0, 0] += 40
         pixels[label == 1, 1, ::2] += 40
@@ -48,19 +47,19 @@ class Painted:
         return ImageSplit(name, ids, self.label, self, np.arange(count, dtype=np.int64))
 
 
-def toy_backbone(seed: int = 0, offers: Sequence[str] = ALL_OFFERS) -> Backbone:
+def toy_backbone() -> Backbone:
     """open_clip's CLIP with 3 narrow layers a tower, seeded random weights and its usual tokenizer."""
     spec = BackboneSpec(
-        name="toy", architecture="toy", weights="random", activation="gelu", image_size=SIZE, offers=tuple(offers)
+        name="toy", architecture="toy", weights="random", activation="gelu", image_size=SIZE, offers=ALL_OFFERS
     )
-    model = instantiate(_CONFIG, seed)
-    return Backbone(model, tokenizer_of("ViT-B-32", _CONFIG), spec, mean=(0.5,) * 3, std=(0.25,) * 3, digest="random")
+    model, tokenizer = instantiate(_CONFIG), tokenizer_of("ViT-B-32", _CONFIG)
+    return Backbone(model, tokenizer, spec, mean=(0.5,) * 3, std=(0.25,) * 3, digest="random")
 
 
-def toy_dataset(per_class: int = 8, image_size: int = SIZE) -> LoadedDataset:
+def toy_dataset(per_class: int = 8) -> LoadedDataset:
     """Four textures, `per_class` images each in train and test."""
     spec = DatasetSpec(name="toy", loader="apd_bench.training.toy:toy_dataset", template=TEMPLATE, group="check")
-    train, test = Painted(per_class, 1, image_size), Painted(per_class, 2, image_size)
+    train, test = Painted(per_class, 1), Painted(per_class, 2)
     return LoadedDataset(spec, CLASSES, TEMPLATE, train.split("train"), None, test.split("test"))
 
 
