@@ -9,10 +9,11 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from apd_bench.backbones.configs import ALL_OFFERS, DEEP_TEXT, FRAME, TEXT_TOKENS, VISUAL_TOKENS
 from apd_bench.backbones.slots import Shapes, TextPrompts, VisualPrompts
-from apd_bench.backbones.tokens import PLACEHOLDER, PromptLayout, arrange, check_length, clean_name, encode_words
+from apd_bench.backbones.tokens import PLACEHOLDER, PromptLayout, arrange, check_length, encode_words
 from apd_bench.backbones.towers import ImageTransformer, TextTransformer, cast_products, image_tower, text_tower
 from apd_bench.core.errors import IncompatibleChoice, UsageError
 from apd_bench.core.specs import BackboneSpec
+from apd_bench.core.text import spoken
 
 TOKENS_PER_CHUNK = 4096
 BackboneT = TypeVar("BackboneT", bound="Backbone")
@@ -94,7 +95,7 @@ class Backbone(nn.Module):
         self._text_transformer()
         missing = n - len(encode_words(self.tokenizer, prefix))
         head = " ".join([prefix] * bool(prefix) + [PLACEHOLDER] * missing)
-        texts = [f"{head} {clean_name(name)}{suffix}".strip() for name in class_names]
+        texts = [f"{head} {spoken(name)}{suffix}".strip() for name in class_names]
         return arrange(self.tokenizer, self.tokenize(texts), class_names, n, position, head)
 
     def encode_image(

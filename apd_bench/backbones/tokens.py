@@ -9,6 +9,7 @@ from torch import Tensor
 
 from apd_bench.core.errors import UsageError
 from apd_bench.core.specs import one_of
+from apd_bench.core.text import spoken
 
 POSITIONS = ("end", "middle", "front")
 PLACEHOLDER = "X"
@@ -20,11 +21,6 @@ class PromptLayout:
 
     tokens: Tensor
     rows: Tensor | None
-
-
-def clean_name(name: str) -> str:
-    """A class name as it is read aloud: underscores are spaces."""
-    return " ".join(name.replace("_", " ").split())
 
 
 def encode_words(tokenizer: Any, text: str) -> list[int]:
@@ -64,7 +60,7 @@ def arrange(
     source, rows = tokens.cpu(), torch.empty(len(tokens), length, dtype=torch.int64)
     arranged = source.clone()
     for index, name in enumerate(class_names):
-        words = len(encode_words(tokenizer, clean_name(name)))
+        words = len(encode_words(tokenizer, spoken(name)))
         order = [*range(1, 1 + before), *range(1 + length, 1 + length + words), *range(1 + before, 1 + length)]
         arranged[index, 1 : 1 + length + words] = source[index, order]
         rows[index] = torch.tensor([*range(1, 1 + before), *range(1 + before + words, 1 + length + words)])

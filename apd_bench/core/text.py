@@ -35,6 +35,11 @@ def file_name(text: str) -> str:
     return name or "unnamed"
 
 
+def spoken(name: str) -> str:
+    """A class name as it stands in a prompt and is read aloud: underscores are blanks."""
+    return " ".join(name.replace("_", " ").split())
+
+
 def is_utf8(name: str) -> bool:
     """Whether a file name as the system gave it is UTF-8; others could stand in no record."""
     return not re.search("[\ud800-\udfff]", name)

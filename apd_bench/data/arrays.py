@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite
 from apd_bench.core.files import read_text
+from apd_bench.core.text import spoken
 from apd_bench.data.cards import Card
-from apd_bench.data.listing import Item, Source, prompt_name
+from apd_bench.data.listing import Item, Source
 from apd_bench.data.places import Place
 
 Images = NDArray[np.uint8]
@@ -69,7 +70,7 @@ def _cifar_names(card: Card, place: Place) -> tuple[str, ...]:
         table = _unpickle(path) if path.is_file() else {}
         key = b"fine_label_names" if fine else b"label_names"
         names = [name.decode() if isinstance(name, bytes) else name for name in table.get(key, card.classes)]
-    return tuple(prompt_name(name) for name in names)
+    return tuple(spoken(name) for name in names)
 
 
 def _python_batch(path: Path, fine: bool) -> tuple[Images, list[int]]:

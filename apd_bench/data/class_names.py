@@ -7,7 +7,7 @@ from unicodedata import normalize
 
 from apd_bench.core.errors import CorruptFile
 from apd_bench.core.files import read_lines
-from apd_bench.data.listing import prompt_name
+from apd_bench.core.text import spoken
 
 NAMES = "classnames.txt"
 
@@ -31,11 +31,11 @@ def name_classes(path: Path, folders: Sequence[str], table: Mapping[str, str]) -
             raise CorruptFile(f"Both {file} and [classes] in dataset.toml name the classes.", hint="Keep one of them.")
         lines = read_lines(file)
         if pairs := _pairs(file, folders, lines):
-            return {folder: prompt_name(pairs[folder]) for folder in folders}
+            return {folder: spoken(pairs[folder]) for folder in folders}
         table = _in_place(file, folders, lines)
     if strange := sorted(set(table) - set(folders)):
         raise CorruptFile(f"'{strange[0]}' is named as a class, but there is no such folder in {path}.")
-    names = {folder: prompt_name(table.get(folder, folder)) for folder in folders}
+    names = {folder: spoken(table.get(folder, folder)) for folder in folders}
     first: dict[str, str] = {}
     for folder, name in names.items():
         other = first.setdefault(normalize("NFC", name).casefold(), folder)
@@ -63,8 +63,8 @@ def _pairs(file: Path, folders: Sequence[str], lines: Sequence[str]) -> dict[str
 
 def _in_place(file: Path, folders: Sequence[str], lines: Sequence[str]) -> dict[str, str]:
     """The names of lines that are the folders' own names in any order, or that stand in the folders' order."""
-    own = {prompt_name(folder).casefold(): folder for folder in folders}
-    meant = [own.get(prompt_name(line).casefold()) for line in lines]
+    own = {spoken(folder).casefold(): folder for folder in folders}
+    meant = [own.get(spoken(line).casefold()) for line in lines]
     if len(lines) != len(folders):
         raise CorruptFile(
             f"{file} names {len(lines)} classes, but there are {len(folders)} class folders.",

@@ -83,11 +83,6 @@ class Source:
                 self.notes[name] = [text.replace(f"{self.base}/", "") for text in texts]
 
 
-def prompt_name(name: str) -> str:
-    """A class name as it stands in a prompt: underscores become blanks."""
-    return " ".join(name.replace("_", " ").split())
-
-
 def entries(folder: Path) -> list[os.DirEntry[str]]:
     """What lies in `folder`, by name, without hidden names; raises CorruptFile where it cannot be read."""
     try:

@@ -13,8 +13,9 @@ from typing import Any
 from apd_bench.core.bounds import parse_json
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite
 from apd_bench.core.files import read_lines, read_text
+from apd_bench.core.text import spoken
 from apd_bench.data.cards import Card
-from apd_bench.data.listing import SPLITS, Item, Source, folder_items, prompt_name
+from apd_bench.data.listing import SPLITS, Item, Source, folder_items
 from apd_bench.data.places import Place
 
 
@@ -42,7 +43,7 @@ def read_split_file(card: Card, place: Place, path: Path) -> Source:
             f"them), but {card.title} has {len(card.classes)} classes.",
             hint=f"Get the original from {card.split_url}.",
         )
-    classes = tuple(prompt_name(names[label].pop()) for label in range(len(names)))
+    classes = tuple(spoken(names[label].pop()) for label in range(len(names)))
     return Source(classes, splits, place.images, path.name)
 
 
@@ -206,7 +207,7 @@ def wordnet_names(card: Card, place: Place) -> tuple[str, ...]:
             f"{path} has no name for {len(missing)} classes, the first is {missing[0]}.",
             hint="Delete it to use the built-in names.",
         )
-    return tuple(prompt_name(pairs[wnid]) for wnid in card.wnids)
+    return tuple(spoken(pairs[wnid]) for wnid in card.wnids)
 
 
 def _lines(card: Card, place: Place, name: str) -> list[str]:
@@ -258,5 +259,5 @@ def _reading(card: Card, path: Path) -> Iterator[None]:
 def _source(card: Card, place: Place, names: Mapping[int, str], splits: dict[str, list[Item]], lists: str) -> Source:
     if sorted(names) != list(range(len(card.classes))):
         raise CorruptFile(f"The lists of {card.title} name {len(names)} classes instead of {len(card.classes)}.")
-    classes = tuple(prompt_name(names[label]) for label in range(len(names)))
+    classes = tuple(spoken(names[label]) for label in range(len(names)))
     return Source(classes, splits, place.images, lists)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from apd_bench.core.errors import CorruptFile, MissingPrerequisite
 from apd_bench.core.files import read_lines, read_text
+from apd_bench.core.text import spoken
 from apd_bench.data.cards import Card
-from apd_bench.data.listing import IMAGE_SUFFIXES, Item, Source, prompt_name
+from apd_bench.data.listing import IMAGE_SUFFIXES, Item, Source
 from apd_bench.data.places import WEBDATASET, Place
 
 
@@ -22,7 +23,7 @@ def read_shards(card: Card, place: Place) -> Source:
     names = place.folder / "classnames.txt"
     classes = card.shard_classes or card.classes
     if names.is_file():
-        classes = tuple(prompt_name(line) for line in read_lines(names))
+        classes = tuple(spoken(line) for line in read_lines(names))
     problems: list[str] = []
     splits = {}
     for name in ("train", "val", "test"):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from apd_bench.backbones.adapter import Backbone
-from apd_bench.backbones.tokens import clean_name
 from apd_bench.backbones.torchfile import StandIn, StoredTensor, leaves, read_safetensors, read_torch
 from apd_bench.core.errors import CorruptFile, IncompatibleChoice, UsageError
+from apd_bench.core.text import spoken
 
 CONTEXT = "ctx"
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "_orig_mod", "prompt_learner")
@@ -96,7 +96,7 @@ class Learned:
         if len(self.words) < 2 or any(len(stored.shape) != 3 for stored in self.words):
             return ""
         start, rest = (_read(stored).float() for stored in self.words)
-        texts = backbone.tokenize([" ".join(["X"] * length + [f"{clean_name(name)}."]) for name in names or ("X",)])
+        texts = backbone.tokenize([" ".join(["X"] * length + [f"{spoken(name)}."]) for name in names or ("X",)])
         own = backbone.embed_tokens(texts).cpu()
         if start.shape[-1] != own.shape[-1] or _apart(start[0, 0], own[0, 0]):
             return f"The start token in the file is not that of '{backbone.spec.name}': was it trained on another one?"

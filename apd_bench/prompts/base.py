@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.backbones.configs import require
 from apd_bench.backbones.slots import Prompts
-from apd_bench.backbones.tokens import clean_name
 from apd_bench.core.errors import CorruptFile, UsageError, unknown_name
+from apd_bench.core.text import spoken
 
 INIT_STD = 0.02  # CoOp, MaPLe, VPT: every prompt that has no words to start from is drawn from N(0, 0.02^2)
 
@@ -146,7 +146,7 @@ class TemplateLearner(PromptLearner):
 
 def fill(template: str, name: str) -> str:
     """The template with the class name in place of `{}`."""
-    return template.replace("{}", clean_name(name))
+    return template.replace("{}", spoken(name))
 
 
 def normal(*shape: int, generator: torch.Generator, std: float = INIT_STD) -> nn.Parameter:
