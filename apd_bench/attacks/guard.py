@@ -49,16 +49,13 @@ def _frozen(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     learnable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
-        for module, training in modes:
-            if training:
-                module.training = False
-        for parameter in learnable:
-            parameter.requires_grad_(False)
+        for module, _ in modes:
+            module.training = False
+        model.requires_grad_(False)
         yield
     finally:
         for module, training in modes:
-            if module.training != training:
-                module.training = training
+            module.training = training
         for parameter in learnable:
             parameter.requires_grad_(True)
 

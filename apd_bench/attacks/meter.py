@@ -49,9 +49,9 @@ class Meter:
         """`model` itself when it is a meter already, else a new meter around it."""
         return model if isinstance(model, Meter) else cls(model)
 
-    def beside(self, model: Model, *, batch_size: int | None = None, persist: bool = False) -> "Meter":
+    def beside(self, model: Model, *, batch_size: int | None) -> "Meter":
         """A meter around another model that goes by the same clock and tells the same progress."""
-        other = type(self)(model, batch_size=batch_size, persist=persist)
+        other = type(self)(model, batch_size=batch_size)
         other.on_step, other._clock = self.on_step, self._clock
         return other
 

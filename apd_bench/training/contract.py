@@ -18,13 +18,13 @@ from torch import Tensor
 
 from apd_bench.backbones.adapter import Backbone
 from apd_bench.core.errors import UserError
-from apd_bench.core.registry import METHODS
 from apd_bench.core.specs import MethodRecipe
 from apd_bench.data.splits import LoadedDataset
 from apd_bench.methods.adversary import InnerAdversary, ascend
 from apd_bench.methods.entry import MethodEntry
-from apd_bench.methods.objective import Adversary, Terms
+from apd_bench.methods.objective import Terms
 from apd_bench.methods.recipes import recipe_of
+from apd_bench.prompts.base import PromptLearner
 from apd_bench.prompts.classifier import Classifier, PromptedModel
 from apd_bench.training.fit import build_objective, fit, prepare
 from apd_bench.training.loop import learnable, total_loss
@@ -70,11 +70,10 @@ class Subject:
         return self.train()
 
 
-def check(name: str | MethodEntry, *, backbone: Backbone | None = None) -> list[CheckResult]:
-    """The results of all checks on a registered name, a `path/to/file.py:NAME`, or an entry."""
-    entry = METHODS.get(name) if isinstance(name, str) else name
+def check(entry: MethodEntry, *, backbone: Backbone | None = None) -> list[CheckResult]:
+    """The results of all checks on a method; none stops at the first that fails."""
     try:
-        subject = Subject(recipe_of(entry, QUICK), backbone if backbone is not None else toy_backbone())
+        subject = Subject(recipe_of(entry, QUICK), backbone or toy_backbone())
     except UserError as error:
         return [CheckResult("the recipe can be read", False, str(error))]
     checks = {title: function for title, function in CHECKS.items() if subject.recipe.trains or function in ALWAYS}
@@ -102,9 +101,14 @@ def one_step_lowers_the_loss(subject: Subject) -> str:
     """A small step down the student's gradient lowers the loss on the same batch and the same adversarial images."""
     run = prepare(toy_fit(subject.recipe, subject.backbone, subject.data, eps=EPS), subject.backbone, subject.data)
     batch = run.batch(torch.arange(len(run.ids)))
-    first = run.bind(run.model).detached()
-    replay = _Replay(InnerAdversary(first, EPS, subject.recipe.inner_attack, run.generator("noise")))
-    before = _student_loss(run.terms(batch, run.generator("noise"), replay))
+    adversary = InnerAdversary(run.bind(run.model).detached(), EPS, subject.recipe.inner_attack, run.generator("noise"))
+    images: list[Tensor] = []
+
+    def attack(pixels: Tensor, labels: Tensor, **options: Any) -> Tensor:
+        images.append(adversary(pixels, labels, **options))
+        return images[-1]
+
+    before = _student_loss(run.terms(batch, run.generator("noise"), attack))
     if not before.isfinite():
         return f"the loss of the first step is {float(before)}"
     parameters = learnable(run.model)
@@ -116,8 +120,8 @@ def one_step_lowers_the_loss(subject: Subject) -> str:
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
                 parameter.sub_(SMALL_STEP * gradient / norm)
-        replay.rewind()
-        after = _student_loss(run.terms(batch, run.generator("noise"), replay))
+        again = iter(images)
+        after = _student_loss(run.terms(batch, run.generator("noise"), lambda *_, **__: next(again)))
     return "" if after < before else f"the loss went from {before:.7f} to {after:.7f} after a small step downhill"
 
 
@@ -200,34 +204,14 @@ CHECKS: dict[str, Callable[[Subject], str]] = {
 }
 
 
-class _Replay:
-    """An adversary that remembers its images and, once rewound, gives them again in the same order."""
-
-    def __init__(self, adversary: Adversary) -> None:
-        self.adversary = adversary
-        self.images: list[Tensor] = []
-        self.turn: int | None = None
-
-    def __call__(self, pixels: Tensor, labels: Tensor, **options: Any) -> Tensor:
-        if self.turn is not None:
-            self.turn += 1
-            return self.images[self.turn - 1]
-        self.images.append(self.adversary(pixels, labels, **options))
-        return self.images[-1]
-
-    def rewind(self) -> None:
-        self.turn = 0
-
-
 def _student_loss(terms: Terms) -> Tensor:
     """The loss without the terms of an online teacher, which is trained by its own gradient."""
     return total_loss({name: value for name, value in terms.items() if not name.startswith("teacher_")})
 
 
-def _logits(subject: Subject, learner: object, pixels: Tensor) -> Tensor:
+def _logits(subject: Subject, learner: PromptLearner, pixels: Tensor) -> Tensor:
     with torch.no_grad():
-        logits: Tensor = PromptedModel(subject.backbone, learner).bind()(pixels).logits  # type: ignore[arg-type]
-    return logits
+        return PromptedModel(subject.backbone, learner).bind()(pixels).logits
 
 
 @contextmanager
