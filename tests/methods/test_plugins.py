@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 import pickle
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from apd_bench.cli import check as check_verb
-from apd_bench.core.errors import UsageError
+from apd_bench.core.errors import CorruptFile, UsageError
 from apd_bench.core.identity import counted
 from apd_bench.core.registry import METHODS, Registry, plugin_files
 from apd_bench.methods.adversarial import AdversarialCrossEntropy
@@ -187,6 +188,12 @@ def test_a_trained_state_is_a_method_that_trains_nothing(backbone, data, tmp_pat
     moved = tmp_path / "elsewhere"
     (tmp_path / "mine").rename(moved)
     assert counted(load_recipe(str(moved))) == counted(recipe)
+
+
+def test_a_folder_with_a_broken_card_is_not_a_method(tmp_path):
+    (tmp_path / "card.json").write_text(json.dumps({"digest": 1}))
+    with pytest.raises(CorruptFile, match="not a prompt state"):
+        resolve(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["apd", "apt", "APD", "folder/x.py:y"])
