@@ -110,7 +110,7 @@ def test_wrong_pixels_and_labels(x, y, said, case):
     assert said in str(caught.value)
 
 
-def test_probabilities_and_nan_are_refused(case):
+def test_probabilities_and_nan_are_refused_and_an_error_of_the_model_stays_what_it_is(case):
     net, x, y = case
     with pytest.raises(UsageError, match="probabilities"):
         evaluate(lambda pixels: net(pixels).softmax(1), (x, y), "pgd", "4/255")
@@ -119,6 +119,12 @@ def test_probabilities_and_nan_are_refused(case):
             evaluate(lambda pixels, kind=kind: net(pixels).softmax(1).to(kind), (x, y), "pgd", "4/255")
     with pytest.raises(UsageError, match="NaN"):
         evaluate(lambda pixels: net(pixels) / 0 * 0, (x, y), "pgd", "4/255")
+
+    def broken(pixels):
+        raise RuntimeError("my own bug")
+
+    with pytest.raises(RuntimeError, match="my own bug"):
+        evaluate(broken, case[1:], "pgd")
 
 
 @pytest.mark.parametrize("head", [torch.sigmoid, lambda z: torch.sigmoid(z).half(), lambda z: z.softmax(1).square()])
@@ -141,10 +147,8 @@ class Hidden:
 @pytest.mark.parametrize(("model", "said"), [
     (lambda net: copy.deepcopy(net).half(), "The model computes in float16; attacks hand it float32 pixels. Pass"),
     (lambda net: copy.deepcopy(net).bfloat16(), "The model computes in bfloat16"),
-    (
-        lambda net: copy.deepcopy(net).double(),
-        "float64; attacks hand it float32 pixels. Pass model.float(), or convert inside: lambda x: model(x.double",
-    ),
+    (lambda net: copy.deepcopy(net).double(),
+     "float64; attacks hand it float32 pixels. Pass model.float(), or convert inside: lambda x: model(x.double"),
     (lambda net: copy.deepcopy(net).half().forward, "another precision; attacks hand it float32 pixels"),
     (lambda net: Hidden(copy.deepcopy(net).to("meta")), "pixels on cpu. Leave out device="),
     (lambda net: nn.Sequential(nn.Flatten(), nn.Linear(27, 3)), "cannot take these pixels"),
@@ -154,14 +158,6 @@ def test_a_model_that_cannot_take_float32_pixels_of_this_device_gets_the_mend(mo
     with pytest.raises(UsageError) as caught:
         evaluate(model(net), (x, y), "pgd")
     assert said in str(caught.value)
-
-
-def test_an_error_of_the_model_itself_stays_what_it_is(case):
-    def broken(pixels):
-        raise RuntimeError("my own bug")
-
-    with pytest.raises(RuntimeError, match="my own bug"):
-        evaluate(broken, case[1:], "pgd")
 
 
 def test_transfer_takes_its_source(case):

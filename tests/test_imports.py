@@ -11,20 +11,10 @@ import pytest
 import apd_bench
 
 PACKAGE = Path(apd_bench.__file__).parent
-STOREYS = (
-    ("core",),
-    ("records", "suites"),
-    ("backbones", "data"),
-    ("attacks",),
-    ("prompts",),
-    ("methods", "defences"),
-    ("evaluation",),
-    ("training", "leaderboard"),
-    ("runner",),
-    ("tuning",),
-    ("api",),
-    ("cli",),
-)
+STOREYS = [storey.split() for storey in (
+    "core", "records suites", "backbones data", "attacks", "prompts", "methods defences", "evaluation",
+    "training leaderboard", "runner", "tuning", "api", "cli",
+)]  # fmt: skip
 LEVEL = {room: level for level, storey in enumerate(STOREYS) for room in storey}
 ROOT = {"__init__": "api", "__main__": "cli", "api": "api", "plugin": "api"}  # the root's modules and their rooms
 TORCH_FREE = (

@@ -14,15 +14,12 @@ def net():
     return nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
 
 
-def test_passes_are_counted_in_images(net):
+def test_passes_are_counted_in_images_and_the_gradient_is_autograds(net):
     meter, x = Meter(net), torch.rand(5, 3, 4, 4)
     meter.predict(x)
     meter.gradient(x[:2], lambda z: z.sum(1))
     assert (meter.forwards, meter.backwards) == (7, 2)
     assert 0 < meter.seconds < 5
-
-
-def test_the_gradient_is_autograds(net):
     x = torch.rand(3, 3, 4, 4, requires_grad=True)
     y = torch.tensor([0, 1, 2])
     z, f, g = Meter(net).gradient(x, lambda z: margin(z, y))
@@ -31,7 +28,7 @@ def test_the_gradient_is_autograds(net):
     assert not z.requires_grad and not f.requires_grad
 
 
-def test_a_librarys_backward_ends_at_the_pixels(net):
+def test_a_librarys_backward_ends_at_the_pixels_and_it_may_write_into_the_logits(net):
     x = torch.rand(3, 3, 4, 4, requires_grad=True)
     meter = Meter(net)
     z = meter(x)
@@ -41,9 +38,6 @@ def test_a_librarys_backward_ends_at_the_pixels(net):
     assert torch.allclose(first[0].flatten(), net[1].weight[0]) and x.grad is not None
     assert all(parameter.grad is None for parameter in net.parameters())
     assert meter.backwards == 6
-
-
-def test_a_library_may_write_into_the_logits(net):
     kept = torch.rand(2, 4)
     meter = Meter(lambda x: kept)
     with torch.no_grad():

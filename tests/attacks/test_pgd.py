@@ -27,15 +27,12 @@ def test_the_best_point_seen_is_the_one_returned(options, small_net):
             assert margin(net(result.adversarials), y[one]).item() == pytest.approx(best.item(), abs=1e-5)
 
 
-def test_survivors_alone_cost_gradients(small_net):
+def test_survivors_alone_cost_gradients_and_restarts_only_add(small_net):
     net, x, y, ids = small_net(classes=4, n=16)
     result = attacks.run("pgd(steps=30)", net, x, y, ThreatModel(eps=3 / 255), ids)
     survivors = int((~result.broken).sum())
     assert 0 < survivors < 16
     assert 30 * survivors <= result.backwards < 30 * 16 - 200
-
-
-def test_restarts_only_add(small_net):
     net, x, y, ids = small_net(classes=4, n=16)
     threat = ThreatModel(eps=3 / 255)
     one = attacks.run("pgd(steps=3)", net, x, y, threat, ids)

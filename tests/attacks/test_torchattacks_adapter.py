@@ -34,14 +34,11 @@ def test_its_points_keep_the_budget_and_the_verdicts_are_ours(text, case):
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def test_pgd_is_as_strong_as_ours(case):
+def test_pgd_is_as_strong_as_ours_and_misclassified_samples_are_never_sent(case):
     net, x, y, ids = case
     ours = attacks.run("pgd", net, x, y, ThreatModel(eps=8 / 255), ids)
     theirs = run(f"torchattacks:PGD(steps=40, alpha={1 / 255})", case, ThreatModel(eps=8 / 255))
     assert ours.broken.any() and int(ours.broken.sum()) >= int(theirs.broken.sum())
-
-
-def test_misclassified_samples_are_never_sent(case):
     net, x, y, ids = case
     result = run("torchattacks:PGD", (net, x, (y + 1) % 5, ids))
     assert result.backwards == 0 and result.broken.all() and torch.equal(result.adversarials, x)

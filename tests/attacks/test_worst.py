@@ -10,7 +10,7 @@ from apd_bench.core.errors import UnknownName
 from apd_bench.core.specs import ThreatModel
 
 
-def test_they_reach_autoattack_for_a_fraction_of_the_passes(small_net):
+def test_they_reach_autoattack_for_a_fraction_of_the_passes_the_fast_one_for_half(small_net):
     for classes in (3, 8):
         net, x, y, ids = small_net(classes=classes, n=10, size=10, seed=classes)
         threat = ThreatModel(eps=3 / 255)
@@ -20,9 +20,6 @@ def test_they_reach_autoattack_for_a_fraction_of_the_passes(small_net):
             ours = attacks.run(name, net, x, y, threat, ids)
             assert int(ours.broken.sum()) >= int(full.broken.sum())
             assert ours.backwards * 3 < full.backwards and ours.forwards * 3 < full.forwards
-
-
-def test_the_fast_suite_costs_less_than_half_of_the_full_one(small_net):
     net, x, y, ids = small_net(classes=12, n=16, size=10)
     full, fast = (attacks.run(name, net, x, y, ThreatModel(eps=1 / 255), ids) for name in ("worst", "worst.fast"))
     assert (fast.broken | ~full.broken).all() and not full.broken.all()

@@ -39,14 +39,11 @@ def test_what_needs_no_download_is_never_missing(name):
     assert missing_weights(BACKBONES.get(name)) is None
 
 
-def test_missing_weights_come_with_the_command_that_fetches_them(empty_machine):
+def test_missing_weights_come_with_their_command_until_they_are_in_the_hubs_cache(empty_machine):
     assert "hf download timm/vit_base_patch32_clip_224.openai" in str(
         missing_weights(BACKBONES.get("ViT-B-32-quickgelu/openai"))
     )
     assert f"hf download {ROBUST.removeprefix('hf-hub:')}" in str(missing_weights(BACKBONES.get(ROBUST)))
-
-
-def test_weights_in_the_hubs_cache_are_there(empty_machine):
     in_hub(empty_machine, "timm/vit_base_patch32_clip_224.openai", "open_clip_model.safetensors")
     assert missing_weights(BACKBONES.get("ViT-B-32-quickgelu/openai")) is None
     in_hub(empty_machine, ROBUST.removeprefix("hf-hub:"), "open_clip_pytorch_model.bin")

@@ -62,16 +62,12 @@ def precision_row(what, fp32, bf16) -> Row:
     """Two results of evaluation as a row; the usual side is fp32."""
     one, two = fp32.outcomes.broken, bf16.outcomes.broken
     robust = [100 * (1 - side.mean()) for side in (one, two)]
-    return Row(
-        part="precision",
-        what=f"{what}, {len(one)} images",
-        usual=(float(fp32.timing["attack_seconds"]),),
-        ours=(float(bf16.timing["attack_seconds"]),),
-        unit="s wall",
-        facts={
-            "robust accuracy, %": f"{robust[0]:.1f} / {robust[1]:.1f}",
-            "verdicts changed": int((one != two).sum()),
-            "broken in one alone": f"{int((one & ~two).sum())} / {int((two & ~one).sum())}",
-            "attacked again in fp32": int(bf16.effective.get("attacked_again", 0)),
-        },
-    )
+    facts = {
+        "robust accuracy, %": f"{robust[0]:.1f} / {robust[1]:.1f}",
+        "verdicts changed": int((one != two).sum()),
+        "broken in one alone": f"{int((one & ~two).sum())} / {int((two & ~one).sum())}",
+        "attacked again in fp32": int(bf16.effective.get("attacked_again", 0)),
+    }
+    usual, ours = ((float(side.timing["attack_seconds"]),) for side in (fp32, bf16))
+    what = f"{what}, {len(one)} images"
+    return Row(part="precision", what=what, usual=usual, ours=ours, unit="s wall", facts=facts)

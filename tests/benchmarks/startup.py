@@ -33,17 +33,12 @@ def rows(quick: bool, device: str) -> Iterator[Row]:
                 seconds[name].append(spent)
     cost = {name: tuple(processor for processor, _ in pairs) for name, pairs in seconds.items()}
     for name, words in COMMANDS.items():
-        yield Row(
-            part="startup",
-            what=name,
-            ours=cost[name],
-            usual=cost["usual"],
-            facts={
-                "bare Python s": round(min(cost["bare"]), 3),
-                "shortest wall s": round(min(wall for _, wall in seconds[name]), 3),
-                "imports": " ".join(imported(words)) or "none of them",
-            },
-        )
+        facts = {
+            "bare Python s": round(min(cost["bare"]), 3),
+            "shortest wall s": round(min(wall for _, wall in seconds[name]), 3),
+            "imports": " ".join(imported(words)) or "none of them",
+        }
+        yield Row(part="startup", what=name, ours=cost[name], usual=cost["usual"], facts=facts)
 
 
 def imported(words: Sequence[str]) -> list[str]:

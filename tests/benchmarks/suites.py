@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from apd_bench.core.specs import ATTACK_SEED, format_eps
 from apd_bench.data.protocols import limit_split, select_classes
 from apd_bench.data.splits import load_dataset
 from apd_bench.prompts.classifier import Classifier
+from apd_bench.records.outcomes import Outcomes
 from apd_bench.records.record import Record
 from apd_bench.records.store import Store
 from apd_bench.records.submission import local_cell
@@ -28,7 +30,8 @@ from tests.benchmarks.models import attack, samples_of
 from tests.benchmarks.table import Row
 
 SUITES = ("worst", "worst.fast")
-RECORDS = Path("results/suites")
+RECORDS, BOARD = Path("results/suites"), Path("results/embedded")
+SUITE, LIBRARY = "worst.fast", "autoattack"  # of the audit: from the verdicts of `results/` alone, it attacks nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,4 +175,49 @@ def _compare(store: Store, record: Record, suite: str, backbone: Backbone) -> Ve
         seconds=time.perf_counter() - began,
         library_forwards=int(record.timing["forwards"]),
         library_backwards=int(record.timing["backwards"]),
+    )
+
+
+def audit_rows(quick: bool, device: str) -> Iterator[Row]:
+    """A row for each method, then one for all; raises MissingPrerequisite where nothing was judged by both."""
+    by_method = differences(Store(BOARD), Store(RECORDS))
+    for method, verdicts in by_method.items():
+        yield replace(verdicts.row(SUITE, method), part="audit")
+    yield replace(reduce(Verdicts.plus, by_method.values()).row(SUITE, "all methods"), part="audit")
+
+
+def differences(board: Store, evidence: Store) -> dict[str, Verdicts]:
+    """The verdicts of `worst.fast` on the board and of AutoAttack on the samples of its cells, by method."""
+    suites = {_place(record): record for record in board.records() if record.cell.attack.label == SUITE}
+    found: dict[str, Verdicts] = {}
+    for record in evidence.records():
+        other = suites.get(_place(record))
+        if record.cell.attack.label != LIBRARY or other is None or other.fit["digest"] != record.fit["digest"]:
+            continue
+        name = record.cell.fit.method.name
+        verdicts = _verdicts(evidence.outcomes(record.id, record), board.outcomes(other.id, other), record, other)
+        found[name] = found[name].plus(verdicts) if name in found else verdicts
+    if not found:
+        raise MissingPrerequisite(f"{evidence.path} holds no cell of {LIBRARY} beside one of {SUITE} in {board.path}.")
+    return dict(sorted(found.items()))
+
+
+def _place(record: Record) -> str:
+    """What two cells share that differ in their attack and in how many samples they take."""
+    cell = record.cell
+    return digest(replace(cell, attack=replace(cell.attack, name="any", version=1, options={}, code=None), limit=None))
+
+
+def _verdicts(theirs: Outcomes, ours: Outcomes, library: Record, suite: Record) -> Verdicts:
+    place = {name: row for row, name in enumerate(ours.sample_id.tolist())}
+    order = [place[name] for name in theirs.sample_id.tolist()]  # a limit takes the first of one fixed order
+    share = len(order) / len(ours.sample_id)
+    return Verdicts.of(
+        ours.broken[order],
+        theirs.broken,
+        forwards=round(share * int(suite.timing["forwards"])),
+        backwards=round(share * int(suite.timing["backwards"])),
+        seconds=share * float(suite.timing["attack_seconds"]),
+        library_forwards=int(library.timing["forwards"]),
+        library_backwards=int(library.timing["backwards"]),
     )

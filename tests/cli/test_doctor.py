@@ -44,11 +44,13 @@ def found(seconds=60):
     return {check.name: check for check in judge_probe(run_probe(seconds))}
 
 
-def test_a_healthy_pair(machine):
+def test_a_healthy_pair_is_told_without_importing_torch(machine):
     checks = found()
     assert [checks[name].state for name in ("torch", "torchvision", "open_clip")] == [OK, OK, OK]
     assert checks["torchvision"].detail == "0.24.0+cpu works beside torch 2.9.0+cpu"
     assert checks["cuda"].state == NOTE
+    code = "import sys; from apd_bench.cli.doctor import examine; examine(); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_pair_that_does_not_fit_is_named_with_the_cure(machine):
@@ -133,8 +135,3 @@ def test_an_old_package_is_named(monkeypatch):
     _, old, absent = doctor._packages()
     assert (old.name, old.state, old.detail) == ("numpy", PROBLEM, "1.9.5, needed is 1.26")
     assert (absent.name, absent.state) == ("nothing-like-this", PROBLEM)
-
-
-def test_the_doctor_does_not_import_torch(machine):
-    code = "import sys; from apd_bench.cli.doctor import examine; examine(); assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -89,10 +89,8 @@ def test_shells_complete_verbs_options_and_names(line, expected, tmp_path):
     (("run", "--methods", "apdd"), "Did you mean 'apd'?"),
     (("run", "--datasets", "fashio"), "Did you mean 'fashion'?"),
     (("run", "--attacks", "pdg"), "Did you mean 'pgd'?"),
-    (
-        ("run", "--attacks", "pgd(eps=8/255)"),
-        "The budget is no option of pgd: all attacks have the same. Write --eps 8",
-    ),
+    (("run", "--attacks", "pgd(eps=8/255)"),
+     "The budget is no option of pgd: all attacks have the same. Write --eps 8"),
     (("run", "--attacks", "cw(norm='L2')"), "Write --set norm=L2."),
     (("run", "--attacks", "pgd(eps=much)"), "'much' in pgd(eps=...) is neither a number"),
     (("run", "--backbone", "./file.pt"), "local:./file.pt@"),

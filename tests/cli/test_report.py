@@ -19,12 +19,9 @@ def store(tmp_path_factory):
     return str(fill(tmp_path_factory.mktemp("report") / "results", items))
 
 
-def test_screen(store, capsys):
+def test_the_screen_and_its_filters_take_aliases_and_both_spellings_of_eps(store, capsys):
     assert main(["report", store]) == 0
     assert capsys.readouterr().out.count("| rank | method |") == 2
-
-
-def test_filters_take_aliases_and_both_spellings_of_eps(store, capsys):
     words = ["--methods", "apt", "--eps", "0.00784313725", "--seeds", "1-1", "--attacks", "pgd"]
     assert main(["report", store, *words]) == 0
     shown = capsys.readouterr().out

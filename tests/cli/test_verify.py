@@ -64,9 +64,12 @@ def verified(tmp_path_factory):
     return made
 
 
-def test_nothing_changed_is_green(verified, capsys):
+def test_nothing_changed_is_green_and_without_expected_values_it_says_how_to_make_them(verified, capsys, tmp_path):
     assert verified.run(verified.results) == EXIT_DONE
     assert "As expected" in capsys.readouterr().out
+    missing = dataclasses.replace(verified, expected=tmp_path / "none.json")
+    assert missing.run(tmp_path / "r") == EXIT_USAGE
+    assert "apd-bench verify --update" in capsys.readouterr().err
 
 
 def zero_step(steps, first, schedule):
@@ -121,12 +124,6 @@ def test_a_teacher_on_the_wrong_image_is_red(verified, tmp_path, monkeypatch, ca
     monkeypatch.setattr(Distillation, "__call__", wrong_image)
     assert verified.run(tmp_path / "r") == EXIT_REGRESSION
     assert "kl_adversarial" in capsys.readouterr().out
-
-
-def test_without_expected_values_it_says_how_to_make_them(verified, tmp_path, capsys):
-    missing = dataclasses.replace(verified, expected=tmp_path / "none.json")
-    assert missing.run(tmp_path / "r") == EXIT_USAGE
-    assert "apd-bench verify --update" in capsys.readouterr().err
 
 
 def test_a_submission_of_these_results_is_checked_by_measuring_again(verified, tmp_path, capsys):

@@ -60,9 +60,8 @@ def bent(text, chance):
     for _ in range(chance.randint(1, 3)):
         place = chance.randrange(len(text) + 1)
         stop = min(place + chance.choice((1, 1, 1, 8, 200)), len(text))
-        new = chance.choice(
-            (b"", bytes([chance.randrange(256)]), b"0", b"9", b"e", b'"', b"[" * 99, text[place:stop] * 2)
-        )
+        signs = (b"0", b"9", b"e", b'"', b"[" * 99)
+        new = chance.choice((b"", bytes([chance.randrange(256)]), *signs, text[place:stop] * 2))
         text = text[:place] + new + text[stop:]
     return text
 
@@ -284,15 +283,13 @@ def fuzz_dataset(home, work, chance):
         value = chance.choice(
             ("3", "[]", "['{}', 3]", "{x = 1}", "true", "''", '"\\u001b"', "2020-01-01", "nan", "['a {}', 'b {}']")
         )
-        lines[place] = chance.choice(
-            (f"{lines[place].partition('=')[0]}= {value}", lines[place] * 2, f"x{lines[place]}")
-        )
+        other = f"{lines[place].partition('=')[0]}= {value}"
+        lines[place] = chance.choice((other, lines[place] * 2, f"x{lines[place]}"))
         text = "\n".join(lines)
     (work / "dataset.toml").write_bytes(bent(text.encode(), chance) if chance.random() < 0.5 else text.encode())
     if chance.random() < 0.4:
-        (work / "classnames.txt").write_bytes(
-            bent("Cat\nDog\n".encode(chance.choice(("utf-8", "utf-16", "utf-8-sig"))), chance)
-        )
+        names = "Cat\nDog\n".encode(chance.choice(("utf-8", "utf-16", "utf-8-sig")))
+        (work / "classnames.txt").write_bytes(bent(names, chance))
     if chance.random() < 0.3:
         path = chance.choice(sorted(work.rglob("*.png")))
         path.write_bytes(bent(path.read_bytes(), chance))
@@ -327,9 +324,8 @@ def fuzz_import(home, work, chance):
         shape = (chance.choice((0, 1, 2, 2, 99)), chance.choice((width.get(name, 3), width.get(name, 3), 1)))
         tensors[name] = torch.full(shape[chance.randint(0, 9) == 0 :], chance.choice((1.0, 0.5, 0.0, float("nan"))))
     if chance.random() < 0.3:
-        tensors[chance.choice(("ctx", 3, None, "epoch"))] = chance.choice(
-            [*VALUES, np.float64(1), torch.ones(2).long()]
-        )
+        value = chance.choice([*VALUES, np.float64(1), torch.ones(2).long()])
+        tensors[chance.choice(("ctx", 3, None, "epoch"))] = value
     path = work.with_suffix(".pt")
     torch.save(chance.choice((tensors, {"state_dict": tensors, "epoch": 3, "optimizer": {"x": {}}}, [tensors])), path)
     if chance.random() < 0.2:

@@ -32,7 +32,7 @@ def things(monkeypatch):
     return Registry(kind="thing", catalog="here", group="apd_bench.test_things", list_command="apd-bench list things")
 
 
-def test_names_aliases_and_case_and_unknown_ones_are_refused(things):
+def test_names_aliases_and_selections_in_catalog_order_and_unknown_ones_are_refused(things):
     assert things.get("apt").name == "advtp"
     assert things.get("APD").name == "apd"
     assert things.aliases() == {"apt": "advtp", "clip": "zero_shot"}
@@ -40,9 +40,6 @@ def test_names_aliases_and_case_and_unknown_ones_are_refused(things):
         things.get("adp")
     with pytest.raises(UnknownName, match="nothing_"):
         things.select(["nothing_*"])
-
-
-def test_selection_is_in_catalog_order_without_repeats(things):
     assert things.select(["apd", "apt", "advtp"]) == ["advtp", "apd"]
     assert things.select(["all"]) == ["advtp", "apd", "apd.rslad", "zero_shot"]
     assert things.select(["all", "!apd*"]) == ["advtp", "zero_shot"]

@@ -15,6 +15,7 @@ from apd_bench.data.splits import ImageSplit, LoadedDataset
 from tests.data.replicas import encoded
 
 CLASSES = ("ant", "bee", "cat")
+PARTS = ("train", "val", "test")
 
 
 def write_embedded(folder, name="animals", per_class=(6, 3, 4)):
@@ -27,7 +28,7 @@ def write_embedded(folder, name="animals", per_class=(6, 3, 4)):
     offsets, source = np.cumsum([0, *map(len, images)]).astype(np.int64), np.arange(len(label), dtype=np.int32)
     blob, path = np.frombuffer(b"".join(images), np.uint8), folder / f"{name}.npz"
     np.savez(path, blob=blob, offsets=offsets, label=label, split=split, source=source)
-    counts = {part: 3 * count for part, count in zip(("train", "val", "test"), per_class, strict=True)}
+    counts = {part: 3 * count for part, count in zip(PARTS, per_class, strict=True)}
     card = {
         "name": name, "title": name.title(), "classes": list(CLASSES), "template": "a picture of a {}.",
         "counts": counts, "image_size": 40, "npz_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -67,14 +68,10 @@ def make_split():
 def make_dataset(make_split):
     def make(count=5, per_class=6, *, train=True):
         labels = [label for label in range(count) for _ in range(per_class)]
-        return LoadedDataset(
-            spec=DatasetSpec(name="toy", loader="none:none", template="{}"),
-            classes=tuple(f"class {label}" for label in range(count)),
-            template="{}",
-            train=make_split(labels, "train") if train else None,
-            val=make_split(labels, "val") if train else None,
-            test=make_split(labels, "test"),
-        )
+        spec = DatasetSpec(name="toy", loader="none:none", template="{}")
+        splits = {name: make_split(labels, name) if train or name == "test" else None for name in PARTS}
+        names = tuple(f"class {label}" for label in range(count))
+        return LoadedDataset(spec=spec, classes=names, template="{}", **splits)
 
     return make
 

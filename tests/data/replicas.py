@@ -40,25 +40,8 @@ def write(path, content):
     path.write_bytes(content)
 
 
-# The file names of each set: label, number within the class -> path relative to the folder with images.
-def pets_name(card):
-    def name(label, number):
-        breed = card.classes[label].replace(" ", "_")
-        return f"{breed.capitalize()}_{number + 1}.jpg"
-
-    return name
-
-
-def numbered(width, prefix=""):
-    return lambda card: lambda label, number: f"{prefix}{label * 10 + number + 1:0{width}d}.jpg"
-
-
-def below_class(stem):
-    def named(card):
-        folders = list(card.folders) or [name.replace(" ", "_") for name in card.classes]
-        return lambda label, number: f"{folders[label]}/{stem.format(number + 1)}"
-
-    return named
+def below_class(card, label, stem):
+    return f"{(list(card.folders) or card.classes)[label].replace(' ', '_')}/{stem}.jpg"
 
 
 def sun_folder(card, label):
@@ -73,17 +56,20 @@ def ucf_action(card, label):
     return card.classes[label].replace(" ", "")
 
 
+# The file of an image of each set, from its label and its number within the class, relative to the folder with images.
 NAMES = {
-    "caltech101": below_class("image_{:04d}.jpg"),
-    "oxford_pets": pets_name,
-    "stanford_cars": numbered(5),
-    "oxford_flowers": numbered(5, "image_"),
-    "food101": below_class("{}.jpg"),
-    "fgvc_aircraft": numbered(7),
-    "sun397": lambda card: lambda label, number: f"{sun_folder(card, label)}/sun_{number:06d}.jpg",
-    "dtd": lambda card: lambda label, number: f"{card.classes[label]}/{card.classes[label]}_{number:04d}.jpg",
-    "eurosat": below_class("pic_{}.jpg"),
-    "ucf101": lambda card: lambda label, number: (
+    "caltech101": lambda card, label, number: below_class(card, label, f"image_{number + 1:04d}"),
+    "oxford_pets": lambda card, label, number: (
+        f"{card.classes[label].replace(' ', '_').capitalize()}_{number + 1}.jpg"
+    ),
+    "stanford_cars": lambda card, label, number: f"{label * 10 + number + 1:05d}.jpg",
+    "oxford_flowers": lambda card, label, number: f"image_{label * 10 + number + 1:05d}.jpg",
+    "food101": lambda card, label, number: below_class(card, label, number + 1),
+    "fgvc_aircraft": lambda card, label, number: f"{label * 10 + number + 1:07d}.jpg",
+    "sun397": lambda card, label, number: f"{sun_folder(card, label)}/sun_{number:06d}.jpg",
+    "dtd": lambda card, label, number: f"{card.classes[label]}/{card.classes[label]}_{number:04d}.jpg",
+    "eurosat": lambda card, label, number: below_class(card, label, f"pic_{number + 1}"),
+    "ucf101": lambda card, label, number: (
         f"{card.classes[label].replace(' ', '_')}/v_{ucf_action(card, label)}_g{number + 1:02d}_c01.jpg"
     ),
 }
@@ -98,12 +84,12 @@ def write_set(root, card, layout="coop", per_class=None):
     """The images of a set in a layout, and how they are to be split (not written to disk)."""
     counts = per_class or COOP_COUNTS
     folder, images = layout_home(card, layout)
-    file_name, order = NAMES[card.name](card), [name for name, count in counts.items() for _ in range(count)]
+    order = [name for name, count in counts.items() for _ in range(count)]
     listed = {name: [] for name in counts}
     for label in range(len(card.classes)):
         for number, name in enumerate(order):
             prefix = ("cars_test/" if name == "test" else "cars_train/") if card.name == "stanford_cars" else ""
-            listed[name].append((prefix + file_name(label, number), label))
+            listed[name].append((prefix + NAMES[card.name](card, label, number), label))
     write_images(root / folder / images, (path for items in listed.values() for path, _ in items))
     return listed
 

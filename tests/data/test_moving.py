@@ -46,15 +46,12 @@ def test_an_error_is_raised_when_its_turn_comes():
         next(batches)
 
 
-def test_on_a_cpu_nothing_is_read_before_it_is_asked_for():
+def test_on_a_cpu_nothing_is_read_ahead_and_no_thread_is_left_when_a_loop_ends_early():
     seen = []
     batches = moved(lambda place: seen.append(place) or read(place), range(3), torch.device("cpu"))
     assert seen == []
     next(batches)
     assert seen == [0]
-
-
-def test_no_thread_is_left_when_a_loop_ends_early_and_nothing_is_pinned_twice():
     batches = ahead(read, range(5))
     next(batches)
     batches.close()

@@ -123,23 +123,20 @@ def test_excluded_samples_are_gone_and_recorded_and_have_to_exist(make_dataset):
         exclude_samples(make_dataset(), ["toy/test/999"])
 
 
-def test_subset_keeps_ids_labels_and_pixels_together(make_split):
+def test_subset_keeps_ids_labels_and_pixels_together_and_indexes_are_checked(make_split):
     split = make_split([0, 1, 2, 0, 1])
     part = split.subset([4, 2]).subset([1])
     assert part.ids == ("toy/train/000002",)
     assert part.labels.tolist() == [2]
     assert part.images().unique().tolist() == [2]
+    with pytest.raises(IndexError):
+        make_split([0, 1]).images([2])
+    assert make_split([0, 1]).pixels([]).shape == (0, 3, 2, 2)
+    with pytest.raises(CorruptFile, match=r"'toy/train/000001' more than once"):
+        make_split([0, 1, 2]).subset([1, 0, 1])
 
 
 @pytest.mark.parametrize("indexes", [[3, 0], torch.tensor([3, 0]), np.array([3, 0]), [-2, -5]])
 def test_indexes_may_be_a_list_tensor_or_array(make_split, indexes):
     split = make_split([0, 1, 2, 0, 1])
     assert split.images(indexes)[:, 0, 0, 0].tolist() == [3, 0]
-
-
-def test_an_index_outside_none_at_all_and_one_twice(make_split):
-    with pytest.raises(IndexError):
-        make_split([0, 1]).images([2])
-    assert make_split([0, 1]).pixels([]).shape == (0, 3, 2, 2)
-    with pytest.raises(CorruptFile, match=r"'toy/train/000001' more than once"):
-        make_split([0, 1, 2]).subset([1, 0, 1])

@@ -127,7 +127,7 @@ def test_a_static_evaluation_is_the_old_one_bit_for_bit(net):
         assert name == other and np.array_equal(column, again), name
 
 
-def test_only_those_that_the_cheap_members_leave_go_on_and_passes_are_those_of_the_model(net):
+def test_only_those_that_cheap_members_leave_go_on_and_a_budget_bounds_the_passes(net):
     seen = []
 
     def counted(x):
@@ -140,9 +140,6 @@ def test_only_those_that_the_cheap_members_leave_go_on_and_passes_are_those_of_t
     assert all(bool((later >= earlier).all()) for earlier, later in pairwise(columns))
     assert abs(found.forwards - sum(seen)) <= 3 * N  # but for clean predictions and the measured marks
     assert found.forwards < N * (10 * 8 + 50)
-
-
-def test_a_budget_bounds_the_passes_of_each_sample(net):
     found = run(SHORT.replace(")", ", budget=60)"), Identity(net[0]), *net[1:3], ThreatModel(eps=1 / 255), net[3])
     assert found.effective["out_of_budget"] == "transfer"
     assert found.forwards + found.backwards < 2 * 60 * N

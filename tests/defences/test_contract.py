@@ -25,14 +25,11 @@ def defence(request, defended):
     return defended(request.param)
 
 
-def test_an_image_alone_is_predicted_as_in_a_batch_and_in_any_order(defence, tiny):
+def test_an_image_alone_is_predicted_as_in_a_batch_and_a_draw_decides_everything(defence, tiny):
     x = tiny[1][:4]
     together = predict(defence, x)
     torch.testing.assert_close(torch.cat([predict(defence, x[[row]]) for row in range(4)]), together, atol=2e-4, rtol=0)
     torch.testing.assert_close(predict(defence, x.flip(0)).flip(0), together, atol=2e-4, rtol=0)
-
-
-def test_a_draw_decides_everything_and_draws_differ_where_the_defence_says_so(defence, tiny):
     x = tiny[1][:4]
     first = predict(defence, x)
     assert torch.equal(first, predict(defence, x))

@@ -64,14 +64,11 @@ def test_it_is_one_step_of_torch_on_entropy_and_on_the_distance_of_the_statistic
         torch.testing.assert_close(defence(x, (1,)), prompted.scores(prompted.features(x, P)), atol=5e-3, rtol=0)
 
 
-def test_without_a_step_the_prediction_is_the_models(prompted, tiny):
+def test_without_a_step_it_is_the_model_and_what_it_cannot_tune_is_refused(prompted, tiny):
     defence = make_defence("tapt(views=3)", prompted, lambda made: made.learn([tiny[1][:9]]))
     defence.options["rate"] = 0.0
     with torch.no_grad():
         torch.testing.assert_close(defence(tiny[1][:3], (1,)), prompted(tiny[1][:3]), atol=1e-4, rtol=0)
-
-
-def test_a_model_without_visual_prompts_or_without_training_images_is_refused(tiny, prompted):
     with pytest.raises(IncompatibleChoice, match="visual prompts"):
         make_defence("tapt", tiny[0], lambda made: {})
     with pytest.raises(IncompatibleChoice, match="trained on"):

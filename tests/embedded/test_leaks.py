@@ -59,13 +59,10 @@ def test_a_source_unknown_to_the_index_is_found(index, tmp_path):
     assert check.mismatches(index, tmp_path)
 
 
-def test_a_constant_plane_is_similar_to_nothing():
+def test_a_constant_plane_is_similar_to_nothing_and_clusters_are_connected_components():
     flat = np.zeros((2, 20, 20), np.uint8)
     flat[1] = 200
     assert list(shapes.similar_pairs(shapes.unit(flat), shapes.unit(flat))) == []
-
-
-def test_clusters_are_connected_components():
     rng = np.random.default_rng(0)
     base = rng.normal(size=(3, 400)).astype(np.float32)
     rows = np.concatenate([base, base + 0.05 * rng.normal(size=(3, 400)).astype(np.float32)])

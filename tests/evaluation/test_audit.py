@@ -33,10 +33,18 @@ def test_an_honest_attack_passes_and_rounding_is_repaired(case):
     assert (found.pixels - x).abs().max() <= THREAT.eps + 6e-8 and found.pixels.max() <= 1
 
 
-def test_a_lie_is_counted_with_its_size(case):
+def test_a_lie_is_counted_with_its_size_and_a_distance_attack_breaks_only_inside_the_ball(case):
     found = judge(case, broken=~case[3].broken)
     assert found.flips == 8 and found.doubt > 1e-3
     assert torch.equal(found.broken, case[3].broken)
+    _, x, y, result = case
+    meter = Meter(lambda pixels: case[0].model(pixels) * float("nan"))
+    with pytest.raises(AuditError, match="NaN"):
+        audit(meter, result, x, y, THREAT)
+    meter, x, y, _ = case
+    other = torch.stack([x[(i + 1) % 8] for i in range(8)])
+    far = judge(case, kind="distance", adversarials=other, broken=meter.predict(other).argmax(1) != y)
+    assert far.norm.min() > THREAT.eps and not far.broken.any() and far.flips == 0
 
 
 @pytest.mark.parametrize(("change", "said"), [
@@ -50,17 +58,3 @@ def test_a_broken_budget_is_an_error(change, said, case):
     points[0, 0, 0, 0] = 0
     with pytest.raises(AuditError, match=said):
         judge(case, adversarials=change(points))
-
-
-def test_a_distance_attack_breaks_a_sample_only_inside_the_ball(case):
-    meter, x, y, _ = case
-    other = torch.stack([x[(i + 1) % 8] for i in range(8)])
-    far = judge(case, kind="distance", adversarials=other, broken=meter.predict(other).argmax(1) != y)
-    assert far.norm.min() > THREAT.eps and not far.broken.any() and far.flips == 0
-
-
-def test_nan_logits_at_adversarial_points_are_an_error(case):
-    _, x, y, result = case
-    meter = Meter(lambda pixels: case[0].model(pixels) * float("nan"))
-    with pytest.raises(AuditError, match="NaN"):
-        audit(meter, result, x, y, THREAT)

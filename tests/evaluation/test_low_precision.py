@@ -60,16 +60,13 @@ def test_a_cell_in_bf16_is_judged_in_float32():
     assert (half.extra["margin"] != whole.extra["margin"]).any()  # the attack itself was another one
 
 
-def test_a_twin_in_another_precision_shares_the_weights():
+def test_a_twin_shares_the_weights_and_a_second_attack_the_clean_passes():
     backbone = toy_backbone()
     short = Classifier(backbone, torch.eye(4, backbone.shapes.embed_dim), precision="bf16")
     full = short.in_precision("fp32")
     assert (short.precision, full.precision) == ("bf16", "fp32")
     assert full.weight is short.weight
     assert full.in_precision("fp32") is full
-
-
-def test_a_second_attack_reuses_the_clean_passes_of_the_first():
     backbone, data = toy_backbone(), toy_dataset(3)
     classifier = zero_shot(backbone, data.classes, data.template)
     attacks = [parse_attack(text) for text in ("fgsm", "noise", "fgsm")]

@@ -35,26 +35,18 @@ def cell(*, method_spec=None, data=None, attack="pgd", seed=1, eps=2 / 255, norm
 def outcomes(clean, robust, *, prefix="s", **extra):
     """Outcomes with label 0, where `clean` and `robust` say which samples are right before and after the attack."""
     right, kept = np.asarray(clean, dtype=bool), np.asarray(robust, dtype=bool)
-    n = len(right)
     return Outcomes(
-        sample_id=np.asarray([f"{prefix}{index:05d}" for index in range(n)]),
-        label=np.zeros(n),
-        clean_prediction=np.where(right, 0, 1),
-        adversarial_prediction=np.where(kept, 0, 2),
-        broken=~kept,
+        sample_id=np.asarray([f"{prefix}{index:05d}" for index in range(len(right))]), label=np.zeros(len(right)),
+        clean_prediction=np.where(right, 0, 1), adversarial_prediction=np.where(kept, 0, 2), broken=~kept,
         extra={name: np.asarray(column) for name, column in extra.items()},
-    )
+    )  # fmt: skip
 
 
 def record(spec, status="success", **changes):
-    values = {
-        "environment": ENVIRONMENT,
-        "created": "2026-01-02T03:04:05+00:00",
-        "fit": {"num_parameters": 512, "seconds": 3.5},
-        "timing": {"attack_seconds": 2.0, "forwards": 200, "backwards": 100},
-        **changes,
-    }
-    return Record(id=spec.id, cell=spec, status=status, **values)
+    fit = {"num_parameters": 512, "seconds": 3.5}
+    timing = {"attack_seconds": 2.0, "forwards": 200, "backwards": 100}
+    values = {"environment": ENVIRONMENT, "created": "2026-01-02T03:04:05+00:00", "fit": fit, "timing": timing}
+    return Record(id=spec.id, cell=spec, status=status, **values | changes)
 
 
 def fill(path, items):

@@ -57,7 +57,7 @@ def test_families_and_reconstructions(recipe, family, reconstruction):
     assert (row.family, row.reconstruction) == (family, reconstruction)
 
 
-def test_incomplete_rows_have_no_mean_and_no_rank():
+def test_incomplete_rows_have_no_mean_and_no_rank_and_failed_cells_say_why():
     items = grid(SHARES)
     gone = next(index for index, (one, _) in enumerate(items) if one.cell.fit.method.name == "apd")
     table = tables_of(items[:gone] + items[gone + 1 :])[0]
@@ -65,9 +65,6 @@ def test_incomplete_rows_have_no_mean_and_no_rank():
     assert (row.method, row.done, row.planned, row.rank, row.estimates) == ("apd", 11, 12, None, {})
     assert row.missing == {items[gone][0].cell.dataset.name: 1}
     assert [row.method for row in table.ranked] == ["zero_shot"]
-
-
-def test_a_failed_cell_counts_as_missing_and_says_why():
     items = grid({"apd": SHARES["apd"]}, seeds=(1,))
     failed = replace(items[0][0], status="error", error={"message": "out of memory"}, outcomes=None)
     (row,) = tables_of([(failed, None), *items[1:]])[0].incomplete
@@ -152,14 +149,12 @@ def test_suspect_cells_and_collapsed_fits_are_counted():
     assert row.notes == (fewer, "its prompts were made for another backbone, RN50")
 
 
-def test_mixed_attack_versions_are_noted():
+def test_mixed_attack_versions_and_prompts_that_were_trained_again_are_noted():
     new = cell(seed=2)
     new = replace(new, attack=replace(new.attack, version=2))
     items = [(record(cell(seed=1)), outcomes([1], [1])), (record(new), outcomes([1], [1]))]
     assert "versions 1, 2" in tables_of(items)[0].notes[0]
 
-
-def test_prompts_that_were_trained_again_between_two_attacks_are_noted():
     def notes(second):
         cells = {name: cell(attack=name) for name in ("pgd", "cw")}
         digests = {"pgd": "a", "cw": second}

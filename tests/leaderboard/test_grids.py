@@ -29,15 +29,12 @@ def test_a_dataset_of_a_few_methods_has_a_table_of_its_own():
     assert heading(further) == f"{heading(main)}, further sets: objects"
 
 
-def test_a_dataset_that_one_of_many_methods_lacks_makes_that_one_incomplete():
+def test_a_dataset_that_one_of_many_lacks_makes_it_incomplete_and_failed_cells_count_as_tried():
     items = grid(shares("zero_shot", "apd", "advtp", "fap"), seeds=(1,))
     kept = [item for item in items if (item[0].cell.fit.method.name, item[0].cell.dataset.name) != ("fap", "places")]
     (table,) = made(kept)
     assert (names(table.ranked), names(table.incomplete)) == (["advtp", "apd", "zero_shot"], ["fap"])
     assert table.incomplete[0].missing == {"places": 2}
-
-
-def test_a_cell_that_failed_counts_as_tried():
     items = grid(shares("apd", "advtp"), seeds=(1,))
     failed = [
         (type(one)(id=one.id, cell=one.cell, status="error"), None)
@@ -48,16 +45,13 @@ def test_a_cell_that_failed_counts_as_tried():
     assert (table.datasets, names(table.incomplete)) == (("food", "places"), ["advtp"])
 
 
-def test_a_further_seed_is_named_and_left_out():
+def test_a_further_seed_or_a_method_without_training_elsewhere_makes_no_gap():
     items = grid(shares("apd", "advtp", "fap"), seeds=(1, 2)) + grid(shares("apd"), seeds=(3,))
     (table,) = made(items)
     assert (table.seeds, table.incomplete) == ((1, 2), ())
     (row,) = [row for row in table.rows if row.notes]
     assert (row.method, row.planned) == ("apd", 8)
     assert "seeds 3" in row.notes[0]
-
-
-def test_a_method_without_training_measured_elsewhere_makes_no_gap():
     items = grid(shares("apd"), datasets=("food",), seeds=(1,)) + grid(shares("zero_shot"))
     main, alone = made(items)
     assert (main.datasets, names(main.ranked)) == (("food",), ["apd", "zero_shot"])

@@ -47,9 +47,12 @@ def test_no_gradient_of_the_students_loss_reaches_the_teacher(backbone, data, op
     assert all(gradient is None for gradient in torch.autograd.grad(teacher, own, allow_unused=True))
 
 
-def test_label_weight_1_is_advvlp_to_the_bit(backbone, data):
+def test_label_weight_1_is_advvlp_and_an_offline_teacher_plain_clean_tuning_first(backbone, data):
     labelled = trained("apd", backbone, data, {"objective": {"label_weight": 1.0}})
     assert digest_of(labelled.state) == digest_of(trained("advvlp", backbone, data).state)
+    offline = trained("apd.offline", backbone, data)
+    clean = trained("vlp", backbone, data, eps=None)
+    assert offline.card["teacher_history"] == clean.card["history"]
 
 
 def test_budget_0_is_plain_clean_distillation(backbone, data, monkeypatch):
@@ -82,9 +85,3 @@ def test_a_frozen_teacher_has_no_terms_and_teaches_from_the_first_step(backbone,
     history = trained(f"apd.{kind}", backbone, data).card["history"]
     assert set(history[0]) == {"epoch", "lr", "kl_adversarial", "loss", "gradient_norm"}
     assert history[0]["kl_adversarial"] > 0
-
-
-def test_an_offline_teacher_is_plain_clean_tuning_first(backbone, data):
-    offline = trained("apd.offline", backbone, data)
-    clean = trained("vlp", backbone, data, eps=None)
-    assert offline.card["teacher_history"] == clean.card["history"]

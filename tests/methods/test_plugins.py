@@ -176,7 +176,7 @@ def test_a_wrong_variant_is_explained(text, message):
         load_recipe(text)
 
 
-def test_a_trained_state_is_a_method_that_trains_nothing(backbone, data, tmp_path):
+def test_a_trained_state_is_a_method_that_trains_nothing_and_a_broken_card_is_none(backbone, data, tmp_path):
     state = fit(toy_fit(load_recipe("apd", QUICK), backbone, data), backbone, data)
     save_state(tmp_path / "mine", state)
     recipe = load_recipe(str(tmp_path / "mine"))
@@ -188,9 +188,6 @@ def test_a_trained_state_is_a_method_that_trains_nothing(backbone, data, tmp_pat
     moved = tmp_path / "elsewhere"
     (tmp_path / "mine").rename(moved)
     assert counted(load_recipe(str(moved))) == counted(recipe)
-
-
-def test_a_folder_with_a_broken_card_is_not_a_method(tmp_path):
     (tmp_path / "card.json").write_text(json.dumps({"digest": 1}))
     with pytest.raises(CorruptFile, match="not a prompt state"):
         resolve(str(tmp_path))

@@ -49,7 +49,7 @@ def test_it_is_committed_without_output():
     assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
 
 
-def test_it_runs_reads_evaluates_and_plots(executed):
+def test_it_runs_reads_evaluates_and_plots_without_a_warning(executed):
     notebook, folder, seconds = executed
     run, read, evaluate, _ = (cell for cell in notebook.cells if cell.cell_type == "code")
     assert "6 success" in text_of(run)
@@ -58,8 +58,5 @@ def test_it_runs_reads_evaluates_and_plots(executed):
     assert 0 <= robust <= clean <= 1 and isinstance(suspect, tuple)
     assert (folder / "clean-against-worst.png").stat().st_size > 5000
     assert 1 < seconds < LONGEST
-
-
-def test_nothing_warns(executed):
     outputs = [output for cell in executed[0].cells for output in cell.get("outputs", ())]
     assert [output for output in outputs if output.get("name") == "stderr"] == []

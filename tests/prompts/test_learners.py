@@ -16,14 +16,11 @@ def words(backbone, learner):
 
 
 class TestTemplate:
-    def test_texts_are_the_template_with_the_names(self, make, backbone):
+    def test_texts_are_the_template_with_the_names_also_after_another_one(self, make, backbone):
         learner = make("template")
         assert words(backbone, learner)[1] == "a photo of a x ray , a kind of thing ."
         assert learner.num_parameters == 0
         assert learner.forward().text is None
-
-    def test_rebind_takes_another_template(self, make, backbone):
-        learner = make("template")
         learner.rebind(["dog"], "some {}")
         assert words(backbone, learner) == ["some dog"]
 
@@ -35,17 +32,13 @@ class TestText:
         assert 0.015 < float(learner.context.detach().std()) < 0.025
         assert words(backbone, learner)[0] == "x " * 16 + "cat ."
 
-    def test_a_phrase_starts_the_context_with_its_words(self, make, backbone):
+    def test_words_of_a_phrase_or_of_the_template_start_the_context_and_missing_ones_are_random(self, make, backbone):
         learner = make("text", tokens=4, init="a photo of a")
         assert torch.equal(learner.context, backbone.embed_words("a photo of a"))
-
-    def test_missing_words_are_drawn_at_random(self, make, backbone):
         learner = make("text", tokens=3, init="photo")
         assert torch.equal(learner.context[:1], backbone.embed_words("photo"))
         assert float(learner.context[1:].detach().abs().max()) < 0.1
         assert words(backbone, learner)[0] == "photo x x cat ."
-
-    def test_the_words_of_the_template_can_start_it(self, make, backbone):
         learner = make("text", tokens=2, init="template")
         assert torch.equal(learner.context, backbone.embed_words("a photo"))
         assert words(backbone, learner)[0] == "a photo of a cat , a kind of thing ."
@@ -86,15 +79,13 @@ class TestVisual:
 
 
 class TestIndependent:
-    def test_two_words_of_the_phrase_are_learned_and_two_stay(self, make, backbone):
+    def test_two_words_of_the_phrase_are_learned_and_lengths_are_those_of_each_tower(self, make, backbone):
         learner = make("independent")
         prompts = learner()
         assert torch.equal(learner.context, backbone.embed_words("a photo"))
         assert words(backbone, learner)[0] == "a photo of a cat ."
         assert prompts.text.deep.shape == (2, 2, 16)
         assert prompts.visual.tokens.shape == (4, 2, 32)
-
-    def test_lengths_and_depths_are_those_of_each_tower(self, make):
         prompts = make("independent", text_tokens=4, visual_tokens=3, text_depth=1, visual_depth=2)()
         assert prompts.text.context.shape == (4, 16)
         assert len(prompts.text.deep) == 0
@@ -102,7 +93,7 @@ class TestIndependent:
 
 
 class TestCoupled:
-    def test_the_visual_prompt_of_a_layer_is_a_linear_map_of_its_text_prompt(self, make):
+    def test_the_visual_prompt_of_a_layer_is_a_linear_map_of_its_text_prompt_copied_to_deep_ones(self, make):
         learner = make("coupled")
         prompts = learner()
         text = [learner.context, *learner.deep]
@@ -111,9 +102,6 @@ class TestCoupled:
         assert prompts.visual.tokens.shape == (3, 2, 32)
         for tokens, prompt, (weight, bias) in zip(prompts.visual.tokens, text, maps, strict=True):
             assert torch.allclose(tokens, linear(prompt, weight, bias), atol=1e-6)
-
-    def test_the_deep_maps_start_as_copies_and_the_first_does_not(self, make):
-        learner = make("coupled")
         assert torch.equal(learner.further.weight[0], learner.further.weight[1])
         assert not torch.equal(learner.further.weight[0], learner.first.weight[0])
         assert float(learner.first.weight.detach().abs().max()) <= 16**-0.5

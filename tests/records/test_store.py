@@ -39,16 +39,13 @@ def store(tmp_path):
     return Store(tmp_path / "results")
 
 
-def test_what_is_put_is_what_is_read(store):
+def test_what_is_put_is_what_is_read_and_the_outcomes_of_what_was_replaced_are_gone(store):
     with store.writer():
         written = store.put(make_record(), make_outcomes())
     again = Store(store.path)
     assert list(again.records()) == [written]
     assert again.outcomes(written.id).broken.tolist() == [False, True, False]
     assert again.statuses() == {written.id: "success"}
-
-
-def test_the_outcomes_of_a_record_that_was_replaced_are_gone_and_the_new_ones_agree(store):
     with store.writer():
         store.put(make_record(), make_outcomes())
         record = store.put(make_record(), make_outcomes(shift=1))

@@ -70,19 +70,13 @@ class FakeBench:
             temporary.replace(checkpoint)
         broken = draws < 128
         outcomes = Outcomes(
-            sample_id=[f"{cell.dataset.name}/{row}" for row in rows],
-            label=np.zeros(len(rows)),
-            clean_prediction=draws < 40,
-            adversarial_prediction=broken,
-            broken=broken,
-        )
-        return Measured(
-            metrics=outcomes.metrics(),
-            outcomes=outcomes,
-            timing={"seconds": 1.0, "attack_seconds": 0.8, "model_seconds": 0.6, "forwards": 100, "backwards": 50},
-            fit={"digest": _digest(learned)},
-            environment={"device": self.settings.device, "visible": os.environ.get("CUDA_VISIBLE_DEVICES", "")},
-        )
+            sample_id=[f"{cell.dataset.name}/{row}" for row in rows], label=np.zeros(len(rows)),
+            clean_prediction=draws < 40, adversarial_prediction=broken, broken=broken,
+        )  # fmt: skip
+        timing = {"seconds": 1.0, "attack_seconds": 0.8, "model_seconds": 0.6, "forwards": 100, "backwards": 50}
+        environment = {"device": self.settings.device, "visible": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
+        made = {"metrics": outcomes.metrics(), "outcomes": outcomes, "fit": {"digest": _digest(learned)}}
+        return Measured(**made, timing=timing, environment=environment)
 
 
 def _digest(learned):

@@ -49,14 +49,12 @@ def test_the_largest_power_of_two_that_fits_is_found(each, fixed):
     assert largest_batch(FakeMemory(8000 * MIB, each, fixed), SIDE) == found
 
 
-def test_smaller_batches_are_tried_where_the_first_do_not_fit():
+def test_smaller_batches_are_tried_where_memory_lacks_and_nowhere_else():
     memory = FakeMemory(1000 * MIB, 200 * MIB)
     assert largest_batch(memory, SIDE).size == 2
     assert memory.asked == [4, 8, 1, 2]
     assert largest_batch(FakeMemory(100 * MIB, 200 * MIB), SIDE).size == 1
 
-
-def test_other_errors_are_not_taken_for_a_lack_of_memory():
     class Broken(FakeMemory):
         def peak(self, batch):
             raise RuntimeError("shapes do not match")

@@ -160,15 +160,6 @@ def test_a_damaged_fit_is_trained_again_and_kept(store, log):
     assert (store.fits / f"{fit_id}.damaged" / "state").read_text() == "other"
 
 
-def test_a_fit_is_not_repeated_when_only_cells_are_missing(store, log):
-    plan = make_plan()
-    go(plan, store, only_fits=True)
-    assert len(ends(log(), "fit")) == 4 and not ends(log(), "cell")
-    assert go(plan, store, only_fits=True).fits_computed == []
-    go(plan, store)
-    assert len(ends(log(), "fit")) == 4 and len(ends(log(), "cell")) == 8
-
-
 def test_a_full_disk_ends_the_run_with_one_sentence_and_nothing_lost(store, log, monkeypatch):
     plan = make_plan()
     real, calls = Store.put, []

@@ -110,7 +110,7 @@ def test_a_large_grid_is_no_larger_than_the_terminal_and_the_last_line_is_there(
     assert shown == 26 or any(line.startswith(f"{26 - shown} more") for line in lines)
 
 
-def test_each_set_has_a_sign_where_there_is_room():
+def test_each_set_has_a_sign_where_there_is_room_and_a_grid_of_fits_counts_fits():
     plan = make_plan(datasets=SETS, methods=("one",), seeds=tuple(range(1, 41)))
     reporter, _ = started(plan, 80, 24)
     assert lines_of(reporter)[0].split() == ["method", "clean", "worst", "cells", "11", "datasets"]
@@ -121,6 +121,9 @@ def test_each_set_has_a_sign_where_there_is_room():
     assert "█··▒·!·····" in lines_of(reporter)[1]
     reporter.console.width = 40
     assert lines_of(reporter)[0].split() == ["method", "clean", "worst", "cells"]
+    reporter, _ = started(make_plan(seeds=(1, 2, 3)), 80, 24, only_fits=True)
+    lines = lines_of(reporter)
+    assert lines[1].split() == ["one", "0/6", "··"] and lines[-1].startswith("0/12 fits")
 
 
 def test_the_table_fills_with_clean_and_worst_of_what_is_measured_so_far(tmp_path):
@@ -171,28 +174,19 @@ def test_the_member_of_a_suite_and_how_far_it_is_are_named():
     assert max(map(len, lines_of(reporter))) <= 80
 
 
-def test_numbers_come_before_names_that_may_be_cut():
+def test_numbers_come_before_names_and_a_bar_grows_with_the_passes():
     plan = make_plan(methods=("a-very-long-name-of-a-method-with-many-options",), datasets=("b" * 60,))
     reporter, _ = started(plan, 60, 24)
     task = Task(fit=plan.cells[0].fit, cell=plan.cells[0])
     reporter.task_started(task)
     reporter.tick({task.id: Progress(done=6, total=12, broken=4)})
     assert "█████····· " in lines_of(reporter)[-2] and "6/12 samples, 4 broken  a-very" in lines_of(reporter)[-2]
-
-
-def test_the_bar_of_an_attack_on_all_samples_at_once_grows_with_its_passes():
     plan = make_plan(attacks=("autoattack",))
     reporter, _ = started(plan, 80, 24)
     task = Task(fit=plan.cells[0].fit, cell=plan.cells[0])
     reporter.task_started(task)
     reporter.tick({task.id: Progress(done=0, total=12, passes=sum(passes_of(plan.cells[0])) / 2)})
     assert lines_of(reporter)[-2].startswith("█████·····") and " left" in lines_of(reporter)[-1]
-
-
-def test_where_only_fits_are_trained_the_grid_counts_fits():
-    reporter, _ = started(make_plan(seeds=(1, 2, 3)), 80, 24, only_fits=True)
-    lines = lines_of(reporter)
-    assert lines[1].split() == ["one", "0/6", "··"] and lines[-1].startswith("0/12 fits")
 
 
 def test_a_terminal_that_becomes_narrower_keeps_what_was_said_and_shows_one_view():

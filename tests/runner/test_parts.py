@@ -35,7 +35,7 @@ def test_every_cell_is_in_one_part_and_no_fit_is_trained_in_two(parts):
     assert deal(whole, parts, parts) == deal(plan_of(TRAINED), parts, parts)  # wherever it is dealt
 
 
-def test_cells_that_share_the_model_of_the_adversary_stay_together():
+def test_cells_of_one_adversary_stay_together_and_more_parts_than_fits_split_the_costliest():
     options = RunOptions(
         methods=("advtp", "apd"), datasets=("fashion", "food"), seeds=(1,), no_reference=True,
         settings=("transfer_source=coop", "knowledge=transfer"),
@@ -44,9 +44,6 @@ def test_cells_that_share_the_model_of_the_adversary_stay_together():
     assert [{cell.dataset.name for cell in part.cells} for part in dealt] in (
         [{"fashion"}, {"food"}], [{"food"}, {"fashion"}],
     )  # fmt: skip
-
-
-def test_more_parts_than_fits_split_the_costliest_and_more_than_cells_leave_some_empty():
     whole = make_plan(methods=("one",), datasets=("a",), attacks=("pgd", "cw"))
     assert MethodRecipe(name="one", learner="none", objective="none").trains is whole.cells[0].fit.method.trains
     sizes = [len(deal(whole, part, 3).cells) for part in (1, 2, 3)]

@@ -31,16 +31,13 @@ def planned(suite=SUITE, **changes):
     return list(plan(resolve(suite.with_options(**changes))).cells)
 
 
-def test_the_grid_is_crossed_with_one_seed_of_zero_shot_and_clean_at_the_smallest_budget():
+def test_the_grid_is_crossed_and_fits_are_shared_where_nothing_in_them_differs():
     cells = planned()
     assert len(cells) == 2 * 2 * (2 * 2 + 1)
     assert len({cell.id for cell in cells}) == len(cells)
     cells = planned(eps=(0.0, 1 / 255, 4 / 255), methods=("advtp",), reference=(), seeds=(1,), datasets=("food",))
     clean = [cell for cell in cells if cell.threat.eps == 0]
     assert {cell.fit.train_eps for cell in clean} == {1 / 255}
-
-
-def test_attacks_and_budgets_of_testing_share_a_fit_when_the_training_budget_is_given():
     asked = {"eps": (1 / 255, 4 / 255), "methods": ("advtp",), "reference": (), "seeds": (1,), "datasets": ("food",)}
     apart, shared = planned(**asked), planned(**asked, train_eps=1 / 255)
     assert len({cell.fit.id for cell in apart}) == 2
@@ -147,14 +144,11 @@ def test_what_is_quick_comes_first_and_then_what_takes_long_the_longest_first():
     assert cost_of(long[0].cell) > cost_of(long[-1].cell)
 
 
-def test_a_fit_that_several_sets_wait_for_comes_before_all_of_them():
+def test_a_fit_that_several_sets_wait_for_comes_first_and_a_task_alone_waits_for_the_others():
     cells = planned(task="cross_dataset", train_dataset="animals", methods=("advtp",), reference=(), seeds=(1,))
     order = worked_on(WorkQueue(cells, [cells[0].fit]))
     assert [task.kind for task in order] == ["fit"] + ["cell"] * 4
     assert len(runs(task.cell.dataset.name for task in order if task.cell is not None)) == 3  # one stays loaded
-
-
-def test_a_task_to_be_run_alone_waits_until_nothing_else_runs():
     cells = planned()
     queue = WorkQueue(cells, [])
     task = queue.next(0)

@@ -140,15 +140,12 @@ def test_prompts_are_carried_to_the_classes_of_another_set(records, tmp_path):
     assert apd_bench.load_classifier(tmp_path / "local", backbone="tiny-robust").num_classes > 1
 
 
-def test_what_is_not_there_is_one_sentence(records, tmp_path):
+def test_what_is_not_there_or_other_than_what_was_measured_is_one_sentence(records, tmp_path):
     with pytest.raises(MissingPrerequisite, match="Say where they are with results="):
         apd_bench.load_classifier(records[0], results=tmp_path)
     for name in ("0123", "nothing", "../"):
         with pytest.raises(UnknownName, match="is neither a cell nor a fit"):
             apd_bench.load_classifier(name, results=records.store.path)
-
-
-def test_other_prompts_than_those_that_were_measured_are_refused(records, tmp_path):
     shutil.copytree(records.store.path, tmp_path / "results")
     shutil.rmtree(tmp_path / "results" / "fits")
     with pytest.raises(MissingPrerequisite, match="Measure it again"):

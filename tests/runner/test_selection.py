@@ -78,12 +78,14 @@ def test_single_settings_reach_the_recipe_they_name(settings, recipe, recipes):
     assert suite.recipes == recipes
 
 
-def test_settings_of_a_variant_and_of_the_suite_itself():
+def test_settings_of_a_variant_and_of_the_suite_survive_its_description():
     name = next(name for name in METHODS.names() if name.startswith("apd."))
     suite = resolve(SUITE, RunOptions(settings=(f"{name}.training.epochs=5",)))
     assert suite.recipes == {name: {"training": {"epochs": 5}}}
     suite = resolve(SUITE, RunOptions(settings=("precision=bf16", "train_eps=4/255", "resize=squash")))
     assert (suite.precision, suite.train_eps, suite.resize) == ("bf16", 4 / 255, "squash")
+    suite = resolve(load_suite("ci"), RunOptions(settings=("apd.training.epochs=2", "train_eps=1/255")))
+    assert resolve(suite_from(describe(suite))) == suite
 
 
 @pytest.mark.parametrize(("options", "kind", "words"), [
@@ -99,11 +101,6 @@ def test_settings_of_a_variant_and_of_the_suite_itself():
 def test_mistakes_are_named(options, kind, words):
     with pytest.raises(kind, match=words):
         resolve(SUITE, options)
-
-
-def test_the_description_of_a_resolved_suite_resolves_to_itself():
-    suite = resolve(load_suite("ci"), RunOptions(settings=("apd.training.epochs=2", "train_eps=1/255")))
-    assert resolve(suite_from(describe(suite))) == suite
 
 
 def test_a_setting_for_all_methods_counts_above_the_suites_own_recipes_and_below_one_for_a_method():

@@ -17,7 +17,7 @@ from apd_bench.runner.session import device_for, pick_device, run_plan, threads_
 from apd_bench.runner.tasks import Settings
 
 
-def test_devices_are_those_of_the_cluster_or_of_this_machine_where_one_may_lack():
+def test_devices_and_threads_are_those_of_the_cluster_or_of_this_machine():
     assert device_for(RunOptions(executor="ray")) == "auto"
     assert device_for(RunOptions(executor="ray", device="cuda")) == "cuda"
     assert device_for(RunOptions(device="cpu")) == "cpu"
@@ -27,9 +27,6 @@ def test_devices_are_those_of_the_cluster_or_of_this_machine_where_one_may_lack(
         pick_device("tpu")
     with pytest.raises(UsageError, match="MPS has no float64"):
         pick_device("mps")
-
-
-def test_tiny_models_have_one_thread_whatever_the_number_of_jobs():
     assert {threads_for(True, jobs, "cpu") for jobs in (1, 2, 64)} == {1}
     assert threads_for(False, 10_000, "cpu") == 1
     assert threads_for(True, 1, "cuda") is None

@@ -22,13 +22,10 @@ def store(tmp_path):
 
 def part(rows, **facts):
     outcomes = Outcomes(
-        sample_id=[f"s{row:02d}" for row in rows],
-        label=np.zeros(len(rows)),
-        clean_prediction=np.asarray(rows) % 4 == 0,
-        adversarial_prediction=np.ones(len(rows)),
-        broken=np.asarray(rows) % 2 == 0,
-        extra={"distance": np.asarray(rows, dtype=np.float32)},
-    )
+        sample_id=[f"s{row:02d}" for row in rows], label=np.zeros(len(rows)),
+        clean_prediction=np.asarray(rows) % 4 == 0, adversarial_prediction=np.ones(len(rows)),
+        broken=np.asarray(rows) % 2 == 0, extra={"distance": np.asarray(rows, dtype=np.float32)},
+    )  # fmt: skip
     values = {
         "metrics": {"n": len(rows)},
         "timing": {"seconds": 2.0, "forwards": 10, "peak_memory": float(rows.stop)},

@@ -1,14 +1,18 @@
 """The suites of the papers: every number has its source, and the published tables find their protocol in them."""
 
+import itertools
+
 import pytest
 from synthetic import outcomes, record
 
 from apd_bench.attacks.parse import parse_attack
+from apd_bench.core.identity import digest
 from apd_bench.core.options import RunOptions
 from apd_bench.core.specs import Cell
 from apd_bench.leaderboard import published
 from apd_bench.leaderboard.aggregate import tables
 from apd_bench.leaderboard.tidy import measurement
+from apd_bench.methods.recipes import load_recipe, suite_recipe
 from apd_bench.runner.plan import Plan, plan
 from apd_bench.runner.selection import resolve
 from apd_bench.suites import load_suite
@@ -80,7 +84,7 @@ def test_the_texts_of_test_time_defences_are_those_of_their_papers():
     assert not any(text.startswith("{}") for text in texts["test-time"])  # TPT and R-TPT tune the words before the name
 
 
-def test_fap_fits_as_its_scripts_do() -> None:
+def test_fap_fits_as_its_scripts_do_and_the_frame_of_advvp_at_its_own_rate() -> None:
     (fit,) = {cell.fit.id: cell.fit for cell in fap("fap-cross", "caltech101")}.values()
     assert (fit.dataset.name, fit.shots, fit.resize, fit.train_eps) == ("imagenet", 16, "squash", 1 / 255)
     assert (fit.method.training["epochs"], fit.method.training["batch_size"]) == (5, 4)
@@ -89,17 +93,14 @@ def test_fap_fits_as_its_scripts_do() -> None:
     assert {cell.test_resize for cell in cells} == {"crop"}
     assert {cell.fit.method.training["epochs"] for cell in cells} == {10}
     assert {cell.fit.shots for cell in fap("fap-fewshot", "dtd")} == {1, 2, 4, 8, 16}
-
-
-def fap(suite: str, dataset: str, method: str = "fap") -> list[Cell]:
-    return list(planned(suite, methods=(method,), datasets=(dataset,), seeds=(1,), no_reference=True).cells)
-
-
-def test_the_frame_of_advvp_has_its_own_rate_in_each_of_faps_suites() -> None:
     rates = {"fap-cross": (30.0, 5, 4), "fap-b2n": (40.0, 10, 4), "fap-fewshot": (40.0, 10, 4)}
     for name, expected in rates.items():
         fits = {cell.fit.id: cell.fit.method.training for cell in fap(name, "dtd", "advvp.frame")}
         assert {(one["lr"], one["epochs"], one["batch_size"]) for one in fits.values()} == {expected}
+
+
+def fap(suite: str, dataset: str, method: str = "fap") -> list[Cell]:
+    return list(planned(suite, methods=(method,), datasets=(dataset,), seeds=(1,), no_reference=True).cells)
 
 
 @pytest.mark.parametrize(
@@ -110,33 +111,27 @@ def test_apts_epochs_follow_shots_and_set(dataset: str, epochs: dict[int, int]) 
     assert {cell.fit.shots: cell.fit.method.training["epochs"] for cell in cells} == epochs
 
 
-def test_apt_attacks_a_robust_tower_at_four_255ths_and_trains_there() -> None:
+def test_apt_mapt_and_the_audit_train_and_attack_as_their_papers_do() -> None:
     cells = planned("apt", datasets=("dtd",), seeds=(1,)).cells
     assert {cell.fit.backbone.training for cell in cells} == {"robust"}
     assert {cell.fit.train_eps for cell in cells if cell.fit.method.trains} == {4 / 255}
     assert {cell.attack.name for cell in cells} == {"pgd.apt", "tpgd", "cw", "autoattack"}
-
-
-def test_mapt_mixes_half_of_each_batch_for_a_hundred_epochs() -> None:
     fits = planned("mapt", datasets=("imagenet",)).fits.values()
     trained = [fit for fit in fits if fit.method.trains]
     assert {fit.method.objective_options["loss"] for fit in trained} == {"half"}
     assert {(fit.method.training["epochs"], fit.method.training["batch_size"]) for fit in trained} == {(100, 32)}
     assert {fit.method.training["lr"] for fit in trained} == {0.0035}
     assert {fit.method.inner_attack["steps"] for fit in trained} == {2}
+    suite = load_suite("audit")
+    assert suite.eps == (1 / 255, 2 / 255, 4 / 255) and suite.seeds == (1, 2, 3) and "autoattack" in suite.attacks
+    cells = [cell for cell in planned("audit", datasets=("dtd",)).cells if cell.fit.train_eps is not None]
+    assert all(cell.fit.train_eps == cell.threat.eps for cell in cells)
 
 
 @pytest.mark.parametrize("name", ["apd", "audit"])
 def test_every_method_has_the_same_budget(name: str) -> None:
     fits = [fit for fit in planned(name, datasets=("dtd",), seeds=(1,)).fits.values() if fit.method.trains]
     assert len({tuple(sorted(fit.method.training.items())) for fit in fits}) == 1
-
-
-def test_the_audit_decides_by_autoattack_at_three_budgets() -> None:
-    suite = load_suite("audit")
-    assert suite.eps == (1 / 255, 2 / 255, 4 / 255) and suite.seeds == (1, 2, 3) and "autoattack" in suite.attacks
-    cells = [cell for cell in planned("audit", datasets=("dtd",)).cells if cell.fit.train_eps is not None]
-    assert all(cell.fit.train_eps == cell.threat.eps for cell in cells)
 
 
 @pytest.mark.parametrize(("suite", "method", "backbone", "dataset", "expected"), [
@@ -153,3 +148,36 @@ def test_a_published_table_stands_beside_the_cells_of_its_suite(suite, method, b
     pairs = [pair.published for table in found for pair in published.reproductions(table)]
     found = {(item.table, item.attack) for item in pairs if item.source.startswith(("FAP", "TAPT"))}
     assert found - OPTIONAL == expected
+
+
+@pytest.mark.parametrize("name", ["apd-ablation", "apd-ablation-full"])
+def test_every_row_is_another_method_and_they_differ_in_their_losses_alone(name):
+    suite = load_suite(name)
+    recipes = [load_recipe(method) for method in suite.methods]
+    options = {digest([recipe.objective_options, recipe.inner_attack]) for recipe in recipes}
+    assert len(options) == len(recipes)
+    bimodal = [method for method in (*suite.methods, *suite.reference) if method != "zero_shot"]
+    recipes = [suite_recipe(method, suite.recipe, suite.recipes) for method in bimodal]
+    assert len({digest([recipe.learner, recipe.learner_options, recipe.training]) for recipe in recipes}) == 1
+
+
+def test_the_full_grid_is_complete():
+    rows = set()
+    for method in load_suite("apd-ablation-full").methods:
+        recipe = load_recipe(method)
+        options = recipe.objective_options
+        rows.add((
+            options["teacher"], options["direction"], recipe.inner_attack["loss"], options["temperature"],
+            options["label_weight"],
+        ))  # fmt: skip
+    grid = itertools.product(
+        ("online", "offline", "zero_shot"), ("forward", "reverse"), ("ce", "kl"), (1, 2, 4), (0, 0.5)
+    )
+    assert rows == set(grid)
+
+
+def test_every_switch_is_changed_in_some_row_of_the_short_suite():
+    plain = load_recipe("apd").objective_options
+    rows = [load_recipe(method) for method in load_suite("apd-ablation").methods]
+    changed = {key for row in rows for key, value in row.objective_options.items() if value != plain[key]}
+    assert changed == set(plain) and "kl" in {row.inner_attack["loss"] for row in rows}

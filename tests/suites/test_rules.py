@@ -33,16 +33,13 @@ def trainings(cells, option):
     return {(cell.fit.dataset.name, cell.fit.shots): cell.fit.method.training[option] for cell in cells}
 
 
-def test_a_rule_holds_for_its_sets_and_shots_and_the_last_one_wins():
+def test_a_rule_holds_for_its_training_sets_and_shots_and_the_last_or_more_special_wins():
     cells = planned(rules=RULES)
     epochs = {("fashion", 1): 2, ("fashion", 4): 2, ("food", 1): 9, ("food", 4): 3}
     assert trainings(cells, "epochs") == epochs
     sizes = trainings(cells, "batch_size")
     assert sizes["fashion", 4] == 5 and sizes["fashion", 1] == sizes["food", 4] != 5
     assert set(trainings(cells, "lr").values()) == {0.5}
-
-
-def test_a_rule_looks_at_the_training_set_and_yields_to_what_is_set_for_one_method():
     cells = planned(rules=RULES, task="cross_dataset", train_dataset="food", shots=(1,))
     assert {cell.dataset.name for cell in cells} == {"fashion", "food"}
     assert {cell.fit.method.training["epochs"] for cell in cells} == {9}

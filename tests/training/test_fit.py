@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from apd_bench.core.errors import UsageError
+from apd_bench.methods.catalog import builtin
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.training import fit as training
 from apd_bench.training.augment import TrainingImages, crop_flip
+from apd_bench.training.contract import CHECKS, check
 from apd_bench.training.fit import fit
 from apd_bench.training.loop import learning_rate
 from apd_bench.training.prompt_states import digest_of, restore
@@ -179,3 +181,10 @@ def test_an_unknown_objective_option_is_explained():
     recipe = dataclasses.replace(load_recipe("apd"), objective_options={"temprature": 2})
     with pytest.raises(UsageError, match="Did you mean 'temperature'"):
         training.build_objective(recipe)
+
+
+@pytest.mark.parametrize("entry", builtin(), ids=lambda entry: entry.name)
+def test_every_registered_method_keeps_the_contract(entry, backbone):
+    results = check(entry, backbone=backbone)
+    assert [f"{result.name}: {result.detail}" for result in results if not result.passed] == []
+    assert len(results) == (len(CHECKS) if entry.name != "zero_shot" else 3)

@@ -39,15 +39,12 @@ def tries(method, *pairs, dataset="food"):
                     cell=f"{method}-{dataset}-{number}") for number, (clean, robust) in enumerate(pairs)]  # fmt: skip
 
 
-def test_the_best_try_by_each_rule_the_first_of_equals():
+def test_the_best_by_each_rule_of_the_tries_that_all_finished_the_first_of_equals():
     lines = tries("apd", (0.9, 0.1), (0.5, 0.5), (0.5, 0.5), (0.8, 0.3))
     best = {rule: tuned(lines, ["apd"], rule)[0].best for rule in RULES}
     assert best == {"harmonic": 1, "mean": 3, "robust": 1, "clean": 0}
     (one,) = tuned(lines, ["apd"], "harmonic")
     assert (one.scores[0], one.scores[1]) == (pytest.approx(18.0), pytest.approx(50.0))
-
-
-def test_only_tries_that_all_methods_finished_on_all_sets_count():
     lines = [*tries("apd", (0.5, 0.5), (0.6, 0.6), (0.9, 0.9)), *tries("apd", (0.5, 0.5), (0.6, 0.6), dataset="places")]
     lines += [*tries("fap", (0.5, 0.5), (0.4, 0.4)), *tries("fap", (0.5, 0.5), dataset="places")]
     assert [set(item.scores) for item in tuned(lines, ["apd", "fap"], "harmonic")] == [{0}, {0}]

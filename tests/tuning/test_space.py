@@ -36,7 +36,7 @@ def test_every_draw_is_a_recipe_and_try_0_is_the_recipe_itself(name):
             assert inside, option
 
 
-def test_what_is_shared_has_the_same_draws_in_every_method():
+def test_draws_are_shared_between_methods_and_more_leave_the_first_as_they_are():
     for trial in (1, 7, 31):
         seen = {}
         for name in TRAINED:
@@ -45,9 +45,6 @@ def test_what_is_shared_has_the_same_draws_in_every_method():
                 if option in space.shared:
                     assert seen.setdefault(space.shared[option], value) == value
         assert seen.keys() == shared_space().keys()
-
-
-def test_more_tries_leave_the_first_as_they_are_and_fill_the_cube_evenly():
     points = np.stack([sobol(trial) for trial in range(64)])
     assert points.shape == (64, COLUMNS)
     assert all(np.array_equal(sobol(trial), points[trial]) for trial in (1, 15))
