@@ -1,6 +1,7 @@
 """What a cell with a test-time defence has beside others: its judge, its attacker, and what a prediction costs."""
 
 import time
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -55,18 +56,13 @@ def prediction_cost(judge: Meter, images: Tensor) -> PredictionCost:
     if not isinstance(verdict, Verdict) or not len(x):
         return {}
     defence = verdict.defence
-    before = (defence.forwards, defence.backwards, defence.texts)
+    before = {name: getattr(defence, name) for name in ("forwards", "backwards", "texts")}
     with torch.no_grad():
         seconds = [_seconds(defence, row) for row in x.split(1)]  # type: ignore[no-untyped-call]
         plain = [_seconds(defence.model, row) for row in x.split(1)]  # type: ignore[no-untyped-call]
-    spent = [now - then for now, then in zip((defence.forwards, defence.backwards, defence.texts), before, strict=True)]
-    return {
-        "forwards": spent[0] / len(x),
-        "backwards": spent[1] / len(x),
-        "texts": spent[2] / len(x),
-        "seconds": sorted(seconds)[len(x) // 2],
-        "undefended_seconds": sorted(plain)[len(x) // 2],
-    }
+    spent = {name: (getattr(defence, name) - then) / len(x) for name, then in before.items()}
+    middle = {"seconds": sorted(seconds)[len(x) // 2], "undefended_seconds": sorted(plain)[len(x) // 2]}
+    return cast("PredictionCost", {**spent, **middle})
 
 
 def _seconds(model: object, x: Tensor) -> float:

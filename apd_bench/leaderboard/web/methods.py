@@ -41,6 +41,7 @@ def describe(
         mine[item.method].append(item)
     for name, records in sorted(mine.items()):
         variants = {item.variant: item.cell.fit for item in records}
+        card = baselines_path(file_name(name.partition(".")[0]), "CARD.md")
         tries = tuning.get(name)
         used = {item.cell.fit.backbone.name for item in records}
         tries = tries if tries and (not tries.backbones or used & {*tries.backbones}) else None
@@ -52,7 +53,7 @@ def describe(
                 {"name": variant[:6], "train_eps": fit.train_eps, "spec": fit.method, "sections": _settings(fit.method)}
                 for variant, fit in sorted(variants.items(), key=lambda one: (one[1].train_eps or 0.0, one[0]))
             ],
-            "card": card_html(_card(name)),
+            "card": card_html(card.read_text(encoding="utf-8")) if card.is_file() else "",
             "tuning": tries,
             "curve": _curve(name, tries, looks),
         }
@@ -75,11 +76,6 @@ def card_html(text: str) -> str:
         elif token.type == "link_close":
             token.tag = "a" if led.pop() else "span"
     return str(reader.renderer.render(tokens, reader.options, {}))
-
-
-def _card(name: str) -> str:
-    path = baselines_path(file_name(name.partition(".")[0]), "CARD.md")
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _settings(recipe: MethodRecipe) -> list[tuple[str, list[tuple[str, str, str]]]]:
