@@ -183,7 +183,7 @@ def test_an_unknown_objective_option_is_explained():
         training.build_objective(recipe)
 
 
-@pytest.mark.parametrize("entry", builtin(), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", [*builtin()], ids=lambda entry: entry.name)
 def test_every_registered_method_keeps_the_contract(entry, backbone):
     results = check(entry, backbone=backbone)
     assert [f"{result.name}: {result.detail}" for result in results if not result.passed] == []
