@@ -87,7 +87,7 @@ def _row(table: Table, row: Row, columns: Sequence[Column]) -> dict[str, Any]:
         **{name: plain(value) if isinstance(value, str) else rounded(value, 6) for name, value in values.items()},
         "title": plain(recipe.title or recipe.name),
         "paper": plain(recipe.paper, 300),
-        "means": _estimates(row.estimates),
+        "means": _estimates(row.estimates if row.gain is None else {**row.estimates, "gain": row.gain}),
         "datasets": {
             name: {
                 "estimates": _estimates(result.estimates),

@@ -68,7 +68,10 @@ def test_one_file(store, tmp_path, capsys):
     assert main(["report", store, "--board", str(path)]) == 0
     content = json.loads(path.read_text())
     assert len(content["tables"]) == 2
-    assert content["tables"][0]["rows"][0]["means"]["worst"]["n"] == 80
+    means = [row["means"] for row in content["tables"][0]["rows"]]
+    assert means[0]["worst"]["n"] == 80
+    gains = [each["gain"] for each in means if "gain" in each]  # of all but zero-shot, with their intervals
+    assert len(gains) == len(means) - 1 and all(gain["low"] <= gain["value"] <= gain["high"] for gain in gains)
     assert main(["report", store, "--board", str(path), "--check"]) == 0
     path.write_text("{}")
     assert main(["report", store, "--board", str(path), "--check"]) == 3
