@@ -46,7 +46,7 @@ class TAPT(OfViews):
             count += len(x)
             for name, tokens in (("prompted", None), ("plain", x.new_empty(0))):
                 outputs: list[Tensor] = []
-                self.features(x, tokens, outputs)
+                self.classifier.features(x, tokens, outputs)
                 block = torch.stack(outputs).double().cpu()
                 sums[f"{name}.1"] = sums.get(f"{name}.1", 0) + block.sum(1)
                 sums[f"{name}.2"] = sums.get(f"{name}.2", 0) + block.square().sum(1)

@@ -174,6 +174,11 @@ class Classifier(nn.Module):
             self._clean[key] = logits.clone()
         return logits, True
 
+    @property
+    def num_classes(self) -> int:
+        """The number of classes C."""
+        return len(self.text_features)
+
     def train(self: ClassifierT, mode: bool = True) -> ClassifierT:
         """Stays in eval mode."""
         return super().train(False)
