@@ -44,12 +44,9 @@ def test_a_new_field_is_one_line_and_is_in_record_shard_file_and_merge(tmp_path)
     text = module.read_text("utf-8")
     assert text.count(LAST) == 1
     module.write_text(text.replace(LAST, LAST + MORE), "utf-8")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(
-            [str(tmp_path), str(Path(__file__).parent), *os.environ["PYTHONPATH"].split(os.pathsep)]
-        ),
-    }
+    here = Path(__file__).parent
+    paths = (tmp_path, here, here.parent / "leaderboard")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     words = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
