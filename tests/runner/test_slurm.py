@@ -102,7 +102,7 @@ def test_a_job_that_slurm_ends_costs_its_cell_alone_and_says_where_its_log_is(sl
 
 def test_ctrl_c_cancels_what_waits_and_stops_what_works_and_the_same_command_goes_on(slurm, tmp_path, log, monkeypatch):
     plan, far = make_plan(methods=("one",)), Store(tmp_path / "far")
-    monkeypatch.setenv("FAKE_SECONDS", "0.3")
+    monkeypatch.setenv("FAKE_SECONDS", "1.5")
     pressed = []
 
     def press(progress):
