@@ -148,18 +148,24 @@ def _judged(store: Store, keep: Callable[[Record], bool]) -> list[Record]:
             continue
         known = largest.setdefault(digest(replace(cell, limit=None)), record)
         largest[digest(replace(cell, limit=None))] = max(known, record, key=lambda item: float(item.metrics["n"]))
-    whole = [record for record in largest.values() if store.has_prompts_of(record)]
+    whole = [record for record in largest.values() if _with_prompts(store, record) is not None]
     if len(whole) < len(largest):
         number = len(largest) - len(whole)
         sys.stderr.write(f"{number} of {len(largest)} cells are left out: their prompts are not in {store.path}\n")
     return sorted(whole, key=lambda record: (record.cell.fit.backbone.name, record.id))
 
 
+def _with_prompts(store: Store, record: Record) -> Store | None:
+    """The store that has the prompts of a record: its own, or that of the board, where each lies once."""
+    return next((one for one in (store, Store(BOARD)) if one.has_prompts_of(record)), None)
+
+
 def _compare(store: Store, record: Record, suite: str, backbone: Backbone) -> Verdicts:
     cell = local_cell(record.cell)
     data = load_dataset(cell.dataset, image_size=backbone.shapes.image_size, resize=cell.fit.resize)
     data = select_classes(data, cell.classes)
-    learner = restore(load_state(store.fit_path(cell.fit.id)), backbone, data.classes, data.template)
+    home = _with_prompts(store, record) or store
+    learner = restore(load_state(home.fit_path(cell.fit.id)), backbone, data.classes, data.template)
     test = limit_split(data.split(cell.split), cell.limit)
     stored = store.outcomes(record.id, record)
     place = {name: row for row, name in enumerate(stored.sample_id.tolist())}
