@@ -394,3 +394,10 @@ def test_base_and_new_classes_stand_side_by_side(tmp_path):
     assert 'data-facet="task" data-value="base-to-new, new classes"' in page.read_text()
     head = "| method | base clean | new clean | H clean | base worst | new worst | H worst |"
     assert head in text.read_text()
+
+
+def test_the_page_opens_with_the_board_of_the_most_verdicts(tmp_path):
+    items = grid(SHARES, seeds=(1,)) + grid(SHARES, seeds=(1, 2), eps=8 / 255)
+    (page,) = write_boards([fill(tmp_path / "r", items)], tmp_path, ["html"])
+    data = json.loads(page.read_text().partition('id="data">')[2].partition("</script>")[0])
+    assert len(data["boards"]) == 2 and data["first"] == 1

@@ -4,7 +4,7 @@
   const root = document.documentElement;
   const all = (selector, part = document) => [...part.querySelectorAll(selector)];
   const make = (tag, text, more = {}) => Object.assign(document.createElement(tag), { textContent: text }, more);
-  const state = { board: 0, sort: "", show: "", q: "", pick: [], all: false };
+  const state = { board: data.first, sort: "", show: "", q: "", pick: [], all: false };
   const start = { ...state };
   if (!data.boards.length) return;
 
@@ -29,7 +29,8 @@
     if (!hash.includes("=")) return;
     const view = new URLSearchParams(hash);
     Object.assign(state, start, { sort: view.get("sort") || "", show: view.get("show") || "", q: view.get("q") || "", all: view.get("all") === "true" });
-    state.board = data.boards[Number(view.get("board"))] ? Number(view.get("board")) : 0;
+    const asked = Number(view.get("board") ?? data.first);
+    state.board = data.boards[asked] ? asked : data.first;
     try { state.pick = JSON.parse(view.get("pick") || "[]").map(String).slice(-2); } catch { state.pick = []; }
   };
 

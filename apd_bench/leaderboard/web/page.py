@@ -90,7 +90,12 @@ def render_page(
         downloads=_downloads(tables, group, notes),
         cite=wording.citation(tables),
         legend=wording.legend_lines(tables, "html", notes),
-        data={"boards": [_numbers(table) for table in tables], "facets": _facets(tables), "heads": heads("", "")[:6]},
+        data={
+            "first": _largest(tables),
+            "boards": [_numbers(table) for table in tables],
+            "facets": _facets(tables),
+            "heads": heads("", "")[:6],
+        },
     )
 
 
@@ -139,6 +144,12 @@ def interval_scale(table: Table) -> tuple[float | None, float]:
     worst = {row.method: row.estimates["worst"] for row in table.ranked}
     zero = worst["zero_shot"].value if "zero_shot" in worst else None
     return zero, max([0.01, *(item.high or item.value for item in worst.values())])
+
+
+def _largest(tables: Sequence[Table]) -> int:
+    """The place of the board with the most verdicts, which the page opens with."""
+    verdicts = [sum(table.counts.values()) * len(table.seeds) * len(table.rows) for table in tables]
+    return verdicts.index(max(verdicts)) if verdicts else 0
 
 
 def _policy(script: str) -> str:
