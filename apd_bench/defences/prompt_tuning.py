@@ -62,11 +62,10 @@ class PromptTuning(OfViews):
 
     def tuned(self, z: Tensor) -> Tensor:
         """Class texts [B, C, D] after one step on the loss of the most confident of the views z [B, V, D]."""
-        count = max(int(z.shape[1] * self.options["share"]), 1)
 
         def loss(context: Tensor) -> Tensor:
             logits = self.scale(z, self.encode(context))
-            sure = entropy(logits).topk(count, dim=1, largest=False).indices
+            sure = surest(logits, self.options["share"])
             return self.loss(logits.gather(1, sure[..., None].expand(-1, -1, logits.shape[2])))
 
         P = self.context.expand(len(z), *self.context.shape)
@@ -86,6 +85,12 @@ class PromptTuning(OfViews):
 def entropy(logits: Tensor) -> Tensor:
     """H(softmax) over the last dimension."""
     return -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
+
+
+def surest(logits: Tensor, share: float) -> Tensor:
+    """The places [B, S] of a share of the views, at least one, whose logits [B, V, C] have the least entropy."""
+    count = max(int(logits.shape[1] * share), 1)
+    return entropy(logits).topk(count, dim=1, largest=False).indices
 
 
 def mean_entropy(logits: Tensor) -> Tensor:

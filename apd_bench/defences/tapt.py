@@ -16,7 +16,7 @@ from torch import Tensor
 
 from apd_bench.core.errors import IncompatibleChoice
 from apd_bench.defences.mean_views import OfViews
-from apd_bench.defences.prompt_tuning import adamw, entropy, mean_entropy
+from apd_bench.defences.prompt_tuning import adamw, mean_entropy, surest
 from apd_bench.defences.views import View
 
 
@@ -64,10 +64,10 @@ class TAPT(OfViews):
 
     def adapted(self, views: Tensor) -> Tensor:
         """Prompts [B, d, n, W] after one step on the most confident of the views [B, V, 3, H, W]."""
-        count = max(int(views.shape[1] * self.options["share"]), 1)
         with torch.no_grad():
             z = self.classifier.scores(self.features(views.flatten(0, 1))).view(*views.shape[:2], -1)
-        sure = entropy(z).topk(count, dim=1, largest=False).indices
+        sure = surest(z, self.options["share"])
+        count = sure.shape[1]
         seen = views.gather(1, sure[..., None, None, None].expand(-1, -1, *views.shape[2:]))
 
         def loss(P: Tensor) -> Tensor:
