@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from apd_bench.core.errors import UsageError
 from apd_bench.methods.adversary import ascend
 from apd_bench.methods.objective import Adversary, Batch, Objective, Predictor, Setting, Terms, kl
 
@@ -26,7 +27,7 @@ class FeatureBank(Objective):
 
     attacks: ClassVar[bool] = True
 
-    _bank: Tensor = field(init=False, repr=False)
+    _bank: Tensor | None = field(default=None, init=False, repr=False)
     _scale: float = field(default=1.0, init=False, repr=False)
     _bias: float = field(default=0.0, init=False, repr=False)
 
@@ -47,6 +48,8 @@ class FeatureBank(Objective):
 
     def __call__(self, student: Predictor, batch: Batch, adversary: Adversary, teacher: Predictor | None) -> Terms:
         """The cross-entropy of the current text features on the stored image features; no image is encoded."""
+        if self._bank is None:
+            raise UsageError("The feature bank was not made.", hint="Call prepare(setting) first.")
         features = self._bank[batch.indexes.to(self._bank.device)]
         logits = self._scale * F.linear(features, student.text_features) + self._bias
         return {"ce_adversarial": F.cross_entropy(logits, batch.labels)}

@@ -35,7 +35,7 @@ class PromptAttack(AdversarialCrossEntropy):
     strategy: str = "onfly"
     prompt_step: float = 0.0
     text: str = ""
-    _setting: Setting = field(init=False, repr=False)
+    _setting: Setting | None = field(default=None, init=False, repr=False)
     _hand_made: Predictor | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -65,6 +65,8 @@ class PromptAttack(AdversarialCrossEntropy):
     def _perturbed(self, pixels: Tensor, labels: Tensor) -> Tensor:
         """Images [B, 3, H, W] after joint steps on image and prompt, both uphill on the cross-entropy."""
         setting = self._setting
+        if setting is None:
+            raise UsageError("The perturbed strategy was not prepared.", hint="Call prepare(setting) first.")
         if setting.eps == 0:
             return pixels
         options, eps = setting.inner_attack, setting.eps

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from apd_bench.core.errors import UsageError
 from apd_bench.methods.adversarial import AdversarialCrossEntropy
 from apd_bench.methods.advpt import FeatureBank
+from apd_bench.methods.advtp import PromptAttack
 from apd_bench.methods.apd import Distillation
 from apd_bench.methods.ce_mix import MixedCrossEntropy
 from apd_bench.methods.clean import CleanCrossEntropy
@@ -172,3 +173,13 @@ def test_advpt_by_hand():
     first = math.log(1 + math.exp(0 - 2))  # -log softmax((2, 0))_0
     second = math.log(1 + math.exp(2 * math.sqrt(0.75) - 1))  # -log softmax((1, 2 sqrt(3/4)))_0
     assert total(terms) == pytest.approx((first + second) / 2)
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [(FeatureBank(), "bank was not made"), (PromptAttack(strategy="perturbed", prompt_step=0.1), "was not prepared")],
+)
+def test_what_has_to_be_prepared_says_so_where_it_was_not(objective, said):
+    with pytest.raises(UsageError, match=said) as told:
+        objective(Table(logits(0.5, 0.5), logits(0.5, 0.5)), batch(2), attack, None)
+    assert "prepare(setting)" in told.value.hint
