@@ -24,7 +24,7 @@ from apd_bench.attacks.meter import Meter, Model
 from apd_bench.attacks.search import Search, attacking
 from apd_bench.defences.base import Attacked, Defence, Verdict, majority
 
-_SCREEN, _CONFIRM = 5, 15  # predictions that a point of a random defence is tried on: at first, and if it looks good
+_SCREEN, _CONFIRM = 3, 15  # predictions that a point of a random defence is tried on: at first, and if one is wrong
 _SURE = 0.3  # a sample leaves once at most this share of the latter is right: of a fair coin, in 6 of 100 cases
 _LOOKS = 4  # iterates of a run that are tried on the defence, beside the best
 _PROBES = 8  # samples that the number of draws is measured on, and that transferred examples are compared on
@@ -238,10 +238,12 @@ class _Hunt:
         The draws that make a point of a random defence look good do not count: others have to confirm it.
         """
         search, selected = self.search, self.search.columns["selected"]
+        share, m = self.judge(rows, x, _SCREEN if self.defence.draws else _CONFIRM)
         if self.defence.draws:
-            good = self.judge(rows, x, _SCREEN)[0] <= selected[rows]
-            rows, x = rows[good], x[good]
-        share, m = self.judge(rows, x, _CONFIRM)
+            good = share <= selected[rows]
+            rows, x, share, m = rows[good], x[good], share[good], m[good]
+            doubt = share < 1  # of a point that no draw breaks, only the margin counts, as the place to start from
+            share[doubt], m[doubt] = self.judge(rows[doubt], x[doubt], _CONFIRM)
         before = selected[rows]
         better = (share < before) | ((share == before) & (m > search.margin[rows]))
         at = rows[better]
