@@ -26,7 +26,7 @@ from apd_bench.records.outcomes import Metrics, accuracies
 
 SCHEMA_VERSION = RECORD
 STATUSES = ("success", "error", "cancelled")
-_DIGEST = re.compile(r'\n "digest": "([0-9a-f]{64})",\n')  # one blank before the key: it is one of the record itself
+_DIGEST = re.compile(r'\n "digest": "([0-9a-f]{64})",\n')  # on a line of its own: it is a key of the record itself
 _SCHEMA = re.compile(r'\n "schema": (\d+),\n')
 _TYPES: dict[str, tuple[type, ...]] = {
     "id": (str,), "status": (str,), "created": (str,), "schema": (int,),
@@ -109,8 +109,11 @@ class Record(Facts):
 
 
 def sealed(data: Mapping[str, Any]) -> str:
-    """The JSON text of a record, with the SHA-256 of the text around it as its digest."""
-    return _with_digest(json.dumps({**data, "digest": "0" * 64}, sort_keys=True, indent=1, allow_nan=False) + "\n")
+    """The JSON text of a record, a line for each part, with the SHA-256 of the text around it as its digest."""
+    parts = sorted({**data, "digest": "0" * 64}.items())
+    texts = (json.dumps(part, sort_keys=True, separators=(",", ":"), allow_nan=False) for _, part in parts)
+    lines = (f' "{name}": {text}' for (name, _), text in zip(parts, texts, strict=True))
+    return _with_digest("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _with_digest(text: str) -> str:
