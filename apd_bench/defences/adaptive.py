@@ -235,7 +235,7 @@ class _Hunt:
     def offer(self, rows: Tensor, x: Tensor) -> None:
         """Tries points x of `rows`: one is better the fewer predictions are right, then by its margin.
 
-        The draws that make a point of a random defence look good do not count: others have to confirm it.
+        The draws that make a point of a random defence look good do not count: others have to confirm it, twice.
         """
         search, selected = self.search, self.search.columns["selected"]
         share, m = self.judge(rows, x, _SCREEN if self.defence.draws else _CONFIRM)
@@ -244,6 +244,8 @@ class _Hunt:
             rows, x, share, m = rows[good], x[good], share[good], m[good]
             doubt = share < 1  # of a point that no draw breaks, only the margin counts, as the place to start from
             share[doubt], m[doubt] = self.judge(rows[doubt], x[doubt], _CONFIRM)
+            lucky = share <= _SURE  # one of many looks has luck: what would settle a sample has to do so again
+            share[lucky], m[lucky] = self.judge(rows[lucky], x[lucky], _CONFIRM)
         before = selected[rows]
         better = (share < before) | ((share == before) & (m > search.margin[rows]))
         at = rows[better]
