@@ -25,7 +25,7 @@ from apd_bench.attacks.search import Search, attacking
 from apd_bench.defences.base import Attacked, Defence, Verdict, majority
 
 _SCREEN, _CONFIRM = 3, 15  # predictions that a point of a random defence is tried on: at first, and if one is wrong
-_SURE = 0.3  # a sample leaves once at most this share of the latter is right: of a fair coin, in 6 of 100 cases
+_SURE = 0.1  # a sample leaves once at most this share of the latter is right: at 0.3, a majority of 9 stands in 1 of 10
 _LOOKS = 4  # iterates of a run that are tried on the defence, beside the best
 _PROBES = 8  # samples that the number of draws is measured on, and that transferred examples are compared on
 _WEIGHTS = (0.1, 1.0, 10.0)  # of the penalty that keeps a gate off, in units of the loss's own gradient
