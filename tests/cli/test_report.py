@@ -94,7 +94,7 @@ def test_groups_never_share_a_file(tmp_path, capsys):
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["embedded", "tiny-robust", "ablation"])
+@pytest.mark.parametrize("name", ["embedded", "tiny-robust", "ablation", "defences"])
 def test_committed_boards_are_what_the_committed_records_say(name):
     present = {path.suffix[1:] for path in (ROOT / "leaderboards" / name).glob("embedded*")}
     boards = ["report", str(ROOT / "results" / name), "--out", str(ROOT / "leaderboards" / name)]
