@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import PurePath
 from typing import Any, get_type_hints
 
@@ -110,9 +111,8 @@ class Record(Facts):
 
 def sealed(data: Mapping[str, Any]) -> str:
     """The JSON text of a record, a line for each part, with the SHA-256 of the text around it as its digest."""
-    parts = sorted({**data, "digest": "0" * 64}.items())
-    texts = (json.dumps(part, sort_keys=True, separators=(",", ":"), allow_nan=False) for _, part in parts)
-    lines = (f' "{name}": {text}' for (name, _), text in zip(parts, texts, strict=True))
+    compact = partial(json.dumps, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    lines = [f' "{name}": {compact(part)}' for name, part in sorted({**data, "digest": "0" * 64}.items())]
     return _with_digest("{\n" + ",\n".join(lines) + "\n}\n")
 
 

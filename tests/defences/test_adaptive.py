@@ -13,9 +13,10 @@ from apd_bench.api import evaluate
 from apd_bench.attacks import run
 from apd_bench.attacks.losses import margin
 from apd_bench.attacks.meter import Meter
+from apd_bench.attacks.search import attacking
 from apd_bench.backbones.load import load_backbone
 from apd_bench.core.specs import ThreatModel
-from apd_bench.defences.adaptive import _Hinged, _slope
+from apd_bench.defences.adaptive import _Hinged, _Hunt, _slope
 from apd_bench.defences.base import REPEATS, Attacked, Defence, Verdict, majority
 from apd_bench.training.prompt_states import zero_shot
 
@@ -181,6 +182,24 @@ def test_random_defences_are_judged_by_the_majority_of_draws_that_nobody_attacke
     kinds = {draw[0] for draw in draws}
     assert "verdict" in kinds and "attack" in kinds
     assert sum(draw[0] == "attack" for draw in draws) == len({draw for draw in draws if draw[0] == "attack"})
+
+
+@pytest.mark.parametrize(("again", "standing"), [(0.6, 1), (0.2, 1), (0.0, 0)])
+def test_what_settles_a_sample_of_a_random_defence_is_seen_twice(again, standing, net, monkeypatch):
+    shares = iter(
+        [1.0, 0.0, 0.0, again]
+    )  # of the image, then of a point: by three draws, by fifteen, by fifteen others
+
+    def judge(hunt, rows, x, repeats):
+        share = torch.full((len(rows),), next(shares))
+        return share, 0.5 - share
+
+    monkeypatch.setattr(_Hunt, "judge", judge)
+    meter, x, y = Meter(Attacked(Resize(net[0])), persist=True), net[1][:1], net[2][:1]
+    with attacking(meter, x, y, ThreatModel(eps=4 / 255), ["0"], 0) as search:
+        hunt = _Hunt(search, iterations=1, near=1, targets=1, draws=1, budget=1000)
+        hunt.offer(hunt.rows(), x)
+        assert search.columns["selected"].tolist() == pytest.approx([again]) and len(hunt.rows()) == standing
 
 
 def test_the_majority_is_the_largest_of_the_mean_logits():

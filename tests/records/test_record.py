@@ -1,5 +1,6 @@
 """Records and outcomes survive the way to disk and back, and say so when they do not."""
 
+import hashlib
 import io
 import json
 import zipfile
@@ -72,6 +73,15 @@ def test_keys_are_sorted_and_values_have_one_spelling_each():
     }
     with pytest.raises(TypeError, match="no place in a record"):
         json_form(object())
+
+
+def test_a_record_has_a_line_for_each_part_and_is_read_in_its_older_layout():
+    record = make_record()
+    text = record.to_json()
+    assert len(text.splitlines()) == len(json.loads(text)) + 2
+    indented = json.dumps(json.loads(text) | {"digest": "0" * 64}, sort_keys=True, indent=1) + "\n"
+    digest = hashlib.sha256(indented.replace("0" * 64, "").encode()).hexdigest()
+    assert Record.from_json(indented.replace("0" * 64, digest)) == record
 
 
 @pytest.mark.parametrize("cut", [0, 1, 200, -3])
