@@ -45,7 +45,7 @@ def columns(judge: Meter, images: Tensor, correct: Tensor, attacked: Tensor, lab
     if not verdict.defence.draws:
         return facts
     share = torch.zeros(len(images), device=images.device)
-    for place in torch.split(torch.arange(len(attacked), device=images.device), size):
+    for place in filter(len, torch.split(torch.arange(len(attacked), device=images.device), size)):  # one, if empty
         share[correct[place]] = verdict.share(attacked[place], labels[correct[place]])
     return {**facts, "share": share.cpu()}
 

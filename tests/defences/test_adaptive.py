@@ -18,6 +18,7 @@ from apd_bench.backbones.load import load_backbone
 from apd_bench.core.specs import ThreatModel
 from apd_bench.defences.adaptive import _Hinged, _Hunt, _slope
 from apd_bench.defences.base import REPEATS, Attacked, Defence, Verdict, majority
+from apd_bench.defences.parse import make_defence
 from apd_bench.training.prompt_states import zero_shot
 
 N = 100
@@ -169,6 +170,10 @@ def test_random_defences_are_judged_by_the_majority_of_draws_that_nobody_attacke
     share, broken = measured.outcomes.extra["share"], measured.outcomes.broken
     assert set(np.round(share * REPEATS).astype(int)) <= set(range(REPEATS + 1)) and ((share > 0.5) == ~broken).all()
     assert measured.effective["eot"] == 1 and measured.effective["draw_agreement"] > 0.99  # its draws are all alike
+
+    silent = make_defence("smoothed(samples=3)", net[0])  # three votes are too few: it always abstains
+    nobody = evaluate(silent, [part[:4] for part in net[1:3]], BLIND, "Linf 4/255").outcomes
+    assert nobody.broken.all() and not nobody.extra["share"].any()
 
     draws = []
 

@@ -46,6 +46,22 @@ def runs(b: Bench) -> dict[str, Any]:
     return facts | {"environment": {key: seen.get(key) for key in ("device", "device_name", "cuda", "tf32")}}
 
 
+@check("run: a defence that knows the prompts' training images", 20)
+def defended(b: Bench) -> dict[str, Any]:
+    words = (
+        "run --methods vpt --datasets fashion --defences tapt(views=4) --attacks "
+        "adaptive(iterations=2,near=1,targets=1,draws=1,queries=2) pgd(steps=3) --eps 3/255 --seeds 1 --shots 2 "
+        f"--limit {2 if b.small else 8} --set training.epochs=1 --no-reference"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        facts = {"fit and cells": cli(b, *words.split(), folder=folder, timeout=120)}
+        records = [json.loads(path.read_bytes()) for path in Path(folder).glob("results/cells/*/*.json")]
+        facts["cells"] = len([record for record in records if record["cell"].get("defence")])
+    if facts["cells"] != 2:
+        raise Wrong(f"two cells with a defence were asked for: {facts}")
+    return facts
+
+
 @check("verify: 70 stored values of a CPU", 60)
 def verify(b: Bench) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 import apd_bench
 from apd_bench.attacks.parse import parse_attack
 from apd_bench.backbones.load import load_backbone
-from apd_bench.core.registry import ATTACKS, DATASETS, METHODS
+from apd_bench.core.registry import ATTACKS, DATASETS, DEFENCES, METHODS
 from apd_bench.core.specs import Fit, ThreatModel
 from apd_bench.data.splits import load_dataset
+from apd_bench.defences.parse import make_defence
 from apd_bench.evaluation.cell import evaluate_samples
 from apd_bench.methods.recipes import load_recipe
 from apd_bench.prompts.classifier import matmul_precision
@@ -164,3 +165,30 @@ def methods(b: Bench) -> dict[str, Any]:
     names = [name for name in METHODS.names() if not b.small or "." not in name]
     done = each({name: partial(finite, name) for name in names})
     return {"trained": len(done)} | each({name: partial(against, name) for name in ("coop", "maple", "advvlp", "apd")})
+
+
+@check("test-time defences against the CPU's", 60)
+def defences(b: Bench) -> dict[str, Any]:
+    count, views = (2, 3) if b.small else (12, 8)
+    models = [(place, *zero_shot(load_backbone(TINY, place), "animals", count)) for place in ("cpu", b.device)]
+    short = parse_attack("adaptive(iterations=3,near=1,targets=1,draws=1,queries=5)")
+    sizes = dict.fromkeys(("mean_views", "tpt", "r_tpt"), f"(views={views})") | {"smoothed": f"(samples={views})"}
+
+    def compare(name: str) -> str:
+        answers, verdicts = [], []
+        for place, model, test in models:
+            defence = make_defence(name + sizes.get(name, ""), model)
+            answers.append(defence(test.pixels(range(count)).to(place), (1,)))
+            found = evaluate_samples(defence, test, short, ThreatModel(eps=2 / 255), device=place, batch_size=64)
+            verdicts.append(found.outcomes.broken)
+        differ = int((verdicts[0] != verdicts[1]).sum())
+        away = (answers[1].cpu() - answers[0]).abs().amax(1) / answers[0].abs().max()
+        far = int((away > 1e-3).sum())  # of a defence that steps along signs, a few: a gradient next to 0 has either
+        facts = f"predictions off by {away.median():.0e}, {far} by over 1e-3, {differ} of {count} verdicts differ"
+        if differ > 1 or far > count // 4:
+            raise Wrong(facts)
+        return facts
+
+    with matmul_precision("fp32"):
+        names = [name for name in DEFENCES.names() if "visual_tokens" not in DEFENCES.get(name).needs]
+        return each({name: partial(compare, name) for name in names})
