@@ -1,7 +1,9 @@
 """Text from files and from people made safe to show on one line, in a table, and to name a file with."""
 
+import json
 import re
 from collections.abc import Sequence
+from typing import Any
 
 _HARMFUL = "\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff"
 _CONTROL = re.compile(f"[\x00-\x1f{_HARMFUL}]+")
@@ -27,6 +29,17 @@ def plain_lines(text: object) -> str:
 def counted(number: int, what: str) -> str:
     """A number of things: "1 cell", "20 cells"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def json_text(value: Any, deep: int, indent: str = "") -> str:
+    """JSON with sorted keys, without blanks to spare; what lies up to `deep` levels within has a line of its own."""
+    if not deep or not value or not isinstance(value, (dict, list)):
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    inner = f"\n{indent} "
+    if isinstance(value, list):
+        return f"[{inner}{f',{inner}'.join(json_text(item, deep - 1, f'{indent} ') for item in value)}\n{indent}]"
+    items = (f"{json.dumps(key)}: {json_text(item, deep - 1, f'{indent} ')}" for key, item in sorted(value.items()))
+    return f"{{{inner}{f',{inner}'.join(items)}\n{indent}}}"
 
 
 def file_name(text: str) -> str:

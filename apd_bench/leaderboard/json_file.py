@@ -1,12 +1,11 @@
 """Boards as JSON: everything the tables say, as numbers, for programs. Shares are in [0, 1]."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from apd_bench.core.specs import ATTACK_SEED, SPACE
-from apd_bench.core.text import plain
+from apd_bench.core.text import json_text, plain
 from apd_bench.leaderboard.columns import Column, rounded, table_columns
 from apd_bench.leaderboard.defences import DefenceTable
 from apd_bench.leaderboard.model import Row, Table
@@ -14,18 +13,19 @@ from apd_bench.leaderboard.statistics import Estimate
 from apd_bench.leaderboard.wording import heading
 
 SCHEMA = 2
+_DEEP = 4  # a line for each row of each table
 
 
 def render_json(tables: Sequence[Table], group: str, notes: Sequence[str] = ()) -> str:
     """The tables of one group as JSON text with sorted keys."""
     content = {"schema": SCHEMA, "group": group, "notes": list(notes), "tables": [_table(table) for table in tables]}
-    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+    return json_text(content, _DEEP) + "\n"
 
 
 def render_defences_json(tables: Sequence[DefenceTable]) -> str:
     """The board of test-time defences of one group as JSON text with sorted keys; the gap as a share, too."""
     content = {"schema": SCHEMA, "group": tables[0].group, "tables": [_defence_table(table) for table in tables]}
-    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+    return json_text(content, _DEEP) + "\n"
 
 
 def _defence_table(table: DefenceTable) -> dict[str, Any]:

@@ -4,12 +4,10 @@ The record documents every key it writes; `Record.from_json(record.to_json())` i
 own digest, and its id is that of the cell in it: what differs in one letter from what was written is damaged.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from functools import partial
 from pathlib import PurePath
 from typing import Any, get_type_hints
 
@@ -20,6 +18,7 @@ from apd_bench.core.errors import CorruptFile, OtherSchema
 from apd_bench.core.files import sha256
 from apd_bench.core.identity import is_left_out, is_recorded, recorded_part
 from apd_bench.core.specs import Cell, one_of
+from apd_bench.core.text import json_text
 from apd_bench.core.versions import RECORD, refuse_other
 from apd_bench.records.interning import Parts, is_of
 from apd_bench.records.measured import Environment, Facts, FitFacts, facts_of
@@ -111,9 +110,7 @@ class Record(Facts):
 
 def sealed(data: Mapping[str, Any]) -> str:
     """The JSON text of a record, a line for each part, with the SHA-256 of the text around it as its digest."""
-    compact = partial(json.dumps, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    lines = [f' "{name}": {compact(part)}' for name, part in sorted({**data, "digest": "0" * 64}.items())]
-    return _with_digest("{\n" + ",\n".join(lines) + "\n}\n")
+    return _with_digest(json_text({**data, "digest": "0" * 64}, 1) + "\n")
 
 
 def _with_digest(text: str) -> str:

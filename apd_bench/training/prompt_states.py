@@ -6,7 +6,6 @@ state serves other classes (`rebind`).
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from apd_bench.core.errors import CorruptFile, UsageError
 from apd_bench.core.files import atomic_write
 from apd_bench.core.identity import derive_seed, is_recorded
 from apd_bench.core.specs import MethodRecipe
+from apd_bench.core.text import json_text
 from apd_bench.core.versions import CARD, STATE, refuse_other
 from apd_bench.methods.catalog import TENSORS
 from apd_bench.methods.classes import load_class
@@ -71,7 +71,7 @@ def save_state(folder: str | Path, state: PromptState) -> None:
     card = state.card | {"schema": STATE, "digest": state.digest}
     tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.state.items()}
     atomic_write(folder / TENSORS, save(tensors))
-    atomic_write(folder / CARD, (json.dumps(card, indent=1, sort_keys=True) + "\n").encode())
+    atomic_write(folder / CARD, (json_text(card, 1) + "\n").encode())
 
 
 def has_state(folder: str | Path) -> bool:
