@@ -6,12 +6,13 @@ without its defence, which is the protocol of the papers, and the defence is jud
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from apd_bench.core.registry import ATTACKS
 from apd_bench.core.specs import ThreatModel, format_eps
+from apd_bench.core.text import counted
 from apd_bench.defences.parse import ADAPTIVE
 from apd_bench.leaderboard import statistics
 from apd_bench.leaderboard.columns import Value, percent, with_interval
@@ -34,7 +35,7 @@ LEGEND = (
     "static: those attacks are made on the model without its defence, as papers do, and the defended model is judged.",
     "after NAME: what the members of the adaptive attack have left by then, by predictions that only select points.",
     "adaptive: the verdict after all members; of a random defence the majority of repeated predictions.",
-    "worst: a sample counts only if it survives every static attack and the adaptive one.",
+    "worst: a sample counts only if it survives every static attack and the adaptive one, in all settings of it.",
     "gap: static (worst of several) less worst, in points: what an attacker who knows the defence takes.",
     "share: repeated predictions of a random defence that are right under the adaptive attack.",
     "F, B: image passes of one prediction, forwards and backwards, where an undefended one is 1 and 0; texts: class "
@@ -60,7 +61,10 @@ class DefenceRow:
 
 @dataclass(frozen=True)
 class DefenceTable:
-    """Rows that may be compared: same backbone, threat, protocol, sets and static attacks."""
+    """Rows that may be compared: same backbone, threat, protocol, sets and static attacks.
+
+    `settings`: cells of each setting of the adaptive attack, by the name of their row.
+    """
 
     group: str
     title: str
@@ -69,6 +73,7 @@ class DefenceTable:
     datasets: tuple[str, ...]
     columns: tuple[str, ...]
     rows: tuple[DefenceRow, ...]
+    settings: Mapping[str, Mapping[str, int]]
     samples: int
 
 
@@ -91,9 +96,17 @@ def _table(items: list[Measurement]) -> DefenceTable:
     defended = [item for item in items if item.cell.defence is not None]
     first = defended[0].cell
     rows: dict[tuple[str, str, str], _Cells] = defaultdict(dict)
+    settings: dict[str, Counter[str]] = defaultdict(Counter)
     for item in items:
-        name = "" if item.cell.defence is None else item.cell.defence.label
-        rows[(name, item.method, item.variant)][(item.cell.dataset.name, _column(item), item.seed)] = item
+        if item.cell.defence is None and item.cell.threat.knowledge != "white_box":
+            continue
+        name, place = "", (item.cell.dataset.name, _column(item), item.seed)
+        if item.cell.defence is not None:
+            name = item.cell.defence.label
+            if _column(item) == ADAPTIVE:
+                settings[item.cell.attack.label][f"{name} over {item.method}"] += 1
+        cells = rows[(name, item.method, item.variant)]
+        cells[place] = _both(cells[place], item) if place in cells else item
     datasets = tuple(sorted({item.cell.dataset.name for item in defended}))
     statics = tuple(sorted({_column(item) for item in defended} - {ADAPTIVE}, key=attack_order))
     ran = {name for item in defended for name in item.members}
@@ -115,12 +128,26 @@ def _table(items: list[Measurement]) -> DefenceTable:
         datasets=datasets,
         columns=(*columns, ADAPTIVE, "worst"),
         rows=tuple(made),
+        settings={label: dict(sorted(settings[label].items())) for label in sorted(settings)},
         samples=sum(sizes.values()),
     )
 
 
 def _column(item: Measurement) -> str:
     return ADAPTIVE if item.cell.attack.name == ADAPTIVE else item.attack
+
+
+def _both(one: Measurement, two: Measurement) -> Measurement:
+    """Two settings of the adaptive attack on the same samples as one: what survives both; not done if either is not."""
+    if not (one.done and two.done and one.evidence is not None and two.evidence is not None):
+        return two if one.done else one
+    members = dict(two.members)
+    for name, broken in one.members.items():
+        members[name] = broken | members.get(name, broken)
+    share = None if one.share is None or two.share is None else np.minimum(one.share, two.share)
+    survived = replace(one.evidence, robust=one.evidence.robust & two.evidence.robust)
+    marks = tuple(dict.fromkeys((*one.suspect, *two.suspect)))
+    return replace(one, evidence=survived, members=members, share=share, suspect=marks)
 
 
 def _row(
@@ -210,7 +237,7 @@ def defence_section(table: DefenceTable) -> list[str]:
     header, body = defence_grid(table)
     cells = [[safe(cell) for cell in row] for row in body]
     lines += [*grid([safe(name) for name in header], cells, ("defence", "method")), ""]
-    return [*lines, *(f"- {safe(line, 600)}" for line in defence_marks(table)), ""]
+    return [*lines, *(f"- {safe(line, 600)}" for line in defence_notes(table)), ""]
 
 
 def defence_texts(table: DefenceTable) -> tuple[str, str, str]:
@@ -221,9 +248,15 @@ def defence_texts(table: DefenceTable) -> tuple[str, str, str]:
     return title, threat_text(ThreatModel(eps=table.threat.eps, norm=table.threat.norm)), about
 
 
-def defence_marks(table: DefenceTable) -> list[str]:
-    """Why rows are marked."""
-    return [
+def defence_notes(table: DefenceTable) -> list[str]:
+    """With which settings the adaptive attack ran on which rows, and why rows are marked."""
+    names = {f"{row.defence} over {row.method}" for row in table.rows}
+    lines = []
+    for label, cells in table.settings.items():
+        whole = cells.keys() == names and len(set(cells.values())) == 1
+        rows = ", ".join(f"{name} ({counted(number, 'cell')})" for name, number in cells.items())
+        lines.append(f"{label}: {'all rows' if whole else rows}")
+    return lines + [
         f"{_MARKED} {row.defence} over {row.method}: {reason} ({number} cells)"
         for row in table.rows
         for reason, number in sorted(row.marks.items())

@@ -35,6 +35,7 @@ def _defence_table(table: DefenceTable) -> dict[str, Any]:
         "protocol": {**asdict(table.protocol), "attack_seed": ATTACK_SEED},
         "datasets": list(table.datasets),
         "samples": table.samples,
+        "adaptive": {plain(label, 300): dict(cells) for label, cells in table.settings.items()},
         "rows": [
             {
                 "defence": row.defence,

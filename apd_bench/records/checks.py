@@ -23,9 +23,9 @@ class Check:
 # all sets, committed prompts of APD and AdvTP), Linf 1/255 to 128/255 and L2 0.25 to 20. Behind planted decoys it
 # gains at most 0.16 of it, or random steps gain as much for a fifth of the samples. No trained CLIP of full size was at
 # hand; with random weights ViT-B/32 and RN50 keep 0.97.
-# On the committed board of defences the gain of transfer is 0.33 to 1 for the anti-adversary on tiny-clean, 0 to 0.38 on
-# tiny-robust, and 0 for all others but one cell of noise (0.25). The gap to unrolled gradients is 0 for TPT, R-TPT and
-# TAPT, 1 for CLIPure.
+# On the committed board of defences the gain of transfer is 0.33 to 1 for the anti-adversary on tiny-clean, 0 to 0.38
+# on tiny-robust, and 0 for all others but one cell of noise (0.25). The gap to unrolled gradients is 0 for TPT, R-TPT
+# and TAPT, 1 for CLIPure.
 CHECKS: dict[str, Check] = {
     "repeat_difference": Check(1e-4, "randomised: repeated predictions differ, use autoattack.rand"),
     "zero_gradients": Check(0.01, "flat loss: gradients are exactly zero"),

@@ -3,11 +3,15 @@
 import csv
 import io
 import json
+import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from apd_bench.leaderboard.boards import check_boards, collect, render_files, write_boards
-from apd_bench.leaderboard.defences import LEGEND
+from apd_bench.leaderboard.defences import LEGEND, _both
+from apd_bench.records.store import Store
 from apd_bench.runner.run import run
 
 ADAPTIVE = "adaptive(iterations=2, near=1, targets=1, queries=2)"
@@ -61,3 +65,46 @@ def test_files_stand_beside_the_others_and_are_checked_with_them(store, tmp_path
     assert "defences" not in render_files(bare, ("html",))["embedded.html"].partition("<main>")[0]
     write_boards([store], tmp_path)
     assert tmp_path / "embedded-defences.md" in check_boards([store], tmp_path)
+
+
+def test_two_settings_of_an_attack_leave_what_survives_both(store):
+    item = collect([store]).measurements[0]
+    yes, no = np.ones(6, dtype=bool), np.zeros(6, dtype=bool)
+    first, second = yes.copy(), yes.copy()
+    first[0] = second[1] = False
+    one, two = (
+        replace(item, evidence=replace(item.evidence, robust=robust), members=members, share=share, suspect=marks)
+        for robust, members, share, marks in (
+            (first, {"replay": ~first}, np.full(6, 0.2), ("a",)),
+            (second, {"replay": ~second, "gate": no}, np.full(6, 0.1), ("a", "b")),
+        )
+    )
+    both = _both(one, two)
+    assert both.evidence.robust.tolist() == [False, False, True, True, True, True]
+    assert both.members["replay"].tolist() == (~both.evidence.robust).tolist() and not both.members["gate"].any()
+    assert both.share.tolist() == [0.1] * 6 and both.suspect == ("a", "b")
+    failed = replace(two, status="error", evidence=None)
+    assert _both(one, failed) is failed and _both(failed, one) is failed
+
+
+def test_a_sample_has_to_survive_every_setting_of_the_adaptive_attack(store, tmp_path):
+    path = tmp_path / "results"
+    shutil.copytree(store, path)
+    longer = "adaptive(iterations=5, near=1, targets=1, queries=2)"
+    asked = {"methods": "zero_shot", "limit": 6, "no_reference": True, "results": path}
+    run("embedded", attacks=longer, defences="anti_adversary", datasets="food,fashion", **asked)
+    boards = collect([path])
+    (table,) = boards.defences
+    broken = []
+    for data in ("fashion", "food"):
+        cells = [record for record in Store(path).records() if record.cell.dataset.name == data
+                 and record.cell.defence is not None and record.cell.defence.name == "anti_adversary"
+                 and record.cell.attack.name == "adaptive"]  # fmt: skip
+        assert len(cells) == 2
+        broken.append(np.logical_or.reduce([Store(path).outcomes(record.id).broken for record in cells]))
+    first, second = table.rows
+    assert first.estimates["adaptive"].value == pytest.approx(1 - np.mean(broken))
+    assert (first.done, first.planned) == (second.done, second.planned) == (4, 4)
+    text = render_files(boards, ("md",))["embedded-defences.md"]
+    assert "- adaptive(iterations=2, near=1, queries=2, targets=1): all rows" in text
+    assert "- adaptive(iterations=5, near=1, queries=2, targets=1): anti_adversary over zero_shot (2 cells)" in text

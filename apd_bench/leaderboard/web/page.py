@@ -17,7 +17,7 @@ from apd_bench.leaderboard import columns, wording
 from apd_bench.leaderboard.comparison import heads, worst_differences
 from apd_bench.leaderboard.csv_file import render_csv
 from apd_bench.leaderboard.curves import eps_curve, eps_families, few_shot_families, pareto_front, shots_curve
-from apd_bench.leaderboard.defences import LEGEND, DefenceTable, defence_grid, defence_marks, defence_texts
+from apd_bench.leaderboard.defences import LEGEND, DefenceTable, defence_grid, defence_notes, defence_texts
 from apd_bench.leaderboard.json_file import render_json
 from apd_bench.leaderboard.latex_file import render_latex
 from apd_bench.leaderboard.listings import distances, listings
@@ -83,7 +83,7 @@ def render_page(
         findings=[findings.findings(table, family[id(table)]) for table in tables],
         charts=_charts(tables, styles),
         listings=listings(tables),
-        defended=[(*defence_texts(table), *defence_grid(table), defence_marks(table)) for table in defended],
+        defended=[(*defence_texts(table), *defence_grid(table), defence_notes(table)) for table in defended],
         defence_legend=LEGEND,
         pairs=pairs(item for item in examples if item["group"] == group),
         methods=list(methods.describe(chosen, tuning or {}, styles)),
