@@ -197,7 +197,10 @@ class RunOptions:
         None, names, WHAT, "with options where wanted: 'pgd(steps=100)'; `apd-bench show pgd` has their units"
     )
     defences: tuple[str, ...] | None = option(
-        None, names, WHAT, "test-time defences, each over every method: ttc,'r_tpt(views=16)', FILE.py:NAME"
+        None,
+        names,
+        WHAT,
+        "test-time defences, each over every method: ttc,'r_tpt(views=16)', FILE.py:NAME; attacked by adaptive, too",
     )
     eps: tuple[str, ...] | None = option(None, names, WHAT, "budgets in [0,1] pixel units, as 4/255 or 0.0157; L2: 0.5")
     seeds: tuple[int, ...] | None = option(None, numbers(0), WHAT, "whole numbers, or a range as 1-5", metavar="LIST")
