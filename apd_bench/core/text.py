@@ -31,15 +31,24 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def json_text(value: Any, deep: int, indent: str = "") -> str:
-    """JSON with sorted keys, without blanks to spare; what lies up to `deep` levels within has a line of its own."""
+def json_text(value: Any, deep: int, indent: str = "", *, allow_nan: bool = True) -> str:
+    """JSON with sorted keys, without blanks to spare; what lies up to `deep` levels within has a line of its own.
+
+    Raises ValueError for NaN and infinities where `allow_nan` is off.
+    """
     if not deep or not value or not isinstance(value, (dict, list)):
-        return json.dumps(value, sort_keys=True, separators=(",", ":"))
-    inner = f"\n{indent} "
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=allow_nan)
+
+    def inside(item: Any) -> str:
+        return json_text(item, deep - 1, f"{indent} ", allow_nan=allow_nan)
+
     if isinstance(value, list):
-        return f"[{inner}{f',{inner}'.join(json_text(item, deep - 1, f'{indent} ') for item in value)}\n{indent}]"
-    items = (f"{json.dumps(key)}: {json_text(item, deep - 1, f'{indent} ')}" for key, item in sorted(value.items()))
-    return f"{{{inner}{f',{inner}'.join(items)}\n{indent}}}"
+        first, last, lines = "[", "]", [inside(item) for item in value]
+    else:
+        first, last = "{", "}"
+        lines = [f"{json.dumps(key)}: {inside(item)}" for key, item in sorted(value.items())]
+    between = f",\n{indent} "
+    return f"{first}\n{indent} {between.join(lines)}\n{indent}{last}"
 
 
 def file_name(text: str) -> str:

@@ -103,7 +103,7 @@ def _table(items: list[Measurement]) -> DefenceTable:
         name, place = "", (item.cell.dataset.name, _column(item), item.seed)
         if item.cell.defence is not None:
             name = item.cell.defence.label
-            if _column(item) == ADAPTIVE:
+            if item.done and _column(item) == ADAPTIVE:
                 settings[item.cell.attack.label][f"{name} over {item.method}"] += 1
         cells = rows[(name, item.method, item.variant)]
         cells[place] = _both(cells[place], item) if place in cells else item

@@ -110,7 +110,7 @@ class Record(Facts):
 
 def sealed(data: Mapping[str, Any]) -> str:
     """The JSON text of a record, a line for each part, with the SHA-256 of the text around it as its digest."""
-    return _with_digest(json_text({**data, "digest": "0" * 64}, 1) + "\n")
+    return _with_digest(json_text({**data, "digest": "0" * 64}, 1, allow_nan=False) + "\n")
 
 
 def _with_digest(text: str) -> str:

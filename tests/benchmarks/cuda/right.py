@@ -167,6 +167,9 @@ def methods(b: Bench) -> dict[str, Any]:
     return {"trained": len(done)} | each({name: partial(against, name) for name in ("coop", "maple", "advvlp", "apd")})
 
 
+SIGNS = ("anti_adversary",)  # steps along signs, so a few images differ: a gradient next to 0 has either sign
+
+
 @check("test-time defences against the CPU's", 60)
 def defences(b: Bench) -> dict[str, Any]:
     count, views = (2, 3) if b.small else (12, 8)
@@ -183,9 +186,9 @@ def defences(b: Bench) -> dict[str, Any]:
             verdicts.append(found.outcomes.broken)
         differ = int((verdicts[0] != verdicts[1]).sum())
         away = (answers[1].cpu() - answers[0]).abs().amax(1) / answers[0].abs().max()
-        far = int((away > 1e-3).sum())  # of a defence that steps along signs, a few: a gradient next to 0 has either
+        far = int((away > 1e-3).sum())
         facts = f"predictions off by {away.median():.0e}, {far} by over 1e-3, {differ} of {count} verdicts differ"
-        if differ > 1 or far > count // 4:
+        if differ > 1 or far > (count // 4 if name in SIGNS else 0):
             raise Wrong(facts)
         return facts
 
