@@ -29,7 +29,7 @@ from apd_bench.leaderboard.web import findings, methods
 from apd_bench.leaderboard.web.charts import Chart, curves, scatter
 
 _HERE = Path(__file__).parent
-_MOST_RECORDS = 200  # shown of each method
+_MOST_RECORDS = 40  # shown of each method; `apd-bench show` has every one
 _MAIN = ("rank", "method", "family", "clean", "", "worst", "worst interval", "gain", "parameters")  # "": the attacks
 _PHONE = ("rank", "method", "clean", "worst", "gain")
 
