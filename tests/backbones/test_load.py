@@ -129,7 +129,7 @@ def test_an_openai_archive_loads_and_needs_quick_gelu(small, tmp_path):
 
 def test_a_checkpoint_under_a_wrong_architecture_gets_the_right_one(tmp_path):
     path = tmp_path / "clip.pt"
-    torch.save(load.instantiate(configs.model_config("ViT-S-16")).half().state_dict(), path)
+    torch.save(load.instantiate(configs.model_config("ViT-S-16")).state_dict(), path)
     for architecture in ("RN50", "coca_ViT-B-32", "ViT-B-16-SigLIP", "ViT-S-32"):
         with pytest.raises(IncompatibleChoice, match=r"It looks like ViT-S-16.* local:.*clip.pt@ViT-S-16"):
             opened(f"local:{path}@{architecture}")

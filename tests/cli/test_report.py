@@ -9,6 +9,7 @@ from synthetic import cell, dataset, fill, grid, outcomes, record
 
 from apd_bench.cli import main
 from apd_bench.defences.parse import parse_defence
+from apd_bench.records.store import Store
 
 SHARES = {"zero_shot": {"clean": 0.7, "pgd": 0.1, "cw": 0.1}, "advtp": {"clean": 0.6, "pgd": 0.4, "cw": 0.3}}
 
@@ -100,6 +101,12 @@ def test_committed_boards_are_what_the_committed_records_say(name):
     boards = ["report", str(ROOT / "results" / name), "--out", str(ROOT / "leaderboards" / name)]
     assert {"md", "csv"} <= present
     assert main([*boards, "--format", ",".join(sorted(present)), "--check"]) == 0
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*/cells")), ids=lambda path: path.parent.name)
+def test_committed_records_come_from_committed_code(path):
+    seen = {record.id: record.environment for record in Store(path.parent).records()}
+    assert seen and not [name for name, made in seen.items() if not made.get("commit") or made.get("dirty")]
 
 
 def test_nothing_stored_is_explained(tmp_path, capsys):

@@ -191,9 +191,8 @@ def test_random_defences_are_judged_by_the_majority_of_draws_that_nobody_attacke
 
 @pytest.mark.parametrize(("again", "standing"), [(0.6, 1), (0.2, 1), (0.0, 0)])
 def test_what_settles_a_sample_of_a_random_defence_is_seen_twice(again, standing, net, monkeypatch):
-    shares = iter(
-        [1.0, 0.0, 0.0, again]
-    )  # of the image, then of a point: by three draws, by fifteen, by fifteen others
+    # Of the image, then of a point: by three draws, by fifteen, by fifteen others.
+    shares = iter([1.0, 0.0, 0.0, again])
 
     def judge(hunt, rows, x, repeats):
         share = torch.full((len(rows),), next(shares))
